@@ -1,0 +1,217 @@
+//! Records: one `#[repr(C)]` struct per kind, each starting with [`Header`].
+
+use crate::codes;
+use crate::conn::{Endpoint, SocketCookie};
+use crate::limits::{COMM_BYTES, UNIX_PATH_BYTES};
+use crate::task::{ProcessKey, Tgid, Tid};
+use crate::time::KernelInstant;
+
+codes! {
+    /// Which record follows the header. Names are past-tense facts.
+    "event kind" EventKind: u16 {
+        /// [`DataRecord`]: a socket operation of a traced process, or a further chunk of one.
+        DataMoved = 1,
+        /// [`ConnRecord`]: a connection was opened or first seen.
+        ConnOpened = 2,
+        /// [`ConnClosedRecord`]
+        ConnClosed = 3,
+        /// [`ListenRecord`]
+        ListenStarted = 4,
+        /// [`ForkRecord`]
+        ProcessForked = 5,
+        /// [`ExecRecord`]
+        ProcessExeced = 6,
+        /// [`ExitRecord`]
+        TaskExited = 7,
+    }
+}
+
+/// Common start of every record. Size 40.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Header {
+    /// [`EventKind`]
+    pub kind: u16,
+    /// [`flags`]
+    pub flags: u16,
+    /// The whole record: header, fixed part and payload, in bytes.
+    pub len_bytes: u32,
+    pub time: KernelInstant,
+    /// `group_leader->start_boottime` of the process in whose context the record was made; this field, `tgid` and
+    /// `tid` are zero in softirq context.
+    pub process_start_boottime: u64,
+    pub tgid: Tgid,
+    pub tid: Tid,
+    /// Number of this event on its thread: 1 for the first that the kernel half tried to emit, one more for each
+    /// operation after. All records of one operation share it. A jump means loss on this thread; a return to 1, a
+    /// new thread. Zero: not tied to a thread.
+    pub thread_seq: u32,
+    pub cpu: u32,
+}
+
+impl Header {
+    pub const fn process(&self) -> ProcessKey {
+        ProcessKey { tgid: self.tgid, start_boottime: self.process_start_boottime }
+    }
+}
+
+/// Bits of [`Header::flags`]. A bit belongs to the record kind that names it.
+pub mod flags {
+    /// DataMoved: the last record of its operation.
+    pub const LAST: u16 = 1;
+    /// ConnOpened: the connection existed before the tracer saw it open; offsets count from here on.
+    pub const PREEXISTING: u16 = 1 << 1;
+    /// TaskExited: the last thread of its process.
+    pub const PROCESS_GONE: u16 = 1 << 2;
+    /// ProcessExeced: the kernel half was already tracing the process.
+    pub const TRACED: u16 = 1 << 3;
+    /// DataMoved: the kernel half stops reporting this socket (class not worth following); only
+    /// `ConnClosed` follows.
+    pub const MUTED: u16 = 1 << 4;
+}
+
+codes! {
+    /// Where the bytes of a [`DataRecord`] were taken from.
+    "source" Source: u8 {
+        /// The socket layer: what the kernel sent or received.
+        Socket = 0,
+    }
+}
+
+/// One socket operation that moved bytes, ended a stream or failed; or a further chunk of its payload.
+///
+/// `op_len` bytes from stream position `offset` moved. Of them the first `head_len` and the last `tail_len` are
+/// captured; what lies between was elided on purpose. Each record of the operation carries the `payload_len`
+/// bytes from `offset + chunk_offset`, directly behind this struct. Head and tail bytes that no record carried
+/// were lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DataRecord {
+    pub header: Header,
+    pub cookie: SocketCookie,
+    /// Bytes that this socket had moved in this direction before the operation, since it was first seen.
+    pub offset: u64,
+    /// User register r14 at the system call, on x86_64: Go's current goroutine. Zero elsewhere.
+    pub user_r14: u64,
+    /// Voluntary context switches of the thread so far: unchanged between two events = it never blocked.
+    pub nvcsw: u64,
+    /// Bytes moved (positive), end of stream (zero, ingress), or `-errno`.
+    pub result: i32,
+    /// TCP: the sequence number after the last byte (`write_seq` or `copied_seq`). Else zero.
+    pub tcp_seq_end: u32,
+    pub head_len: u32,
+    pub tail_len: u32,
+    pub chunk_offset: u32,
+    /// Bytes of payload behind this struct.
+    pub payload_len: u32,
+    /// System call number in user registers; metadata only.
+    pub syscall: u16,
+    /// [`crate::conn::Direction`]
+    pub direction: u8,
+    /// [`Source`]
+    pub source: u8,
+    /// [`crate::error::PayloadState`]
+    pub payload_state: u8,
+    /// [`crate::sniff::Class`] of the socket as the kernel half sees it.
+    pub class: u8,
+    pub reserved: [u8; 2],
+}
+
+/// A connection: when it was established, or at its first operation when it is older than the tracer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ConnRecord {
+    pub header: Header,
+    pub cookie: SocketCookie,
+    /// Unix sockets: the other end. Else zero.
+    pub peer_cookie: SocketCookie,
+    pub local: Endpoint,
+    pub remote: Endpoint,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// TCP: sequence number of the next byte sent (`write_seq`) when the record was made.
+    pub egress_seq: u32,
+    /// TCP: sequence number of the next byte to be read (`copied_seq`).
+    pub ingress_seq: u32,
+    /// [`crate::conn::Family`]
+    pub family: u16,
+    /// [`crate::conn::Role`]
+    pub role: u8,
+    /// Length of the valid part of `unix_path`; an abstract name starts with NUL.
+    pub unix_path_len: u8,
+    /// Unix sockets: the bound name of the server's end, as far as known.
+    pub unix_path: [u8; UNIX_PATH_BYTES],
+}
+
+/// A connection ended. Made in whatever context closed it, so the process may be absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ConnClosedRecord {
+    pub header: Header,
+    pub cookie: SocketCookie,
+    /// Bytes moved since first seen.
+    pub egress_bytes: u64,
+    pub ingress_bytes: u64,
+}
+
+/// A process began to listen on a TCP port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ListenRecord {
+    pub header: Header,
+    pub cookie: SocketCookie,
+    pub local: Endpoint,
+    pub netns: u32,
+}
+
+/// A process was created (threads are not reported). The header names the parent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ForkRecord {
+    pub header: Header,
+    pub child_start_boottime: u64,
+    pub child: Tgid,
+    pub child_tid: Tid,
+}
+
+/// A process replaced its program. Behind this struct: `filename_len` bytes of path, `argv_len` bytes of arguments,
+/// each argument ended by NUL, cut at the limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ExecRecord {
+    pub header: Header,
+    pub comm: [u8; COMM_BYTES],
+    pub parent: Tgid,
+    pub filename_len: u32,
+    pub argv_len: u32,
+    pub reserved: u32,
+}
+
+/// A thread ended; with [`flags::PROCESS_GONE`] its process too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ExitRecord {
+    pub header: Header,
+    /// `task_struct::exit_code`: wait status as `wait(2)` gives it.
+    pub exit_code: u32,
+    pub reserved: u32,
+}
+
+impl Default for ConnRecord {
+    fn default() -> Self {
+        Self {
+            header: Header::default(),
+            cookie: SocketCookie::default(),
+            peer_cookie: SocketCookie::default(),
+            local: Endpoint::default(),
+            remote: Endpoint::default(),
+            netns: 0,
+            egress_seq: 0,
+            ingress_seq: 0,
+            family: 0,
+            role: 0,
+            unix_path_len: 0,
+            unix_path: [0; UNIX_PATH_BYTES],
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Proof that no record has implicit padding: each struct's size is the sum of its fields' sizes.
+
+use core::mem::{align_of, size_of};
+
+use crate::conn::Endpoint;
+use crate::event::{
+    ConnClosedRecord, ConnRecord, DataRecord, ExecRecord, ExitRecord, ForkRecord, Header, ListenRecord,
+};
+
+const HEADER: usize = 40;
+
+const _: () = {
+    assert!(size_of::<Endpoint>() == 20);
+    assert!(size_of::<Header>() == HEADER);
+    assert!(size_of::<DataRecord>() == HEADER + 4 * 8 + 6 * 4 + 2 + 6);
+    assert!(size_of::<ConnRecord>() == HEADER + 2 * 8 + 2 * 20 + 3 * 4 + 2 + 2 + 112);
+    assert!(size_of::<ConnClosedRecord>() == HEADER + 3 * 8);
+    assert!(size_of::<ListenRecord>() == HEADER + 8 + 20 + 4);
+    assert!(size_of::<ForkRecord>() == HEADER + 8 + 2 * 4);
+    assert!(size_of::<ExecRecord>() == HEADER + 16 + 16);
+    assert!(size_of::<ExitRecord>() == HEADER + 8);
+    assert!(align_of::<DataRecord>() == 8);
+};

@@ -1,0 +1,27 @@
+//! Every size that both sides share, each with the reason for its value.
+
+/// Payload bytes captured from the start of a direction's turn, unless configured otherwise. Holds a request
+/// head with large cookies: a `traceparent` header may lie several kilobytes in.
+pub const DEFAULT_HEAD_BUDGET_BYTES: u32 = 8 * 1024;
+
+/// The largest configurable head budget: the largest header block that the HTTP parser accepts.
+pub const MAX_HEAD_BUDGET_BYTES: u32 = 64 * 1024;
+
+/// Bytes captured from the end of every operation, whatever the budget: the last chunk of a chunked body
+/// and its trailers are short.
+pub const TAIL_BYTES: u32 = 256;
+
+/// Payload bytes in one data record at most. Larger captures are split into several records of one operation.
+pub const MAX_CHUNK_BYTES: u32 = 4096;
+
+/// `sun_path` of `sockaddr_un` is 108 bytes; rounded up to keep records 8-aligned.
+pub const UNIX_PATH_BYTES: usize = 112;
+
+/// `TASK_COMM_LEN` of the kernel.
+pub const COMM_BYTES: usize = 16;
+
+/// Bytes of an executable's path carried by an exec record (`PATH_MAX` is 4096; longer ones are cut).
+pub const EXEC_FILENAME_BYTES: u32 = 256;
+
+/// Bytes of the argument vector carried by an exec record: enough to tell `python shop.py` from `python cart.py`.
+pub const EXEC_ARGV_BYTES: u32 = 512;

@@ -1,0 +1,178 @@
+//! Owned, validated form of what the kernel half reports, and of the facts that user space adds.
+//!
+//! Everything a run depends on is an [`Event`], so a recording of them needs nothing else of the host it was made on.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
+use tracer_abi::error::{KernelLoss, PayloadState};
+use tracer_abi::sniff::Class;
+use tracer_abi::task::{ProcessKey, Tgid, Tid};
+use tracer_abi::time::KernelInstant;
+
+/// One fact, in the order in which it was learned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A socket operation, or a further chunk of one.
+    DataMoved(DataMoved),
+    ConnOpened(ConnOpened),
+    ConnClosed(ConnClosed),
+    ListenStarted(ListenStarted),
+    ProcessForked(ProcessForked),
+    ProcessExeced(ProcessExeced),
+    TaskExited(TaskExited),
+    /// Added by user space: what a process is.
+    ProcessDescribed(ProcessDescribed),
+    /// Added by user space: the kernel half's loss counters grew.
+    LossCounted { time: KernelInstant, loss: KernelLoss, count: u64 },
+}
+
+/// Who and when: the validated header of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub time: KernelInstant,
+    /// `None` in softirq context.
+    pub thread: Option<Thread>,
+    pub cpu: u32,
+}
+
+/// A thread of a process at one of its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thread {
+    pub process: ProcessKey,
+    pub tid: Tid,
+    /// Number of the event on this thread; zero when it has none. See `tracer_abi::event::Header::thread_seq`.
+    pub seq: u32,
+}
+
+/// See `tracer_abi::event::DataRecord`, whose fields these are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataMoved {
+    pub time: KernelInstant,
+    pub thread: Thread,
+    pub cpu: u32,
+    pub cookie: SocketCookie,
+    pub direction: Direction,
+    /// Stream position of the operation's first byte.
+    pub offset: u64,
+    pub outcome: IoOutcome,
+    /// TCP sequence number after the operation's last byte. Meaningful on TCP sockets only.
+    pub tcp_seq_end: u32,
+    /// How many bytes at the start and at the end of the operation the kernel half meant to capture.
+    pub head_len: u32,
+    pub tail_len: u32,
+    /// Where in the operation `payload` begins.
+    pub chunk_offset: u32,
+    pub payload: Bytes,
+    pub payload_state: PayloadState,
+    /// No further record of this operation follows.
+    pub last: bool,
+    /// The kernel half will report no more operations of this socket.
+    pub muted: bool,
+    pub class: Class,
+    pub nvcsw: u64,
+    pub user_r14: u64,
+    pub syscall: u16,
+}
+
+/// How a socket operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoOutcome {
+    /// This many bytes moved; never zero.
+    Moved(u32),
+    /// The peer ended its direction.
+    EndOfStream,
+    /// `errno`, positive.
+    Failed(u32),
+}
+
+/// See `tracer_abi::event::ConnRecord`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnOpened {
+    pub origin: Origin,
+    pub cookie: SocketCookie,
+    /// Unix sockets: the other end, where known.
+    pub peer_cookie: Option<SocketCookie>,
+    pub family: Family,
+    pub role: Role,
+    pub local: Endpoint,
+    pub remote: Endpoint,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// TCP: sequence number of the byte at egress position 0 of this socket's streams.
+    pub egress_seq: u32,
+    pub ingress_seq: u32,
+    /// Older than the tracer: stream positions count from the first operation seen.
+    pub preexisting: bool,
+    /// Unix sockets: the name the server's end is bound to; an abstract one starts with NUL. Else empty.
+    pub unix_path: Bytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnClosed {
+    pub origin: Origin,
+    pub cookie: SocketCookie,
+    pub egress_bytes: u64,
+    pub ingress_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenStarted {
+    pub origin: Origin,
+    pub cookie: SocketCookie,
+    pub local: Endpoint,
+    pub netns: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessForked {
+    pub origin: Origin,
+    pub child: ProcessKey,
+    pub child_tid: Tid,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessExeced {
+    pub origin: Origin,
+    pub comm: Bytes,
+    pub parent: Tgid,
+    pub filename: Bytes,
+    /// Arguments, each ended by NUL, possibly cut.
+    pub argv: Bytes,
+    pub traced: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskExited {
+    pub origin: Origin,
+    pub process_gone: bool,
+    /// Wait status.
+    pub exit_code: u32,
+}
+
+/// What a process is, as far as user space could learn. Sent again when it changes (exec).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessDescribed {
+    pub time: KernelInstant,
+    pub process: ProcessKey,
+    pub facts: ProcessFacts,
+}
+
+/// Facts for the resource of a process's spans. Text is as found; the attribute stage escapes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessFacts {
+    /// What a person would call it; never empty.
+    pub service_name: String,
+    pub executable_name: Option<String>,
+    pub executable_path: Option<String>,
+    /// Only when asked for: arguments can hold secrets.
+    pub command_args: Option<Vec<String>>,
+    pub owner: Option<String>,
+    pub container_id: Option<String>,
+    /// Pid as the process's own pid namespace numbers it, where that differs.
+    pub ns_pid: Option<u32>,
+    /// The process's own `OTEL_RESOURCE_ATTRIBUTES`, already parsed.
+    pub resource_attributes: Vec<(String, String)>,
+    /// Its own HTTP event loop is nginx's: enables the response-window rule.
+    pub is_nginx: bool,
+}

@@ -1,0 +1,153 @@
+//! What protocol parsers tell the correlation: how each exchange (a request and its response) proceeds.
+//!
+//! Protocol-neutral: HTTP/1 numbers the exchanges of a connection in order, a multiplexed protocol by stream.
+
+use tracer_abi::conn::{Role, SocketCookie};
+use tracer_abi::time::KernelInstant;
+
+use crate::context::RemoteContext;
+use crate::event::Thread;
+
+/// One exchange on one socket. The two ends of a connection have a cookie each, so an exchange between two traced
+/// processes has two ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExchangeId {
+    pub cookie: SocketCookie,
+    /// Order of the request on the connection, from 0; or the stream id.
+    pub index: u64,
+}
+
+/// A byte of a stream: where it is, and the operation that moved it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Stream position of the byte.
+    pub offset: u64,
+    /// TCP sequence number of the byte; `None` on other sockets.
+    pub tcp_seq: Option<u32>,
+    /// End of the operation that moved it.
+    pub time: KernelInstant,
+    pub thread: Thread,
+    pub nvcsw: u64,
+    pub user_r14: u64,
+}
+
+/// Progress of one exchange, in this order; every exchange that was begun ends exactly once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExchangeUpdate {
+    /// The request's head is complete.
+    RequestBegan {
+        id: ExchangeId,
+        /// Server: the request came in. Client: it went out. Never `Unknown`.
+        role: Role,
+        request: Box<RequestHead>,
+        /// The request's first byte.
+        first: Mark,
+        /// The last byte of its head.
+        head_last: Mark,
+    },
+    /// All of the request has been seen. May come after the response began.
+    RequestEnded { id: ExchangeId, last: Mark, body_len: BodyLen },
+    /// A final (not 1xx) response's head is complete.
+    ResponseBegan { id: ExchangeId, response: Box<ResponseHead>, first: Mark },
+    /// Nothing more will be said about this exchange.
+    Ended {
+        id: ExchangeId,
+        /// The last byte that belongs to the exchange, where one was seen after the request began.
+        last: Option<Mark>,
+        /// When it ended: the last byte's time, or the close's.
+        time: KernelInstant,
+        outcome: Outcome,
+        response_body_len: Option<BodyLen>,
+        incomplete: Option<Incomplete>,
+    },
+}
+
+impl ExchangeUpdate {
+    pub fn id(&self) -> ExchangeId {
+        match self {
+            Self::RequestBegan { id, .. }
+            | Self::RequestEnded { id, .. }
+            | Self::ResponseBegan { id, .. }
+            | Self::Ended { id, .. } => *id,
+        }
+    }
+}
+
+/// Bytes of a body as transferred, without framing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLen {
+    Exact(u64),
+    /// Framing was partly elided or lost: not known.
+    Unknown,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The response's last byte was seen.
+    Complete,
+    /// The connection left the protocol at this response (101, CONNECT): what follows is opaque.
+    Upgraded,
+    /// Closed before any response byte.
+    NoResponse,
+    /// Closed, or reset, inside the response.
+    ResponseCut,
+    /// Bytes that would tell were lost.
+    Lost,
+    /// Still open when the tracer stopped looking.
+    StillOpen,
+}
+
+/// Why a span is marked `tracer.incomplete`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Incomplete {
+    /// Events were lost between kernel and tracer.
+    EventsLost,
+    /// The kernel could not read the program's buffer.
+    PayloadUnreadable,
+    /// The connection was older than the tracer.
+    StartedBeforeTracer,
+    /// The tracer stopped while it was open.
+    StillOpen,
+    /// A bound of the tracer was reached.
+    LimitReached,
+    /// The bytes are not valid in the protocol.
+    Malformed,
+}
+
+impl Incomplete {
+    /// Value of the attribute.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EventsLost => "events_lost",
+            Self::PayloadUnreadable => "payload_unreadable",
+            Self::StartedBeforeTracer => "started_before_tracer",
+            Self::StillOpen => "still_open",
+            Self::LimitReached => "limit_reached",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// What is kept of a request: the facts spans need, nothing else of its headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestHead {
+    /// "1.1" or "1.0".
+    pub version: &'static str,
+    /// As sent; any token.
+    pub method: String,
+    /// Request target as sent, non-UTF-8 bytes escaped.
+    pub target: String,
+    pub host: Option<String>,
+    pub user_agent: Option<String>,
+    pub content_length: Option<u64>,
+    /// Trace context that the request carried, if valid.
+    pub context: Option<RemoteContext>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResponseHead {
+    pub version: &'static str,
+    pub status: u16,
+    pub content_length: Option<u64>,
+}

@@ -1,0 +1,13 @@
+//! From kernel events to spans.
+//!
+//! A deterministic state machine: events and time go in, spans come out. It opens no file and no socket, reads no
+//! clock, starts no thread and takes its randomness as a seed; the same events with the same seed give the same
+//! spans, byte for byte. The caller's duty is *handle, then drain*: after every `handle_*` call, poll until nothing
+//! is left.
+#![forbid(unsafe_code)]
+
+pub mod context;
+pub mod event;
+pub mod exchange;
+pub mod span;
+pub mod stats;
