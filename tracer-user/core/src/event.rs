@@ -24,7 +24,11 @@ pub enum Event {
     /// Added by user space: what a process is.
     ProcessDescribed(ProcessDescribed),
     /// Added by user space: the kernel half's loss counters grew.
-    LossCounted { time: KernelInstant, loss: KernelLoss, count: u64 },
+    LossCounted {
+        time: KernelInstant,
+        loss: KernelLoss,
+        count: u64,
+    },
 }
 
 /// Who and when: the validated header of a record.
