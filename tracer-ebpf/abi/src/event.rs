@@ -114,7 +114,19 @@ pub struct DataRecord {
     pub payload_state: u8,
     /// [`crate::sniff::Class`] of the socket as the kernel half sees it.
     pub class: u8,
-    pub reserved: [u8; 2],
+    /// [`io_flags`]
+    pub io_flags: u8,
+    pub reserved: u8,
+}
+
+/// Bits of [`DataRecord::io_flags`].
+pub mod io_flags {
+    /// The operation could not have waited: the file had `O_NONBLOCK` (`sk->sk_socket->file->f_flags`) or the
+    /// call `MSG_DONTWAIT`. Event loops read so; a thread that waits in the read of its own connection does not,
+    /// which tells a loop that serves one request at a time from a thread per request.
+    pub const NONBLOCKING: u8 = 1;
+    /// Whether the operation could wait is not known.
+    pub const BLOCKING_UNKNOWN: u8 = 1 << 1;
 }
 
 /// A connection: when it was established, or at its first operation when it is older than the tracer.

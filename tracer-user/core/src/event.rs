@@ -74,6 +74,10 @@ pub struct DataMoved {
     /// The kernel half will report no more operations of this socket.
     pub muted: bool,
     pub class: Class,
+    /// Whether the operation could have waited for its bytes; `None` where that is not known. Only a thread that
+    /// waits in the reads of its connection is bound to that connection's request: an event loop at concurrency
+    /// one looks the same in everything else.
+    pub blocking: Option<bool>,
     pub nvcsw: u64,
     pub user_r14: u64,
     pub syscall: u16,

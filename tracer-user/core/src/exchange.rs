@@ -27,6 +27,8 @@ pub struct Mark {
     /// End of the operation that moved it.
     pub time: KernelInstant,
     pub thread: Thread,
+    /// See `DataMoved::blocking`.
+    pub blocking: Option<bool>,
     pub nvcsw: u64,
     pub user_r14: u64,
 }
