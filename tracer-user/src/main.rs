@@ -1,6 +1,11 @@
-//! The tracer's command line.
+//! The tracer's command line: parse, build the configuration, dispatch, report.
 
+mod cli;
 mod clock;
+mod config;
+mod log;
+mod pairs;
+mod units;
 
 fn main() {
     println!("{}", clock::WallClock::synchronised().unix_nanos(clock::now()));
