@@ -1,0 +1,210 @@
+//! Parents in real programs, at 1 and at 32 requests at a time, against the truth in the request paths.
+//!
+//! Per program: driver (not traced) → program → program of the same kind that makes no calls. Every program makes
+//! background calls to the same downstream, through the same connections, all the while.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use anyhow::Context;
+use tracer_tests::http::{Client, drive};
+use tracer_tests::nginx::{Config, Nginx};
+use tracer_tests::score::{Naming, Score, Truth};
+use tracer_tests::service::{Runtime, Service};
+use tracer_tests::tracer::Tracer;
+
+/// What the tracer must reach inside a process. That nothing may be wrong goes for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InProcess {
+    /// At least 99 of 100 in-process parents are right.
+    Decided,
+    /// May abstain.
+    MayAbstain,
+}
+
+/// In-process and cross-process edges that one run at 32 must have at least.
+const MIN_EDGES: usize = 3000;
+
+/// One line of the table per run.
+fn report(name: &str, concurrency: usize, score: &Score, seconds: f64) -> String {
+    let Score { in_process, cross_process, background, entry, flawed, evidence, reasons, notes: _ } = score;
+    format!(
+        "{name:<24} {concurrency:>3} {in_process} {cross_process} {background} {entry} {flawed:>4} {seconds:>5.1}s  {evidence:?} {reasons:?}"
+    )
+}
+
+fn header() -> String {
+    format!(
+        "{:<24} {:>3} {:>21} {:>21} {:>21} {:>21} {:>4}  (right/wrong/undecided/lost)",
+        "program", "at", "in-process", "cross-process", "background", "entry", "flaw"
+    )
+}
+
+/// Drives `count` requests at `addr`; learns from the answers what happened.
+fn load(
+    addr: SocketAddr,
+    concurrency: usize,
+    count: usize,
+    naming: Naming,
+) -> anyhow::Result<(BTreeMap<String, u64>, BTreeSet<String>)> {
+    let seen = Mutex::new((BTreeMap::new(), BTreeSet::new()));
+    drive(addr, concurrency, count, |client, number| {
+        let id = format!("r{concurrency}x{number}");
+        let body = (number % 5 == 0).then(|| vec![b'q'; [1, 700, 60_000][number % 3]]);
+        if number % 9 == 0 {
+            client.close();
+        }
+        let method = if body.is_some() { "POST" } else { "GET" };
+        let response = client.request(method, &format!("/work/{id}?secret=s{number}"), body.as_deref())?;
+        anyhow::ensure!(response.status == 200, "{id}: status {}", response.status);
+        let text = String::from_utf8_lossy(&response.body);
+        let calls: usize = text
+            .strip_prefix("calls=")
+            .and_then(|rest| rest.lines().next()?.parse().ok())
+            .with_context(|| format!("{id}: no count of calls"))?;
+        let mut seen = seen.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
+        match naming {
+            Naming::Numbered => seen.1.extend((0..calls).map(|call| format!("{id}.{call}"))),
+            Naming::Same => seen.1.extend([id.clone()]),
+        }
+        seen.0.insert(id, response.body.len() as u64);
+        Ok(())
+    })?;
+    seen.into_inner().map_err(|_| anyhow::anyhow!("poisoned"))
+}
+
+/// Traces these processes under load and judges the result. A front that dies fails the run by refusing requests.
+fn judged(
+    name: &str,
+    front: (SocketAddr, &[u32]),
+    back: &[u32],
+    naming: Naming,
+    (concurrency, count): (usize, usize),
+    wanted: InProcess,
+) {
+    let begin = std::time::Instant::now();
+    // Warm up before the tracer comes: connections and threads older than it are part of the exercise.
+    let mut old = Client::new(front.0);
+    for number in 0..3 {
+        old.get(&format!("/work/warm{number}")).expect("warm up");
+    }
+    let pids: Vec<u32> = front.1.iter().chain(back).copied().collect();
+    let tracer = Tracer::attach(&pids).expect("attach");
+    let (requests, calls) = load(front.0, concurrency, count, naming).expect("load");
+    let report_of_tracer = tracer.finish().expect("tracer");
+    let truth = Truth {
+        front: front.1.iter().copied().collect(),
+        back: back.iter().copied().collect(),
+        naming,
+        requests,
+        calls,
+    };
+    let score = Score::of(&report_of_tracer.spans, &truth);
+    println!("{}", report(name, concurrency, &score, begin.elapsed().as_secs_f64()));
+    let context = || format!("{name} at {concurrency}: {score:#?}\n{}", report_of_tracer.log);
+    assert!(score.is_clean(), "wrong: {}", context());
+    assert_eq!(score.entry.lost, 0, "lost: {}", context());
+    assert_eq!(score.cross_process.right, score.cross_process.total(), "not all joined: {}", context());
+    if concurrency == 32 {
+        assert!(score.in_process.total() >= MIN_EDGES, "too few edges: {}", context());
+    }
+    match wanted {
+        InProcess::Decided => {
+            assert!(
+                score.in_process.right * 100 >= score.in_process.total() * 99,
+                "undecided: {}",
+                context()
+            );
+        }
+        InProcess::MayAbstain => {}
+    }
+}
+
+/// Requests at 32 at a time; half of that again in the long form.
+fn volumes(edges_per_request: f64) -> [(usize, usize); 2] {
+    let factor = if std::env::var_os("TRACER_E2E_LONG").is_some() { 4.0 } else { 1.0 };
+    let at_32 = (MIN_EDGES as f64 * 1.08 / edges_per_request * factor) as usize;
+    [(1, (150.0 * factor) as usize), (32, at_32)]
+}
+
+fn service(runtime: Runtime, wanted: InProcess) {
+    println!("{}", header());
+    for volume in volumes(1.5) {
+        let back = Service::start(runtime, None).expect("start the leaf");
+        let front = Service::start(runtime, Some(back.addr)).expect("start the front");
+        judged(runtime.name(), (front.addr, &[front.pid()]), &[back.pid()], Naming::Numbered, volume, wanted);
+    }
+}
+
+fn nginx(workers: usize, keep_alive: bool) {
+    println!("{}", header());
+    for volume in volumes(1.0) {
+        let back = Service::start(Runtime::Go, None).expect("start the leaf");
+        let nginx =
+            Nginx::start(&Config::proxy(workers, &back.addr.to_string(), keep_alive)).expect("start nginx");
+        let pids = nginx.pids().expect("pids");
+        let name = format!("nginx {workers}w {}", if keep_alive { "keep-alive" } else { "new conns" });
+        judged(&name, (nginx.addr, &pids), &[back.pid()], Naming::Same, volume, InProcess::Decided);
+    }
+}
+
+#[test]
+fn nginx_one_worker_new_connections() {
+    nginx(1, false);
+}
+
+#[test]
+fn nginx_one_worker_keep_alive() {
+    nginx(1, true);
+}
+
+#[test]
+fn nginx_two_workers_new_connections() {
+    nginx(2, false);
+}
+
+#[test]
+fn nginx_two_workers_keep_alive() {
+    nginx(2, true);
+}
+
+#[test]
+fn python_threads() {
+    service(Runtime::Python, InProcess::Decided);
+}
+
+#[test]
+fn python_shared_pool() {
+    service(Runtime::PythonPool, InProcess::MayAbstain);
+}
+
+#[test]
+fn python_asyncio() {
+    service(Runtime::Asyncio, InProcess::MayAbstain);
+}
+
+#[test]
+fn node() {
+    service(Runtime::Node, InProcess::MayAbstain);
+}
+
+#[test]
+fn go() {
+    service(Runtime::Go, InProcess::MayAbstain);
+}
+
+#[test]
+fn java_threads() {
+    service(Runtime::Java, InProcess::Decided);
+}
+
+#[test]
+fn java_pool_hop() {
+    service(Runtime::JavaHop, InProcess::MayAbstain);
+}
+
+#[test]
+fn java_virtual_threads() {
+    service(Runtime::JavaVirtual, InProcess::MayAbstain);
+}

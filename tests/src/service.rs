@@ -1,0 +1,167 @@
+//! Starts the workload services of `tests/workloads`, each an ordinary program of its language.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::program::Program;
+
+/// What runs a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Runtime {
+    /// `http.server`, a thread per connection, which makes the calls itself.
+    Python,
+    /// The same, but calls go through a shared thread pool.
+    PythonPool,
+    /// One thread, one event loop.
+    Asyncio,
+    Node,
+    Go,
+    /// A fixed pool serves and calls.
+    Java,
+    /// Calls go through a second pool.
+    JavaHop,
+    /// A virtual thread per request. Needs Java 21.
+    JavaVirtual,
+}
+
+impl Runtime {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Python => "python threads",
+            Self::PythonPool => "python pool",
+            Self::Asyncio => "python asyncio",
+            Self::Node => "node",
+            Self::Go => "go net/http",
+            Self::Java => "java threads",
+            Self::JavaHop => "java pool hop",
+            Self::JavaVirtual => "java virtual",
+        }
+    }
+
+    fn command(self) -> anyhow::Result<Command> {
+        let script = |program: &str, file: &str| {
+            let mut command = Command::new(program);
+            command.arg(workload(file));
+            command
+        };
+        Ok(match self {
+            Self::Python => script("python3", "service.py"),
+            Self::PythonPool => {
+                let mut command = script("python3", "service.py");
+                command.args(["--mode", "pool"]);
+                command
+            }
+            Self::Asyncio => script("python3", "service_asyncio.py"),
+            Self::Node => script("node", "service.js"),
+            Self::Go => Command::new(go_service()?),
+            Self::Java => script("java", "Service.java"),
+            Self::JavaHop => {
+                let mut command = script("java", "Service.java");
+                command.args(["--mode", "hop"]);
+                command
+            }
+            Self::JavaVirtual => {
+                let java = newest_java()?;
+                let mut command = Command::new(java);
+                command.arg(workload("Service.java")).args(["--mode", "virtual"]);
+                command
+            }
+        })
+    }
+}
+
+/// A running service.
+#[derive(Debug)]
+pub struct Service {
+    pub program: Program,
+    pub addr: SocketAddr,
+}
+
+impl Service {
+    /// Starts it on a free port of 127.0.0.1; with a downstream it calls that.
+    pub fn start(runtime: Runtime, downstream: Option<SocketAddr>) -> anyhow::Result<Self> {
+        Self::start_with(runtime, downstream, &[])
+    }
+
+    pub fn start_with(
+        runtime: Runtime,
+        downstream: Option<SocketAddr>,
+        options: &[&str],
+    ) -> anyhow::Result<Self> {
+        let mut command = runtime.command()?;
+        if let Some(downstream) = downstream {
+            command.args(["--downstream", &downstream.to_string()]);
+        }
+        command.args(options);
+        Self::from_command(runtime.name(), command)
+    }
+
+    /// Any program that prints `PORT n` once it listens on port n of 127.0.0.1.
+    pub fn from_command(name: &str, command: Command) -> anyhow::Result<Self> {
+        let program = Program::spawn(name, command)?;
+        let port = program.wait_stdout("PORT ", Duration::from_secs(60))?;
+        let port: u16 = port.trim().parse().with_context(|| format!("port of {name}"))?;
+        Ok(Self { program, addr: SocketAddr::from(([127, 0, 0, 1], port)) })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.program.pid()
+    }
+}
+
+/// A file of `tests/workloads`.
+pub fn workload(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads").join(file)
+}
+
+/// Folder for what tests build: the workspace's own target folder.
+fn build_folder() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+    target.join("workloads")
+}
+
+/// The Go service, built on first use. The Go build cache makes a second build a matter of milliseconds.
+fn go_service() -> anyhow::Result<PathBuf> {
+    let folder = build_folder();
+    std::fs::create_dir_all(&folder)?;
+    let built = folder.join("service-go");
+    // Tests of several processes may build at once: build aside, then move into place.
+    let aside = folder.join(format!("service-go.{}.{:?}", std::process::id(), std::thread::current().id()));
+    let output = Command::new("go")
+        .args(["build", "-o"])
+        .arg(&aside)
+        .arg(workload("service.go"))
+        .env("GOFLAGS", "")
+        .env("GOTOOLCHAIN", "local")
+        .env("GOPROXY", "off")
+        .output()
+        .context("run go build")?;
+    if !output.status.success() {
+        bail!("go build: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    std::fs::rename(&aside, &built)?;
+    Ok(built)
+}
+
+/// A Java that has virtual threads.
+fn newest_java() -> anyhow::Result<PathBuf> {
+    let mut found: Vec<(u32, PathBuf)> = Vec::new();
+    for entry in std::fs::read_dir("/usr/lib/jvm").context("look for Java versions")?.flatten() {
+        let java = entry.path().join("bin/java");
+        let release = std::fs::read_to_string(entry.path().join("release")).unwrap_or_default();
+        let version = release.lines().find_map(|line| line.strip_prefix("JAVA_VERSION=\""));
+        let major = version.and_then(|text| text.split(['.', '"']).next()?.parse().ok());
+        if let (Some(major), true) = (major, java.exists()) {
+            found.push((major, java));
+        }
+    }
+    match found.into_iter().max() {
+        Some((major, java)) if major >= 21 => Ok(java),
+        _ => bail!("no Java 21 or later under /usr/lib/jvm"),
+    }
+}
