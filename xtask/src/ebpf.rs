@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail, ensure};
 const BPF_TARGET: &str = "bpfel-unknown-none";
 
 /// Where Debian's rustc-web and cargo-web packages put their programs.
-const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+pub(crate) const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 
 /// A way to compile the core library for the BPF target.

@@ -1,18 +1,55 @@
-//! The project's own commands.
+//! The project's own commands; this list is their table of contents, one file each.
 
+mod build;
 mod ebpf;
+mod exec;
+mod repo;
+mod setup;
+mod test;
 
-use std::path::Path;
+use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand};
 
-fn main() -> anyhow::Result<()> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match args.as_slice() {
-        ["build"] => ebpf::build(workspace, false),
-        ["build", "--debug"] => ebpf::build(workspace, true),
-        _ => bail!("usage: cargo xtask build [--debug]"),
+use exec::Interrupt;
+use repo::Repo;
+
+/// The project's own commands
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Find what is missing on this machine and install it
+    Setup(setup::Options),
+    /// Build the kernel half, then the binary that embeds it
+    Build(build::Options),
+    /// Set up, run every test, and print how many passed and failed
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let repo = Repo::locate()?;
+    let interrupt = Interrupt::catch()?;
+    match cli.command {
+        Command::Setup(options) => setup::run(&repo, &options)?,
+        Command::Build(options) => build::run(&repo, &options)?,
+        // Its last line is its result, for people and for continuous integration: nothing may follow.
+        Command::Test(options) => return Ok(test::run(&repo, &options, &interrupt)),
+    }
+    Ok(ExitCode::SUCCESS)
 }
