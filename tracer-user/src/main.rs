@@ -3,7 +3,9 @@
 mod cli;
 mod clock;
 mod config;
+mod export;
 mod log;
+mod output;
 mod pairs;
 mod units;
 

@@ -1,0 +1,216 @@
+//! From spans to the outside: bounded queues, one task per destination, text outputs and OTLP.
+//!
+//! [`ExportHandle::push`] never blocks. A destination that is slow, stalled or dead loses its own spans, counted, and
+//! holds up neither the capture nor another destination. Nothing here decides what a span says.
+
+pub(crate) mod config;
+mod counters;
+mod escape;
+mod facts;
+mod human;
+mod line;
+mod otlp_json;
+mod queue;
+#[cfg(test)]
+mod testing;
+mod text;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use opentelemetry_semantic_conventions::SCHEMA_URL;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracer_core::span::Span;
+
+use self::config::{BatchLimits, ExportConfig};
+use self::counters::Counters;
+pub(crate) use self::counters::{DestinationStats, ExportStats};
+use self::queue::Queue;
+use self::text::{TextFormat, TextWriter};
+use crate::clock::WallClock;
+use crate::output::Output;
+
+/// The instrumentation scope of every span.
+const SCOPE_NAME: &str = "tracer";
+const SCOPE_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Takes spans, hands them to every destination.
+#[derive(Debug)]
+pub(crate) struct ExportHandle {
+    destinations: Vec<Destination>,
+    pushed: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Destination {
+    name: String,
+    queue: Arc<Queue>,
+    counters: Arc<Counters>,
+    task: JoinHandle<()>,
+}
+
+/// Opens every destination and starts its task. Must be called inside a tokio runtime with timers and I/O.
+///
+/// # Errors
+///
+/// When a file cannot be created or a certificate cannot be read. An OTLP endpoint that does not answer is no error:
+/// it may come later.
+pub(crate) fn start(config: ExportConfig, clock: WallClock) -> anyhow::Result<ExportHandle> {
+    let mut destinations = Vec::new();
+    let host: Arc<[_]> = config.host_attributes.into();
+    if let Some(format) = TextFormat::of(config.format) {
+        let output = match &config.output {
+            None => Output::stderr().context("open standard error"),
+            Some(path) => Output::create(path).with_context(|| format!("create {}", path.display())),
+        }?;
+        let writer = TextWriter::new(format, &output, clock, Arc::clone(&host), config.pace);
+        let queue = Arc::new(Queue::new(BatchLimits::default().immediate()));
+        let counters = Arc::new(Counters::default());
+        let name = output.name().to_owned();
+        let task = tokio::spawn(text::run(Arc::clone(&queue), output, writer, Arc::clone(&counters)));
+        destinations.push(Destination { name, queue, counters, task });
+    }
+    Ok(ExportHandle { destinations, pushed: AtomicU64::new(0) })
+}
+
+impl ExportHandle {
+    /// Never blocks: a destination whose queue is full loses the span, counted.
+    pub(crate) fn push(&self, span: Span) {
+        self.pushed.fetch_add(1, Ordering::Relaxed);
+        let span = Arc::new(span);
+        for destination in &self.destinations {
+            destination.queue.push(Arc::clone(&span));
+        }
+    }
+
+    /// Waits until at least half of every queue is free: for a replay, which can wait and should lose nothing.
+    pub(crate) async fn room(&self) {
+        for destination in &self.destinations {
+            destination.queue.room().await;
+        }
+    }
+
+    pub(crate) fn stats(&self) -> ExportStats {
+        let pushed = self.pushed.load(Ordering::Relaxed);
+        let destinations = self.destinations.iter().map(|destination| destination.stats(pushed)).collect();
+        ExportStats { pushed, destinations }
+    }
+
+    /// Lets every destination finish what it has, all together for at most `deadline`. What is then unsent is lost.
+    pub(crate) async fn shutdown(mut self, deadline: Duration) -> ExportStats {
+        let deadline = Instant::now() + deadline;
+        for destination in &self.destinations {
+            destination.queue.close();
+        }
+        for destination in &mut self.destinations {
+            if tokio::time::timeout_at(deadline, &mut destination.task).await.is_err() {
+                destination.task.abort();
+            }
+        }
+        self.stats()
+    }
+}
+
+impl Destination {
+    fn stats(&self, pushed: u64) -> DestinationStats {
+        self.counters.stats(&self.name, pushed, self.queue.refused())
+    }
+}
+
+/// OTLP span flags: the W3C flags of the span's trace, and what is known about its parent
+/// (`SpanFlags` in `opentelemetry/proto/trace/v1/trace.proto`).
+fn span_flags(span: &Span) -> u32 {
+    const SAMPLED: u32 = 0x1;
+    const HAS_IS_REMOTE: u32 = 0x100;
+    const IS_REMOTE: u32 = 0x200;
+    let sampled = if span.sampled { SAMPLED } else { 0 };
+    let remote = if span.parent.is_some_and(|parent| parent.remote) { IS_REMOTE } else { 0 };
+    sampled | HAS_IS_REMOTE | remote
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::config::Pace;
+    use super::testing::span;
+    use super::*;
+    use crate::cli::Format;
+
+    fn to_file(format: Format, path: &std::path::Path) -> ExportConfig {
+        ExportConfig {
+            format,
+            output: Some(path.to_owned()),
+            otlp: None,
+            host_attributes: Vec::new(),
+            pace: Pace::Live,
+        }
+    }
+
+    #[tokio::test]
+    async fn every_span_reaches_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let config = to_file(Format::Line, file.path());
+        let export = start(config, WallClock::from_offset_nanos(0)).unwrap();
+        for n in 1..=250 {
+            export.push(span(n, n).build());
+        }
+        let stats = export.shutdown(Duration::from_secs(5)).await;
+        assert_eq!((stats.pushed, stats.destinations[0].delivered, stats.lost()), (250, 250, 0));
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap().lines().count(), 250);
+    }
+
+    #[tokio::test]
+    async fn a_stalled_output_blocks_nobody_and_its_losses_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        // Both ways, so that opening waits for nobody; and never read.
+        let mut reader = std::fs::File::options().read(true).write(true).open(&fifo).unwrap();
+        let export = start(to_file(Format::OtlpJson, &fifo), WallClock::from_offset_nanos(0)).unwrap();
+        let total = 30_000;
+        for n in 0..total {
+            export.push(span(1, (n % 250) as u8 + 1).build());
+            if n % 100 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let began = std::time::Instant::now();
+        let stats = export.shutdown(Duration::from_millis(200)).await;
+        assert!(began.elapsed() < Duration::from_secs(2));
+        let text = &stats.destinations[0];
+        assert!(text.refused > 0 && text.unsent > 0, "{text:?}");
+        assert_eq!(text.delivered + text.refused + text.unsent, total);
+        // The thread is still blocked: let it go.
+        let mut some = vec![0; 1 << 20];
+        assert!(reader.read(&mut some).unwrap() > 0);
+    }
+
+    #[tokio::test]
+    async fn an_output_whose_reader_has_gone_ends_quietly() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let reader = std::fs::File::options().read(true).write(true).open(&fifo).unwrap();
+        let export = start(to_file(Format::Line, &fifo), WallClock::from_offset_nanos(0)).unwrap();
+        drop(reader);
+        for _ in 0..100 {
+            export.push(span(1, 1).build());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let stats = export.shutdown(Duration::from_secs(5)).await;
+        let text = &stats.destinations[0];
+        assert_eq!((text.delivered, text.lost()), (0, 100), "{text:?}");
+        assert_eq!(text.error, None);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_created_is_an_error() {
+        let config = to_file(Format::Line, std::path::Path::new("/nowhere/spans"));
+        let error = start(config, WallClock::from_offset_nanos(0)).unwrap_err();
+        assert_eq!(format!("{error:#}"), "create /nowhere/spans: No such file or directory (os error 2)");
+    }
+}

@@ -1,0 +1,242 @@
+//! The bounded queue between the task that makes spans and one destination.
+//!
+//! `push` never waits: it refuses what does not fit, and counts it. There is one consumer, which takes spans in
+//! batches: when one is full, or when the oldest span has waited for the delay, or at the end.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracer_core::span::{Link, Span, Value};
+
+use super::config::BatchLimits;
+
+/// Memory that the spans of a queue may hold, in bytes: hostile requests can make single spans large.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Estimated memory of the spans of one batch. Receivers refuse gRPC messages above 4 MiB by default, and an encoded
+/// span is smaller than what [`weight`] says, its share of the resources aside.
+const MAX_BATCH_BYTES: usize = 2 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// There is something for the consumer to look at.
+    arrived: Notify,
+    /// The consumer took something.
+    taken: Notify,
+    limits: BatchLimits,
+    refused: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    spans: VecDeque<(Arc<Span>, usize)>,
+    bytes: usize,
+    /// When the oldest span came, as far as the consumer needs to know: when the queue was last empty before a push.
+    since: Option<Instant>,
+    closed: bool,
+}
+
+impl Queue {
+    pub(super) fn new(limits: BatchLimits) -> Self {
+        Self {
+            state: Mutex::default(),
+            arrived: Notify::new(),
+            taken: Notify::new(),
+            limits,
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Never waits; a span that does not fit is dropped and counted as refused.
+    pub(super) fn push(&self, span: Arc<Span>) {
+        let weight = weight(&span);
+        let mut state = self.lock();
+        if state.closed || state.spans.len() >= self.limits.max_queue || state.bytes + weight > MAX_BYTES {
+            drop(state);
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        state.since.get_or_insert_with(Instant::now);
+        state.bytes += weight;
+        state.spans.push_back((span, weight));
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// The next batch; empty only when nothing more will come. Cancel safe.
+    pub(super) async fn batch(&self) -> Vec<Arc<Span>> {
+        loop {
+            let wait_until = {
+                let mut state = self.lock();
+                let full = state.spans.len() >= self.limits.max_batch || state.bytes >= MAX_BATCH_BYTES;
+                let due = state.since.map(|since| since + self.limits.schedule_delay);
+                match due {
+                    _ if full || state.closed => return self.take(&mut state),
+                    Some(due) if due <= Instant::now() => return self.take(&mut state),
+                    due => due,
+                }
+            };
+            match wait_until {
+                Some(due) => drop(tokio::time::timeout_at(due, self.arrived.notified()).await),
+                None => self.arrived.notified().await,
+            }
+        }
+    }
+
+    /// Waits until at least half of the queue is free. For producers that can wait, such as a replay.
+    pub(super) async fn room(&self) {
+        loop {
+            let taken = self.taken.notified();
+            {
+                let state = self.lock();
+                if state.closed
+                    || (state.spans.len() * 2 <= self.limits.max_queue && state.bytes * 2 <= MAX_BYTES)
+                {
+                    return;
+                }
+            }
+            taken.await;
+        }
+    }
+
+    /// Nothing more will be pushed; the consumer gets what is there.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.arrived.notify_one();
+        self.taken.notify_waiters();
+    }
+
+    /// Closes it and takes everything, however much: for a destination that gives up.
+    pub(super) fn abandon(&self) -> u64 {
+        let left = std::mem::take(&mut self.lock().spans).len() as u64;
+        self.close();
+        left
+    }
+
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, state: &mut State) -> Vec<Arc<Span>> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while let Some((_, weight)) = state.spans.front() {
+            if batch.len() >= self.limits.max_batch || (!batch.is_empty() && bytes + weight > MAX_BATCH_BYTES)
+            {
+                break;
+            }
+            bytes += weight;
+            batch.extend(state.spans.pop_front().map(|(span, _)| span));
+        }
+        state.bytes = state.bytes.saturating_sub(bytes);
+        if state.spans.is_empty() {
+            state.since = None;
+        }
+        self.taken.notify_waiters();
+        batch
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is consistent between any two statements that could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BatchLimits {
+    /// Every span at once, whatever is there: for outputs that people watch.
+    pub(super) fn immediate(self) -> Self {
+        Self { schedule_delay: Duration::ZERO, ..self }
+    }
+}
+
+/// Estimate of the memory a span holds alone, in bytes.
+fn weight(span: &Span) -> usize {
+    let attributes = |list: &[(&'static str, Value)]| -> usize {
+        list.iter().map(|(key, value)| key.len() + 48 + value_weight(value)).sum()
+    };
+    size_of::<Span>()
+        + span.name.len()
+        + span.trace_state.as_ref().map_or(0, String::len)
+        + attributes(&span.attributes)
+        + span.links.iter().map(|link| size_of::<Link>() + attributes(&link.attributes)).sum::<usize>()
+}
+
+fn value_weight(value: &Value) -> usize {
+    match value {
+        Value::Str(text) => text.len(),
+        Value::Int(_) | Value::Bool(_) => 0,
+        Value::StrArray(items) => items.iter().map(|item| item.len() + 24).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::span;
+    use super::*;
+
+    const LIMITS: BatchLimits = BatchLimits {
+        max_queue: 10,
+        max_batch: 4,
+        schedule_delay: Duration::from_secs(60),
+        export_timeout: Duration::ZERO,
+    };
+
+    fn queue(limits: BatchLimits, spans: u8) -> Queue {
+        let queue = Queue::new(limits);
+        (1..=spans).for_each(|n| queue.push(Arc::new(span(1, n).build())));
+        queue
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_batch_leaves_at_once_and_a_partial_one_after_the_delay() {
+        let queue = queue(LIMITS, 5);
+        let start = Instant::now();
+        assert_eq!(queue.batch().await.len(), 4);
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert_eq!(queue.batch().await.len(), 1);
+        assert!(start.elapsed() >= Duration::from_secs(60));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_counted() {
+        let queue = queue(LIMITS, 13);
+        assert_eq!(queue.refused(), 3);
+        queue.close();
+        queue.push(Arc::new(span(1, 1).build()));
+        assert_eq!(queue.refused(), 4);
+        let mut sizes = Vec::new();
+        loop {
+            let batch = queue.batch().await;
+            if batch.is_empty() {
+                break;
+            }
+            sizes.push(batch.len());
+        }
+        assert_eq!(sizes, [4, 4, 2]);
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded_too() {
+        let queue = Queue::new(BatchLimits { max_queue: 100_000, max_batch: 100_000, ..LIMITS });
+        let mut large = span(1, 1).build();
+        large.name = "x".repeat(1024 * 1024);
+        let large = Arc::new(large);
+        (0..20).for_each(|_| queue.push(Arc::clone(&large)));
+        assert_eq!(queue.refused(), 5);
+        assert_eq!(queue.batch().await.len(), 1, "batches are bounded in bytes");
+    }
+
+    #[tokio::test]
+    async fn a_producer_can_wait_for_room() {
+        let queue = queue(LIMITS, 10);
+        tokio::time::timeout(Duration::from_millis(20), queue.room()).await.unwrap_err();
+        queue.batch().await;
+        tokio::time::timeout(Duration::from_millis(20), queue.room()).await.unwrap_err();
+        let (_, batch) = tokio::join!(queue.room(), queue.batch());
+        assert_eq!(batch.len(), 4);
+    }
+}
