@@ -7,6 +7,7 @@ mod export;
 mod log;
 mod output;
 mod pairs;
+mod process;
 mod units;
 
 fn main() {

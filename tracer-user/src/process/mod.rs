@@ -1,0 +1,8 @@
+//! What is this process? Read from `/proc`, whose contents other users choose: everything is bounded and may be garbage.
+
+mod container;
+mod environment;
+pub(crate) mod namespace;
+mod nginx;
+pub(crate) mod procfs;
+pub(crate) mod service_name;

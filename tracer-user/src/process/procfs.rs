@@ -1,0 +1,176 @@
+//! One process's folder in `/proc`, opened once: every read through it is of that process and no other.
+//!
+//! A pid can be given to a new process between two reads by path. The open folder belongs to the process it was opened
+//! for and answers `ESRCH` once that is gone, so nothing needs to be checked afterwards. Every read is bounded.
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use rustix::fs::{CWD, Dir, Mode, OFlags, openat, readlinkat};
+use tracer_abi::task::{ProcessKey, Tgid};
+
+/// `USER_HZ`: unit of the start time in `stat`. The kernel fixes it at 100 on every architecture that the tracer
+/// supports, whatever `CONFIG_HZ` is.
+const TICKS_PER_SEC: u64 = 100;
+const NANOS_PER_TICK: u64 = 1_000_000_000 / TICKS_PER_SEC;
+
+/// A `stat` line is about 350 bytes; the name in it is 64 at most.
+const MAX_STAT_BYTES: usize = 4096;
+
+/// When a process started, to the 10 ms that `/proc` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct StartTick(pub(crate) u64);
+
+impl StartTick {
+    /// The tick in which a kernel start time lies. The kernel truncates, too (`nsec_to_clock_t`).
+    pub(crate) const fn of(process: ProcessKey) -> Self {
+        Self(process.start_boottime / NANOS_PER_TICK)
+    }
+}
+
+/// A process's folder.
+#[derive(Debug)]
+pub(crate) struct ProcDir {
+    fd: OwnedFd,
+    pub(crate) tgid: Tgid,
+}
+
+/// From `stat`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) parent: Tgid,
+    pub(crate) start: StartTick,
+    /// It has ended and waits for its parent.
+    pub(crate) zombie: bool,
+}
+
+impl ProcDir {
+    /// # Errors
+    /// `NotFound` when there is no such process.
+    pub(crate) fn open(tgid: Tgid) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = openat(CWD, format!("/proc/{tgid}"), flags, Mode::empty())?;
+        Ok(Self { fd, tgid })
+    }
+
+    /// The folder of exactly this process.
+    ///
+    /// # Errors
+    /// `NotFound` also when the pid belongs to another process by now.
+    pub(crate) fn open_exactly(process: ProcessKey) -> io::Result<Self> {
+        let dir = Self::open(process.tgid)?;
+        if dir.stat()?.start == StartTick::of(process) {
+            Ok(dir)
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    /// A file below the folder, at most `max` bytes of it, and whether that is all.
+    pub(crate) fn read(&self, name: &str, max: usize) -> io::Result<(Vec<u8>, bool)> {
+        let mut bytes = Vec::new();
+        self.file(name)?.take(max as u64 + 1).read_to_end(&mut bytes)?;
+        let whole = bytes.len() <= max;
+        bytes.truncate(max);
+        Ok((bytes, whole))
+    }
+
+    pub(crate) fn file(&self, name: &str) -> io::Result<std::fs::File> {
+        // Never waits, whatever the file turns out to be; never becomes a controlling terminal.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        Ok(openat(&self.fd, name, flags, Mode::empty())?.into())
+    }
+
+    pub(crate) fn link(&self, name: &str) -> io::Result<PathBuf> {
+        let target = readlinkat(&self.fd, name, Vec::new())?;
+        Ok(OsString::from_vec(target.into_bytes()).into())
+    }
+
+    pub(crate) fn entries(&self, name: &str) -> io::Result<Dir> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Dir::new(openat(&self.fd, name, flags, Mode::empty())?)?)
+    }
+
+    pub(crate) fn stat(&self) -> io::Result<Stat> {
+        let (line, _) = self.read("stat", MAX_STAT_BYTES)?;
+        parse_stat(&line).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unreadable stat line"))
+    }
+}
+
+/// Every process that there is now, in no order. Bounded by `pid_max`.
+pub(crate) fn processes() -> io::Result<Vec<Tgid>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
+            all.push(Tgid(pid));
+        }
+    }
+    Ok(all)
+}
+
+/// `pid (comm) state ppid …`, field 22 the start time; see proc(5). The name may hold spaces and parentheses.
+fn parse_stat(line: &[u8]) -> Option<Stat> {
+    let end = line.iter().rposition(|&byte| byte == b')')?;
+    let fields = std::str::from_utf8(line.get(end + 1..)?).ok()?;
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    // Of what is left, field 5 comes first.
+    let start = fields.nth(22 - 5)?.parse().ok()?;
+    Some(Stat { parent: Tgid(parent), start: StartTick(start), zombie: matches!(state, "Z" | "X" | "x") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, want: Option<(u32, u64, bool)>) {
+        let stat = parse_stat(line.as_bytes()).map(|stat| (stat.parent.0, stat.start.0, stat.zombie));
+        assert_eq!(stat, want, "{line}");
+    }
+
+    #[test]
+    fn stat_lines() {
+        let rest = "7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 8812 4096 1 18446744073709551615";
+        check(&format!("12 (cat) R 3 {rest}"), Some((3, 8812, false)));
+        check(&format!("12 (a) b) c) Z 3 {rest}"), Some((3, 8812, true)));
+        check(&format!("12 () S 3 {rest}"), Some((3, 8812, false)));
+        check("12 (cat) R 3 1 2", None);
+        check("12 (cat", None);
+        check("", None);
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_start_and_by_no_other() {
+        let own = ProcDir::open(Tgid(std::process::id())).unwrap();
+        let stat = own.stat().unwrap();
+        assert_eq!(stat.parent.0, std::os::unix::process::parent_id());
+        let key = |tick: u64| ProcessKey { tgid: own.tgid, start_boottime: tick * NANOS_PER_TICK + 1234 };
+        assert!(ProcDir::open_exactly(key(stat.start.0)).is_ok());
+        let other = ProcDir::open_exactly(key(stat.start.0 + 1)).unwrap_err();
+        assert_eq!(other.kind(), io::ErrorKind::NotFound);
+        assert!(processes().unwrap().contains(&own.tgid));
+    }
+
+    #[test]
+    fn an_open_folder_never_becomes_another_processs() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let dir = ProcDir::open(Tgid(child.id())).unwrap();
+        assert!(!dir.stat().unwrap().zombie);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(dir.stat().unwrap_err().raw_os_error(), Some(3));
+    }
+
+    #[test]
+    fn reads_are_bounded() {
+        let own = ProcDir::open(Tgid(std::process::id())).unwrap();
+        let (bytes, whole) = own.read("cmdline", 3).unwrap();
+        assert!(bytes.len() == 3 && !whole);
+        assert!(own.read("cmdline", 1 << 20).unwrap().1);
+    }
+}
