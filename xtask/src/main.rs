@@ -6,6 +6,7 @@ mod exec;
 mod repo;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ enum Command {
     Build(build::Options),
     /// Set up, run every test, and print how many passed and failed
     Test(test::Options),
+    /// Run the tests, or any command, under Debian's 6.1 and 6.12 kernels
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Setup(options) => setup::run(&repo, &options)?,
         Command::Build(options) => build::run(&repo, &options)?,
+        Command::Vm(options) => vm::run(&repo, &options, &interrupt)?,
         // Its last line is its result, for people and for continuous integration: nothing may follow.
         Command::Test(options) => return Ok(test::run(&repo, &options, &interrupt)),
     }

@@ -15,7 +15,7 @@ use anyhow::bail;
 use crate::ebpf::Route;
 use crate::exec;
 use crate::repo::Repo;
-pub(crate) use needs::Group;
+pub(crate) use needs::{Group, find_program};
 
 /// Find what is missing on this machine and install it
 ///
