@@ -31,6 +31,23 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// When it happened, or was learned.
+    pub fn time(&self) -> KernelInstant {
+        match self {
+            Self::DataMoved(event) => event.time,
+            Self::ConnOpened(event) => event.origin.time,
+            Self::ConnClosed(event) => event.origin.time,
+            Self::ListenStarted(event) => event.origin.time,
+            Self::ProcessForked(event) => event.origin.time,
+            Self::ProcessExeced(event) => event.origin.time,
+            Self::TaskExited(event) => event.origin.time,
+            Self::ProcessDescribed(event) => event.time,
+            Self::LossCounted { time, .. } => *time,
+        }
+    }
+}
+
 /// Who and when: the validated header of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -168,6 +185,7 @@ pub struct ProcessDescribed {
 
 /// Facts for the resource of a process's spans. Text is as found; the attribute stage escapes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ProcessFacts {
     /// What a person would call it; never empty.
     pub service_name: String,
@@ -183,4 +201,17 @@ pub struct ProcessFacts {
     pub resource_attributes: Vec<(String, String)>,
     /// Its own HTTP event loop is nginx's: enables the response-window rule.
     pub is_nginx: bool,
+}
+
+/// The host that the events come from: part of every resource, and of a recording's preamble.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostFacts {
+    pub name: Option<String>,
+    /// Machine id.
+    pub id: Option<String>,
+    /// As semantic conventions name it: `amd64`, `arm64`.
+    pub arch: Option<String>,
+    /// Kernel release.
+    pub kernel_release: Option<String>,
 }

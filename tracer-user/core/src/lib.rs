@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 pub mod context;
+pub mod decode;
 pub mod event;
 pub mod exchange;
+pub mod recording;
 pub mod span;
 pub mod stats;

@@ -1,0 +1,438 @@
+//! One kernel record to one [`Event`]: total, without unsafe code.
+//!
+//! Records are read field by field at the offsets that `tracer_abi` gives its structs, never by casting, so any
+//! bytes are safe to pass. Multi-byte fields are little-endian: every target that the kernel half is built for is.
+//! What a record *means* for a stream or an exchange is not decided here.
+
+use std::mem::offset_of;
+
+use bytes::Bytes;
+use tracer_abi::UnknownCode;
+use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
+use tracer_abi::error::PayloadState;
+use tracer_abi::event::{
+    ConnClosedRecord, ConnRecord, DataRecord, EventKind, ExecRecord, ExitRecord, ForkRecord, Header,
+    ListenRecord, Source, flags, io_flags,
+};
+use tracer_abi::limits::{COMM_BYTES, UNIX_PATH_BYTES};
+use tracer_abi::sniff::Class;
+use tracer_abi::task::{ProcessKey, Tgid, Tid};
+use tracer_abi::time::KernelInstant;
+
+use crate::event::{
+    ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, ListenStarted, Origin, ProcessExeced, ProcessForked,
+    TaskExited, Thread,
+};
+
+#[cfg(target_endian = "big")]
+compile_error!("records are little-endian: the kernel half is built for bpfel only");
+
+/// Why a record is not an event. The caller counts it; nothing else is lost with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Fewer bytes than the header or the kind's fixed part.
+    #[error("record of {len} bytes, at least {needed} expected")]
+    TooShort { len: usize, needed: usize },
+    /// A length field points outside of the record, or beyond what it describes.
+    #[error("length field {field} does not fit its record")]
+    BadLength { field: &'static str },
+    /// A code that this version of the ABI does not have.
+    #[error(transparent)]
+    UnknownCode(#[from] UnknownCode),
+}
+
+/// Turns one record, as it lies in the ring buffer, into an event.
+///
+/// # Errors
+/// A [`DecodeError`] for every byte sequence that the kernel half of this ABI version does not emit.
+pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
+    let fields = Fields { record };
+    fields.require(size_of::<Header>())?;
+    let kind = EventKind::try_from(fields.u16(offset_of!(Header, kind)))?;
+    let flags = fields.u16(offset_of!(Header, flags));
+    let len = fields.u32(offset_of!(Header, len_bytes)) as usize;
+    // The ring rounds records up to 8 bytes; a shorter one than it claims was torn.
+    if len > record.len() || len < size_of::<Header>() {
+        return Err(DecodeError::BadLength { field: "len_bytes" });
+    }
+    let fields = Fields { record: &record[..len] };
+    match kind {
+        EventKind::DataMoved => data_moved(fields, flags).map(Event::DataMoved),
+        EventKind::ConnOpened => conn_opened(fields, flags).map(Event::ConnOpened),
+        EventKind::ConnClosed => conn_closed(fields).map(Event::ConnClosed),
+        EventKind::ListenStarted => listen_started(fields).map(Event::ListenStarted),
+        EventKind::ProcessForked => process_forked(fields).map(Event::ProcessForked),
+        EventKind::ProcessExeced => process_execed(fields, flags).map(Event::ProcessExeced),
+        EventKind::TaskExited => task_exited(fields, flags).map(Event::TaskExited),
+    }
+}
+
+fn data_moved(fields: Fields<'_>, flags: u16) -> Result<DataMoved, DecodeError> {
+    fields.require(size_of::<DataRecord>())?;
+    let direction = Direction::try_from(fields.u8(offset_of!(DataRecord, direction)))?;
+    let _socket = Source::try_from(fields.u8(offset_of!(DataRecord, source)))?;
+    let io = fields.u8(offset_of!(DataRecord, io_flags));
+    let result = fields.u32(offset_of!(DataRecord, result)) as i32;
+    let outcome = match result {
+        0 => IoOutcome::EndOfStream,
+        1.. => IoOutcome::Moved(result.unsigned_abs()),
+        _ => IoOutcome::Failed(result.unsigned_abs()),
+    };
+    let moved = match outcome {
+        IoOutcome::Moved(moved) => moved,
+        IoOutcome::EndOfStream | IoOutcome::Failed(_) => 0,
+    };
+    let head_len = fields.u32(offset_of!(DataRecord, head_len));
+    let tail_len = fields.u32(offset_of!(DataRecord, tail_len));
+    if head_len.checked_add(tail_len).is_none_or(|planned| planned > moved) {
+        return Err(DecodeError::BadLength { field: "head_len" });
+    }
+    let chunk_offset = fields.u32(offset_of!(DataRecord, chunk_offset));
+    let payload_len = fields.u32(offset_of!(DataRecord, payload_len));
+    if chunk_offset.checked_add(payload_len).is_none_or(|end| end > moved) {
+        return Err(DecodeError::BadLength { field: "chunk_offset" });
+    }
+    let payload = fields.behind(size_of::<DataRecord>(), payload_len, "payload_len")?;
+    Ok(DataMoved {
+        time: fields.time(),
+        thread: fields.thread(),
+        cpu: fields.u32(offset_of!(Header, cpu)),
+        cookie: fields.cookie(offset_of!(DataRecord, cookie)),
+        direction,
+        offset: fields.u64(offset_of!(DataRecord, offset)),
+        outcome,
+        tcp_seq_end: fields.u32(offset_of!(DataRecord, tcp_seq_end)),
+        head_len,
+        tail_len,
+        chunk_offset,
+        payload: Bytes::copy_from_slice(payload),
+        payload_state: PayloadState::try_from(fields.u8(offset_of!(DataRecord, payload_state)))?,
+        last: flags & flags::LAST != 0,
+        muted: flags & flags::MUTED != 0,
+        class: Class::try_from(fields.u8(offset_of!(DataRecord, class)))?,
+        blocking: (io & io_flags::BLOCKING_UNKNOWN == 0).then_some(io & io_flags::NONBLOCKING == 0),
+        nvcsw: fields.u64(offset_of!(DataRecord, nvcsw)),
+        user_r14: fields.u64(offset_of!(DataRecord, user_r14)),
+        syscall: fields.u16(offset_of!(DataRecord, syscall)),
+    })
+}
+
+fn conn_opened(fields: Fields<'_>, flags: u16) -> Result<ConnOpened, DecodeError> {
+    fields.require(size_of::<ConnRecord>())?;
+    let path: [u8; UNIX_PATH_BYTES] = fields.array(offset_of!(ConnRecord, unix_path));
+    let path_len = usize::from(fields.u8(offset_of!(ConnRecord, unix_path_len)));
+    let path = path.get(..path_len).ok_or(DecodeError::BadLength { field: "unix_path_len" })?;
+    let peer = fields.cookie(offset_of!(ConnRecord, peer_cookie));
+    Ok(ConnOpened {
+        origin: fields.origin(),
+        cookie: fields.cookie(offset_of!(ConnRecord, cookie)),
+        peer_cookie: (peer != SocketCookie(0)).then_some(peer),
+        family: Family::try_from(fields.u16(offset_of!(ConnRecord, family)))?,
+        role: Role::try_from(fields.u8(offset_of!(ConnRecord, role)))?,
+        local: fields.endpoint(offset_of!(ConnRecord, local)),
+        remote: fields.endpoint(offset_of!(ConnRecord, remote)),
+        netns: fields.u32(offset_of!(ConnRecord, netns)),
+        egress_seq: fields.u32(offset_of!(ConnRecord, egress_seq)),
+        ingress_seq: fields.u32(offset_of!(ConnRecord, ingress_seq)),
+        preexisting: flags & flags::PREEXISTING != 0,
+        unix_path: Bytes::copy_from_slice(path),
+    })
+}
+
+fn conn_closed(fields: Fields<'_>) -> Result<ConnClosed, DecodeError> {
+    fields.require(size_of::<ConnClosedRecord>())?;
+    Ok(ConnClosed {
+        origin: fields.origin(),
+        cookie: fields.cookie(offset_of!(ConnClosedRecord, cookie)),
+        egress_bytes: fields.u64(offset_of!(ConnClosedRecord, egress_bytes)),
+        ingress_bytes: fields.u64(offset_of!(ConnClosedRecord, ingress_bytes)),
+    })
+}
+
+fn listen_started(fields: Fields<'_>) -> Result<ListenStarted, DecodeError> {
+    fields.require(size_of::<ListenRecord>())?;
+    Ok(ListenStarted {
+        origin: fields.origin(),
+        cookie: fields.cookie(offset_of!(ListenRecord, cookie)),
+        local: fields.endpoint(offset_of!(ListenRecord, local)),
+        netns: fields.u32(offset_of!(ListenRecord, netns)),
+    })
+}
+
+fn process_forked(fields: Fields<'_>) -> Result<ProcessForked, DecodeError> {
+    fields.require(size_of::<ForkRecord>())?;
+    Ok(ProcessForked {
+        origin: fields.origin(),
+        child: ProcessKey {
+            tgid: Tgid(fields.u32(offset_of!(ForkRecord, child))),
+            start_boottime: fields.u64(offset_of!(ForkRecord, child_start_boottime)),
+        },
+        child_tid: Tid(fields.u32(offset_of!(ForkRecord, child_tid))),
+    })
+}
+
+fn process_execed(fields: Fields<'_>, flags: u16) -> Result<ProcessExeced, DecodeError> {
+    fields.require(size_of::<ExecRecord>())?;
+    let comm: [u8; COMM_BYTES] = fields.array(offset_of!(ExecRecord, comm));
+    let comm = comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    let filename_len = fields.u32(offset_of!(ExecRecord, filename_len));
+    let filename = fields.behind(size_of::<ExecRecord>(), filename_len, "filename_len")?;
+    let argv_len = fields.u32(offset_of!(ExecRecord, argv_len));
+    let argv = fields.behind(size_of::<ExecRecord>() + filename.len(), argv_len, "argv_len")?;
+    Ok(ProcessExeced {
+        origin: fields.origin(),
+        comm: Bytes::copy_from_slice(comm),
+        parent: Tgid(fields.u32(offset_of!(ExecRecord, parent))),
+        filename: Bytes::copy_from_slice(filename),
+        argv: Bytes::copy_from_slice(argv),
+        traced: flags & flags::TRACED != 0,
+    })
+}
+
+fn task_exited(fields: Fields<'_>, flags: u16) -> Result<TaskExited, DecodeError> {
+    fields.require(size_of::<ExitRecord>())?;
+    Ok(TaskExited {
+        origin: fields.origin(),
+        process_gone: flags & flags::PROCESS_GONE != 0,
+        exit_code: fields.u32(offset_of!(ExitRecord, exit_code)),
+    })
+}
+
+/// Reads fields of one record. Offsets come from `offset_of!` on structs whose size [`Fields::require`] checked; a
+/// field that does not fit all the same reads as zero.
+#[derive(Clone, Copy)]
+struct Fields<'a> {
+    record: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn require(self, needed: usize) -> Result<(), DecodeError> {
+        if self.record.len() < needed {
+            return Err(DecodeError::TooShort { len: self.record.len(), needed });
+        }
+        Ok(())
+    }
+
+    fn array<const N: usize>(self, offset: usize) -> [u8; N] {
+        self.record.get(offset..).and_then(|rest| rest.first_chunk::<N>()).copied().unwrap_or([0; N])
+    }
+
+    fn u8(self, offset: usize) -> u8 {
+        let [byte] = self.array(offset);
+        byte
+    }
+
+    fn u16(self, offset: usize) -> u16 {
+        u16::from_le_bytes(self.array(offset))
+    }
+
+    fn u32(self, offset: usize) -> u32 {
+        u32::from_le_bytes(self.array(offset))
+    }
+
+    fn u64(self, offset: usize) -> u64 {
+        u64::from_le_bytes(self.array(offset))
+    }
+
+    fn cookie(self, offset: usize) -> SocketCookie {
+        SocketCookie(self.u64(offset))
+    }
+
+    /// The address bytes are in network order whatever the family: see `Endpoint`.
+    fn endpoint(self, offset: usize) -> Endpoint {
+        let raw: [u8; 18] = self.array(offset);
+        let mut addr = [0; 16];
+        addr.copy_from_slice(&raw[..16]);
+        Endpoint::from_kernel_v6(addr, [raw[16], raw[17]])
+    }
+
+    fn behind(self, start: usize, len: u32, field: &'static str) -> Result<&'a [u8], DecodeError> {
+        let end = start.checked_add(len as usize).ok_or(DecodeError::BadLength { field })?;
+        self.record.get(start..end).ok_or(DecodeError::BadLength { field })
+    }
+
+    fn time(self) -> KernelInstant {
+        KernelInstant::from_nanos(self.u64(offset_of!(Header, time)))
+    }
+
+    fn thread(self) -> Thread {
+        Thread {
+            process: ProcessKey {
+                tgid: Tgid(self.u32(offset_of!(Header, tgid))),
+                start_boottime: self.u64(offset_of!(Header, process_start_boottime)),
+            },
+            tid: Tid(self.u32(offset_of!(Header, tid))),
+            seq: self.u32(offset_of!(Header, thread_seq)),
+        }
+    }
+
+    fn origin(self) -> Origin {
+        let thread = self.thread();
+        Origin {
+            time: self.time(),
+            thread: (thread.tid != Tid(0)).then_some(thread),
+            cpu: self.u32(offset_of!(Header, cpu)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record under construction: fields are put where the ABI has them.
+    struct Record(Vec<u8>);
+
+    impl Record {
+        fn new(kind: EventKind, fixed: usize, payload: &[u8]) -> Self {
+            let mut bytes = vec![0; fixed];
+            bytes.extend_from_slice(payload);
+            let len = bytes.len() as u32;
+            Self(bytes)
+                .put(offset_of!(Header, kind), &kind.code().to_le_bytes())
+                .put(offset_of!(Header, len_bytes), &len.to_le_bytes())
+                .put(offset_of!(Header, time), &77_u64.to_le_bytes())
+                .put(offset_of!(Header, tgid), &10_u32.to_le_bytes())
+                .put(offset_of!(Header, tid), &11_u32.to_le_bytes())
+                .put(offset_of!(Header, thread_seq), &3_u32.to_le_bytes())
+                .put(offset_of!(Header, process_start_boottime), &9_u64.to_le_bytes())
+        }
+
+        fn put(mut self, offset: usize, bytes: &[u8]) -> Self {
+            self.0[offset..offset + bytes.len()].copy_from_slice(bytes);
+            self
+        }
+    }
+
+    fn data(payload: &[u8]) -> Record {
+        let len = payload.len() as u32;
+        Record::new(EventKind::DataMoved, size_of::<DataRecord>(), payload)
+            .put(offset_of!(DataRecord, cookie), &5_u64.to_le_bytes())
+            .put(offset_of!(DataRecord, offset), &100_u64.to_le_bytes())
+            .put(offset_of!(DataRecord, result), &len.to_le_bytes())
+            .put(offset_of!(DataRecord, head_len), &len.to_le_bytes())
+            .put(offset_of!(DataRecord, payload_len), &len.to_le_bytes())
+            .put(offset_of!(DataRecord, direction), &[Direction::Egress.code()])
+            .put(offset_of!(Header, flags), &flags::LAST.to_le_bytes())
+    }
+
+    #[test]
+    fn data_record_becomes_an_event() {
+        let Ok(Event::DataMoved(event)) = decode(&data(b"GET /").0) else { panic!("not data") };
+        assert_eq!(event.time, KernelInstant::from_nanos(77));
+        assert_eq!((event.thread.process.tgid, event.thread.tid, event.thread.seq), (Tgid(10), Tid(11), 3));
+        assert_eq!((event.cookie, event.offset), (SocketCookie(5), 100));
+        assert_eq!((event.outcome, event.direction), (IoOutcome::Moved(5), Direction::Egress));
+        assert_eq!(event.payload.as_ref(), b"GET /");
+        assert_eq!(event.blocking, Some(true));
+        assert!(event.last && !event.muted);
+    }
+
+    #[test]
+    fn blocking_has_three_answers() {
+        for (bits, want) in [
+            (0, Some(true)),
+            (io_flags::NONBLOCKING, Some(false)),
+            (io_flags::BLOCKING_UNKNOWN, None),
+            (io_flags::BLOCKING_UNKNOWN | io_flags::NONBLOCKING, None),
+        ] {
+            let record = data(b"x").put(offset_of!(DataRecord, io_flags), &[bits]);
+            let Ok(Event::DataMoved(event)) = decode(&record.0) else { panic!("not data") };
+            assert_eq!(event.blocking, want);
+        }
+    }
+
+    #[test]
+    fn end_of_stream_and_errors_are_outcomes() {
+        for (result, want) in [(0_i32, IoOutcome::EndOfStream), (-11, IoOutcome::Failed(11))] {
+            let record = data(b"").put(offset_of!(DataRecord, result), &result.to_le_bytes());
+            let Ok(Event::DataMoved(event)) = decode(&record.0) else { panic!("not data") };
+            assert_eq!(event.outcome, want);
+        }
+    }
+
+    #[test]
+    fn lengths_that_lie_are_refused() {
+        let cases = [
+            (offset_of!(DataRecord, payload_len), 6_u32),
+            (offset_of!(DataRecord, head_len), 6),
+            (offset_of!(DataRecord, tail_len), u32::MAX),
+            (offset_of!(DataRecord, chunk_offset), u32::MAX),
+            (offset_of!(Header, len_bytes), 4096),
+            (offset_of!(Header, len_bytes), 3),
+        ];
+        for (offset, value) in cases {
+            let record = data(b"GET /").put(offset, &value.to_le_bytes());
+            assert!(matches!(decode(&record.0), Err(DecodeError::BadLength { .. })), "{offset} = {value}");
+        }
+    }
+
+    #[test]
+    fn unknown_codes_are_refused() {
+        for (offset, value) in [
+            (offset_of!(Header, kind), 999_u16.to_le_bytes().as_slice()),
+            (offset_of!(DataRecord, direction), &[9]),
+            (offset_of!(DataRecord, class), &[99]),
+            (offset_of!(DataRecord, payload_state), &[99]),
+            (offset_of!(DataRecord, source), &[99]),
+        ] {
+            let record = data(b"GET /").put(offset, value);
+            assert!(matches!(decode(&record.0), Err(DecodeError::UnknownCode(_))), "{offset}");
+        }
+    }
+
+    #[test]
+    fn connection_record_becomes_an_event() {
+        let mut endpoint = [0; 20];
+        endpoint[10..16].copy_from_slice(&[0xff, 0xff, 127, 0, 0, 1]);
+        endpoint[16..18].copy_from_slice(&8080_u16.to_be_bytes());
+        let record = Record::new(EventKind::ConnOpened, size_of::<ConnRecord>(), b"")
+            .put(offset_of!(ConnRecord, family), &Family::Inet.code().to_le_bytes())
+            .put(offset_of!(ConnRecord, role), &[Role::Server.code()])
+            .put(offset_of!(ConnRecord, local), &endpoint)
+            .put(offset_of!(ConnRecord, unix_path), b"/run/app")
+            .put(offset_of!(ConnRecord, unix_path_len), &[8])
+            .put(offset_of!(Header, flags), &flags::PREEXISTING.to_le_bytes());
+        let Ok(Event::ConnOpened(event)) = decode(&record.0) else { panic!("not a connection") };
+        assert_eq!(event.local.socket_addr(), "127.0.0.1:8080".parse().unwrap());
+        assert_eq!((event.role, event.family, event.peer_cookie), (Role::Server, Family::Inet, None));
+        assert_eq!(event.unix_path.as_ref(), b"/run/app");
+        assert!(event.preexisting);
+
+        let record = record.put(offset_of!(ConnRecord, unix_path_len), &[113]);
+        assert_eq!(decode(&record.0), Err(DecodeError::BadLength { field: "unix_path_len" }));
+    }
+
+    #[test]
+    fn softirq_records_have_no_thread() {
+        let record = Record::new(EventKind::ConnClosed, size_of::<ConnClosedRecord>(), b"")
+            .put(offset_of!(Header, tid), &0_u32.to_le_bytes());
+        let Ok(Event::ConnClosed(event)) = decode(&record.0) else { panic!("not a close") };
+        assert_eq!(event.origin.thread, None);
+    }
+
+    #[test]
+    fn exec_record_carries_its_strings() {
+        let record = Record::new(EventKind::ProcessExeced, size_of::<ExecRecord>(), b"/bin/shsh\0-c\0")
+            .put(offset_of!(ExecRecord, comm), b"sh\0garbage")
+            .put(offset_of!(ExecRecord, filename_len), &7_u32.to_le_bytes())
+            .put(offset_of!(ExecRecord, argv_len), &6_u32.to_le_bytes());
+        let Ok(Event::ProcessExeced(event)) = decode(&record.0) else { panic!("not an exec") };
+        assert_eq!(event.comm.as_ref(), b"sh");
+        assert_eq!(event.filename.as_ref(), b"/bin/sh");
+        assert_eq!(event.argv.as_ref(), b"sh\0-c\0");
+
+        let record = record.put(offset_of!(ExecRecord, argv_len), &7_u32.to_le_bytes());
+        assert_eq!(decode(&record.0), Err(DecodeError::BadLength { field: "argv_len" }));
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        for record in [data(b"GET /"), Record::new(EventKind::ProcessForked, size_of::<ForkRecord>(), b"")] {
+            assert!(decode(&record.0).is_ok());
+            for len in 0..record.0.len() {
+                assert!(decode(&record.0[..len]).is_err(), "{len} bytes");
+            }
+        }
+    }
+}
