@@ -35,6 +35,8 @@ pub(crate) struct Output {
 struct Shared {
     name: String,
     terminal: bool,
+    /// Of the terminal, when it was opened.
+    columns: Option<u16>,
     /// Why it ended, unless because its reader had gone.
     error: OnceLock<io::Error>,
 }
@@ -67,7 +69,10 @@ impl Output {
 
     fn start(fd: OwnedFd, name: String) -> io::Result<Self> {
         let file = File::from(fd);
-        let shared = Arc::new(Shared { name, terminal: file.is_terminal(), error: OnceLock::new() });
+        let terminal = file.is_terminal();
+        let size = rustix::termios::tcgetwinsize(&file).ok().filter(|_| terminal);
+        let columns = size.map(|size| size.ws_col).filter(|columns| *columns > 0);
+        let shared = Arc::new(Shared { name, terminal, columns, error: OnceLock::new() });
         let (queue, jobs) = mpsc::channel(QUEUE_LEN);
         let thread = Arc::clone(&shared);
         std::thread::Builder::new()
@@ -82,6 +87,10 @@ impl Output {
 
     pub(crate) fn is_terminal(&self) -> bool {
         self.shared.terminal
+    }
+
+    pub(crate) fn columns(&self) -> Option<u16> {
+        self.shared.columns
     }
 
     /// Queues `block`, waiting while the queue is full. Once it is written, the receipt's number is added to its

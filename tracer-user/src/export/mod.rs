@@ -14,6 +14,7 @@ mod queue;
 #[cfg(test)]
 mod testing;
 mod text;
+mod tree;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

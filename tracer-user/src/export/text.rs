@@ -1,12 +1,15 @@
 //! The task of a text output: spans to blocks of bytes, as fast as the output takes them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
 use tracer_core::span::{Span, Value};
 
 use super::config::Pace;
 use super::counters::Counters;
 use super::queue::Queue;
+use super::tree::{Style, Tree};
 use super::{line, otlp_json};
 use crate::cli::Format;
 use crate::clock::WallClock;
@@ -38,34 +41,62 @@ impl TextFormat {
     }
 }
 
-pub(super) struct TextWriter {
-    format: TextFormat,
-    clock: WallClock,
-    host: Arc<[(String, Value)]>,
+/// Spans to text.
+pub(super) enum TextWriter {
+    Tree(Box<Tree>),
+    Line(WallClock),
+    OtlpJson(WallClock, Arc<[(String, Value)]>),
 }
 
 impl TextWriter {
     pub(super) fn new(
         format: TextFormat,
-        _output: &Output,
+        output: &Output,
         clock: WallClock,
         host: Arc<[(String, Value)]>,
-        _pace: Pace,
+        pace: Pace,
     ) -> Self {
-        Self { format, clock, host }
+        match format {
+            TextFormat::Tree => Self::Tree(Box::new(Tree::new(Style::of(output), clock, pace))),
+            TextFormat::Line => Self::Line(clock),
+            TextFormat::OtlpJson => Self::OtlpJson(clock, host),
+        }
     }
 
-    fn span(&mut self, span: &Span, out: &mut Block) {
-        match self.format {
-            TextFormat::Line | TextFormat::Tree => line::write(span, self.clock, &mut out.bytes),
-            TextFormat::OtlpJson => {
+    fn span(&mut self, span: &Arc<Span>, elapsed: Duration, out: &mut Block) {
+        match self {
+            Self::Tree(tree) => return tree.span(span, elapsed, out),
+            Self::Line(clock) => line::write(span, *clock, &mut out.bytes),
+            Self::OtlpJson(clock, host) => {
                 // Strings and numbers into memory: nothing in it can fail.
-                if otlp_json::write(span, &self.host, self.clock, &mut out.bytes).is_err() {
+                if otlp_json::write(span, host, *clock, &mut out.bytes).is_err() {
                     return;
                 }
             }
         }
         out.spans += 1;
+    }
+
+    /// When [`Self::print_due`] is to be called, as time elapsed.
+    fn due(&self) -> Option<Duration> {
+        match self {
+            Self::Tree(tree) => tree.due(),
+            Self::Line(_) | Self::OtlpJson(..) => None,
+        }
+    }
+
+    fn print_due(&mut self, elapsed: Duration, out: &mut Block) {
+        match self {
+            Self::Tree(tree) => tree.print_due(elapsed, out),
+            Self::Line(_) | Self::OtlpJson(..) => {}
+        }
+    }
+
+    fn finish(&mut self, out: &mut Block) {
+        match self {
+            Self::Tree(tree) => tree.finish(out),
+            Self::Line(_) | Self::OtlpJson(..) => {}
+        }
     }
 }
 
@@ -87,12 +118,26 @@ async fn write_spans(
     writer: &mut TextWriter,
     counters: &Counters,
 ) -> Result<(), output::Ended> {
+    let start = Instant::now();
     let mut block = Block::default();
     loop {
-        let batch = queue.batch().await;
+        let batch = match writer.due() {
+            None => queue.batch().await,
+            Some(due) => match timeout_at(start + due, queue.batch()).await {
+                Ok(batch) => batch,
+                Err(_) => {
+                    writer.print_due(start.elapsed(), &mut block);
+                    write(output, &mut block, counters).await?;
+                    continue;
+                }
+            },
+        };
         let last = batch.is_empty();
+        if last {
+            writer.finish(&mut block);
+        }
         for span in &batch {
-            writer.span(span, &mut block);
+            writer.span(span, start.elapsed(), &mut block);
             if block.bytes.len() >= BLOCK_LEN {
                 write(output, &mut block, counters).await?;
             }
