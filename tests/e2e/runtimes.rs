@@ -3,12 +3,10 @@
 //! Per program: driver (not traced) → program → program of the same kind that makes no calls. Every program makes
 //! background calls to the same downstream, through the same connections, all the while.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Mutex;
 
-use anyhow::Context;
-use tracer_tests::http::{Client, drive};
+use tracer_tests::http::Client;
+use tracer_tests::load::Load;
 use tracer_tests::nginx::{Config, Nginx};
 use tracer_tests::score::{Naming, Score, Truth};
 use tracer_tests::service::{Runtime, Service};
@@ -41,39 +39,6 @@ fn header() -> String {
     )
 }
 
-/// Drives `count` requests at `addr`; learns from the answers what happened.
-fn load(
-    addr: SocketAddr,
-    concurrency: usize,
-    count: usize,
-    naming: Naming,
-) -> anyhow::Result<(BTreeMap<String, u64>, BTreeSet<String>)> {
-    let seen = Mutex::new((BTreeMap::new(), BTreeSet::new()));
-    drive(addr, concurrency, count, |client, number| {
-        let id = format!("r{concurrency}x{number}");
-        let body = (number % 5 == 0).then(|| vec![b'q'; [1, 700, 60_000][number % 3]]);
-        if number % 9 == 0 {
-            client.close();
-        }
-        let method = if body.is_some() { "POST" } else { "GET" };
-        let response = client.request(method, &format!("/work/{id}?secret=s{number}"), body.as_deref())?;
-        anyhow::ensure!(response.status == 200, "{id}: status {}", response.status);
-        let text = String::from_utf8_lossy(&response.body);
-        let calls: usize = text
-            .strip_prefix("calls=")
-            .and_then(|rest| rest.lines().next()?.parse().ok())
-            .with_context(|| format!("{id}: no count of calls"))?;
-        let mut seen = seen.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
-        match naming {
-            Naming::Numbered => seen.1.extend((0..calls).map(|call| format!("{id}.{call}"))),
-            Naming::Same => seen.1.extend([id.clone()]),
-        }
-        seen.0.insert(id, response.body.len() as u64);
-        Ok(())
-    })?;
-    seen.into_inner().map_err(|_| anyhow::anyhow!("poisoned"))
-}
-
 /// Traces these processes under load and judges the result. A front that dies fails the run by refusing requests.
 fn judged(
     name: &str,
@@ -91,14 +56,15 @@ fn judged(
     }
     let pids: Vec<u32> = front.1.iter().chain(back).copied().collect();
     let tracer = Tracer::attach(&pids).expect("attach");
-    let (requests, calls) = load(front.0, concurrency, count, naming).expect("load");
+    let load = Load { prefix: &format!("r{concurrency}x"), concurrency, count, naming, reconnects: true };
+    let happened = load.run(front.0).expect("load");
     let report_of_tracer = tracer.finish().expect("tracer");
     let truth = Truth {
         front: front.1.iter().copied().collect(),
         back: back.iter().copied().collect(),
         naming,
-        requests,
-        calls,
+        requests: happened.requests,
+        calls: happened.calls,
     };
     let score = Score::of(&report_of_tracer.spans, &truth);
     println!("{}", report(name, concurrency, &score, begin.elapsed().as_secs_f64()));

@@ -5,6 +5,8 @@
 
 pub mod demo;
 pub mod http;
+pub mod kernel_objects;
+pub mod load;
 pub mod namespace;
 pub mod nginx;
 pub mod program;
