@@ -18,6 +18,9 @@ const BPF_TARGET: &str = "bpfel-unknown-none";
 pub(crate) const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 
+/// Where Debian's rust-web-clippy package puts its program.
+const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
+
 /// A way to compile the core library for the BPF target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -51,18 +54,34 @@ impl Route {
             .then_some(Self::Debian)
     }
 
-    fn cargo(&self) -> Command {
-        match self {
+    fn cargo(&self, subcommand: &str) -> Command {
+        let mut command = match self {
             Self::Rustup(name) => {
                 let mut command = Command::new("rustup");
                 command.args(["run", name, "cargo"]);
                 command
             }
             Self::Debian => {
-                let mut command = Command::new(DEBIAN_CARGO);
-                command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
+                // Cargo would look for its subcommands in the user's cargo home first and find another toolchain's.
+                let clippy = subcommand == "clippy";
+                let mut command = Command::new(if clippy { DEBIAN_CLIPPY } else { DEBIAN_CARGO });
+                command.env("CARGO", DEBIAN_CARGO).env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
                 command
             }
+        };
+        command.arg(subcommand);
+        command
+    }
+
+    /// Whether this route has clippy too.
+    pub(crate) fn has_clippy(&self) -> bool {
+        match self {
+            Self::Rustup(name) => {
+                let driver =
+                    output(Command::new("rustup").args(["which", "--toolchain", name, "clippy-driver"]));
+                driver.is_some_and(|driver| Path::new(&driver).exists())
+            }
+            Self::Debian => Path::new(DEBIAN_CLIPPY).exists(),
         }
     }
 }
@@ -88,8 +107,37 @@ pub(crate) fn build(workspace: &Path, debug: bool) -> anyhow::Result<()> {
     run(&mut cargo, "build the user half")
 }
 
+/// Runs clippy over the kernel half with the toolchain that builds it; any warning is an error.
+pub(crate) fn lint(workspace: &Path) -> anyhow::Result<()> {
+    let mut cargo = cargo(workspace, "clippy")?;
+    cargo.args(["--", "-Dwarnings"]);
+    run(&mut cargo, "lint the kernel half")
+}
+
 /// Builds the kernel half's object and puts it at [`object_path`].
 pub(crate) fn build_object(workspace: &Path) -> anyhow::Result<PathBuf> {
+    run(&mut cargo(workspace, "build")?, "build the kernel half")?;
+
+    let built = target_dir(workspace).join(BPF_TARGET).join("release/tracer-ebpf");
+    let object = object_path(workspace);
+    if let Some(folder) = object.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    // An unchanged object keeps its time stamp, so that the user half is not rebuilt for nothing.
+    let fresh = std::fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+    if std::fs::read(&object).ok().as_ref() != Some(&fresh) {
+        std::fs::write(&object, fresh).with_context(|| format!("write {}", object.display()))?;
+    }
+    Ok(object)
+}
+
+/// A target folder of its own: a second toolchain in the same one would rebuild everything in turn.
+fn target_dir(workspace: &Path) -> PathBuf {
+    workspace.join("target/ebpf")
+}
+
+/// A cargo command for the kernel half, with everything but what follows a `--`.
+fn cargo(workspace: &Path, subcommand: &str) -> anyhow::Result<Command> {
     let Some(route) = Route::find() else {
         bail!(
             "no toolchain can build the kernel half: it needs a rustup nightly with rust-src, or Debian's \
@@ -101,9 +149,7 @@ pub(crate) fn build_object(workspace: &Path) -> anyhow::Result<PathBuf> {
     let arch = std::env::consts::ARCH;
     ensure!(arch == "x86_64", "the kernel half is written for x86_64; this machine is {arch}");
 
-    // A target folder of its own: a second toolchain in the same one would rebuild everything in turn.
-    let target_dir = workspace.join("target/ebpf");
-    let mut cargo = route.cargo();
+    let mut cargo = route.cargo(subcommand);
     // Flags meant for the user half must not reach this build, and the toolchain that runs xtask must not
     // be inherited.
     for name in
@@ -115,25 +161,13 @@ pub(crate) fn build_object(workspace: &Path) -> anyhow::Result<PathBuf> {
         cargo.env_remove("RUSTC");
     }
     cargo.current_dir(workspace).env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&linker, arch));
-    cargo.args(["build", "--release", "--package", "tracer-ebpf", "-Zbuild-std=core"]);
-    cargo.args(["--target", BPF_TARGET, "--target-dir"]).arg(&target_dir);
+    cargo.args(["--release", "--package", "tracer-ebpf", "-Zbuild-std=core"]);
+    cargo.args(["--target", BPF_TARGET, "--target-dir"]).arg(target_dir(workspace));
     for setting in ["panic='abort'", "codegen-units=1", "lto=false", "debug=2", "opt-level=3"] {
         cargo.arg("--config").arg(format!("profile.release.{setting}"));
     }
     println!("kernel half: {route}");
-    run(&mut cargo, "build the kernel half")?;
-
-    let built = target_dir.join(BPF_TARGET).join("release/tracer-ebpf");
-    let object = object_path(workspace);
-    if let Some(folder) = object.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    }
-    // An unchanged object keeps its time stamp, so that the user half is not rebuilt for nothing.
-    let fresh = std::fs::read(&built).with_context(|| format!("read {}", built.display()))?;
-    if std::fs::read(&object).ok().as_ref() != Some(&fresh) {
-        std::fs::write(&object, fresh).with_context(|| format!("write {}", object.display()))?;
-    }
-    Ok(object)
+    Ok(cargo)
 }
 
 /// Compiler flags of the kernel half, in cargo's encoded form.

@@ -1,6 +1,8 @@
 //! The project's own commands; this list is their table of contents, one file each.
 
 mod build;
+mod ci;
+mod demo;
 mod ebpf;
 mod exec;
 mod repo;
@@ -29,10 +31,14 @@ enum Command {
     Setup(setup::Options),
     /// Build the kernel half, then the binary that embeds it
     Build(build::Options),
+    /// Set up, build, start real programs, trace one request through them and print its tree
+    Demo(demo::Options),
     /// Set up, run every test, and print how many passed and failed
     Test(test::Options),
     /// Run the tests, or any command, under Debian's 6.1 and 6.12 kernels
     Vm(vm::Options),
+    /// Check form, lints, dependencies and documentation, then run every test
+    Ci(ci::Options),
 }
 
 fn main() -> ExitCode {
@@ -51,7 +57,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Setup(options) => setup::run(&repo, &options)?,
         Command::Build(options) => build::run(&repo, &options)?,
+        Command::Demo(options) => demo::run(&repo, &options, &interrupt)?,
         Command::Vm(options) => vm::run(&repo, &options, &interrupt)?,
+        Command::Ci(options) => return ci::run(&repo, &options, &interrupt),
         // Its last line is its result, for people and for continuous integration: nothing may follow.
         Command::Test(options) => return Ok(test::run(&repo, &options, &interrupt)),
     }

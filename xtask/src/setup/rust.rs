@@ -19,7 +19,7 @@ const LINKER: &str = "0.13.0";
 const LINKER_LLVM: [u32; 2] = [21, 22];
 
 /// Checks licences, duplicates and sources of dependencies.
-const CARGO_DENY: &str = "0.19.0";
+const CARGO_DENY: &str = "0.20.2";
 
 /// The nightly that is installed where there is none: of the same LLVM release as the linker.
 const NIGHTLY: &str = "nightly-2026-05-20";
@@ -35,6 +35,7 @@ const RUSTUP_LIMIT: Duration = Duration::from_secs(180);
 pub(super) enum Lack {
     Toolchain,
     Linker,
+    Clippy,
     CargoDeny,
 }
 
@@ -43,6 +44,7 @@ impl fmt::Display for Lack {
         match self {
             Self::Toolchain => f.write_str("a toolchain that can build the kernel half"),
             Self::Linker => write!(f, "bpf-linker {LINKER} with the toolchain's LLVM or a newer one"),
+            Self::Clippy => f.write_str("clippy for the kernel half"),
             Self::CargoDeny => write!(f, "cargo-deny {CARGO_DENY}"),
         }
     }
@@ -60,8 +62,13 @@ pub(super) fn missing(repo: &Repo, groups: &[Group]) -> Vec<Lack> {
             lacks.push(Lack::Linker);
         }
     }
-    if groups.contains(&Group::Lint) && features(repo, "cargo-deny", CARGO_DENY).is_none() {
-        lacks.push(Lack::CargoDeny);
+    if groups.contains(&Group::Lint) {
+        if !Route::find().is_some_and(|route| route.has_clippy()) {
+            lacks.push(Lack::Clippy);
+        }
+        if features(repo, "cargo-deny", CARGO_DENY).is_none() {
+            lacks.push(Lack::CargoDeny);
+        }
     }
     lacks
 }
@@ -73,6 +80,20 @@ pub(super) fn install(repo: &Repo, apt: &mut Apt, lacks: &[Lack]) -> anyhow::Res
     }
     if lacks.contains(&Lack::Linker) {
         install_linker(repo, apt)?;
+    }
+    if lacks.contains(&Lack::Clippy) {
+        match Route::find() {
+            Some(Route::Rustup(name)) => {
+                let mut rustup = Command::new("rustup");
+                exec::run_within(
+                    rustup.args(["component", "add", "clippy", "--toolchain", &name]),
+                    RUSTUP_LIMIT,
+                )?;
+            }
+            Some(Route::Debian) => apt.install(&["rust-web-clippy"])?,
+            // Then the toolchain's own packages could not be installed; that is reported.
+            None => {}
+        }
     }
     if lacks.contains(&Lack::CargoDeny) {
         exec::run(&mut cargo_install(repo, "cargo-deny", CARGO_DENY))?;

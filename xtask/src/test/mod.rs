@@ -19,7 +19,7 @@ const STEP_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Set up, run every test, and print how many passed and failed
 ///
 /// Tests that need root run only as root; what is left out is said. The last line is always `N passed, N failed`.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = "Example: cargo xtask test --only unit")]
 pub(crate) struct Options {
     /// Run only these steps
