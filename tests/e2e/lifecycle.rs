@@ -92,6 +92,44 @@ fn a_killed_tracer_leaves_nothing_and_harms_nobody() {
     assert!(score.is_clean() && score.cross_process.right == 100, "{score:#?}\n{}", report.log);
 }
 
+/// A tracer that gets no processor time loses events: it says so, and claims nothing that is not true.
+#[test]
+fn a_stalled_tracer_loses_but_never_lies() {
+    let leaf = Service::start(Runtime::Python, None).expect("start the leaf");
+    let front = Service::start(Runtime::Python, Some(leaf.addr)).expect("start the front");
+    let mut tracer = Tracer::attach(&[front.pid(), leaf.pid()]).expect("attach");
+    let mut happened = Happened::default();
+    let mut load = |prefix: &str, count| {
+        let load = Load { prefix, concurrency: 16, count, naming: Naming::Numbered, reconnects: true };
+        let Happened { requests, calls } = load.run(front.addr).expect("load");
+        happened.requests.extend(requests);
+        happened.calls.extend(calls);
+    };
+    load("before", 200);
+    // A stopped tracer reads nothing: the rings run over, more than once.
+    for round in 0..3 {
+        tracer.program().signal(Signal::STOP).expect("stop");
+        load(&format!("during{round}-"), 3000);
+        tracer.program().signal(Signal::CONT).expect("continue");
+        load(&format!("between{round}-"), 300);
+    }
+    let report = tracer.finish().expect("tracer");
+    let truth = Truth {
+        front: [front.pid()].into(),
+        back: [leaf.pid()].into(),
+        naming: Naming::Numbered,
+        requests: happened.requests,
+        calls: happened.calls,
+    };
+    let score = Score::of(&report.spans, &truth);
+    println!("{score:#?}\n{}", report.log);
+    let Score { in_process, cross_process, background, entry, .. } = score;
+    assert!(in_process.wrong + cross_process.wrong + background.wrong + entry.wrong == 0, "{score:#?}");
+    assert!(entry.lost > 0, "nothing was lost: the test proves nothing");
+    assert!(report.log.contains("ring_full"), "the loss goes unsaid: {}", report.log);
+    assert!(cross_process.right > 900, "{score:#?}\n{}", report.log);
+}
+
 /// Every connection is older than the tracer, and stays in use.
 #[test]
 fn attach_in_the_middle_of_kept_connections() {
@@ -254,4 +292,58 @@ fn attach_follows_children() {
     assert!(program.wait(Duration::from_secs(60)).expect("shell").success(), "{}", program.stderr());
     let report = tracer.finish().expect("tracer");
     assert_eq!(client_paths(&report).len(), 20, "{:#?}\n{}", report.spans, report.log);
+}
+
+/// A server that listens on the port already, and one that begins to while the tracer waits.
+#[test]
+fn attach_by_port() {
+    for late in [false, true] {
+        let port = tracer_tests::program::free_port().expect("port").to_string();
+        let start =
+            || Service::start_with(Runtime::Python, None, &["--port", &port]).expect("start the server");
+        let early = (!late).then(start);
+        let tracer = Tracer::attach_to(&["--port".to_owned(), port.clone()]).expect("attach");
+        let server = early.unwrap_or_else(start);
+        assert_seen(tracer, &server, late);
+    }
+}
+
+/// A program that runs already, and one that starts while the tracer waits.
+#[test]
+fn attach_by_executable() {
+    for late in [false, true] {
+        let dir = tracer_tests::temp::TempDir::new().expect("folder");
+        // A name of its own: nobody else's program may match.
+        let name = format!("service-{}-{late}", std::process::id());
+        let go = Service::start(Runtime::Go, None).expect("build the service");
+        let built = std::fs::read_link(format!("/proc/{}/exe", go.pid())).expect("executable");
+        std::fs::copy(built, dir.join(&name)).expect("copy");
+        let start =
+            || Service::from_command("copy", Command::new(dir.join(&name))).expect("start the server");
+        let early = (!late).then(start);
+        let tracer = Tracer::attach_to(&["--exe".to_owned(), format!("*/{name}")]).expect("attach");
+        let server = early.unwrap_or_else(start);
+        go_on_unseen(&go);
+        assert_seen(tracer, &server, late);
+    }
+}
+
+/// A neighbour that does not match makes traffic too.
+fn go_on_unseen(neighbour: &Service) {
+    Client::new(neighbour.addr).get("/work/neighbour").expect("request");
+}
+
+/// The server's three requests are seen, and nothing else.
+fn assert_seen(tracer: Tracer, server: &Service, late: bool) {
+    // The tracer may learn of a new process a moment after its start; a listener's first request must not be missed,
+    // so there is no wait here.
+    for number in 0..3 {
+        Client::new(server.addr).get(&format!("/work/{number}")).expect("request");
+    }
+    let report = tracer.finish().expect("tracer");
+    let mut paths: Vec<_> = report.spans.iter().map(|span| (span.pid(), span.path())).collect();
+    paths.sort_unstable();
+    let wanted = [0, 1, 2].map(|number| format!("/work/{number}"));
+    let wanted: Vec<_> = wanted.iter().map(|path| (server.pid(), Some(path.as_str()))).collect();
+    assert_eq!(paths, wanted, "late: {late}\n{}", report.log);
 }

@@ -174,3 +174,30 @@ fn java_pool_hop() {
 fn java_virtual_threads() {
     service(Runtime::JavaVirtual, InProcess::MayAbstain);
 }
+
+/// The workloads themselves, without a tracer: every request is answered, and calls are made.
+#[test]
+fn workloads_answer_under_load() {
+    let all = [
+        Runtime::Python,
+        Runtime::PythonPool,
+        Runtime::Asyncio,
+        Runtime::Node,
+        Runtime::Go,
+        Runtime::Java,
+        Runtime::JavaHop,
+        Runtime::JavaVirtual,
+    ];
+    for runtime in all {
+        let back = Service::start(runtime, None).expect("start the leaf");
+        let front = Service::start(runtime, Some(back.addr)).expect("start the front");
+        let load =
+            Load { prefix: "d", concurrency: 32, count: 200, naming: Naming::Numbered, reconnects: true };
+        let begin = std::time::Instant::now();
+        let happened = load
+            .run(front.addr)
+            .unwrap_or_else(|error| panic!("{}: {error:#}\n{}", runtime.name(), front.program.stderr()));
+        println!("{:<24} {} calls in {:?}", runtime.name(), happened.calls.len(), begin.elapsed());
+        assert!(happened.requests.len() == 200 && happened.calls.len() > 200, "{happened:?}");
+    }
+}

@@ -53,14 +53,18 @@ impl Tracer {
     }
 
     pub fn attach_with(pids: &[u32], options: &[&str]) -> anyhow::Result<Self> {
+        let mut selectors: Vec<String> =
+            pids.iter().flat_map(|pid| ["--pid".to_owned(), pid.to_string()]).collect();
+        selectors.extend(options.iter().map(|option| (*option).to_owned()));
+        Self::attach_to(&selectors)
+    }
+
+    /// `tracer attach` with these selectors and options.
+    pub fn attach_to(options: &[String]) -> anyhow::Result<Self> {
         let dir = TempDir::new()?;
         let output = dir.join("spans.jsonl");
         let mut command = Command::new(binary()?);
-        command.arg("attach");
-        for pid in pids {
-            command.args(["--pid", &pid.to_string()]);
-        }
-        command.args(["--format", "otlp-json", "--output"]).arg(&output).args(options);
+        command.arg("attach").args(["--format", "otlp-json", "--output"]).arg(&output).args(options);
         let program = Program::spawn_dying_by("tracer", command, Signal::TERM)?;
         program.wait_stderr(is_live, LIVE_PATIENCE)?;
         Ok(Self { program, output, _dir: dir })

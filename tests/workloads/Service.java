@@ -40,7 +40,6 @@ public class Service {
         try {
             var url = URI.create("http://" + OPTIONS.get("downstream") + "/work/" + id + "?k=v").toURL();
             var connection = (HttpURLConnection) url.openConnection();
-            if (chance() < 0.4) connection.setRequestProperty("Connection", "close");
             if (chance() < 0.25) {
                 byte[] body = new byte[pick(1, 500, 30_000)];
                 Arrays.fill(body, (byte) 'b');
@@ -54,6 +53,9 @@ public class Service {
                 in.readAllBytes();
             }
             if (connection.getResponseCode() != 200) throw new IOException(id + ": " + connection.getResponseCode());
+            // Closes an idle connection of the cache, so that later calls open new ones. (After a request with
+            // "Connection: close" the cache would hand out a connection that the server has closed.)
+            if (chance() < 0.4) connection.disconnect();
         } catch (IOException e) {
             throw new UncheckedIOException(e);
         }

@@ -23,6 +23,7 @@ parser.add_argument("--mode", choices=["thread", "pool"], default="thread")
 parser.add_argument("--downstream", help="HOST:PORT")
 parser.add_argument("--unix", help="listen on this socket path instead of a port")
 parser.add_argument("--host", default="127.0.0.1")
+parser.add_argument("--port", type=int, default=0)
 parser.add_argument("--calls", type=int, help="always this many calls")
 parser.add_argument("--background-ms", type=int, default=15, help="0: no background calls")
 args = parser.parse_args()
@@ -120,7 +121,7 @@ if args.unix:
     server = UnixServer(args.unix, Handler)
     print("PORT 0", flush=True)
 else:
-    server = Server((args.host, 0), Handler)
+    server = Server((args.host, args.port), Handler)
     print("PORT", server.server_address[1], flush=True)
 if args.downstream and args.background_ms:
     threading.Thread(target=background, daemon=True).start()
