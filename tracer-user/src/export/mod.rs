@@ -9,6 +9,7 @@ mod escape;
 mod facts;
 mod human;
 mod line;
+mod otlp;
 mod otlp_json;
 mod queue;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use tracer_core::span::Span;
 use self::config::{BatchLimits, ExportConfig};
 use self::counters::Counters;
 pub(crate) use self::counters::{DestinationStats, ExportStats};
+use self::otlp::Backoff;
 use self::queue::Queue;
 use self::text::{TextFormat, TextWriter};
 use crate::clock::WallClock;
@@ -72,6 +74,14 @@ pub(crate) fn start(config: ExportConfig, clock: WallClock) -> anyhow::Result<Ex
         let counters = Arc::new(Counters::default());
         let name = output.name().to_owned();
         let task = tokio::spawn(text::run(Arc::clone(&queue), output, writer, Arc::clone(&counters)));
+        destinations.push(Destination { name, queue, counters, task });
+    }
+    if let Some(otlp) = config.otlp {
+        let sender = otlp::Sender::new(&otlp, host, clock, Backoff::DEFAULT)?;
+        let queue = Arc::new(Queue::new(otlp.batch));
+        let counters = Arc::new(Counters::default());
+        let name = sender.name().to_owned();
+        let task = tokio::spawn(otlp::run(Arc::clone(&queue), sender, Arc::clone(&counters), otlp.batch));
         destinations.push(Destination { name, queue, counters, task });
     }
     Ok(ExportHandle { destinations, pushed: AtomicU64::new(0) })

@@ -27,6 +27,7 @@ pub(super) struct Queue {
     arrived: Notify,
     /// The consumer took something.
     taken: Notify,
+    closing: Notify,
     limits: BatchLimits,
     refused: AtomicU64,
 }
@@ -46,6 +47,7 @@ impl Queue {
             state: Mutex::default(),
             arrived: Notify::new(),
             taken: Notify::new(),
+            closing: Notify::new(),
             limits,
             refused: AtomicU64::new(0),
         }
@@ -108,6 +110,22 @@ impl Queue {
         self.lock().closed = true;
         self.arrived.notify_one();
         self.taken.notify_waiters();
+        self.closing.notify_waiters();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Waits for [`Self::close`].
+    pub(super) async fn closed(&self) {
+        loop {
+            let closing = self.closing.notified();
+            if self.is_closed() {
+                return;
+            }
+            closing.await;
+        }
     }
 
     /// Closes it and takes everything, however much: for a destination that gives up.
