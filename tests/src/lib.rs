@@ -16,3 +16,4 @@ pub mod service;
 pub mod spans;
 pub mod temp;
 pub mod tracer;
+pub mod wrk;
