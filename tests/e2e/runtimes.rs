@@ -3,7 +3,9 @@
 //! Per program: driver (not traced) → program → program of the same kind that makes no calls. Every program makes
 //! background calls to the same downstream, through the same connections, all the while.
 
+use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Once;
 
 use tracer_tests::http::Client;
 use tracer_tests::load::Load;
@@ -24,8 +26,18 @@ enum InProcess {
 /// In-process and cross-process edges that one run at 32 must have at least.
 const MIN_EDGES: usize = 3000;
 
+/// Prints to standard error itself, which the test harness does not hold back: the table is of interest when all is
+/// well, too.
+fn print_row(row: &str) {
+    static HEADER: Once = Once::new();
+    HEADER.call_once(|| {
+        let _ = writeln!(std::io::stderr(), "{}", header());
+    });
+    let _ = writeln!(std::io::stderr(), "{row}");
+}
+
 /// One line of the table per run.
-fn report(name: &str, concurrency: usize, score: &Score, seconds: f64) -> String {
+fn row(name: &str, concurrency: usize, score: &Score, seconds: f64) -> String {
     let Score { in_process, cross_process, background, entry, flawed, evidence, reasons, notes: _ } = score;
     format!(
         "{name:<24} {concurrency:>3} {in_process} {cross_process} {background} {entry} {flawed:>4} {seconds:>5.1}s  {evidence:?} {reasons:?}"
@@ -58,7 +70,7 @@ fn judged(
     let tracer = Tracer::attach(&pids).expect("attach");
     let load = Load { prefix: &format!("r{concurrency}x"), concurrency, count, naming, reconnects: true };
     let happened = load.run(front.0).expect("load");
-    let report_of_tracer = tracer.finish().expect("tracer");
+    let report = tracer.finish().expect("tracer");
     let truth = Truth {
         front: front.1.iter().copied().collect(),
         back: back.iter().copied().collect(),
@@ -66,9 +78,9 @@ fn judged(
         requests: happened.requests,
         calls: happened.calls,
     };
-    let score = Score::of(&report_of_tracer.spans, &truth);
-    println!("{}", report(name, concurrency, &score, begin.elapsed().as_secs_f64()));
-    let context = || format!("{name} at {concurrency}: {score:#?}\n{}", report_of_tracer.log);
+    let score = Score::of(&report.spans, &truth);
+    print_row(&row(name, concurrency, &score, begin.elapsed().as_secs_f64()));
+    let context = || format!("{name} at {concurrency}: {score:#?}\n{}", report.log);
     assert!(score.is_clean(), "wrong: {}", context());
     assert_eq!(score.entry.lost, 0, "lost: {}", context());
     assert_eq!(score.cross_process.right, score.cross_process.total(), "not all joined: {}", context());
@@ -95,7 +107,6 @@ fn volumes(edges_per_request: f64) -> [(usize, usize); 2] {
 }
 
 fn service(runtime: Runtime, wanted: InProcess) {
-    println!("{}", header());
     for volume in volumes(1.5) {
         let back = Service::start(runtime, None).expect("start the leaf");
         let front = Service::start(runtime, Some(back.addr)).expect("start the front");
@@ -104,7 +115,6 @@ fn service(runtime: Runtime, wanted: InProcess) {
 }
 
 fn nginx(workers: usize, keep_alive: bool) {
-    println!("{}", header());
     for volume in volumes(1.0) {
         let back = Service::start(Runtime::Go, None).expect("start the leaf");
         let nginx =
