@@ -171,6 +171,26 @@ fn go() {
 }
 
 #[test]
+fn go_on_one_processor() {
+    service(Runtime::GoOneProc, InProcess::MayAbstain);
+}
+
+#[test]
+fn tokio_on_two_threads() {
+    service(Runtime::Tokio, InProcess::MayAbstain);
+}
+
+#[test]
+fn tokio_on_one_thread() {
+    service(Runtime::TokioOneThread, InProcess::MayAbstain);
+}
+
+#[test]
+fn java_work_stealing() {
+    service(Runtime::JavaFork, InProcess::MayAbstain);
+}
+
+#[test]
 fn java_threads() {
     service(Runtime::Java, InProcess::Decided);
 }
@@ -194,8 +214,12 @@ fn workloads_answer_under_load() {
         Runtime::Asyncio,
         Runtime::Node,
         Runtime::Go,
+        Runtime::GoOneProc,
+        Runtime::Tokio,
+        Runtime::TokioOneThread,
         Runtime::Java,
         Runtime::JavaHop,
+        Runtime::JavaFork,
         Runtime::JavaVirtual,
     ];
     for runtime in all {

@@ -20,10 +20,18 @@ pub enum Runtime {
     Asyncio,
     Node,
     Go,
+    /// All goroutines take turns on one thread at a time.
+    GoOneProc,
+    /// Tasks on two threads of tokio.
+    Tokio,
+    /// Tasks on one thread of tokio.
+    TokioOneThread,
     /// A fixed pool serves and calls.
     Java,
     /// Calls go through a second pool.
     JavaHop,
+    /// Calls are tasks of the work-stealing pool that serves.
+    JavaFork,
     /// A virtual thread per request. Needs Java 21.
     JavaVirtual,
 }
@@ -36,8 +44,12 @@ impl Runtime {
             Self::Asyncio => "python asyncio",
             Self::Node => "node",
             Self::Go => "go net/http",
+            Self::GoOneProc => "go on one processor",
+            Self::Tokio => "tokio, two threads",
+            Self::TokioOneThread => "tokio, one thread",
             Self::Java => "java threads",
             Self::JavaHop => "java pool hop",
+            Self::JavaFork => "java fork-join",
             Self::JavaVirtual => "java virtual",
         }
     }
@@ -58,10 +70,22 @@ impl Runtime {
             Self::Asyncio => script("python3", "service_asyncio.py"),
             Self::Node => script("node", "service.js"),
             Self::Go => Command::new(go_service()?),
+            Self::GoOneProc => {
+                let mut command = Command::new(go_service()?);
+                command.env("GOMAXPROCS", "1");
+                command
+            }
+            Self::Tokio => tokio_service("2")?,
+            Self::TokioOneThread => tokio_service("1")?,
             Self::Java => script("java", "Service.java"),
             Self::JavaHop => {
                 let mut command = script("java", "Service.java");
                 command.args(["--mode", "hop"]);
+                command
+            }
+            Self::JavaFork => {
+                let mut command = script("java", "Service.java");
+                command.args(["--mode", "fork"]);
                 command
             }
             Self::JavaVirtual => {
@@ -146,6 +170,16 @@ fn go_service() -> anyhow::Result<PathBuf> {
     }
     std::fs::rename(&aside, &built)?;
     Ok(built)
+}
+
+/// The tokio service, built with this package's tests.
+fn tokio_service(threads: &str) -> anyhow::Result<Command> {
+    let test = std::env::current_exe().context("own executable")?;
+    // target/<profile>/deps/<test>
+    let profile = test.parent().and_then(Path::parent).context("folder of the build")?;
+    let mut command = Command::new(profile.join("service_tokio"));
+    command.args(["--threads", threads]);
+    Ok(command)
 }
 
 /// A Java that has virtual threads.

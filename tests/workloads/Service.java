@@ -2,6 +2,8 @@
 //
 // --mode pool      a fixed thread pool serves; calls are made by the thread that serves
 // --mode hop       calls are handed to a second pool that all requests share
+// --mode fork      a work-stealing pool serves; calls are forked as its tasks, and a thread that waits for its own may
+//                  meanwhile run those of other requests
 // --mode virtual   a virtual thread per request serves and calls (Java 21 and later)
 // Meanwhile a timer thread calls the same downstream as /work/bg-PID-N.
 
@@ -15,12 +17,15 @@ import java.net.HttpURLConnection;
 import java.net.InetSocketAddress;
 import java.net.URI;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.ForkJoinPool;
+import java.util.concurrent.ForkJoinTask;
 import java.util.concurrent.ThreadLocalRandom;
 
 public class Service {
@@ -78,7 +83,8 @@ public class Service {
             if (OPTIONS.containsKey("downstream")) {
                 String fixed = OPTIONS.get("calls");
                 calls = fixed == null ? pick(0, 1, 2, 3) : Integer.parseInt(fixed);
-                for (int number = 0; number < calls; number++) {
+                if (OPTIONS.getOrDefault("mode", "").equals("fork")) forkCalls(id, calls);
+                else for (int number = 0; number < calls; number++) {
                     pause(3);
                     String callId = id + "." + number;
                     if (callers == null) call(callId);
@@ -94,6 +100,19 @@ public class Service {
             e.printStackTrace();
             System.exit(1);
         }
+    }
+
+    static void forkCalls(String id, int calls) {
+        var tasks = new ArrayList<ForkJoinTask<?>>();
+        for (int number = 0; number < calls; number++) {
+            String callId = id + "." + number;
+            tasks.add(ForkJoinTask.adapt(() -> {
+                pause(3);
+                // A task with a task of its own: what steals this one has work to be stolen in turn.
+                ForkJoinTask.adapt(() -> call(callId)).fork().join();
+            }).fork());
+        }
+        tasks.forEach(ForkJoinTask::join);
     }
 
     static void background() {
@@ -118,7 +137,11 @@ public class Service {
         String mode = OPTIONS.getOrDefault("mode", "pool");
         if (mode.equals("hop")) callers = Executors.newFixedThreadPool(16);
         var server = HttpServer.create(new InetSocketAddress("127.0.0.1", 0), 128);
-        server.setExecutor(mode.equals("virtual") ? virtualThreads() : Executors.newFixedThreadPool(64));
+        server.setExecutor(switch (mode) {
+            case "virtual" -> virtualThreads();
+            case "fork" -> new ForkJoinPool(16);
+            default -> Executors.newFixedThreadPool(64);
+        });
         server.createContext("/work/", Service::serve);
         server.start();
         System.out.println("PORT " + server.getAddress().getPort());

@@ -1,0 +1,208 @@
+//! An HTTP service of tokio tasks: answers /work/ID after up to three calls of /work/ID.N downstream, one after the
+//! other or at once. Meanwhile a task calls the same downstream, through the same connections, as /work/bg-PID-N.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+type Connection = BufReader<TcpStream>;
+
+/// What every task shares.
+struct Service {
+    downstream: Option<String>,
+    background_ms: u64,
+    idle: Mutex<Vec<Connection>>,
+    /// State of the random sequence.
+    random: AtomicU64,
+}
+
+const SIZES: [usize; 5] = [0, 10, 1000, 20_000, 100_000];
+
+fn main() -> anyhow::Result<()> {
+    let mut options = HashMap::new();
+    let mut args = std::env::args().skip(1);
+    while let (Some(key), Some(value)) = (args.next(), args.next()) {
+        options.insert(key.trim_start_matches("--").to_owned(), value);
+    }
+    let number = |key: &str, default: u64| options.get(key).map_or(Ok(default), |text| text.parse());
+    let service = Arc::new(Service {
+        downstream: options.get("downstream").cloned(),
+        background_ms: number("background-ms", 15)?,
+        idle: Mutex::default(),
+        random: AtomicU64::new(u64::from(std::process::id())),
+    });
+    let threads = usize::try_from(number("threads", 2)?)?;
+    let runtime = if threads == 1 {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?
+    } else {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?
+    };
+    runtime.block_on(listen(service))
+}
+
+async fn listen(service: Arc<Service>) -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("PORT {}", listener.local_addr()?.port());
+    if service.downstream.is_some() && service.background_ms > 0 {
+        tokio::spawn(exit_on_error(background(Arc::clone(&service))));
+    }
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(exit_on_error(serve(Arc::clone(&service), BufReader::new(stream))));
+    }
+}
+
+/// A workload that fails says so loudly.
+async fn exit_on_error(work: impl Future<Output = anyhow::Result<()>>) {
+    if let Err(error) = work.await {
+        eprintln!("{error:#}");
+        std::process::exit(1);
+    }
+}
+
+impl Service {
+    /// Uniform below `bound`: SplitMix64, since the quality hardly matters.
+    fn below(&self, bound: u64) -> u64 {
+        let mut z = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+
+    fn pick(&self, items: &[usize]) -> usize {
+        items[self.below(items.len() as u64) as usize]
+    }
+}
+
+async fn background(service: Arc<Service>) -> anyhow::Result<()> {
+    for number in 0_u64.. {
+        tokio::time::sleep(Duration::from_micros(service.below(2 * service.background_ms * 1000))).await;
+        call(&service, &format!("bg-{}-{number}", std::process::id())).await?;
+    }
+    Ok(())
+}
+
+async fn serve(service: Arc<Service>, mut connection: Connection) -> anyhow::Result<()> {
+    loop {
+        let Some(head) = read_head(&mut connection).await? else { return Ok(()) };
+        read_body(&mut connection, &head).await?;
+        let target = head.split(' ').nth(1).context("request line")?;
+        let id = target.trim_start_matches("/work/").split('?').next().unwrap_or_default().to_owned();
+        let mut calls = 0;
+        if service.downstream.is_some() {
+            calls = service.below(4);
+            let at_once = service.below(2) == 0;
+            let mut running = JoinSet::new();
+            for number in 0..calls {
+                let (service, id) = (Arc::clone(&service), format!("{id}.{number}"));
+                let work = async move {
+                    tokio::time::sleep(Duration::from_micros(service.below(3000))).await;
+                    call(&service, &id).await
+                };
+                if at_once {
+                    running.spawn(work);
+                } else {
+                    work.await?;
+                }
+            }
+            while let Some(done) = running.join_next().await {
+                done??;
+            }
+        }
+        let mut body = format!("calls={calls}\n").into_bytes();
+        body.resize(body.len() + service.pick(&SIZES), b'x');
+        if service.below(2) == 0 {
+            let mut message =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+            message.append(&mut body);
+            connection.write_all(&message).await?;
+        } else {
+            connection.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+            for piece in body.chunks(7000) {
+                let mut chunk = format!("{:x}\r\n", piece.len()).into_bytes();
+                chunk.extend_from_slice(piece);
+                chunk.extend_from_slice(b"\r\n");
+                connection.write_all(&chunk).await?;
+            }
+            connection.write_all(b"0\r\n\r\n").await?;
+        }
+        if head.to_ascii_lowercase().contains("connection: close") {
+            return Ok(());
+        }
+    }
+}
+
+async fn call(service: &Service, id: &str) -> anyhow::Result<()> {
+    let addr = service.downstream.as_deref().context("no downstream")?;
+    let pooled = service.below(10) < 6;
+    let kept = if pooled { service.idle.lock().await.pop() } else { None };
+    let mut connection = match kept {
+        Some(connection) => connection,
+        None => {
+            let stream = TcpStream::connect(addr).await?;
+            stream.set_nodelay(true)?;
+            BufReader::new(stream)
+        }
+    };
+    let body = vec![b'b'; service.pick(&[0, 0, 0, 1, 500, 30_000])];
+    let method = if body.is_empty() { "GET" } else { "POST" };
+    let close = if pooled { "" } else { "Connection: close\r\n" };
+    let head = format!(
+        "{method} /work/{id}?k=v HTTP/1.1\r\nHost: {addr}\r\n{close}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    connection.write_all(head.as_bytes()).await?;
+    connection.write_all(&body).await?;
+    let head = read_head(&mut connection).await?.context("no answer")?;
+    read_body(&mut connection, &head).await?;
+    if !head.starts_with("HTTP/1.1 200") {
+        bail!("{id}: {head}");
+    }
+    if pooled {
+        service.idle.lock().await.push(connection);
+    }
+    Ok(())
+}
+
+/// The head without its last empty line; `None` at the end of the stream.
+async fn read_head(connection: &mut Connection) -> anyhow::Result<Option<String>> {
+    let mut head = String::new();
+    loop {
+        let before = head.len();
+        // A reset of an idle connection is an end like any other.
+        let read = connection.read_line(&mut head).await.unwrap_or(0);
+        if read == 0 {
+            return Ok(None);
+        }
+        if &head[before..] == "\r\n" {
+            return Ok(Some(head));
+        }
+    }
+}
+
+async fn read_body(connection: &mut Connection, head: &str) -> anyhow::Result<()> {
+    let head = head.to_ascii_lowercase();
+    let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    if field("transfer-encoding:") == Some("chunked") {
+        loop {
+            let mut line = String::new();
+            connection.read_line(&mut line).await?;
+            let size = usize::from_str_radix(line.trim(), 16).context("chunk size")?;
+            connection.read_exact(&mut vec![0; size + 2]).await?;
+            if size == 0 {
+                return Ok(());
+            }
+        }
+    }
+    let len: usize = field("content-length:").map_or(Ok(0), str::parse)?;
+    connection.read_exact(&mut vec![0; len]).await?;
+    Ok(())
+}
