@@ -10,8 +10,10 @@ pub(crate) enum Group {
     Build,
     /// The programs that the demo traces
     Demo,
-    /// The programs that the tests run and trace, and the virtual machines
+    /// The programs that the tests run and trace, and the virtual machines' own
     Test,
+    /// The virtual machines
+    Vm,
     /// The load generator
     Bench,
     /// cargo-deny, for `ci`
@@ -48,7 +50,7 @@ const fn need(
     Need { program, package, purpose, groups, is_static: false }
 }
 
-use Group::{Bench, Build, Demo, Jaeger, Lint, Test};
+use Group::{Bench, Build, Demo, Jaeger, Lint, Test, Vm};
 
 static NEEDS: &[Need] = &[
     need("cc", "gcc", &[Build, Lint], "links Rust programs"),
@@ -63,16 +65,16 @@ static NEEDS: &[Need] = &[
     need("ip", "iproute2", &[Test], "makes network namespaces for tests"),
     need("bpftool", "bpftool", &[Test], "shows tests what is loaded in the kernel"),
     need("wrk", "wrk", &[Bench, Test], "load for benchmarks"),
-    need("qemu-system-x86_64", "qemu-system-x86", &[Test], "runs other kernels"),
+    need("qemu-system-x86_64", "qemu-system-x86", &[Test, Vm], "runs other kernels"),
     Need {
         program: "busybox",
         package: "busybox-static",
-        groups: &[Test],
+        groups: &[Test, Vm],
         purpose: "starts virtual machines",
         is_static: true,
     },
-    need("cpio", "cpio", &[Test], "packs the virtual machines' initial RAM disk"),
-    need("xz", "xz-utils", &[Test], "unpacks kernel modules"),
+    need("cpio", "cpio", &[Test, Vm], "packs the virtual machines' initial RAM disk"),
+    need("xz", "xz-utils", &[Test, Vm], "unpacks kernel modules"),
 ];
 
 /// The programs that the groups need and this machine has not.

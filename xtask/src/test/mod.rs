@@ -2,15 +2,16 @@
 //!
 //! Each step runs even if one before it failed, as long as what it needs was built: one run shows all that is wrong.
 
+pub(crate) mod binaries;
 mod tally;
 
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use crate::build;
 use crate::exec::{self, Ended, Interrupt};
 use crate::repo::Repo;
 use crate::setup::{self, Group};
+use crate::{build, vm};
 pub(crate) use tally::Tally;
 
 /// Every step has this long; the longest, on a fresh machine with two processors, compiles everything first.
@@ -37,6 +38,8 @@ enum Step {
     Unit,
     /// Real programs on this machine's kernel
     E2e,
+    /// Real programs under other kernels
+    Vm,
 }
 
 pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> ExitCode {
@@ -67,6 +70,13 @@ fn steps(repo: &Repo, options: &Options, interrupt: &Interrupt, report: &mut Rep
             cargo.args(["test", "--package", "tracer-tests", "--features", "e2e", "--no-fail-fast"]);
             cargo.arg("--tests").env("TRACER_BIN", repo.tracer());
             report.step("end-to-end tests", cargo, interrupt);
+        }
+    }
+    if wants(Step::Vm) {
+        for series in vm::Series::ALL {
+            if built {
+                report.machine(repo, series, interrupt);
+            }
         }
     }
 }
@@ -100,7 +110,20 @@ impl Report {
         self.take(name, started.elapsed(), tally, ended);
     }
 
-    fn take(&mut self, name: &str, took: Duration, mut tally: Tally, ended: anyhow::Result<Ended>) {
+    fn machine(&mut self, repo: &Repo, series: vm::Series, interrupt: &Interrupt) {
+        let name = format!("kernel {}", series.name());
+        if interrupt.is_set() {
+            return self.skip(&format!("{name}: interrupted"));
+        }
+        let started = Instant::now();
+        let (tally, trouble) = match vm::tests(repo, &[series], false, interrupt) {
+            Ok(tally) => (tally, None),
+            Err(error) => (Tally::default(), Some(format!("{error:#}"))),
+        };
+        self.count(&name, started.elapsed(), tally, trouble);
+    }
+
+    fn take(&mut self, name: &str, took: Duration, tally: Tally, ended: anyhow::Result<Ended>) {
         let trouble = match ended {
             Ok(Ended::Exited(status)) if status.success() => None,
             Ok(Ended::Exited(status)) => Some(format!("{status}")),
@@ -108,6 +131,10 @@ impl Report {
             Ok(Ended::Interrupted) => Some("interrupted".to_owned()),
             Err(error) => Some(format!("{error:#}")),
         };
+        self.count(name, took, tally, trouble);
+    }
+
+    fn count(&mut self, name: &str, took: Duration, mut tally: Tally, trouble: Option<String>) {
         // Failed tests explain an unhappy exit; anything else is a failure of its own.
         if trouble.is_some() && tally.failed == 0 {
             tally.failed = 1;

@@ -3,6 +3,7 @@
 //! The guest sees the host's files read-only, the repository at its usual path, and `/run/job` as the only place whose
 //! content outlives it. No hardware virtualisation is needed, so that it runs on any machine that tests run on.
 
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
@@ -34,6 +35,24 @@ pub(crate) enum Outcome {
     Lost(ExitStatus),
     TimedOut,
     Interrupted,
+}
+
+impl Outcome {
+    /// Whether only the kernel's console can tell what happened.
+    pub(crate) fn is_unexplained(self) -> bool {
+        matches!(self, Self::Lost(_) | Self::TimedOut)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exit code {code}"),
+            Self::Lost(status) => write!(f, "the machine died ({status})"),
+            Self::TimedOut => f.write_str("did not end in time"),
+            Self::Interrupted => f.write_str("interrupted"),
+        }
+    }
 }
 
 /// Boots `kernel` and runs `job`; each line of the job's output goes to standard output and to `each_line`.

@@ -1,0 +1,78 @@
+//! Which tests run under every kernel: enough to prove each way of capture, few enough for an emulated processor.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use crate::exec::Interrupt;
+use crate::repo::Repo;
+use crate::test::{Tally, binaries};
+use crate::vm::kernel::{Kernel, Series};
+use crate::vm::machine::{self, Job, Outcome};
+
+/// A machine's whole share of a test run.
+const LIMIT: Duration = Duration::from_secs(8 * 60);
+
+/// Test targets and the filters of their tests; no filter: all of them.
+const TESTS: [(&str, &[&str]); 3] = [("demo", &[]), ("http_cases", &[]), ("topology", &[])];
+
+/// Test programs that every machine runs.
+#[derive(Debug)]
+pub(crate) struct Tests {
+    programs: BTreeMap<String, PathBuf>,
+}
+
+impl Tests {
+    /// Builds them here; the machines have no compiler.
+    pub(crate) fn build(repo: &Repo) -> anyhow::Result<Self> {
+        let mut cargo = repo.cargo();
+        cargo.args(["test", "--package", "tracer-tests", "--features", "e2e"]);
+        Ok(Self { programs: binaries::build(cargo)? })
+    }
+
+    fn script(&self, repo: &Repo) -> anyhow::Result<String> {
+        let mut script = format!("export TRACER_BIN='{}'\nfailed=0\n", repo.tracer().display());
+        script.push_str("\"$TRACER_BIN\" doctor || failed=1\n");
+        for (name, filters) in TESTS {
+            let program =
+                self.programs.get(name).with_context(|| format!("no test target {name} was built"))?;
+            // One at a time: the emulated processor is slow, and tests wait for programs with a deadline.
+            write!(script, "'{}' --test-threads 1", program.display())?;
+            for filter in filters {
+                write!(script, " '{filter}'")?;
+            }
+            script.push_str(" || failed=1\n");
+        }
+        script.push_str("exit $failed\n");
+        Ok(script)
+    }
+}
+
+/// Runs the tests under one kernel. A machine that ends badly without a failed test counts as one failure.
+pub(crate) fn run(
+    repo: &Repo,
+    series: Series,
+    newest: bool,
+    tests: &Tests,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Tally> {
+    let kernel = Kernel::obtain(repo, series, newest)?;
+    println!("== {} ({})", series.name(), kernel.package);
+    let job = Job { script: tests.script(repo)?, limit: LIMIT };
+    let mut tally = Tally::default();
+    let outcome = machine::run(repo, &kernel, &job, interrupt, |line| tally.line(line))?;
+    if outcome == Outcome::Interrupted {
+        bail!("interrupted");
+    }
+    if outcome.is_unexplained() {
+        eprintln!("{}", machine::console_tail(repo, &kernel));
+    }
+    if outcome != Outcome::Exited(0) {
+        println!("{}: {outcome}", series.name());
+        tally.failed = tally.failed.max(1);
+    }
+    Ok(tally)
+}
