@@ -2,7 +2,11 @@
 
 mod container;
 mod environment;
+pub(crate) mod facts;
+mod listeners;
 pub(crate) mod namespace;
 mod nginx;
 pub(crate) mod procfs;
+pub(crate) mod select;
 pub(crate) mod service_name;
+mod users;
