@@ -151,7 +151,12 @@ mod tests {
         fn start(command: &mut Command) -> (Self, ProcessKey) {
             let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
             let tgid = Tgid(child.id());
-            let start = ProcDir::open(tgid).unwrap().stat().unwrap().start;
+            let dir = ProcDir::open(tgid).unwrap();
+            let start = dir.stat().unwrap().start;
+            // `spawn` returns when the exec closes its pipe, a little before the new program's memory is laid out.
+            while dir.read("environ", 1).unwrap().0.is_empty() {
+                std::thread::yield_now();
+            }
             (Self(child), ProcessKey { tgid, start_boottime: start.0 * 10_000_000 + 5 })
         }
     }
