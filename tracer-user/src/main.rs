@@ -4,10 +4,12 @@ mod cli;
 mod clock;
 mod config;
 mod export;
+mod launch;
 mod log;
 mod output;
 mod pairs;
 mod process;
+mod signals;
 mod units;
 
 fn main() {
