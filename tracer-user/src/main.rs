@@ -9,6 +9,7 @@ mod log;
 mod output;
 mod pairs;
 mod process;
+mod recorder;
 mod signals;
 mod units;
 

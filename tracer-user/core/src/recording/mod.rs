@@ -12,6 +12,7 @@
 //! | 1 | a record as the kernel half made it (layout: `Preamble::abi_version`) |
 //! | 2 | a fact that user space added, JSON |
 //! | 3 | a tick: the clock, 8 bytes |
+//! | 4 | a gap: how many frames could not be written here, 8 bytes |
 //!
 //! Integers are little-endian. A frame is written whole or is the last one: a file that was cut at any byte reads as
 //! all its complete frames. A reader refuses versions that it does not know, because the meaning of a record that it
@@ -44,6 +45,7 @@ const MAX_PREAMBLE_BYTES: u32 = 64 * 1024;
 const KIND_KERNEL_RECORD: u8 = 1;
 const KIND_FACT: u8 = 2;
 const KIND_TICK: u8 = 3;
+const KIND_GAP: u8 = 4;
 
 /// What a recording says of itself, before its first frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +83,8 @@ pub enum Frame {
     Event(Event),
     /// The caller's clock, as it was handed to the engine.
     Tick(KernelInstant),
+    /// This many frames are missing: whoever recorded could not keep up.
+    Gap(u64),
 }
 
 /// Why (a part of) a recording cannot be read.

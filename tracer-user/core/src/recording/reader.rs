@@ -6,7 +6,7 @@ use tracer_abi::time::KernelInstant;
 
 use super::fact::Fact;
 use super::{
-    FORMAT_VERSION, Frame, KIND_FACT, KIND_KERNEL_RECORD, KIND_TICK, MAGIC, MAX_FRAME_BYTES,
+    FORMAT_VERSION, Frame, KIND_FACT, KIND_GAP, KIND_KERNEL_RECORD, KIND_TICK, MAGIC, MAX_FRAME_BYTES,
     MAX_PREAMBLE_BYTES, Preamble, RecordingError,
 };
 use crate::decode::decode;
@@ -89,10 +89,10 @@ impl<R: Read> Reader<R> {
         let offset = self.offset;
         let [kind, a, b, c, d] = head;
         let len = u32::from_le_bytes([a, b, c, d]);
-        if !matches!(kind, KIND_KERNEL_RECORD | KIND_FACT | KIND_TICK) {
+        if !matches!(kind, KIND_KERNEL_RECORD | KIND_FACT | KIND_TICK | KIND_GAP) {
             return Err(RecordingError::UnknownFrame { offset, kind });
         }
-        if len > MAX_FRAME_BYTES || (kind == KIND_TICK && len != 8) {
+        if len > MAX_FRAME_BYTES || (matches!(kind, KIND_TICK | KIND_GAP) && len != 8) {
             return Err(RecordingError::TooLarge { offset, len });
         }
         self.body.resize(len as usize, 0);
@@ -109,8 +109,11 @@ impl<R: Read> Reader<R> {
                 .map(|event| Some(Frame::Event(event)))
                 .map_err(|source| RecordingError::Fact { offset, source }),
             _ => {
-                let nanos = self.body.first_chunk().copied().map_or(0, u64::from_le_bytes);
-                Ok(Some(Frame::Tick(KernelInstant::from_nanos(nanos))))
+                let number = self.body.first_chunk().copied().map_or(0, u64::from_le_bytes);
+                Ok(Some(match kind {
+                    KIND_GAP => Frame::Gap(number),
+                    _ => Frame::Tick(KernelInstant::from_nanos(number)),
+                }))
             }
         }
     }

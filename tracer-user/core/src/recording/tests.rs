@@ -45,6 +45,7 @@ fn recording() -> Vec<u8> {
         writer.event(&event).unwrap();
     }
     writer.tick(KernelInstant::from_nanos(9)).unwrap();
+    writer.gap(12).unwrap();
     let written = writer.bytes_written();
     let bytes = writer.into_inner();
     assert_eq!(written, bytes.len() as u64);
@@ -66,7 +67,7 @@ fn what_is_written_is_read() {
     let Frame::Event(Event::ConnClosed(_)) = &frames[0] else { panic!("{frames:?}") };
     let want: Vec<Frame> = facts().into_iter().map(Frame::Event).collect();
     assert_eq!(frames[1..3], want);
-    assert_eq!(frames[3..], [Frame::Tick(KernelInstant::from_nanos(9))]);
+    assert_eq!(frames[3..], [Frame::Tick(KernelInstant::from_nanos(9)), Frame::Gap(12)]);
 }
 
 #[test]
@@ -137,6 +138,7 @@ fn claims_of_size_are_not_believed() {
     for (frame, what) in [
         ([KIND_KERNEL_RECORD, 0xff, 0xff, 0xff, 0xff], "frame"),
         ([KIND_TICK, 9, 0, 0, 0], "tick"),
+        ([KIND_GAP, 7, 0, 0, 0], "gap"),
         ([77, 0, 0, 0, 0], "kind"),
     ] {
         let mut bytes = start.clone();

@@ -6,8 +6,8 @@ use tracer_abi::time::KernelInstant;
 
 use super::fact::Fact;
 use super::{
-    FORMAT_VERSION, KIND_FACT, KIND_KERNEL_RECORD, KIND_TICK, MAGIC, MAX_FRAME_BYTES, MAX_PREAMBLE_BYTES,
-    Preamble,
+    FORMAT_VERSION, KIND_FACT, KIND_GAP, KIND_KERNEL_RECORD, KIND_TICK, MAGIC, MAX_FRAME_BYTES,
+    MAX_PREAMBLE_BYTES, Preamble,
 };
 use crate::event::Event;
 
@@ -59,6 +59,14 @@ impl<W: Write> Writer<W> {
     /// Those of the underlying writer.
     pub fn tick(&mut self, now: KernelInstant) -> Result<()> {
         self.frame(KIND_TICK, &now.as_nanos().to_le_bytes())
+    }
+
+    /// States that `frames` frames are missing here.
+    ///
+    /// # Errors
+    /// Those of the underlying writer.
+    pub fn gap(&mut self, frames: u64) -> Result<()> {
+        self.frame(KIND_GAP, &frames.to_le_bytes())
     }
 
     /// Bytes written so far.
