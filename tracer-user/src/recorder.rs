@@ -17,7 +17,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tracer_abi::time::KernelInstant;
@@ -181,13 +181,32 @@ impl Recorder {
 
     /// Writes what is left, waiting at most `deadline`.
     pub(crate) fn finish(mut self, deadline: Duration) -> RecorderStats {
+        let deadline = Instant::now() + deadline;
         if self.gap > 0 {
-            self.frame(0, |_| Ok(()));
+            self.mark_gap();
         }
-        self.hand_over();
+        // The traffic is over: this block can wait for room in the queue.
+        let (mut block, frames) = (self.block.take(), self.frames);
+        while let Some(blocks) = self.blocks.as_ref().filter(|_| !block.is_empty()) {
+            let len = block.len() as u64;
+            match blocks.try_send(block) {
+                Ok(()) => {
+                    self.queued_bytes += len;
+                    break;
+                }
+                Err(TrySendError::Full(back)) if Instant::now() < deadline => {
+                    block = back;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                    self.stats.dropped_frames += frames;
+                    break;
+                }
+            }
+        }
         // Ends the thread once it has written everything.
         self.blocks = None;
-        match self.done.recv_timeout(deadline) {
+        match self.done.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.stop(&error.to_string()),
             Err(RecvTimeoutError::Timeout) => self.stop("the disk did not take the rest in time"),
@@ -207,11 +226,10 @@ impl Recorder {
             self.stop(&format!("it has reached its limit of {} bytes", self.max_size_bytes));
             return;
         }
-        // The mark goes where the frames are missing: at the start of the block after theirs.
-        let gap = std::mem::take(&mut self.gap);
-        self.marked += gap;
-        let mark = if gap > 0 { self.writer.gap(gap) } else { Ok(()) };
-        if let Err(error) = mark.and_then(|()| write(&mut self.writer)) {
+        if self.gap > 0 {
+            self.mark_gap();
+        }
+        if let Err(error) = write(&mut self.writer) {
             // Memory does not fail; the frame was beyond the format's bound.
             tracing::debug!("a frame was not recorded: {error}");
             self.stats.dropped_frames += 1;
@@ -220,6 +238,14 @@ impl Recorder {
         if self.block.len() >= BLOCK_BYTES {
             self.hand_over();
         }
+    }
+
+    /// Where the frames are missing: at the start of the block after theirs.
+    fn mark_gap(&mut self) {
+        let gap = std::mem::take(&mut self.gap);
+        self.marked += gap;
+        // Memory does not fail.
+        let _ = self.writer.gap(gap);
     }
 
     fn stop(&mut self, why: &str) {
@@ -349,12 +375,6 @@ mod tests {
         let total = 2 * QUEUED_BLOCKS as u64 * BLOCK_BYTES as u64 / 1000;
         (0..total).for_each(|_| recorder.kernel_record(&record));
         drop(stall);
-        // Waits until there is room again.
-        while recorder.gap > 0 {
-            recorder.tick(KernelInstant::ZERO);
-            recorder.hand_over();
-            std::thread::yield_now();
-        }
         let stats = recorder.finish(Duration::from_secs(20));
         assert!(stats.dropped_frames > 0 && !stats.stopped);
         let written = written.lock().unwrap();
