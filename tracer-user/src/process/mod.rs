@@ -9,4 +9,5 @@ mod nginx;
 pub(crate) mod procfs;
 pub(crate) mod select;
 pub(crate) mod service_name;
+pub(crate) mod table;
 mod users;

@@ -1,0 +1,425 @@
+//! The processes of this run: which of them are traced, which are still alive, and what each of them is.
+//!
+//! It watches the events go by. A process is described when it executes a program, and else at its first event on a
+//! socket; where it has gone already, its exec record or its parent tells. With selectors it also decides who is
+//! traced at all:
+//!
+//! | state | becomes | when |
+//! |---|---|---|
+//! | unknown | traced | selected at start; forked by a traced one; its first event, if a selector matches |
+//! | unknown | rejected | its first event, if no selector matches: its events are dropped, the kernel half told |
+//! | rejected | traced | it executes a program, or listens on a port, that a selector matches |
+//! | any | unknown | it has ended |
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tracer_abi::task::{ProcessKey, Tgid};
+use tracer_abi::time::KernelInstant;
+use tracer_core::event::{Event, ProcessDescribed, ProcessExeced, ProcessFacts};
+
+use super::facts::Describer;
+use super::procfs::{ProcDir, StartTick};
+use super::select;
+use crate::config::Selectors;
+
+/// Processes remembered. As many live ones as the kernel half traces at most, and some that were rejected.
+const MAX_PROCESSES: usize = 20_000;
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Processes {
+    entries: HashMap<Tgid, Entry>,
+    describer: Describer,
+    /// `None`: whatever the kernel half reports is meant.
+    selectors: Option<Selectors>,
+    /// Describe at exec, not at the first use of a socket: right for short-lived processes, too costly for all of a
+    /// host's.
+    at_exec: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    start: StartTick,
+    state: State,
+    exec: Option<Box<ProcessExeced>>,
+    facts: Option<Arc<ProcessFacts>>,
+    described: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Traced,
+    Rejected,
+}
+
+/// What an event leads to.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Outcome {
+    /// The event is not of this run.
+    pub(crate) drop: bool,
+    /// To be told before the event.
+    pub(crate) before: Option<ProcessDescribed>,
+    /// To be told after it.
+    pub(crate) after: Option<ProcessDescribed>,
+    /// What the kernel half is to be told.
+    pub(crate) verdict: Option<Verdict>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Trace(ProcessKey),
+    Leave(ProcessKey),
+}
+
+impl Processes {
+    pub(crate) fn new(describer: Describer, selectors: Option<Selectors>, at_exec: bool) -> Self {
+        Self { entries: HashMap::new(), describer, selectors, at_exec }
+    }
+
+    /// A process that is traced from the start.
+    pub(crate) fn add(&mut self, tgid: Tgid, start: StartTick) {
+        self.entries.insert(tgid, Entry::new(start, State::Traced));
+    }
+
+    pub(crate) fn is_traced(&self, tgid: Tgid, start: StartTick) -> bool {
+        let entry = self.entries.get(&tgid).filter(|entry| entry.start == start);
+        entry.is_some_and(|entry| entry.state == State::Traced)
+    }
+
+    /// Traced processes that have not been seen to end.
+    pub(crate) fn alive(&self) -> usize {
+        self.entries.values().filter(|entry| entry.state == State::Traced).count()
+    }
+
+    /// Forgets processes whose end was not seen: the event may have been lost.
+    pub(crate) fn forget_ended(&mut self) {
+        self.entries.retain(|tgid, entry| {
+            let stat = ProcDir::open(*tgid).and_then(|dir| dir.stat());
+            stat.is_ok_and(|stat| stat.start == entry.start && !stat.zombie)
+        });
+    }
+
+    /// Must be called with every event, in the order in which they came.
+    pub(crate) fn observe(&mut self, event: &Event) -> Outcome {
+        let process = match event {
+            Event::DataMoved(data) => Some(data.thread.process),
+            Event::ConnOpened(opened) => opened.origin.thread.map(|thread| thread.process),
+            Event::ConnClosed(closed) => closed.origin.thread.map(|thread| thread.process),
+            Event::ListenStarted(listen) => listen.origin.thread.map(|thread| thread.process),
+            Event::ProcessForked(fork) => fork.origin.thread.map(|thread| thread.process),
+            Event::ProcessExeced(exec) => exec.origin.thread.map(|thread| thread.process),
+            Event::TaskExited(exit) => exit.origin.thread.map(|thread| thread.process),
+            Event::ProcessDescribed(_) | Event::LossCounted { .. } => None,
+        };
+        // Made in a context that is no process's: about a connection that the kernel half follows already.
+        let Some(process) = process else { return Outcome::default() };
+        let mut outcome = self.admit(process, event);
+        if outcome.drop {
+            if let Event::ProcessForked(fork) = event {
+                // It may have inherited its parent's place among the traced.
+                outcome.verdict = Some(Verdict::Leave(fork.child));
+            }
+            return outcome;
+        }
+        match event {
+            Event::DataMoved(_) | Event::ConnOpened(_) => {
+                outcome.before = self.describe_once(process, event.time());
+            }
+            Event::ProcessForked(fork) => {
+                let parent = self.entries.get(&process.tgid);
+                let facts = parent.and_then(|parent| parent.facts.clone());
+                let exec = parent.and_then(|parent| parent.exec.clone());
+                let child = Entry::new(StartTick::of(fork.child), State::Traced);
+                self.insert(fork.child.tgid, Entry { facts, exec, ..child });
+            }
+            Event::ProcessExeced(exec) => {
+                if let Some(entry) = self.entries.get_mut(&process.tgid) {
+                    entry.exec = Some(Box::new(exec.clone()));
+                    entry.facts = None;
+                    entry.described = false;
+                }
+                if self.at_exec {
+                    outcome.after = self.describe_once(process, event.time());
+                }
+            }
+            Event::TaskExited(exit) if exit.process_gone => {
+                self.entries.remove(&process.tgid);
+            }
+            Event::TaskExited(_)
+            | Event::ConnClosed(_)
+            | Event::ListenStarted(_)
+            | Event::ProcessDescribed(_)
+            | Event::LossCounted { .. } => {}
+        }
+        outcome
+    }
+
+    /// Whether the process is traced, deciding it if need be.
+    fn admit(&mut self, process: ProcessKey, event: &Event) -> Outcome {
+        let start = StartTick::of(process);
+        let known =
+            self.entries.get(&process.tgid).filter(|entry| entry.start == start).map(|entry| entry.state);
+        let Some(selectors) = &self.selectors else {
+            if known.is_none() {
+                self.insert(process.tgid, Entry::new(start, State::Traced));
+            }
+            return Outcome::default();
+        };
+        if known == Some(State::Traced) {
+            return Outcome::default();
+        }
+        let selected = match event {
+            Event::ProcessExeced(exec) => select::execed(selectors, process.tgid, &exec.filename),
+            Event::ListenStarted(listen) => select::listening(selectors, process.tgid, listen.local.port()),
+            // Traced by the kernel half without this table knowing why: the record that told was lost, or is still
+            // in the other ring.
+            Event::DataMoved(_)
+            | Event::ConnOpened(_)
+            | Event::ConnClosed(_)
+            | Event::ProcessForked(_)
+            | Event::TaskExited(_)
+            | Event::ProcessDescribed(_)
+            | Event::LossCounted { .. } => {
+                known.is_none()
+                    && (select::execed(selectors, process.tgid, b"")
+                        || self.has_traced_ancestor(process.tgid))
+            }
+        };
+        let ended = matches!(event, Event::TaskExited(exit) if exit.process_gone);
+        if ended {
+            self.entries.remove(&process.tgid);
+        } else {
+            let state = if selected { State::Traced } else { State::Rejected };
+            self.insert(process.tgid, Entry::new(start, state));
+        }
+        let verdict = match (selected, event) {
+            _ if ended => None,
+            (true, _) => Some(Verdict::Trace(process)),
+            // The kernel half does not trace it, it only told.
+            (false, Event::ListenStarted(_)) => None,
+            (false, _) => Some(Verdict::Leave(process)),
+        };
+        Outcome { drop: !selected, verdict, ..Outcome::default() }
+    }
+
+    fn has_traced_ancestor(&self, tgid: Tgid) -> bool {
+        let mut current = tgid;
+        // Deeper than any real tree of processes; the parents of a changing system may form a circle.
+        for _ in 0..64 {
+            let Ok(stat) = ProcDir::open(current).and_then(|dir| dir.stat()) else { return false };
+            if current != tgid && self.is_traced(current, stat.start) {
+                return true;
+            }
+            current = stat.parent;
+        }
+        false
+    }
+
+    fn describe_once(&mut self, process: ProcessKey, time: KernelInstant) -> Option<ProcessDescribed> {
+        let entry = self.entries.get_mut(&process.tgid)?;
+        if entry.described {
+            return None;
+        }
+        entry.described = true;
+        let facts =
+            self.describer.describe(process, entry.exec.as_deref()).map(Arc::new).or(entry.facts.clone())?;
+        entry.facts = Some(Arc::clone(&facts));
+        Some(ProcessDescribed { time, process, facts: (*facts).clone() })
+    }
+
+    fn insert(&mut self, tgid: Tgid, entry: Entry) {
+        if self.entries.len() >= MAX_PROCESSES {
+            self.forget_ended();
+        }
+        if self.entries.len() >= MAX_PROCESSES {
+            // Processes that were rejected are only remembered to save work.
+            self.entries.retain(|_, entry| entry.state == State::Traced);
+        }
+        if self.entries.len() < MAX_PROCESSES {
+            self.entries.insert(tgid, entry);
+        }
+    }
+}
+
+impl Entry {
+    const fn new(start: StartTick, state: State) -> Self {
+        Self { start, state, exec: None, facts: None, described: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use bytes::Bytes;
+    use tracer_abi::conn::{Endpoint, SocketCookie};
+    use tracer_abi::task::Tid;
+    use tracer_core::event::{ListenStarted, Origin, ProcessForked, TaskExited, Thread};
+
+    use super::*;
+
+    /// Ends with the test.
+    struct Running {
+        child: Child,
+        key: ProcessKey,
+    }
+
+    impl Running {
+        fn start() -> Self {
+            let child = Command::new("/bin/cat").stdin(Stdio::piped()).spawn().unwrap();
+            let tgid = Tgid(child.id());
+            let dir = ProcDir::open(tgid).unwrap();
+            while dir.read("environ", 1).unwrap().0.is_empty() {
+                std::thread::yield_now();
+            }
+            let start_boottime = dir.stat().unwrap().start.0 * 10_000_000;
+            Self { child, key: ProcessKey { tgid, start_boottime } }
+        }
+    }
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    fn origin(process: ProcessKey) -> Origin {
+        let thread = Thread { process, tid: Tid(process.tgid.0), seq: 0 };
+        Origin { time: KernelInstant::from_nanos(7), thread: Some(thread), cpu: 0 }
+    }
+
+    fn exec(process: ProcessKey, program: &str) -> Event {
+        Event::ProcessExeced(ProcessExeced {
+            origin: origin(process),
+            comm: Bytes::new(),
+            parent: Tgid(1),
+            filename: Bytes::copy_from_slice(program.as_bytes()),
+            argv: Bytes::copy_from_slice(format!("{program}\0").as_bytes()),
+            traced: false,
+        })
+    }
+
+    fn listen(process: ProcessKey, port: u16) -> Event {
+        Event::ListenStarted(ListenStarted {
+            origin: origin(process),
+            cookie: SocketCookie(1),
+            local: Endpoint::new(([0, 0, 0, 0], port).into()),
+            netns: 1,
+        })
+    }
+
+    fn fork(parent: ProcessKey, child: ProcessKey) -> Event {
+        Event::ProcessForked(ProcessForked { origin: origin(parent), child, child_tid: Tid(child.tgid.0) })
+    }
+
+    fn exit(process: ProcessKey) -> Event {
+        Event::TaskExited(TaskExited { origin: origin(process), process_gone: true, exit_code: 0 })
+    }
+
+    /// Any event on a socket.
+    fn used_socket(process: ProcessKey) -> Event {
+        Event::ConnOpened(tracer_core::event::ConnOpened {
+            origin: origin(process),
+            cookie: SocketCookie(2),
+            peer_cookie: None,
+            family: tracer_abi::conn::Family::Inet,
+            role: tracer_abi::conn::Role::Client,
+            local: Endpoint::default(),
+            remote: Endpoint::default(),
+            netns: 0,
+            egress_seq: 0,
+            ingress_seq: 0,
+            preexisting: false,
+            unix_path: Bytes::new(),
+        })
+    }
+
+    /// A process that does not exist.
+    fn gone(n: u32) -> ProcessKey {
+        ProcessKey { tgid: Tgid(u32::MAX - n), start_boottime: 10_000_000 }
+    }
+
+    fn all() -> Processes {
+        Processes::new(Describer::new(false), None, true)
+    }
+
+    fn selecting(exe: &str, port: u16) -> Processes {
+        let exes = vec![glob::Pattern::new(exe).unwrap()];
+        let selectors = Selectors { exes, ports: vec![port], ..Selectors::default() };
+        Processes::new(Describer::new(false), Some(selectors), true)
+    }
+
+    fn name(described: Option<ProcessDescribed>) -> Option<String> {
+        described.map(|described| described.facts.service_name)
+    }
+
+    #[test]
+    fn a_process_is_described_once_and_again_after_exec() {
+        let running = Running::start();
+        let mut table = all();
+        assert_eq!(name(table.observe(&used_socket(running.key)).before).as_deref(), Some("cat"));
+        assert_eq!(table.observe(&used_socket(running.key)), Outcome::default());
+        assert_eq!(name(table.observe(&exec(running.key, "/bin/x")).after).as_deref(), Some("cat"));
+        assert_eq!(table.observe(&used_socket(running.key)), Outcome::default());
+        table.observe(&exit(running.key));
+        assert_eq!(table.alive(), 0);
+    }
+
+    #[test]
+    fn what_has_gone_is_known_by_its_exec_or_its_parent() {
+        let mut table = all();
+        assert_eq!(table.observe(&used_socket(gone(1))).before, None);
+        assert_eq!(name(table.observe(&exec(gone(2), "/usr/bin/curl")).after).as_deref(), Some("curl"));
+        table.observe(&fork(gone(2), gone(3)));
+        assert_eq!(name(table.observe(&used_socket(gone(3))).before).as_deref(), Some("curl"));
+        assert_eq!(table.alive(), 3);
+        table.forget_ended();
+        assert_eq!(table.alive(), 0);
+    }
+
+    #[test]
+    fn selectors_decide_at_exec() {
+        let mut table = selecting("curl", 80);
+        let outcome = table.observe(&exec(gone(1), "/usr/bin/wget"));
+        assert_eq!((outcome.drop, outcome.verdict), (true, Some(Verdict::Leave(gone(1)))));
+        assert!(table.observe(&used_socket(gone(1))).drop);
+        // What it forked while nobody had decided.
+        let outcome = table.observe(&fork(gone(1), gone(2)));
+        assert_eq!((outcome.drop, outcome.verdict), (true, Some(Verdict::Leave(gone(2)))));
+        let outcome = table.observe(&exec(gone(1), "/usr/bin/curl"));
+        assert_eq!((outcome.drop, outcome.verdict), (false, Some(Verdict::Trace(gone(1)))));
+        assert_eq!(name(outcome.after).as_deref(), Some("curl"));
+        table.observe(&fork(gone(1), gone(3)));
+        assert!(!table.observe(&used_socket(gone(3))).drop);
+        assert_eq!(table.alive(), 2);
+    }
+
+    #[test]
+    fn selectors_decide_at_listen() {
+        let mut table = selecting("curl", 80);
+        let outcome = table.observe(&listen(gone(1), 81));
+        assert_eq!((outcome.drop, outcome.verdict), (true, None));
+        let outcome = table.observe(&listen(gone(1), 80));
+        assert_eq!((outcome.drop, outcome.verdict), (false, Some(Verdict::Trace(gone(1)))));
+    }
+
+    #[test]
+    fn a_pid_that_was_reused_starts_anew() {
+        let mut table = selecting("curl", 80);
+        table.add(gone(1).tgid, StartTick::of(gone(1)));
+        assert!(!table.observe(&used_socket(gone(1))).drop);
+        let reused = ProcessKey { start_boottime: 20_000_000, ..gone(1) };
+        assert!(table.observe(&used_socket(reused)).drop);
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let mut table = selecting("curl", 80);
+        for n in 0..2 * MAX_PROCESSES as u32 {
+            table.observe(&exec(gone(n), "/usr/bin/wget"));
+        }
+        assert!(table.entries.len() <= MAX_PROCESSES);
+    }
+}
