@@ -6,10 +6,13 @@
 //! is left.
 #![forbid(unsafe_code)]
 
+pub mod connection;
 pub mod context;
 pub mod decode;
 pub mod event;
 pub mod exchange;
+pub mod protocol;
 pub mod recording;
 pub mod span;
 pub mod stats;
+pub mod stream;

@@ -1,0 +1,529 @@
+//! One socket: its data events become exchanges. The same machine for both ends of a connection.
+//!
+//! The direction of the first request tells the role; the kernel's role is a hint that nothing rests on. Responses
+//! are paired with requests by counting: the n-th final response answers the n-th request. Counting is certain as
+//! long as no byte that could start a message is missing; where one is, see [`pairing`] and [`seek`]. A wrong pair is
+//! worse than a lost exchange.
+//!
+//! | mode | request direction | response direction | left when |
+//! |---|---|---|---|
+//! | Detecting | held until its first bytes tell | the same | told (→ Following, Opaque), or bytes are missing (→ Seeking) |
+//! | Following | parsed | parsed, one response for each open exchange | a place is lost, or a protocol switch (→ Opaque) |
+//! | Draining | place lost: passed over | parsed, for the exchanges that were open before | none is open (→ Seeking) |
+//! | Seeking | parsed if its place is known, else passed over | passed over | a request starts where pairing can begin again (→ Following) |
+//! | Opaque | ignored | ignored | never |
+//!
+//! What it does not do: it judges no parent, knows no other socket, and keeps no payload beyond what an unfinished
+//! head needs.
+
+mod half;
+mod pairing;
+mod requests;
+mod responses;
+mod seek;
+
+use std::time::Duration;
+
+use tracer_abi::conn::{Direction, Family, SocketCookie};
+use tracer_abi::sniff::{self, Class};
+use tracer_abi::time::KernelInstant;
+
+use self::half::Half;
+use self::pairing::{Ledger, Trust};
+use self::seek::Seek;
+use crate::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome};
+use crate::exchange::{ExchangeUpdate, Incomplete, Outcome};
+use crate::protocol::detect::{self, Opening};
+use crate::protocol::http1::{Finish, Http1};
+use crate::stream::{Run, StreamLimits};
+
+/// Bounds of one connection. What they cut is counted, and marked on the exchanges that it touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    pub stream: StreamLimits,
+    /// Start-line and header fields of one message.
+    pub head_bytes: usize,
+    /// Requests that wait for their responses.
+    pub open_exchanges: usize,
+    /// How long a lost byte may still come, when nothing else on the connection tells.
+    pub patience: Duration,
+    /// How long a connection must be silent behind what looks like the end of a body, for it to be the end.
+    pub quiet: Duration,
+    /// How long the program may take to read what it had received when the connection was closed under it.
+    pub linger: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            // A head at the largest budget comes in 17 records of one operation; held operations are those of
+            // a peer that answers before its request was seen, or that talks on before an upgrade is answered.
+            stream: StreamLimits { patience_ops: 4, held_ops: 256, held_bytes: 128 * 1024 },
+            // What servers accept at most, by their defaults, is 8 to 64 KiB.
+            head_bytes: 64 * 1024,
+            // Pipelining clients keep far fewer in flight.
+            open_exchanges: 1024,
+            patience: Duration::from_millis(200),
+            // Shorter than the time within which a span must leave; longer than scheduling delays.
+            quiet: Duration::from_secs(2),
+            linger: Duration::from_secs(1),
+        }
+    }
+}
+
+macro_rules! connection_stats {
+    ($($(#[$meta:meta])* $name:ident,)+) => {
+        /// What was lost or passed over on a connection since it was last asked.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct ConnectionStats { $($(#[$meta])* pub $name: u64,)+ }
+
+        impl ConnectionStats {
+            pub fn add(&mut self, other: Self) {
+                $(self.$name += other.$name;)+
+            }
+
+            /// Name and count of every counter, in declaration order.
+            pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)+].into_iter()
+            }
+        }
+    };
+}
+
+connection_stats! {
+    /// Captured bytes that never arrived.
+    lost_bytes,
+    /// Bytes that could not be copied from the program's memory.
+    unreadable_bytes,
+    /// Captured bytes that came too late, or contradicted what was known.
+    late_bytes,
+    /// Exchanges that ended as lost.
+    exchanges_lost,
+    /// Requests that may have begun an exchange but could not be read or paired, so that none was begun.
+    requests_passed_over,
+    /// Responses that could not be paired with a request.
+    responses_passed_over,
+    /// Times that a direction's place in the protocol was lost.
+    places_lost,
+    /// Times that pairing began again after a loss.
+    resyncs,
+    /// Connections given up after a loss, because their client pipelines or their bytes make no sense.
+    given_up,
+    /// Messages that are not valid.
+    malformed,
+}
+
+/// One socket. Feed it the socket's events in the order of their times.
+#[derive(Debug)]
+pub struct Connection {
+    limits: ConnectionLimits,
+    cookie: SocketCookie,
+    /// Whether sequence numbers mean anything. Until the connection was announced: whether one was seen.
+    tcp: bool,
+    /// `None` until it was announced.
+    preexisting: Option<bool>,
+    mode: Mode,
+    /// The direction in which requests go, once known.
+    requests: Option<Direction>,
+    /// Indexed by direction.
+    halves: [Half; 2],
+    ledger: Ledger,
+    trust: Trust,
+    /// Closed while the program may still read responses.
+    closing: Option<KernelInstant>,
+    /// [`Connection::handle_closed`] was called.
+    closed: bool,
+    /// Has carried data.
+    carried: bool,
+    class: Class,
+    stats: ConnectionStats,
+}
+
+#[derive(Debug)]
+enum Mode {
+    Detecting,
+    Following,
+    Draining {
+        reason: Incomplete,
+        /// Operations that begin with a request line, since the place was lost.
+        request_lines: u8,
+        /// There is nothing to seek afterwards.
+        last: bool,
+    },
+    Seeking(Seek),
+    Opaque,
+}
+
+impl Connection {
+    pub fn new(limits: &ConnectionLimits) -> Self {
+        Self {
+            limits: *limits,
+            cookie: SocketCookie::default(),
+            tcp: false,
+            preexisting: None,
+            mode: Mode::Detecting,
+            requests: None,
+            halves: [Half::new(), Half::new()],
+            ledger: Ledger::default(),
+            trust: Trust::from_start(),
+            closing: None,
+            closed: false,
+            carried: false,
+            class: Class::Undecided,
+            stats: ConnectionStats::default(),
+        }
+    }
+
+    /// At most once, normally before any data.
+    pub fn handle_opened(&mut self, event: &ConnOpened) {
+        self.cookie = event.cookie;
+        self.tcp = event.family != Family::Unix;
+        self.preexisting = Some(event.preexisting);
+    }
+
+    /// A socket operation, or a further record of one.
+    pub fn handle_data(&mut self, event: &DataMoved, out: &mut Vec<ExchangeUpdate>) {
+        self.carried = true;
+        if matches!(self.mode, Mode::Opaque) {
+            return;
+        }
+        self.cookie = event.cookie;
+        let direction = event.direction;
+        match event.outcome {
+            IoOutcome::Moved(len) => {
+                if self.preexisting.is_none() {
+                    self.tcp |= event.tcp_seq_end != 0;
+                }
+                if self.is_foreign(event.class) {
+                    self.turn_opaque();
+                    return;
+                }
+                // The other side went on: what is missing before its turn is not merely late.
+                let other = direction.flipped();
+                if self.half(other).stream.is_waiting() {
+                    self.half_mut(other).stream.give_up();
+                    self.run(other, event.time, out);
+                }
+                let stream_limits = self.limits.stream;
+                self.half_mut(direction).stream.insert(event, len, &stream_limits);
+                self.run(direction, event.time, out);
+            }
+            IoOutcome::EndOfStream => self.handle_stream_end(direction, event.time, true, out),
+            IoOutcome::Failed(errno) if is_fatal(errno) => {
+                self.handle_stream_end(direction, event.time, false, out);
+            }
+            IoOutcome::Failed(_) => {}
+        }
+        if event.muted {
+            self.lose_all(Incomplete::LimitReached, event.time, out);
+            self.turn_opaque();
+        }
+    }
+
+    /// The connection ended. Exchanges end with it, except while the program may still read what it had received
+    /// before: see [`Connection::is_over`].
+    pub fn handle_closed(&mut self, event: &ConnClosed, out: &mut Vec<ExchangeUpdate>) {
+        let time = event.origin.time;
+        self.closed = true;
+        for (direction, total) in
+            [(Direction::Egress, event.egress_bytes), (Direction::Ingress, event.ingress_bytes)]
+        {
+            let half = self.half_mut(direction);
+            half.stream.give_up();
+            half.total = total;
+        }
+        self.run(Direction::Egress, time, out);
+        let responses = self.requests.map(Direction::flipped);
+        // A peer's FIN behind our own, or a reset, closes the socket under the program: it reads what is there later.
+        let may_read_on = event.origin.thread.is_none()
+            && responses == Some(Direction::Ingress)
+            && !self.half(Direction::Ingress).ended
+            && !self.ledger.is_empty();
+        if may_read_on {
+            self.closing = Some(time);
+        } else {
+            self.close(time, true, out);
+        }
+    }
+
+    /// It was closed and nothing more comes of it. While false, keep it: after [`Connection::handle_closed`] too,
+    /// until data, a timeout or [`Connection::finish`] end what is open.
+    pub fn is_over(&self) -> bool {
+        self.closed && self.closing.is_none()
+    }
+
+    /// When [`Connection::handle_timeout`] is to be called, if nothing else happens before.
+    pub fn poll_timeout(&self) -> Option<KernelInstant> {
+        let closing = self.closing.map(|time| time.plus(self.limits.linger));
+        let quiet = self.drift_end().map(|time| time.plus(self.limits.quiet));
+        let waits = self.halves.iter().filter(|half| half.stream.is_waiting());
+        let patience =
+            waits.filter_map(|half| half.stream.waits_since()).map(|time| time.plus(self.limits.patience));
+        closing.into_iter().chain(quiet).chain(patience).min()
+    }
+
+    /// Time has passed without an event of this connection.
+    pub fn handle_timeout(&mut self, now: KernelInstant, out: &mut Vec<ExchangeUpdate>) {
+        for direction in [Direction::Egress, Direction::Ingress] {
+            let patience = self.limits.patience;
+            let half = self.half_mut(direction);
+            let is_due = half.stream.waits_since().is_some_and(|since| since.plus(patience) <= now);
+            if is_due && half.stream.is_waiting() {
+                half.stream.give_up();
+                self.run(direction, now, out);
+            }
+        }
+        if self.drift_end().is_some_and(|time| time.plus(self.limits.quiet) <= now) {
+            self.end_drifting_response(out);
+            self.run(Direction::Egress, now, out);
+        }
+        if let Some(time) = self.closing.filter(|time| time.plus(self.limits.linger) <= now) {
+            self.close(time, true, out);
+        }
+    }
+
+    /// The tracer stops: what is open ends as still open.
+    pub fn finish(&mut self, now: KernelInstant, out: &mut Vec<ExchangeUpdate>) {
+        for half in &mut self.halves {
+            half.stream.give_up();
+        }
+        self.run(Direction::Egress, now, out);
+        if let Some(time) = self.closing {
+            self.close(time, true, out);
+            return;
+        }
+        if self.drift_end().is_some() {
+            self.end_drifting_response(out);
+        }
+        if let Mode::Seeking(seek) = &self.mode {
+            let reason = seek.reason();
+            self.lose_all(reason, now, out);
+        }
+        while !self.ledger.is_empty() {
+            self.end_front(Outcome::StillOpen, now, None, Some(Incomplete::StillOpen), out);
+        }
+        self.turn_opaque();
+    }
+
+    /// What the connection carries, if it has carried data and never an exchange.
+    pub fn unrecognised(&self) -> Option<Class> {
+        (self.carried && !self.ledger.ever_began() && !matches!(self.mode, Mode::Following))
+            .then_some(self.class)
+    }
+
+    /// Counts since the last call.
+    pub fn stats(&mut self) -> ConnectionStats {
+        self.collect_counts();
+        std::mem::take(&mut self.stats)
+    }
+
+    fn half(&self, direction: Direction) -> &Half {
+        &self.halves[usize::from(direction.code())]
+    }
+
+    fn half_mut(&mut self, direction: Direction) -> &mut Half {
+        &mut self.halves[usize::from(direction.code())]
+    }
+
+    /// The half in which responses come, once known.
+    fn response_half(&self) -> Option<&Half> {
+        self.requests.map(|requests| self.half(requests.flipped()))
+    }
+
+    /// Reads what there is to read in both directions, `first` first.
+    fn run(&mut self, first: Direction, now: KernelInstant, out: &mut Vec<ExchangeUpdate>) {
+        loop {
+            let one = self.run_half(first, now, out);
+            let two = self.run_half(first.flipped(), now, out);
+            self.end_draining(now, out);
+            if !one && !two {
+                return;
+            }
+        }
+    }
+
+    /// Reads one direction as far as it goes; whether it got anywhere.
+    fn run_half(&mut self, direction: Direction, now: KernelInstant, out: &mut Vec<ExchangeUpdate>) -> bool {
+        if self.half(direction).stream.peek() == Run::Wait {
+            return false;
+        }
+        let carries_requests = self.requests == Some(direction);
+        match &self.mode {
+            Mode::Detecting => self.detect(direction, now, out),
+            Mode::Following if carries_requests => self.follow_requests(direction, now, out),
+            Mode::Following => self.follow_responses(direction, now, out),
+            Mode::Draining { .. } if carries_requests => self.pass_over_requests(direction),
+            Mode::Draining { .. } => self.follow_responses(direction, now, out),
+            Mode::Seeking(seek) if carries_requests && seek.follows_requests() => {
+                self.follow_requests(direction, now, out)
+            }
+            Mode::Seeking(_) => self.scan(direction, now, out),
+            Mode::Opaque => {
+                self.half_mut(direction).stream.discard();
+                false
+            }
+        }
+    }
+
+    /// What do the first bytes of this direction tell?
+    fn detect(&mut self, direction: Direction, now: KernelInstant, out: &mut Vec<ExchangeUpdate>) -> bool {
+        if self.preexisting != Some(false) {
+            // Joined in the middle, as far as is known: the first bytes seen need not be the first.
+            self.mode = Mode::Seeking(Seek::joined());
+            return true;
+        }
+        if let Run::Hole { kind, .. } = self.half(direction).stream.peek() {
+            let reason = kind.incomplete().unwrap_or(Incomplete::LimitReached);
+            self.seek(reason, false, now, out);
+            return true;
+        }
+        let mut prefix = [0; detect::OPENING_BYTES];
+        let len = self.half(direction).stream.copy_prefix(&mut prefix);
+        self.requests = match detect::opening(&prefix[..len]) {
+            Opening::Undecided => return false,
+            Opening::Request => Some(direction),
+            Opening::Response => Some(direction.flipped()),
+            Opening::Other => {
+                self.classify(&prefix[..len]);
+                self.turn_opaque();
+                return false;
+            }
+        };
+        self.follow();
+        true
+    }
+
+    /// Begins to parse both directions from where they are read.
+    fn follow(&mut self) {
+        let Some(requests) = self.requests else { return };
+        let max_head_bytes = self.limits.head_bytes;
+        self.half_mut(requests).parser = Http1::request(max_head_bytes);
+        self.half_mut(requests.flipped()).parser = Http1::response(max_head_bytes);
+        self.mode = Mode::Following;
+    }
+
+    /// Remembers what unrecognised bytes are.
+    fn classify(&mut self, bytes: &[u8]) {
+        let mut prefix = [0; sniff::PREFIX_BYTES];
+        let len = bytes.len().min(prefix.len());
+        prefix[..len].copy_from_slice(&bytes[..len]);
+        self.class = match sniff::classify(&prefix, len) {
+            class @ (Class::Http2 | Class::Tls) => class,
+            Class::Undecided | Class::Http1 | Class::Unknown => Class::Unknown,
+        };
+    }
+
+    /// The kernel half has seen the first bytes of a protocol that is not parsed, and no exchange was begun.
+    fn is_foreign(&mut self, class: Class) -> bool {
+        match class {
+            Class::Http2 | Class::Tls if !self.ledger.ever_began() => {
+                self.class = class;
+                true
+            }
+            // The kernel half's guesses of other classes are about volume; see what the bytes are.
+            Class::Http2 | Class::Tls | Class::Undecided | Class::Http1 | Class::Unknown => false,
+        }
+    }
+
+    /// No more bytes come in this direction.
+    fn handle_stream_end(
+        &mut self,
+        direction: Direction,
+        time: KernelInstant,
+        orderly: bool,
+        out: &mut Vec<ExchangeUpdate>,
+    ) {
+        self.half_mut(direction).stream.give_up();
+        self.run(direction, time, out);
+        self.half_mut(direction).ended = true;
+        if let Some(closed) = self.closing {
+            self.close(closed.max(time), orderly, out);
+        } else if self.requests.is_some_and(|requests| requests.flipped() == direction) {
+            self.end_responses(time, orderly, false, out);
+        }
+    }
+
+    fn close(&mut self, time: KernelInstant, orderly: bool, out: &mut Vec<ExchangeUpdate>) {
+        let tail_lost = self.response_half().is_some_and(|half| half.tail_lost() > 0);
+        self.end_responses(time, orderly, tail_lost, out);
+        if !matches!(self.mode, Mode::Opaque) {
+            self.stats.lost_bytes += self.halves.iter().map(Half::tail_lost).sum::<u64>();
+        }
+        self.closing = None;
+        self.turn_opaque();
+    }
+
+    /// No response comes any more: every open exchange ends. `tail_lost`: bytes are missing at the end.
+    fn end_responses(
+        &mut self,
+        time: KernelInstant,
+        orderly: bool,
+        tail_lost: bool,
+        out: &mut Vec<ExchangeUpdate>,
+    ) {
+        if let Mode::Seeking(seek) = &self.mode {
+            let reason = seek.reason();
+            self.lose_all(reason, time, out);
+            return;
+        }
+        if tail_lost {
+            self.lose_all(Incomplete::EventsLost, time, out);
+            return;
+        }
+        let finish = self.response_half().map_or(Finish::Idle, |half| half.parser.finish(orderly));
+        let last = self.response_half().and_then(|half| half.last);
+        match finish {
+            Finish::Idle => {}
+            Finish::Complete(body_len) => {
+                let time = last.map_or(time, |mark| mark.time);
+                self.end_front(Outcome::Complete, time, Some(body_len), None, out);
+            }
+            Finish::Cut => self.end_front(Outcome::ResponseCut, time, None, None, out),
+        }
+        while !self.ledger.is_empty() {
+            self.end_front(Outcome::NoResponse, time, None, None, out);
+        }
+        if let Some(requests) = self.requests {
+            self.half_mut(requests.flipped()).parser.reset();
+        }
+    }
+
+    fn turn_opaque(&mut self) {
+        self.collect_counts();
+        self.mode = Mode::Opaque;
+        // Frees what they hold.
+        self.halves = [Half::new(), Half::new()];
+    }
+
+    fn collect_counts(&mut self) {
+        for half in &mut self.halves {
+            let counts = half.stream.take_counts();
+            self.stats.lost_bytes += counts.lost_bytes;
+            self.stats.unreadable_bytes += counts.unreadable_bytes;
+            self.stats.late_bytes += counts.late_bytes;
+        }
+    }
+}
+
+/// Errors after which a socket moves no more bytes. Others (would block, interrupted, bad argument) say nothing of it.
+const fn is_fatal(errno: u32) -> bool {
+    /// Linux, `include/uapi/asm-generic/errno.h`.
+    const FATAL: [u32; 8] = [
+        32,  // EPIPE
+        100, // ENETDOWN
+        101, // ENETUNREACH
+        103, // ECONNABORTED
+        104, // ECONNRESET
+        110, // ETIMEDOUT
+        111, // ECONNREFUSED
+        113, // EHOSTUNREACH
+    ];
+    let mut at = 0;
+    while at < FATAL.len() {
+        if FATAL[at] == errno {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}

@@ -1,0 +1,331 @@
+//! The request direction: its messages begin exchanges.
+
+use tracer_abi::conn::{Direction, Role};
+use tracer_abi::time::KernelInstant;
+
+use super::half::Current;
+use super::pairing::{Open, exchange_id};
+use super::{Connection, Mode};
+use crate::exchange::{BodyLen, ExchangeUpdate, Incomplete};
+use crate::protocol::detect::{self, StartLine};
+use crate::protocol::http1::{Answering, Part, Request};
+use crate::protocol::{Invalid, Parsed, Parser as _};
+use crate::stream::{HoleKind, Run};
+
+/// Whether the reading of a direction goes on.
+enum Next {
+    Go,
+    Stop,
+}
+
+impl Connection {
+    /// Reads requests as far as there are any; whether it got anywhere.
+    pub(super) fn follow_requests(
+        &mut self,
+        direction: Direction,
+        now: KernelInstant,
+        out: &mut Vec<ExchangeUpdate>,
+    ) -> bool {
+        let mut progressed = false;
+        loop {
+            if self.awaits_switch() {
+                // What follows is HTTP or not, as the response will tell.
+                if self.half(direction).stream.is_overfull(&self.limits.stream) {
+                    self.lose_requests(Incomplete::LimitReached, false, now, out);
+                    return true;
+                }
+                return progressed;
+            }
+            let next = match self.half(direction).stream.peek() {
+                Run::Wait => return progressed,
+                Run::Bytes { .. } => self.read_request_bytes(direction, now, out),
+                Run::Hole { len, kind, .. } => self.pass_request_hole(direction, len, kind, now, out),
+            };
+            progressed = true;
+            if let Next::Stop = next {
+                return true;
+            }
+        }
+    }
+
+    /// The last request may make the connection another protocol's.
+    fn awaits_switch(&self) -> bool {
+        self.ledger.back().is_some_and(|open| open.upgrade && open.request_ended && !open.answered)
+    }
+
+    fn read_request_bytes(
+        &mut self,
+        direction: Direction,
+        now: KernelInstant,
+        out: &mut Vec<ExchangeUpdate>,
+    ) -> Next {
+        let half = &self.halves[usize::from(direction.code())];
+        let Run::Bytes { bytes, edge } = half.stream.peek() else { return Next::Stop };
+        let starts = half.parser.is_at_start() && !matches!(bytes.first(), Some(b'\r' | b'\n'));
+        if starts {
+            let line = StartLine::Request;
+            if let Next::Stop = self.request_starts(direction, line, now, out) {
+                return Next::Stop;
+            }
+        } else if edge.starts_op {
+            if half.parser.is_adrift() || half.parser.is_before_body() {
+                let is_request = detect::start_line(bytes) == Some(StartLine::Request);
+                if is_request && self.end_unframed_request(direction) {
+                    return Next::Go;
+                }
+            }
+            self.seek_at(direction, None, now, out);
+        }
+        let tcp = self.tcp;
+        let half = self.half_mut(direction);
+        let position = half.stream.position();
+        if starts {
+            half.first = half.stream.mark(position, tcp);
+        }
+        let Run::Bytes { bytes, edge } = half.stream.peek() else { return Next::Stop };
+        let step = half.parser.bytes(bytes, edge);
+        let is_blank = matches!(step.parsed, Parsed::NeedMore) && half.parser.is_at_start();
+        if step.consumed > 0 && !is_blank {
+            half.last = half.stream.mark(position.saturating_add(step.consumed - 1), tcp);
+        }
+        half.stream.consume(step.consumed);
+        self.take_request_part(direction, step.parsed, now, out)
+    }
+
+    /// A request's first byte was reached. `Stop`: it cannot be taken up.
+    fn request_starts(
+        &mut self,
+        direction: Direction,
+        line: StartLine,
+        now: KernelInstant,
+        out: &mut Vec<ExchangeUpdate>,
+    ) -> Next {
+        if matches!(self.mode, Mode::Seeking(_)) {
+            self.seek_at(direction, Some(line), now, out);
+            return Next::Go;
+        }
+        // A client that does not pipeline asks again when it has the whole answer.
+        if self.ledger.len() == 1 && !self.trust.pipelines() && self.drift_end().is_some() {
+            self.end_drifting_response(out);
+        }
+        if self.ledger.len() >= self.limits.open_exchanges {
+            self.lose_requests(Incomplete::LimitReached, false, now, out);
+            return Next::Stop;
+        }
+        let unpaired = self.response_half().is_some_and(|half| half.stream.end() > half.stream.position());
+        if unpaired && self.ledger.is_empty() && !self.trust.is_certain() {
+            // Its own response, seen early, or the rest of another's: not to be told apart.
+            self.stats.responses_passed_over += 1;
+            self.half_mut(direction.flipped()).stream.discard();
+            self.contradict(now, out);
+        }
+        Next::Go
+    }
+
+    fn take_request_part(
+        &mut self,
+        direction: Direction,
+        parsed: Parsed<Part>,
+        now: KernelInstant,
+        out: &mut Vec<ExchangeUpdate>,
+    ) -> Next {
+        match parsed {
+            Parsed::NeedMore => {}
+            Parsed::Part(Part::Request(request)) => self.begin_exchange(direction, request, None, out),
+            Parsed::Part(Part::End(body_len)) => self.end_request(direction, body_len, out),
+            // A request parser has no such part.
+            Parsed::Part(Part::Response(_)) => {}
+            Parsed::Torn => return self.tear_request(direction, Incomplete::EventsLost, now, out),
+            Parsed::Invalid(Invalid::HeadTooLong) => {
+                return self.tear_request(direction, Incomplete::LimitReached, now, out);
+            }
+            Parsed::Invalid(Invalid::StartLine) => {
+                self.stats.malformed += 1;
+                if !self.ledger.ever_began() {
+                    self.classify(&[]);
+                    self.turn_opaque();
+                } else {
+                    self.lose_requests(Incomplete::Malformed, true, now, out);
+                }
+                return Next::Stop;
+            }
+            Parsed::Invalid(Invalid::Body) => {
+                self.stats.malformed += 1;
+                self.touch_request(direction, Some(Incomplete::Malformed));
+            }
+        }
+        Next::Go
+    }
+
+    /// `incomplete`: its head is, for this reason.
+    fn begin_exchange(
+        &mut self,
+        direction: Direction,
+        request: Request,
+        incomplete: Option<Incomplete>,
+        out: &mut Vec<ExchangeUpdate>,
+    ) {
+        let half = self.half(direction);
+        let (Some(first), Some(head_last)) = (half.first, half.last) else { return };
+        if request.malformed {
+            self.stats.malformed += 1;
+        }
+        let malformed = request.malformed.then_some(Incomplete::Malformed);
+        let index = self.ledger.begin(Open {
+            answering: request.answering,
+            upgrade: request.upgrade || request.answering == Answering::Connect,
+            expects_continue: request.expects_continue,
+            continued: false,
+            request_ended: request.ended,
+            shared: false,
+            last: Some(head_last),
+            answered: false,
+            incomplete: incomplete.or(malformed),
+        });
+        let id = exchange_id(self.cookie, index);
+        let role = match direction {
+            Direction::Ingress => Role::Server,
+            Direction::Egress => Role::Client,
+        };
+        out.push(ExchangeUpdate::RequestBegan { id, role, request: request.head, first, head_last });
+        if request.ended {
+            out.push(ExchangeUpdate::RequestEnded { id, last: head_last, body_len: BodyLen::Exact(0) });
+        } else {
+            self.half_mut(direction).current = Some(Current { index, may_withhold: false });
+        }
+    }
+
+    fn end_request(&mut self, direction: Direction, body_len: BodyLen, out: &mut Vec<ExchangeUpdate>) {
+        let half = self.half_mut(direction);
+        let last = half.last;
+        let Some(Current { index, .. }) = half.current.take() else { return };
+        let Some(open) = self.ledger.entry_mut(index) else { return };
+        open.request_ended = true;
+        let Some(last) = last else { return };
+        if !open.answered {
+            open.last = Some(last);
+        }
+        out.push(ExchangeUpdate::RequestEnded { id: exchange_id(self.cookie, index), last, body_len });
+    }
+
+    /// An operation starts with a request line where the request in progress may be over. Whether it is.
+    fn end_unframed_request(&mut self, direction: Direction) -> bool {
+        let half = self.half(direction);
+        let Some(current) = half.current else { return false };
+        let (adrift, before_body) = (half.parser.is_adrift(), half.parser.is_before_body());
+        // Its exchange has ended, and it was left out of sight how it ends, or it need not go on.
+        let ended = self.ledger.entry_mut(current.index).is_none();
+        if !ended || !(adrift || before_body && current.may_withhold) {
+            return false;
+        }
+        if adrift {
+            // What was left out may have held other requests.
+            self.trust.assume();
+        }
+        let half = self.half_mut(direction);
+        half.parser.reset();
+        half.current = None;
+        true
+    }
+
+    fn pass_request_hole(
+        &mut self,
+        direction: Direction,
+        len: u64,
+        kind: HoleKind,
+        now: KernelInstant,
+        out: &mut Vec<ExchangeUpdate>,
+    ) -> Next {
+        let half = self.half(direction);
+        let Run::Hole { edge, .. } = half.stream.peek() else { return Next::Stop };
+        let at_start = half.parser.is_at_start();
+        if edge.starts_op {
+            self.seek_at(direction, None, now, out);
+        }
+        let tcp = self.tcp;
+        let half = self.half_mut(direction);
+        let position = half.stream.position();
+        let step = half.parser.hole(len, edge);
+        let last = step.consumed.checked_sub(1).and_then(|more| half.stream.mark(position + more, tcp));
+        half.last = last.or(half.last);
+        half.stream.consume(step.consumed);
+        if step.consumed > 0 && !at_start {
+            self.touch_request(direction, kind.incomplete());
+        }
+        match (step.parsed, kind) {
+            (Parsed::Torn, HoleKind::Elided) if !at_start => {
+                if self.half(direction).current.is_some() {
+                    self.half_mut(direction).parser.drift();
+                    return Next::Go;
+                }
+                self.tear_request(direction, Incomplete::LimitReached, now, out)
+            }
+            (Parsed::Torn, _) => {
+                let reason = kind.incomplete().unwrap_or(Incomplete::LimitReached);
+                self.lose_requests(reason, false, now, out);
+                Next::Stop
+            }
+            // Its last byte was lost: that all of it was seen cannot be said.
+            (Parsed::Part(Part::End(_)), _) if last.is_none() => {
+                self.half_mut(direction).current = None;
+                Next::Go
+            }
+            (parsed, _) => self.take_request_part(direction, parsed, now, out),
+        }
+    }
+
+    /// A head is not there whole, and no event was lost: what there is of it begins an exchange all the same.
+    fn tear_request(
+        &mut self,
+        direction: Direction,
+        reason: Incomplete,
+        now: KernelInstant,
+        out: &mut Vec<ExchangeUpdate>,
+    ) -> Next {
+        match self.half_mut(direction).parser.take_partial_head() {
+            Some(Part::Request(request)) => {
+                self.begin_exchange(direction, request, Some(reason), out);
+                Next::Go
+            }
+            Some(Part::Response(_) | Part::End(_)) | None => {
+                self.lose_requests(reason, false, now, out);
+                Next::Stop
+            }
+        }
+    }
+
+    fn touch_request(&mut self, direction: Direction, reason: Option<Incomplete>) {
+        if let Some(current) = self.half(direction).current
+            && let Some(open) = self.ledger.entry_mut(current.index)
+        {
+            open.touch(reason);
+        }
+    }
+
+    /// The place in the request direction is lost; responses to what is open still come. `last`: for good.
+    fn lose_requests(
+        &mut self,
+        reason: Incomplete,
+        last: bool,
+        now: KernelInstant,
+        out: &mut Vec<ExchangeUpdate>,
+    ) {
+        let Some(requests) = self.requests else { return };
+        self.touch_request(requests, Some(reason));
+        let half = self.half_mut(requests);
+        half.parser.reset();
+        half.first = None;
+        half.current = None;
+        if self.ledger.is_empty() || matches!(self.mode, Mode::Seeking(_)) {
+            let responses = self.half_mut(requests.flipped());
+            if responses.stream.end() > responses.stream.position() {
+                self.stats.responses_passed_over += 1;
+                self.half_mut(requests.flipped()).stream.discard();
+            }
+            self.seek(reason, false, now, out);
+        } else {
+            self.stats.places_lost += 1;
+            self.mode = Mode::Draining { reason, request_lines: 0, last };
+        }
+    }
+}

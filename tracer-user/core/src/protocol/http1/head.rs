@@ -1,0 +1,407 @@
+//! Heads: start-line and header fields (RFC 9112 sections 2 to 5), read as leniently as programs in use read them.
+//!
+//! Lines may end in LF alone, a name may be followed by white space, folded values are one value, and a line that is
+//! no field is passed over. Only what spans and framing need is taken; no other value is looked at.
+
+use crate::context;
+use crate::exchange::{RequestHead, ResponseHead};
+
+/// Finds where a head ends: behind the first empty line that is not at its very start.
+///
+/// `scanned` is where an earlier, shorter look left off: a head that comes byte by byte is read once.
+pub(super) fn find_end(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
+    let mut at = *scanned;
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr(b'\n', rest)) {
+        let line_end = at + found;
+        match bytes.get(line_end + 1..) {
+            Some([b'\n', ..]) => return Some(line_end + 2),
+            Some([b'\r', b'\n', ..]) => return Some(line_end + 3),
+            Some([] | [b'\r']) | None => {
+                // Not to be told yet: look at this line end again.
+                *scanned = line_end;
+                return None;
+            }
+            Some(_) => at = line_end + 1,
+        }
+    }
+    *scanned = bytes.len();
+    None
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestLine<'a> {
+    pub(super) method: &'a [u8],
+    pub(super) target: &'a [u8],
+    pub(super) version: &'static str,
+}
+
+/// `method SP target SP HTTP/1.x`. The target may hold spaces: servers that accept them exist.
+pub(crate) fn parse_request_line(line: &[u8]) -> Option<RequestLine<'_>> {
+    let line = line.trim_ascii_end();
+    let method_end = line.iter().position(|&byte| !is_token_byte(byte))?;
+    let (method, rest) = line.split_at(method_end);
+    let version_start = rest.iter().rposition(|&byte| matches!(byte, b' ' | b'\t'))?;
+    let version = parse_version(&rest[version_start + 1..])?;
+    let target = rest[..version_start].trim_ascii();
+    (!method.is_empty() && rest.starts_with(b" ") && !target.is_empty()).then_some(RequestLine {
+        method,
+        target,
+        version,
+    })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StatusLine {
+    pub(super) version: &'static str,
+    pub(crate) status: u16,
+}
+
+/// `HTTP/1.x SP status [SP reason]`.
+pub(crate) fn parse_status_line(line: &[u8]) -> Option<StatusLine> {
+    let (version, rest) = line.split_at_checked(8)?;
+    let version = parse_version(version)?;
+    let rest = rest.trim_ascii_end();
+    let digits = rest.trim_ascii_start();
+    if digits.len() == rest.len() {
+        return None;
+    }
+    let &[a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', ref reason @ ..] = digits else { return None };
+    if reason.first().is_some_and(|&byte| !matches!(byte, b' ' | b'\t')) {
+        return None;
+    }
+    let digit = |byte: u8| u16::from(byte - b'0');
+    Some(StatusLine { version, status: digit(a) * 100 + digit(b) * 10 + digit(c) })
+}
+
+/// 101 is a 1xx that is final for HTTP (RFC 9110 section 15.2.2).
+pub(crate) const fn is_interim(status: u16) -> bool {
+    status >= 100 && status < 200 && status != 101
+}
+
+fn parse_version(version: &[u8]) -> Option<&'static str> {
+    match version {
+        b"HTTP/1.0" => Some("1.0"),
+        // RFC 9110 section 2.5: a higher minor version is read as the highest that is known.
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => Some("1.1"),
+        _ => None,
+    }
+}
+
+/// RFC 9110 section 5.6.2.
+pub(crate) const fn is_token_byte(byte: u8) -> bool {
+    matches!(byte,
+        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z')
+}
+
+/// Name and raw value of each field line; a folded value (RFC 9112 section 5.2) comes whole, its line ends in it.
+#[derive(Clone)]
+pub(super) struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of a head, given with its start-line.
+    pub(super) fn of(head: &'a [u8]) -> Self {
+        let start = memchr::memchr(b'\n', head).map_or(head.len(), |end| end + 1);
+        Self { rest: &head[start..] }
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.rest.is_empty() {
+            let mut end = 0;
+            loop {
+                end =
+                    memchr::memchr(b'\n', &self.rest[end..]).map_or(self.rest.len(), |found| end + found + 1);
+                match self.rest.get(end) {
+                    Some(b' ' | b'\t') => {}
+                    Some(_) | None => break,
+                }
+            }
+            let (line, rest) = self.rest.split_at(end);
+            self.rest = rest;
+            if let Some(colon) = memchr::memchr(b':', line) {
+                let name = line[..colon].trim_ascii_end();
+                if !name.is_empty() && name.iter().all(|&byte| is_token_byte(byte)) {
+                    return Some((name, line[colon + 1..].trim_ascii()));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// What a head's fields say about framing and about the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) content_length: ContentLength,
+    pub(super) transfer: Transfer,
+    pub(super) upgrade: bool,
+    pub(super) expects_continue: bool,
+}
+
+/// RFC 9112 section 6.3, items 5 and 6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum ContentLength {
+    #[default]
+    Absent,
+    Valid(u64),
+    /// Not a number, or several that differ.
+    Invalid,
+}
+
+/// RFC 9112 section 6.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Transfer {
+    #[default]
+    Absent,
+    /// `chunked` is the final coding.
+    Chunked,
+    /// It is not.
+    Other,
+}
+
+impl ContentLength {
+    /// "42, 42" and repeated fields are one length when all agree.
+    fn with(self, value: &[u8]) -> Self {
+        value.split(|&byte| byte == b',').fold(self, |length, part| {
+            match (length, parse_decimal(part.trim_ascii())) {
+                (Self::Absent, Some(n)) => Self::Valid(n),
+                (Self::Valid(m), Some(n)) if m == n => Self::Valid(n),
+                (Self::Absent | Self::Valid(_) | Self::Invalid, _) => Self::Invalid,
+            }
+        })
+    }
+
+    const fn valid(self) -> Option<u64> {
+        match self {
+            Self::Valid(n) => Some(n),
+            Self::Absent | Self::Invalid => None,
+        }
+    }
+}
+
+impl Transfer {
+    /// Several fields are one list; the last coding counts.
+    fn with(self, value: &[u8]) -> Self {
+        let mut codings =
+            value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
+        match codings.next_back() {
+            None => self,
+            Some(coding) if coding.eq_ignore_ascii_case(b"chunked") => Self::Chunked,
+            Some(_) => Self::Other,
+        }
+    }
+}
+
+fn parse_decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |value, &byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// Reads a request's head. `None`: the first line is no request line.
+pub(super) fn parse_request(head: &[u8]) -> Option<(Box<RequestHead>, Facts)> {
+    let line = parse_request_line(first_line(head))?;
+    let mut facts = Facts::default();
+    let (mut host, mut user_agent, mut has_context) = (None, None, false);
+    for (name, value) in Fields::of(head) {
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => host = host.or_else(|| Some(text(value))),
+            6 if name.eq_ignore_ascii_case(b"expect") => {
+                facts.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+            }
+            10 if name.eq_ignore_ascii_case(b"user-agent") => {
+                user_agent = user_agent.or_else(|| Some(text(value)))
+            }
+            _ if context::is_relevant(name) => has_context = true,
+            _ => facts.take(name, value),
+        }
+    }
+    let context = if has_context { context::extract(Fields::of(head)) } else { None };
+    let head = RequestHead {
+        version: line.version,
+        method: text(line.method),
+        target: text(line.target),
+        host,
+        user_agent,
+        content_length: facts.content_length.valid(),
+        context,
+    };
+    Some((Box::new(head), facts))
+}
+
+/// Reads a response's head. `None`: the first line is no status line.
+pub(super) fn parse_response(head: &[u8]) -> Option<(Box<ResponseHead>, Facts)> {
+    let line = parse_status_line(first_line(head))?;
+    let mut facts = Facts::default();
+    for (name, value) in Fields::of(head) {
+        facts.take(name, value);
+    }
+    let content_length = facts.content_length.valid();
+    Some((Box::new(ResponseHead { version: line.version, status: line.status, content_length }), facts))
+}
+
+impl Facts {
+    fn take(&mut self, name: &[u8], value: &[u8]) {
+        match name.len() {
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                self.content_length = self.content_length.with(value);
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                self.transfer = self.transfer.with(value)
+            }
+            _ => {}
+        }
+    }
+}
+
+fn first_line(head: &[u8]) -> &[u8] {
+    &head[..memchr::memchr(b'\n', head).unwrap_or(head.len())]
+}
+
+/// Text as sent; bytes that are not UTF-8 appear as `\xNN`, and the line end of a fold as the space it stands for.
+fn text(bytes: &[u8]) -> String {
+    match str::from_utf8(bytes) {
+        Ok(text) if !bytes.contains(&b'\n') => text.to_owned(),
+        Ok(_) | Err(_) => {
+            let mut text = String::with_capacity(bytes.len());
+            for chunk in bytes.utf8_chunks() {
+                text.extend(
+                    chunk.valid().chars().filter(|&c| c != '\r').map(|c| if c == '\n' { ' ' } else { c }),
+                );
+                for byte in chunk.invalid() {
+                    text.push_str(&format!("\\x{byte:02x}"));
+                }
+            }
+            text
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn head_end_is_found_once_however_the_bytes_come() {
+        for (head, rest) in [
+            ("GET / HTTP/1.1\r\n\r\n", "GET"),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n\r\n"),
+            ("GET / HTTP/1.1\nHost: a\n\n", "x"),
+            ("GET / HTTP/1.1\r\nHost: a\n\r\n", ""),
+        ] {
+            let bytes = [head.as_bytes(), rest.as_bytes()].concat();
+            for first in 0..=bytes.len() {
+                let mut scanned = 0;
+                let early = find_end(&bytes[..first], &mut scanned);
+                let end = early.or_else(|| find_end(&bytes, &mut scanned));
+                assert_eq!(end, Some(head.len()), "{head:?} after {first}");
+            }
+        }
+    }
+
+    fn check_line(line: &str, want: Option<(&str, &str, &str)>) {
+        let got = parse_request_line(line.as_bytes());
+        let want = want.map(|(method, target, version)| (method.as_bytes(), target.as_bytes(), version));
+        assert_eq!(got.map(|line| (line.method, line.target, line.version)), want, "{line:?}");
+    }
+
+    #[test]
+    fn request_lines() {
+        check_line("GET / HTTP/1.1\r", Some(("GET", "/", "1.1")));
+        check_line("GET / HTTP/1.0", Some(("GET", "/", "1.0")));
+        check_line("OPTIONS * HTTP/1.1", Some(("OPTIONS", "*", "1.1")));
+        check_line("CONNECT a:443 HTTP/1.1", Some(("CONNECT", "a:443", "1.1")));
+        check_line("PROPFIND http://a/b?c HTTP/1.1", Some(("PROPFIND", "http://a/b?c", "1.1")));
+        check_line("m-x!#$%&'*+.^_`|~9 /a HTTP/1.1", Some(("m-x!#$%&'*+.^_`|~9", "/a", "1.1")));
+        check_line("GET  /a b  HTTP/1.1  ", Some(("GET", "/a b", "1.1")));
+        check_line("GET / HTTP/1.2", Some(("GET", "/", "1.1")));
+        for malformed in [
+            "",
+            "GET",
+            "GET /",
+            "GET / HTTP/2.0",
+            "GET / http/1.1",
+            " / HTTP/1.1",
+            "GET HTTP/1.1",
+            "G(T / HTTP/1.1",
+        ] {
+            check_line(malformed, None);
+        }
+    }
+
+    #[test]
+    fn status_lines() {
+        let check = |line: &str, want: Option<u16>| {
+            assert_eq!(parse_status_line(line.as_bytes()).map(|line| line.status), want, "{line:?}");
+        };
+        check("HTTP/1.1 200 OK\r", Some(200));
+        check("HTTP/1.0 404", Some(404));
+        check("HTTP/1.1 999 x", Some(999));
+        check("HTTP/1.1  200  ", Some(200));
+        check("HTTP/1.1 200", Some(200));
+        check("HTTP/1.1 20", None);
+        check("HTTP/1.1 2000", None);
+        check("HTTP/1.1 012", None);
+        check("HTTP/1.1200 OK", None);
+        check("HTTP/2.0 200 OK", None);
+        check("HTTP/1.1", None);
+    }
+
+    #[test]
+    fn fields_in_all_their_spellings() {
+        let head = b"GET / HTTP/1.1\r\nHOST:a\r\nX-A : \t b \r\nX-Fold: a\r\n\tb\r\n c\r\nno field\r\n: x\r\nX-E:\nY:1\r\n\r\n";
+        let fields: Vec<_> = Fields::of(head).map(|(n, v)| (text(n), text(v))).collect();
+        let want = [("HOST", "a"), ("X-A", "b"), ("X-Fold", "a \tb  c"), ("X-E", ""), ("Y", "1")];
+        assert_eq!(fields, want.map(|(n, v)| (n.to_owned(), v.to_owned())));
+    }
+
+    #[test]
+    fn facts_of_framing() {
+        let check = |fields: &str, want: Facts| {
+            let head = format!("POST / HTTP/1.1\r\n{fields}\r\n");
+            assert_eq!(parse_request(head.as_bytes()).unwrap().1, want, "{fields:?}");
+        };
+        let length = |content_length| Facts { content_length, ..Facts::default() };
+        let transfer = |transfer| Facts { transfer, ..Facts::default() };
+        check("", Facts::default());
+        check("Content-Length: 5\r\n", length(ContentLength::Valid(5)));
+        check("content-length:5\r\nCONTENT-LENGTH: 5 \r\n", length(ContentLength::Valid(5)));
+        check("Content-Length: 5, 5\r\n", length(ContentLength::Valid(5)));
+        check("Content-Length: 5\r\nContent-Length: 6\r\n", length(ContentLength::Invalid));
+        for bad in ["+5", "-5", "0x5", "5 5", "", "5,", "18446744073709551616"] {
+            check(&format!("Content-Length: {bad}\r\n"), length(ContentLength::Invalid));
+        }
+        check("Content-Length: 18446744073709551615\r\n", length(ContentLength::Valid(u64::MAX)));
+        check("Transfer-Encoding: chunked\r\n", transfer(Transfer::Chunked));
+        check("Transfer-Encoding: gzip, Chunked\r\n", transfer(Transfer::Chunked));
+        check("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", transfer(Transfer::Chunked));
+        check("Transfer-Encoding: chunked, gzip\r\n", transfer(Transfer::Other));
+        check("Transfer-Encoding: identity\r\n", transfer(Transfer::Other));
+        check("Transfer-Encoding: \r\n", transfer(Transfer::Absent));
+        check("Upgrade: websocket\r\n", Facts { upgrade: true, ..Facts::default() });
+        check("Expect: 100-Continue\r\n", Facts { expects_continue: true, ..Facts::default() });
+    }
+
+    #[test]
+    fn what_is_kept_of_a_request() {
+        let head =
+            b"GET /\xff?q HTTP/1.1\r\nHost: a\r\nhost: b\r\nUser-Agent: x/1\r\n (y)\r\nCookie: secret\r\n\
+            TRACEPARENT:00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\ntracestate: a=1\r\n\r\n";
+        let (head, _) = parse_request(head).unwrap();
+        assert_eq!(head.target, "/\\xff?q");
+        assert_eq!(head.host.as_deref(), Some("a"));
+        assert_eq!(head.user_agent.as_deref(), Some("x/1  (y)"));
+        assert_eq!(head.context.unwrap().trace_state.as_deref(), Some("a=1"));
+    }
+}

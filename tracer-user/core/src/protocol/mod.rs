@@ -1,0 +1,54 @@
+//! Protocol parsers: bytes of one direction become message parts.
+//!
+//! A parser is a total state machine: any bytes, in any pieces, with any holes, and never a panic. It holds no byte
+//! of a body, knows no time and no socket, and pairs nothing: the connection does.
+
+pub mod detect;
+pub mod http1;
+
+use crate::stream::Edge;
+
+/// One direction of one connection, as a protocol reads it.
+pub trait Parser {
+    /// What messages consist of.
+    type Part;
+
+    /// Reads `input`, the next bytes of the stream; `edge` tells how they lie in their operation. May consume less
+    /// than all of it, then it is to be called again with the rest.
+    fn bytes(&mut self, input: &[u8], edge: Edge) -> Step<Self::Part>;
+
+    /// Passes over `len` bytes that are not there. `edge` as above.
+    fn hole(&mut self, len: u64, edge: Edge) -> Step<Self::Part>;
+}
+
+/// Outcome of one step of a parser.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Step<P> {
+    /// How many bytes of the input (or of the hole) this outcome accounts for. The caller moves on by so many.
+    pub consumed: u64,
+    pub parsed: Parsed<P>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parsed<P> {
+    /// The last of the consumed bytes completed this part.
+    Part(P),
+    /// The consumed bytes are remembered as far as they matter; nothing is complete. Go on with what follows them.
+    NeedMore,
+    /// Hole only, nothing is consumed: it swallows what only bytes could tell, so the parser does not know what
+    /// follows. The caller says how to go on: adrift, from the next message, or not at all.
+    Torn,
+    /// The consumed bytes cannot be this protocol here. What follows them is opaque, unless the variant says more.
+    Invalid(Invalid),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// Not a start-line where a message must start.
+    StartLine,
+    /// The head exceeds the limit. Nothing is consumed; the parser waits to be told how to go on, as after
+    /// [`Parsed::Torn`].
+    HeadTooLong,
+    /// The body's framing cannot be read. The parser goes on as if the body lasted until the close.
+    Body,
+}

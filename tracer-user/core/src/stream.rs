@@ -1,0 +1,364 @@
+//! One direction of one connection: the bytes in order, and exactly which are missing and why.
+//!
+//! Operations are put in by stream position; what comes out at the reading position is a run of bytes of one
+//! operation, a hole, or nothing yet. It knows nothing of protocols, and it keeps no byte that was consumed.
+//!
+//! A hole is one of three kinds. *Elided*: the kernel half left bytes out on purpose; an operation says which
+//! (`head_len`, `tail_len`). *Unreadable*: they were meant to be copied and could not be. *Lost*: they were captured
+//! and did not arrive, as one operation's record or as whole operations; positions tell how many. A lost hole may
+//! still be filled by an event that comes late, so it is first `Wait`, and is offered as a hole once the owner calls
+//! [`Stream::give_up`] or when [`StreamLimits::patience_ops`] later operations are there.
+//!
+//! Cost: one queue entry for an operation, whatever its length, dropped when the reading position passes it.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tracer_abi::error::PayloadState;
+use tracer_abi::time::KernelInstant;
+
+use crate::event::{DataMoved, Thread};
+use crate::exchange::{Incomplete, Mark};
+
+/// Bounds of one direction. What they cut becomes a lost hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// How many operations may wait behind a lost hole for it to be filled after all. Small: the events were put in
+    /// time order before, so that only operations of several threads at the same instant come out of order.
+    pub patience_ops: usize,
+    /// How many operations may wait to be consumed, for whatever reason.
+    pub held_ops: usize,
+    /// How many captured bytes may wait to be consumed.
+    pub held_bytes: usize,
+}
+
+/// Captured pieces of one operation at most: the head budget and the tail in the smallest chunks a kernel half sends
+/// are far fewer. Further ones are ignored, hence lost.
+const MAX_CHUNKS: usize = 64;
+
+/// What is at the reading position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run<'a> {
+    /// Bytes of one operation.
+    Bytes { bytes: &'a [u8], edge: Edge },
+    /// Bytes that are not there and will not come.
+    Hole { len: u64, kind: HoleKind, edge: Edge },
+    /// Nothing is known to be here yet, or what is missing may still come.
+    Wait,
+}
+
+/// How a run lies in its operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Edge {
+    /// Its first byte is the operation's first.
+    pub starts_op: bool,
+    /// Its last byte is the operation's last.
+    pub ends_op: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoleKind {
+    Elided,
+    Unreadable,
+    Lost,
+}
+
+impl HoleKind {
+    /// What an exchange that was touched by such a hole is marked with.
+    pub const fn incomplete(self) -> Option<Incomplete> {
+        match self {
+            Self::Elided => None,
+            Self::Unreadable => Some(Incomplete::PayloadUnreadable),
+            Self::Lost => Some(Incomplete::EventsLost),
+        }
+    }
+}
+
+/// What was passed over. Taken by the owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamCounts {
+    pub lost_bytes: u64,
+    pub unreadable_bytes: u64,
+    /// Bytes that came after their place was given up or consumed, or that contradict what was there.
+    pub late_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+pub struct Stream {
+    /// Reading position.
+    next: u64,
+    /// What is missing before this position is lost.
+    given_up: u64,
+    /// Sorted by position, disjoint, all ending behind `next`.
+    ops: VecDeque<Op>,
+    held_bytes: usize,
+    counts: StreamCounts,
+}
+
+#[derive(Debug)]
+struct Op {
+    /// The part of the stream that this operation covers: all of it, unless others overlap it.
+    from: u64,
+    to: u64,
+    /// The operation itself.
+    start: u64,
+    len: u32,
+    head_len: u32,
+    tail_len: u32,
+    state: PayloadState,
+    /// Its last record is here: nothing more comes, and what is missing is missing for good.
+    whole: bool,
+    tcp_seq_end: u32,
+    time: KernelInstant,
+    thread: Thread,
+    blocking: Option<bool>,
+    nvcsw: u64,
+    user_r14: u64,
+    /// Most operations have one record: it needs no allocation.
+    first: Option<Chunk>,
+    more: Vec<Chunk>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    at: u32,
+    bytes: Bytes,
+}
+
+impl Op {
+    fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.first.iter().chain(&self.more)
+    }
+
+    fn mark(&self, offset: u64, tcp: bool) -> Mark {
+        // The sequence number is known behind the last byte; count back from there (RFC 9293 section 3.4: modulo 2^32).
+        let behind = u64::from(self.len).saturating_sub(offset.saturating_sub(self.start)) as u32;
+        Mark {
+            offset,
+            tcp_seq: tcp.then(|| self.tcp_seq_end.wrapping_sub(behind)),
+            time: self.time,
+            thread: self.thread,
+            blocking: self.blocking,
+            nvcsw: self.nvcsw,
+            user_r14: self.user_r14,
+        }
+    }
+}
+
+impl Stream {
+    /// Puts in one record of an operation that moved `len` bytes. Whatever is known already is ignored.
+    pub fn insert(&mut self, event: &DataMoved, len: u32, limits: &StreamLimits) {
+        let Some(end) = event.offset.checked_add(u64::from(len)) else { return };
+        if end <= self.next {
+            self.counts.late_bytes += event.payload.len() as u64;
+            return;
+        }
+        let at = self.ops.iter().rposition(|op| op.start <= event.offset).map_or(0, |at| at + 1);
+        if let Some(op) = at.checked_sub(1).and_then(|at| self.ops.get_mut(at))
+            && op.start == event.offset
+            && op.len == len
+        {
+            self.held_bytes += op.add(event);
+        } else {
+            let before = at.checked_sub(1).and_then(|at| self.ops.get(at)).map_or(0, |op| op.to);
+            let behind = self.ops.get(at).map_or(u64::MAX, |op| op.from);
+            let from = event.offset.max(before).max(self.next);
+            let to = end.min(behind);
+            if from >= to {
+                self.counts.late_bytes += event.payload.len() as u64;
+                return;
+            }
+            let mut op = Op::new(event, len, from, to);
+            self.held_bytes += op.add(event);
+            self.ops.insert(at, op);
+        }
+        if self.ops.len() > limits.patience_ops && self.is_waiting() {
+            self.give_up();
+        }
+    }
+
+    /// What is at the reading position.
+    pub fn peek(&self) -> Run<'_> {
+        let Some(op) = self.ops.front() else { return Run::Wait };
+        if let Some(missing @ 1..) = op.from.checked_sub(self.next) {
+            if self.next >= self.given_up {
+                return Run::Wait;
+            }
+            return Run::Hole {
+                len: missing,
+                kind: HoleKind::Lost,
+                edge: Edge { starts_op: true, ends_op: true },
+            };
+        }
+        let (at, limit) = ((self.next - op.start) as u32, (op.to - op.start) as u32);
+        let edge = |end: u32| Edge { starts_op: at == 0, ends_op: end == op.len };
+        let covering = op.chunks().find(|chunk| chunk.at <= at && at < chunk.end());
+        if let Some(chunk) = covering {
+            let end = chunk.end().min(limit);
+            let bytes = &chunk.bytes[(at - chunk.at) as usize..(end - chunk.at) as usize];
+            return Run::Bytes { bytes, edge: edge(end) };
+        }
+        let limit =
+            op.chunks().map(|chunk| chunk.at).filter(|&start| start > at).min().unwrap_or(limit).min(limit);
+        let (planned, plan_end) = op.plan(at);
+        let end = plan_end.min(limit);
+        let kind = match op.state {
+            _ if !planned => HoleKind::Elided,
+            PayloadState::Unreadable if op.whole || self.next < self.given_up => HoleKind::Unreadable,
+            PayloadState::Copied | PayloadState::NoUserBuffer if self.next < self.given_up => HoleKind::Lost,
+            PayloadState::Copied | PayloadState::NoUserBuffer | PayloadState::Unreadable => return Run::Wait,
+        };
+        Run::Hole { len: u64::from(end - at), kind, edge: edge(end) }
+    }
+
+    /// Moves the reading position over `len` bytes of the run that [`Stream::peek`] gave.
+    pub fn consume(&mut self, len: u64) {
+        if let Run::Hole { kind, len: hole, .. } = self.peek() {
+            let len = len.min(hole);
+            match kind {
+                HoleKind::Elided => {}
+                HoleKind::Unreadable => self.counts.unreadable_bytes += len,
+                HoleKind::Lost => self.counts.lost_bytes += len,
+            }
+        }
+        self.next = self.next.saturating_add(len);
+        while let Some(op) = self.ops.pop_front_if(|op| op.to <= self.next) {
+            self.held_bytes -= op.chunks().map(|chunk| chunk.bytes.len()).sum::<usize>();
+        }
+    }
+
+    /// Drops all that waits and moves the reading position behind it.
+    pub fn discard(&mut self) {
+        self.next = self.end();
+        self.ops.clear();
+        self.held_bytes = 0;
+    }
+
+    /// What is missing before the last known operation is lost from now on.
+    pub fn give_up(&mut self) {
+        self.given_up = self.given_up.max(self.end());
+    }
+
+    /// Something is missing at the reading position, and later bytes are there already.
+    pub fn is_waiting(&self) -> bool {
+        !self.ops.is_empty() && self.peek() == Run::Wait
+    }
+
+    /// More waits than the limits allow.
+    pub fn is_overfull(&self, limits: &StreamLimits) -> bool {
+        self.ops.len() > limits.held_ops || self.held_bytes > limits.held_bytes
+    }
+
+    /// Time of the first operation that waits.
+    pub fn waits_since(&self) -> Option<KernelInstant> {
+        self.ops.front().map(|op| op.time)
+    }
+
+    /// Position behind the last known byte.
+    pub fn end(&self) -> u64 {
+        self.ops.back().map_or(self.next, |op| op.to)
+    }
+
+    /// Reading position.
+    pub fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// The byte at `position`, which is not consumed yet; `None` when no operation is known to have moved it.
+    pub fn mark(&self, position: u64, tcp: bool) -> Option<Mark> {
+        let op = self.ops.iter().find(|op| position < op.to)?;
+        (op.from <= position).then(|| op.mark(position, tcp))
+    }
+
+    /// Copies the bytes from the reading position as far as they are there without a hole. Returns how many.
+    pub fn copy_prefix(&self, into: &mut [u8]) -> usize {
+        let (mut position, mut copied) = (self.next, 0);
+        for chunk in self.ops.iter().flat_map(|op| op.chunks().map(move |chunk| (op, chunk))) {
+            let (op, chunk) = chunk;
+            let start = op.start + u64::from(chunk.at);
+            let Some(skip) = position.checked_sub(start) else { break };
+            let (Some(room), Some(bytes)) = (into.get_mut(copied..), chunk.bytes.get(skip as usize..)) else {
+                continue;
+            };
+            let len = room.len().min(bytes.len());
+            room[..len].copy_from_slice(&bytes[..len]);
+            copied += len;
+            position += len as u64;
+            if copied == into.len() {
+                break;
+            }
+        }
+        copied
+    }
+
+    pub fn take_counts(&mut self) -> StreamCounts {
+        std::mem::take(&mut self.counts)
+    }
+}
+
+impl Op {
+    fn new(event: &DataMoved, len: u32, from: u64, to: u64) -> Self {
+        Self {
+            from,
+            to,
+            start: event.offset,
+            len,
+            head_len: event.head_len.min(len),
+            tail_len: event.tail_len.min(len),
+            state: event.payload_state,
+            whole: false,
+            tcp_seq_end: event.tcp_seq_end,
+            time: event.time,
+            thread: event.thread,
+            blocking: event.blocking,
+            nvcsw: event.nvcsw,
+            user_r14: event.user_r14,
+            first: None,
+            more: Vec::new(),
+        }
+    }
+
+    /// Takes in a record's payload; returns how many bytes are held for it.
+    fn add(&mut self, event: &DataMoved) -> usize {
+        self.whole |= event.last;
+        let room = self.len.saturating_sub(event.chunk_offset) as usize;
+        let bytes = event.payload.slice(..event.payload.len().min(room));
+        if bytes.is_empty() || self.more.len() >= MAX_CHUNKS {
+            return 0;
+        }
+        let (held, chunk) = (bytes.len(), Chunk { at: event.chunk_offset, bytes });
+        match &self.first {
+            None => self.first = Some(chunk),
+            Some(_) if self.chunks().any(|old| old.at == chunk.at) => return 0,
+            Some(first) if first.at > chunk.at => {
+                let moved = self.first.replace(chunk);
+                self.more.splice(0..0, moved);
+            }
+            Some(_) => {
+                let at = self.more.partition_point(|old| old.at < chunk.at);
+                self.more.insert(at, chunk);
+            }
+        }
+        held
+    }
+
+    /// Whether the byte at `at` was meant to be captured, and where that part of the plan ends.
+    fn plan(&self, at: u32) -> (bool, u32) {
+        let tail_start = self.len - self.tail_len;
+        match self.state {
+            PayloadState::NoUserBuffer => (false, self.len),
+            PayloadState::Copied | PayloadState::Unreadable if at < self.head_len => {
+                (true, if self.head_len >= tail_start { self.len } else { self.head_len })
+            }
+            PayloadState::Copied | PayloadState::Unreadable if at < tail_start => (false, tail_start),
+            PayloadState::Copied | PayloadState::Unreadable => (true, self.len),
+        }
+    }
+}
+
+impl Chunk {
+    /// At most the operation's length: `Op::add` cuts what goes beyond.
+    fn end(&self) -> u32 {
+        self.at + self.bytes.len() as u32
+    }
+}
