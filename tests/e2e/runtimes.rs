@@ -12,6 +12,7 @@ use tracer_tests::load::Load;
 use tracer_tests::nginx::{Config, Nginx};
 use tracer_tests::score::{Naming, Score, Truth};
 use tracer_tests::service::{Runtime, Service};
+use tracer_tests::spans::Span;
 use tracer_tests::tracer::Tracer;
 
 /// What the tracer must reach inside a process. That nothing may be wrong goes for all.
@@ -161,6 +162,11 @@ fn python_shared_pool() {
 }
 
 #[test]
+fn python_hand_off() {
+    service(Runtime::PythonHandoff, InProcess::MayAbstain);
+}
+
+#[test]
 fn python_asyncio() {
     service(Runtime::Asyncio, InProcess::MayAbstain);
 }
@@ -210,12 +216,38 @@ fn java_virtual_threads() {
     service(Runtime::JavaVirtual, InProcess::MayAbstain);
 }
 
+/// A process per connection, born with it: who serves is known only afterwards.
+#[test]
+fn python_processes() {
+    let back = Service::start(Runtime::Python, None).expect("start the leaf");
+    let front = Service::start(Runtime::PythonFork, Some(back.addr)).expect("start the front");
+    let tracer = Tracer::attach(&[front.pid(), back.pid()]).expect("attach");
+    let load = Load { prefix: "f", concurrency: 16, count: 1000, naming: Naming::Numbered, reconnects: true };
+    let happened = load.run(front.addr).expect("load");
+    let report = tracer.finish().expect("tracer");
+    let pids = report.spans.iter().map(Span::pid);
+    let truth = Truth {
+        front: pids.filter(|pid| *pid != back.pid()).collect(),
+        back: [back.pid()].into(),
+        naming: Naming::Numbered,
+        requests: happened.requests,
+        calls: happened.calls,
+    };
+    assert!(truth.front.len() > 50, "processes: {:?}\n{}", truth.front, report.log);
+    let score = Score::of(&report.spans, &truth);
+    print_row(&row(Runtime::PythonFork.name(), 16, &score, 0.0));
+    assert!(score.is_clean() && score.entry.lost == 0, "{score:#?}\n{}", report.log);
+    assert_eq!(score.cross_process.right, score.cross_process.total(), "{score:#?}\n{}", report.log);
+}
+
 /// The workloads themselves, without a tracer: every request is answered, and calls are made.
 #[test]
 fn workloads_answer_under_load() {
     let all = [
         Runtime::Python,
         Runtime::PythonPool,
+        Runtime::PythonHandoff,
+        Runtime::PythonFork,
         Runtime::Asyncio,
         Runtime::Node,
         Runtime::Go,

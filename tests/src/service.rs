@@ -16,6 +16,10 @@ pub enum Runtime {
     Python,
     /// The same, but calls go through a shared thread pool.
     PythonPool,
+    /// One thread reads a request, another one answers it.
+    PythonHandoff,
+    /// A process per connection, which inherits it.
+    PythonFork,
     /// One thread, one event loop.
     Asyncio,
     Node,
@@ -41,6 +45,8 @@ impl Runtime {
         match self {
             Self::Python => "python threads",
             Self::PythonPool => "python pool",
+            Self::PythonHandoff => "python hand-off",
+            Self::PythonFork => "python fork",
             Self::Asyncio => "python asyncio",
             Self::Node => "node",
             Self::Go => "go net/http",
@@ -60,13 +66,16 @@ impl Runtime {
             command.arg(workload(file));
             command
         };
+        let with_mode = |program: &str, file: &str, mode: &str| {
+            let mut command = script(program, file);
+            command.args(["--mode", mode]);
+            command
+        };
         Ok(match self {
             Self::Python => script("python3", "service.py"),
-            Self::PythonPool => {
-                let mut command = script("python3", "service.py");
-                command.args(["--mode", "pool"]);
-                command
-            }
+            Self::PythonPool => with_mode("python3", "service.py", "pool"),
+            Self::PythonHandoff => with_mode("python3", "service.py", "handoff"),
+            Self::PythonFork => with_mode("python3", "service.py", "fork"),
             Self::Asyncio => script("python3", "service_asyncio.py"),
             Self::Node => script("node", "service.js"),
             Self::Go => Command::new(go_service()?),
@@ -78,16 +87,8 @@ impl Runtime {
             Self::Tokio => tokio_service("2")?,
             Self::TokioOneThread => tokio_service("1")?,
             Self::Java => script("java", "Service.java"),
-            Self::JavaHop => {
-                let mut command = script("java", "Service.java");
-                command.args(["--mode", "hop"]);
-                command
-            }
-            Self::JavaFork => {
-                let mut command = script("java", "Service.java");
-                command.args(["--mode", "fork"]);
-                command
-            }
+            Self::JavaHop => with_mode("java", "Service.java", "hop"),
+            Self::JavaFork => with_mode("java", "Service.java", "fork"),
             Self::JavaVirtual => {
                 let java = newest_java()?;
                 let mut command = Command::new(java);

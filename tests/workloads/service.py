@@ -2,6 +2,8 @@
 
 --mode thread   calls are made by the thread that serves the request
 --mode pool     calls are handed to a thread pool that all requests share
+--mode handoff  one thread reads the request, another one of a pool calls and answers
+--mode fork     a process per connection
 Meanwhile a background thread calls the same downstream, through the same connections, as /work/bg-PID-N.
 """
 
@@ -19,7 +21,7 @@ import time
 SIZES = [0, 10, 1000, 20_000, 100_000]
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--mode", choices=["thread", "pool"], default="thread")
+parser.add_argument("--mode", choices=["thread", "pool", "handoff", "fork"], default="thread")
 parser.add_argument("--downstream", help="HOST:PORT")
 parser.add_argument("--unix", help="listen on this socket path instead of a port")
 parser.add_argument("--host", default="127.0.0.1")
@@ -29,7 +31,9 @@ parser.add_argument("--background-ms", type=int, default=15, help="0: no backgro
 args = parser.parse_args()
 
 idle = []
-executor = concurrent.futures.ThreadPoolExecutor(16) if args.mode == "pool" else None
+# A forked process must not use its parent's connections.
+os.register_at_fork(after_in_child=idle.clear)
+executor = concurrent.futures.ThreadPoolExecutor(40) if args.mode in ("pool", "handoff") else None
 
 
 def call(call_id):
@@ -71,12 +75,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         request_id = self.path.removeprefix("/work/").split("?")[0]
+        if args.mode == "handoff":
+            executor.submit(self.answer, request_id).result()
+        else:
+            self.answer(request_id)
+
+    do_POST = do_GET
+
+    def answer(self, request_id):
         calls = 0
         if args.downstream:
             calls = random.randrange(4) if args.calls is None else args.calls
             for number in range(calls):
                 time.sleep(random.random() * 0.003)
-                if executor:
+                if args.mode == "pool":
                     executor.submit(call, f"{request_id}.{number}").result()
                 else:
                     call(f"{request_id}.{number}")
@@ -94,8 +106,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n" % len(piece) + piece + b"\r\n")
         self.wfile.write(b"0\r\n\r\n")
 
-    do_POST = do_GET
-
     def log_message(self, *_):
         pass
 
@@ -105,6 +115,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
+
+
+class ForkingServer(socketserver.ForkingMixIn, http.server.HTTPServer):
+    request_queue_size = 128
+    max_children = 100
 
 
 class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -121,7 +136,7 @@ if args.unix:
     server = UnixServer(args.unix, Handler)
     print("PORT 0", flush=True)
 else:
-    server = Server((args.host, args.port), Handler)
+    server = (ForkingServer if args.mode == "fork" else Server)((args.host, args.port), Handler)
     print("PORT", server.server_address[1], flush=True)
 if args.downstream and args.background_ms:
     threading.Thread(target=background, daemon=True).start()
