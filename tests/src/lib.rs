@@ -13,6 +13,8 @@ pub mod program;
 pub mod raw;
 pub mod score;
 pub mod service;
+#[cfg(feature = "sink")]
+pub mod sink;
 pub mod spans;
 pub mod temp;
 pub mod tracer;

@@ -62,6 +62,10 @@ struct Destination {
 /// When a file cannot be created or a certificate cannot be read. An OTLP endpoint that does not answer is no error:
 /// it may come later.
 pub(crate) fn start(config: ExportConfig, clock: WallClock) -> anyhow::Result<ExportHandle> {
+    start_with(config, clock, Backoff::DEFAULT)
+}
+
+fn start_with(config: ExportConfig, clock: WallClock, backoff: Backoff) -> anyhow::Result<ExportHandle> {
     let mut destinations = Vec::new();
     let host: Arc<[_]> = config.host_attributes.into();
     if let Some(format) = TextFormat::of(config.format) {
@@ -77,7 +81,7 @@ pub(crate) fn start(config: ExportConfig, clock: WallClock) -> anyhow::Result<Ex
         destinations.push(Destination { name, queue, counters, task });
     }
     if let Some(otlp) = config.otlp {
-        let sender = otlp::Sender::new(&otlp, host, clock, Backoff::DEFAULT)?;
+        let sender = otlp::Sender::new(&otlp, host, clock, backoff)?;
         let queue = Arc::new(Queue::new(otlp.batch));
         let counters = Arc::new(Counters::default());
         let name = sender.name().to_owned();

@@ -20,6 +20,8 @@
 mod encode;
 mod grpc;
 mod http;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -250,20 +252,4 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn delays_double_up_to_the_longest_and_differ() {
-        let backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(1) };
-        for (attempt, longest) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1000), (1000, 1000)] {
-            let longest = Duration::from_millis(longest);
-            let delays: Vec<_> = (0..50).map(|_| backoff.delay(attempt)).collect();
-            assert!(delays.iter().all(|delay| (longest / 2..=longest).contains(delay)), "{delays:?}");
-            assert!(delays.iter().any(|delay| *delay != delays[0]));
-        }
-    }
 }
