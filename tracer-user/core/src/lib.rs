@@ -6,13 +6,19 @@
 //! is left.
 #![forbid(unsafe_code)]
 
+pub mod attributes;
 pub mod connection;
 pub mod context;
+mod correlate;
 pub mod decode;
+mod engine;
 pub mod event;
 pub mod exchange;
 pub mod protocol;
 pub mod recording;
+mod reorder;
 pub mod span;
 pub mod stats;
 pub mod stream;
+
+pub use engine::{Engine, EngineConfig, Limits, Unrecognised};

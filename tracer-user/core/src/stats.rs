@@ -19,14 +19,48 @@ macro_rules! counters {
 counters! {
     /// Spans handed out.
     spans,
+    /// Of them: calls and requests for which a parent was looked for and none is claimed.
+    spans_undecided,
+    /// Of them: marked incomplete.
+    spans_incomplete,
+    /// Of them: their trace context says that the trace is not sampled.
+    spans_unsampled,
     /// Records that could not be decoded.
     records_malformed,
     /// Events that came later than the reorder window allows.
     events_late,
     /// Operations whose thread event numbers show that others of that thread were lost.
     thread_gaps,
+    /// Operations of threads beyond the bound of the thread table: their calls have no parent by thread.
+    threads_untracked,
     /// Bytes lost between kernel and tracer.
     stream_bytes_lost,
+    /// Bytes that could not be copied from a program's memory.
+    stream_bytes_unreadable,
+    /// Bytes that came too late to be used, or contradicted what was known.
+    stream_bytes_late,
     /// Exchanges cut by a loss.
     exchanges_incomplete,
+    /// Of them: ended by it, without a response.
+    exchanges_lost,
+    /// Requests that could not be read or paired because of a loss: no span.
+    requests_passed_over,
+    /// Responses that could not be paired with a request.
+    responses_passed_over,
+    /// Times that the place in a protocol was lost.
+    places_lost,
+    /// Times that it was found again.
+    resyncs,
+    /// Connections given up after a loss.
+    connections_given_up,
+    /// Messages that are not valid in their protocol.
+    messages_malformed,
+    /// Exchanges that a bound on their number or size ended early.
+    exchanges_cut,
+    /// Connections that the bound on their number ended early.
+    connections_cut,
+    /// Edges not claimed because two kinds of evidence disagree.
+    contradictions,
+    /// Records that the kernel half reported as lost.
+    kernel_losses,
 }

@@ -1,0 +1,19 @@
+//! Attribute keys of this tracer's own: what the semantic conventions have no name for.
+
+/// How the parent was found; values: [`crate::span::Evidence::as_str`].
+pub const PARENT_EVIDENCE: &str = "tracer.parent.evidence";
+
+/// How sure the parent is; values: [`crate::span::Confidence::as_str`].
+pub const PARENT_CONFIDENCE: &str = "tracer.parent.confidence";
+
+/// Why no parent is claimed, where one was looked for.
+pub const PARENT_UNDECIDED: &str = "tracer.parent.undecided";
+
+/// Why the span is not whole; values: [`crate::exchange::Incomplete::as_str`].
+pub const INCOMPLETE: &str = "tracer.incomplete";
+
+/// From the request's first byte to the response's first byte, in nanoseconds.
+pub const TIME_TO_FIRST_BYTE: &str = "tracer.time_to_first_byte_ns";
+
+/// True when the start is the end of a long send and may be late.
+pub const START_LATE: &str = "tracer.start_late";

@@ -1,0 +1,16 @@
+//! From exchanges and processes to semantic-convention attributes: the only place with attribute keys.
+//!
+//! It decides nothing about causality and keeps no state. Text that came from traffic or from a process is made safe
+//! to print here, once ([`text`]).
+
+mod http;
+pub mod keys;
+mod resource;
+mod text;
+mod url;
+
+pub(crate) use http::{Described, Socket, describe};
+pub(crate) use resource::resource;
+
+/// Schema of all attributes, for the instrumentation scope and the resource.
+pub use opentelemetry_semantic_conventions::SCHEMA_URL;

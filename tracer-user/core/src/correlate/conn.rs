@@ -1,0 +1,43 @@
+//! What the correlation keeps of a connection, as the process at this end uses it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tracer_abi::conn::{Direction, Role};
+use tracer_abi::task::Tid;
+
+use super::exchange::Key;
+use crate::event::{ConnOpened, DataMoved, IoOutcome};
+
+#[derive(Debug, Default)]
+pub(crate) struct ConnFacts {
+    pub(super) opened: Option<Arc<ConnOpened>>,
+    /// The process makes requests here (true) or serves them (false).
+    pub(super) calls: Option<bool>,
+    /// A read was seen that could not have waited, or of which that is not known.
+    pub(super) nonblocking: bool,
+    /// The thread that read the last request's first byte.
+    pub(super) read_by: Option<Tid>,
+    /// Exchanges that have not ended, in order.
+    pub(super) open: VecDeque<Key>,
+}
+
+impl ConnFacts {
+    pub(super) fn opened(&mut self, opened: Arc<ConnOpened>) {
+        self.calls = match opened.role {
+            Role::Client => Some(true),
+            Role::Server => Some(false),
+            Role::Unknown => None,
+        };
+        self.opened = Some(opened);
+    }
+
+    /// Learns from an operation which way requests go, where the opening did not say.
+    pub(super) fn note_direction(&mut self, event: &DataMoved) {
+        let whole = self.opened.as_ref().is_none_or(|opened| !opened.preexisting);
+        if self.calls.is_none() && whole && event.offset == 0 && matches!(event.outcome, IoOutcome::Moved(_))
+        {
+            self.calls = Some(event.direction == Direction::Egress);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! One exchange on one socket, as the correlation keeps it from its first byte until its span leaves.
+
+use std::sync::Arc;
+
+use tracer_abi::conn::{Role, SocketCookie};
+use tracer_abi::task::ProcessKey;
+use tracer_abi::time::KernelInstant;
+
+use super::fragment::FragmentId;
+use crate::event::{ConnOpened, Thread};
+use crate::exchange::{BodyLen, ExchangeId, Incomplete, Mark, Outcome, RequestHead, ResponseHead};
+use crate::span::{Confidence, Evidence, SpanId};
+
+/// Number of an exchange in this run, in the order in which requests were understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key(pub(super) u64);
+
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(super) id: ExchangeId,
+    pub(super) side: Side,
+    pub(super) request: Box<RequestHead>,
+    /// The request's first byte.
+    pub(super) first: Mark,
+    /// The last byte of the request's head: nothing is done for a request before it.
+    pub(super) head_last: Mark,
+    pub(super) request_last: Option<Mark>,
+    pub(super) request_body: Option<BodyLen>,
+    pub(super) response: Option<(Box<ResponseHead>, Mark)>,
+    pub(super) end: Option<End>,
+    /// How the connection was opened, if that was seen.
+    pub(super) conn: Option<Arc<ConnOpened>>,
+    pub(super) span_id: SpanId,
+    pub(super) fragment: FragmentId,
+    pub(super) question: Question,
+    /// Client: when the joined server received the first byte.
+    pub(super) received_by_peer: Option<KernelInstant>,
+    /// Calls with open questions that may turn out to be its children: it stays until they are settled.
+    pub(super) pins: u32,
+    /// Its span has left; it stays for its pins.
+    pub(super) left: bool,
+}
+
+impl Exchange {
+    pub(super) fn process(&self) -> ProcessKey {
+        self.first.thread.process
+    }
+
+    /// The thread that read (server) or sent (client) the request's first byte.
+    pub(super) fn thread(&self) -> Thread {
+        self.first.thread
+    }
+
+    pub(super) fn cookie(&self) -> SocketCookie {
+        self.id.cookie
+    }
+
+    pub(super) fn role(&self) -> Role {
+        match self.side {
+            Side::Server(_) => Role::Server,
+            Side::Client(_) => Role::Client,
+        }
+    }
+
+    pub(super) fn served(&self) -> Option<&Served> {
+        match &self.side {
+            Side::Server(served) => Some(served),
+            Side::Client(_) => None,
+        }
+    }
+
+    pub(super) fn served_mut(&mut self) -> Option<&mut Served> {
+        match &mut self.side {
+            Side::Server(served) => Some(served),
+            Side::Client(_) => None,
+        }
+    }
+
+    pub(super) fn called(&self) -> Option<&Called> {
+        match &self.side {
+            Side::Client(called) => Some(called),
+            Side::Server(_) => None,
+        }
+    }
+
+    pub(super) fn called_mut(&mut self) -> Option<&mut Called> {
+        match &mut self.side {
+            Side::Client(called) => Some(called),
+            Side::Server(_) => None,
+        }
+    }
+
+    /// What its strings hold, in bytes: what a hostile peer could make large.
+    pub(super) fn text_bytes(&self) -> usize {
+        let RequestHead { version: _, method, target, host, user_agent, content_length: _, context } =
+            &*self.request;
+        let state = context.as_ref().and_then(|context| context.trace_state.as_ref());
+        let optional = [host.as_ref(), user_agent.as_ref(), state];
+        method.len() + target.len() + optional.into_iter().flatten().map(String::len).sum::<usize>()
+    }
+
+    /// Bytes were lost inside it, so that its marks may not be what they seem.
+    pub(super) fn is_damaged(&self) -> bool {
+        match self.end.as_ref().and_then(|end| end.incomplete) {
+            Some(Incomplete::EventsLost | Incomplete::PayloadUnreadable | Incomplete::Malformed) => true,
+            Some(Incomplete::StartedBeforeTracer | Incomplete::StillOpen | Incomplete::LimitReached)
+            | None => false,
+        }
+    }
+}
+
+/// Which end of the connection this is, and what rules have noted about it.
+#[derive(Debug)]
+pub(crate) enum Side {
+    Server(Served),
+    Client(Called),
+}
+
+/// Notes on a request that the process serves.
+#[derive(Debug, Default)]
+pub(crate) struct Served {
+    /// A read of its connection could not have waited, or it is not known that it could.
+    pub(super) nonblocking: bool,
+    /// Another thread used its connection while it was open.
+    pub(super) shared: bool,
+    /// Its thread read from a connection on which it does not call, while it was open.
+    pub(super) foreign_read: bool,
+    /// Its thread held another request at the same time.
+    pub(super) overlapped: bool,
+    /// Its thread's numbering started anew while it was open.
+    pub(super) thread_lost: bool,
+    /// Requests that the same thread had open and of which it is not yet known whether they overlap.
+    pub(super) rivals: Vec<Key>,
+    /// When its thread last sent a byte of the response.
+    pub(super) last_sent: Option<KernelInstant>,
+    /// Calls that its thread made while it was the latest open request there.
+    pub(super) calls: Vec<Key>,
+}
+
+/// Notes on a request that the process makes.
+#[derive(Debug, Default)]
+pub(crate) struct Called {
+    /// The latest open request of the thread at the send.
+    pub(super) served: Option<Key>,
+    /// The thread had lost events when it sent this, and has begun no request since.
+    pub(super) after_loss: bool,
+    /// nginx: the request whose bytes the thread had read last, in the same run without a wait.
+    pub(super) trigger: Option<Key>,
+    /// nginx: the request that was answered in a window of this call's response.
+    pub(super) window: Window,
+    /// The request that stays because `window` named it.
+    pub(super) window_pin: Option<Key>,
+}
+
+/// Whose response began in the windows of a call's response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Window {
+    #[default]
+    None,
+    /// `alone`: nothing else had been received since the thread last waited.
+    One {
+        request: Key,
+        alone: bool,
+    },
+    Several,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(super) last: Option<Mark>,
+    pub(super) time: KernelInstant,
+    pub(super) outcome: Outcome,
+    pub(super) response_body: Option<BodyLen>,
+    pub(super) incomplete: Option<Incomplete>,
+}
+
+/// Whose child am I? Open until evidence or a deadline settles it, once and for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    Open,
+    Settled(Settled),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    Parent {
+        span_id: SpanId,
+        evidence: Evidence,
+        confidence: Confidence,
+        remote: bool,
+    },
+    /// `None`: nothing was there to be its parent.
+    Root(Option<Undecided>),
+}
+
+/// Why no parent is claimed: value of `tracer.parent.undecided`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Undecided {
+    /// The thread that made the call serves nothing at that moment; another part of the process might be the cause.
+    NoOpenRequest,
+    /// The thread had several requests open.
+    SeveralOpenRequests,
+    /// Reads that do not wait: an event loop, or something that cannot be told from one.
+    EventLoop,
+    /// Requests of this process do not stay with a thread.
+    NotThreadPerRequest,
+    /// Several threads used the connection of the request that might be the cause.
+    RequestMovedThreads,
+    /// The request that might be the cause was never answered by its thread after the call.
+    RequestUnanswered,
+    /// The request that might be the cause was not answered before the deadline.
+    RequestStillOpen,
+    /// Events were lost that could have shown another cause.
+    EventsLost,
+    /// nginx: no response began in a window of this call's response.
+    NoResponseWindow,
+    /// nginx: the windows name several requests, or name one that is not what triggered the call.
+    ResponseWindowsDisagree,
+    /// The other end is traced, but its side of the exchange was not seen.
+    PeerUnseen,
+    /// More than one exchange could be the other end.
+    PeerAmbiguous,
+    /// A header names a span that other requests were already made for: an ancestor.
+    HeaderPassedThrough,
+    /// Two kinds of evidence name different parents, or different traces.
+    Contradiction,
+    /// A bound of the tracer was reached first.
+    LimitReached,
+}
+
+impl Undecided {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoOpenRequest => "no-open-request",
+            Self::SeveralOpenRequests => "several-open-requests",
+            Self::EventLoop => "event-loop",
+            Self::NotThreadPerRequest => "not-thread-per-request",
+            Self::RequestMovedThreads => "request-moved-threads",
+            Self::RequestUnanswered => "request-unanswered",
+            Self::RequestStillOpen => "request-still-open",
+            Self::EventsLost => "events-lost",
+            Self::NoResponseWindow => "no-response-window",
+            Self::ResponseWindowsDisagree => "response-windows-disagree",
+            Self::PeerUnseen => "peer-unseen",
+            Self::PeerAmbiguous => "peer-ambiguous",
+            Self::HeaderPassedThrough => "header-passed-through",
+            Self::Contradiction => "contradiction",
+            Self::LimitReached => "limit-reached",
+        }
+    }
+}

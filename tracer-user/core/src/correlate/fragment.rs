@@ -1,0 +1,217 @@
+//! Fragments: exchanges joined by decided edges, sharing a trace id.
+//!
+//! At the top of a fragment is an exchange whose own question is open. While it is, the trace id is open too, unless
+//! a span already left with it. When the question is settled with a parent, the fragment becomes part of the
+//! parent's; when it is settled without, the fragment is whole and its spans may leave.
+//!
+//! | top's question | trace id | merges into an upper fragment |
+//! |---|---|---|
+//! | open | none | yes, takes the upper's id |
+//! | open | fixed: a span left at its deadline, or a header gave it | only if the upper's is open (it takes this one) or equal |
+//! | settled | fixed at the first span | never |
+
+use std::collections::BTreeSet;
+
+use crate::span::TraceId;
+
+use super::exchange::Key;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FragmentId(u32);
+
+/// What all spans of a trace share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trace {
+    pub(super) id: TraceId,
+    pub(super) sampled: bool,
+    pub(super) state: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Fragment {
+    upper: Option<FragmentId>,
+    trace: Option<Trace>,
+    /// The top has no parent in another fragment, for good.
+    whole: bool,
+    /// Ended exchanges with settled questions that wait for the trace id.
+    waiting: BTreeSet<Key>,
+    /// Exchanges that name it, and fragments below it.
+    users: u32,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Fragments {
+    slots: Vec<Fragment>,
+    free: Vec<FragmentId>,
+}
+
+impl Fragments {
+    /// A fragment for one new exchange.
+    pub(super) fn begin(&mut self) -> FragmentId {
+        let fresh = Fragment { users: 1, ..Fragment::default() };
+        match self.free.pop() {
+            Some(id) => {
+                *self.slot_mut(id) = fresh;
+                id
+            }
+            None => {
+                self.slots.push(fresh);
+                FragmentId(u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX))
+            }
+        }
+    }
+
+    /// The exchange that named it has left.
+    pub(super) fn release(&mut self, id: FragmentId) {
+        let mut next = Some(id);
+        while let Some(id) = next {
+            let fragment = self.slot_mut(id);
+            fragment.users = fragment.users.saturating_sub(1);
+            if fragment.users > 0 {
+                return;
+            }
+            next = fragment.upper.take();
+            fragment.trace = None;
+            self.free.push(id);
+        }
+    }
+
+    /// The fragment that this one has become part of.
+    pub(super) fn top(&self, id: FragmentId) -> FragmentId {
+        let mut id = id;
+        while let Some(upper) = self.slot(id).upper {
+            id = upper;
+        }
+        id
+    }
+
+    #[cfg(test)]
+    pub(super) fn trace(&self, id: FragmentId) -> Option<&Trace> {
+        self.slot(self.top(id)).trace.as_ref()
+    }
+
+    /// Gives the trace unless there is one; returns what holds.
+    pub(super) fn fix_trace(&mut self, id: FragmentId, trace: impl FnOnce() -> Trace) -> Trace {
+        let top = self.top(id);
+        self.slot_mut(top).trace.get_or_insert_with(trace).clone()
+    }
+
+    pub(super) fn is_whole(&self, id: FragmentId) -> bool {
+        self.slot(self.top(id)).whole
+    }
+
+    /// The top has no parent: everything in it may leave. Returns who waits.
+    pub(super) fn close(&mut self, id: FragmentId) -> BTreeSet<Key> {
+        let top = self.top(id);
+        let fragment = self.slot_mut(top);
+        fragment.whole = true;
+        std::mem::take(&mut fragment.waiting)
+    }
+
+    pub(super) fn wait(&mut self, id: FragmentId, key: Key) {
+        let top = self.top(id);
+        self.slot_mut(top).waiting.insert(key);
+    }
+
+    /// It leaves on its own.
+    pub(super) fn unwait(&mut self, id: FragmentId, key: Key) {
+        let top = self.top(id);
+        self.slot_mut(top).waiting.remove(&key);
+    }
+
+    /// Whether [`Fragments::merge`] would succeed.
+    pub(super) fn can_merge(&self, lower: FragmentId, upper: FragmentId) -> bool {
+        let (lower, upper) = (self.top(lower), self.top(upper));
+        if lower == upper || self.slot(lower).whole {
+            return false;
+        }
+        match (&self.slot(lower).trace, &self.slot(upper).trace) {
+            (Some(lower), Some(upper)) => lower.id == upper.id && lower.sampled == upper.sampled,
+            (None, _) | (_, None) => true,
+        }
+    }
+
+    /// Puts `lower` below `upper`. Returns who may leave now. Call only what [`Fragments::can_merge`].
+    pub(super) fn merge(&mut self, lower: FragmentId, upper: FragmentId) -> BTreeSet<Key> {
+        let (lower, upper) = (self.top(lower), self.top(upper));
+        let fragment = self.slot_mut(lower);
+        let trace = fragment.trace.take();
+        let mut waiting = std::mem::take(&mut fragment.waiting);
+        fragment.upper = Some(upper);
+        let above = self.slot_mut(upper);
+        above.users += 1;
+        if above.trace.is_none() {
+            above.trace = trace;
+        }
+        if above.whole {
+            return waiting;
+        }
+        above.waiting.append(&mut waiting);
+        BTreeSet::new()
+    }
+
+    fn slot(&self, id: FragmentId) -> &Fragment {
+        &self.slots[id.0 as usize]
+    }
+
+    fn slot_mut(&mut self, id: FragmentId) -> &mut Fragment {
+        &mut self.slots[id.0 as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trace(byte: u8) -> Trace {
+        Trace { id: TraceId::new([byte; 16]).unwrap(), sampled: true, state: None }
+    }
+
+    #[test]
+    fn the_upper_trace_holds_for_both() {
+        let mut fragments = Fragments::default();
+        let (lower, upper) = (fragments.begin(), fragments.begin());
+        fragments.fix_trace(upper, || trace(1));
+        fragments.wait(lower, Key(7));
+        assert!(fragments.can_merge(lower, upper));
+        assert!(fragments.merge(lower, upper).is_empty());
+        assert_eq!(fragments.trace(lower), Some(&trace(1)));
+        assert_eq!(fragments.close(lower), BTreeSet::from([Key(7)]));
+        assert!(fragments.is_whole(upper));
+    }
+
+    #[test]
+    fn an_id_that_already_left_is_taken_over_by_an_open_upper_only() {
+        let mut fragments = Fragments::default();
+        let (lower, open, fixed) = (fragments.begin(), fragments.begin(), fragments.begin());
+        fragments.fix_trace(lower, || trace(1));
+        fragments.fix_trace(fixed, || trace(2));
+        assert!(!fragments.can_merge(lower, fixed));
+        assert!(fragments.can_merge(lower, open));
+        fragments.merge(lower, open);
+        assert_eq!(fragments.trace(open), Some(&trace(1)));
+    }
+
+    #[test]
+    fn no_circle_is_made() {
+        let mut fragments = Fragments::default();
+        let (a, b) = (fragments.begin(), fragments.begin());
+        fragments.merge(a, b);
+        assert!(!fragments.can_merge(b, a));
+        assert!(!fragments.can_merge(a, a));
+    }
+
+    #[test]
+    fn slots_are_used_again_when_nobody_names_them() {
+        let mut fragments = Fragments::default();
+        for _ in 0..100 {
+            let (a, b) = (fragments.begin(), fragments.begin());
+            fragments.merge(a, b);
+            fragments.release(b);
+            fragments.release(a);
+        }
+        assert_eq!(fragments.slots.len(), 2);
+        let fresh = fragments.begin();
+        assert_eq!((fragments.trace(fresh), fragments.is_whole(fresh)), (None, false));
+    }
+}

@@ -1,0 +1,295 @@
+//! Takes in what happens: operations of threads, and progress of exchanges.
+
+use tracer_abi::conn::{Direction, Role};
+
+use super::Correlator;
+use super::conn::ConnFacts;
+use super::exchange::{Called, End, Exchange, Key, Question, Served, Side, Window};
+use super::join::Occupant;
+use super::rules::{response_window, same_bytes, thread};
+use super::threads::{Continuity, Received};
+use crate::event::{DataMoved, IoOutcome};
+use crate::exchange::{ExchangeId, ExchangeUpdate, Incomplete, Mark, RequestHead};
+
+impl Correlator {
+    /// An operation, before its bytes are understood. Further records of one operation may be shown, too.
+    pub(crate) fn observe(&mut self, event: &DataMoved, conn: &mut ConnFacts) {
+        conn.note_direction(event);
+        let Some(thread) = self.tables.threads.note(event.thread) else {
+            self.stats.threads_untracked += 1;
+            return;
+        };
+        match thread.follow(event.thread.seq, event.nvcsw) {
+            Continuity::Next => {}
+            Continuity::Same | Continuity::Late => return,
+            Continuity::Gap | Continuity::Unnumbered => {
+                self.stats.thread_gaps += 1;
+                self.lost(event.time);
+            }
+            Continuity::Fresh => {
+                let stale = std::mem::take(&mut thread.open);
+                self.lose_thread(&stale);
+            }
+        }
+        self.note_served(event, conn);
+        if event.direction == Direction::Ingress {
+            self.note_received(event, conn);
+        }
+    }
+
+    /// What the operation says about the requests that are open on its connection and on its thread.
+    fn note_served(&mut self, event: &DataMoved, conn: &mut ConnFacts) {
+        let ingress = event.direction == Direction::Ingress;
+        let moved = matches!(event.outcome, IoOutcome::Moved(_));
+        conn.nonblocking |= ingress && event.blocking != Some(true);
+        let exchanges = &mut self.tables.exchanges;
+        let mut answered = false;
+        for key in &conn.open {
+            let Some(exchange) = exchanges.get_mut(key) else { continue };
+            let owner = exchange.thread();
+            let own = owner.process == event.thread.process && owner.tid == event.thread.tid;
+            let Some(served) = exchange.served_mut() else { continue };
+            served.nonblocking |= conn.nonblocking;
+            served.shared |= !own;
+            if own && moved && !ingress && !answered {
+                served.last_sent = Some(event.time);
+            }
+            // Responses come in order: what is sent belongs to the first that is open.
+            answered = true;
+        }
+        if ingress
+            && moved
+            && conn.calls != Some(true)
+            && let Some(thread) = self.tables.threads.find_mut(event.thread)
+        {
+            for key in &thread.open {
+                let other = exchanges.get_mut(key).filter(|exchange| exchange.cookie() != event.cookie);
+                if let Some(served) = other.and_then(|exchange| exchange.served_mut()) {
+                    served.foreign_read = true;
+                }
+            }
+        }
+    }
+
+    /// What the thread received last, for rules about nginx.
+    fn note_received(&mut self, event: &DataMoved, conn: &ConnFacts) {
+        if !self.tables.processes.find(event.thread.process).is_some_and(|process| process.is_nginx()) {
+            return;
+        }
+        let call = conn.open.iter().copied().find(|key| self.tables.exchanges.contains_key(key));
+        let what = match (event.outcome, conn.calls, call) {
+            (IoOutcome::Failed(_), _, _) => return,
+            (IoOutcome::Moved(_) | IoOutcome::EndOfStream, Some(true), Some(call)) => {
+                Received::Response(call)
+            }
+            // The end of a connection that nothing waits for starts nothing that is seen.
+            (IoOutcome::EndOfStream, _, _) => return,
+            (IoOutcome::Moved(_), Some(true), None) => Received::Other,
+            (IoOutcome::Moved(_), Some(false) | None, _) => Received::Request(None),
+        };
+        if let Some(thread) = self.tables.threads.find_mut(event.thread) {
+            thread.run.receive(what);
+        }
+    }
+
+    /// A thread is gone, or not the one it was: its requests rest on nothing.
+    pub(super) fn lose_thread(&mut self, open: &[Key]) {
+        for key in open {
+            if let Some(served) =
+                self.tables.exchanges.get_mut(key).and_then(|exchange| exchange.served_mut())
+            {
+                served.thread_lost = true;
+            }
+        }
+    }
+
+    /// Progress of an exchange.
+    pub(crate) fn update(&mut self, update: ExchangeUpdate, conn: &mut ConnFacts) {
+        match update {
+            ExchangeUpdate::RequestBegan { id, role, request, first, head_last } => {
+                self.request_began(id, role, request, first, head_last, conn);
+            }
+            ExchangeUpdate::RequestEnded { id, last, body_len } => {
+                if let Some(exchange) = self.by_id.get(&id).and_then(|key| self.tables.exchanges.get_mut(key))
+                {
+                    exchange.request_last = Some(last);
+                    exchange.request_body = Some(body_len);
+                }
+            }
+            ExchangeUpdate::ResponseBegan { id, response, first } => {
+                let Some(key) = self.by_id.get(&id).copied() else { return };
+                let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
+                exchange.response = Some((response, first));
+                if exchange.role() == Role::Server {
+                    self.response_in_window(key);
+                }
+                self.decide(key, false);
+                self.decide_other_end(key);
+            }
+            ExchangeUpdate::Ended { id, last, time, outcome, response_body_len, incomplete } => {
+                let end = End { last, time, outcome, response_body: response_body_len, incomplete };
+                self.ended(id, end, conn);
+            }
+        }
+    }
+
+    fn request_began(
+        &mut self,
+        id: ExchangeId,
+        role: Role,
+        request: Box<RequestHead>,
+        first: Mark,
+        head_last: Mark,
+        conn: &mut ConnFacts,
+    ) {
+        self.make_room();
+        let key = Key(self.next_key);
+        self.next_key += 1;
+        let client = role == Role::Client;
+        conn.calls = Some(client);
+        let side = if client { Side::Client(Called::default()) } else { Side::Server(Served::default()) };
+        let exchange = Box::new(Exchange {
+            id,
+            side,
+            request,
+            first,
+            head_last,
+            request_last: None,
+            request_body: None,
+            response: None,
+            end: None,
+            conn: conn.opened.clone(),
+            span_id: self.ids.span_id(),
+            fragment: self.fragments.begin(),
+            question: Question::Open,
+            received_by_peer: None,
+            pins: 0,
+            left: false,
+        });
+        self.text_bytes += exchange.text_bytes();
+        self.tables.join.exchange_began(key, &exchange);
+        if let (false, Some(context)) = (client, &exchange.request.context) {
+            self.tables.contexts.came_in(context.span_id, key, exchange.process(), first.time);
+        }
+        self.tables.exchanges.insert(key, exchange);
+        self.by_id.insert(id, key);
+        conn.open.push_back(key);
+        if client {
+            self.call_began(key, first);
+        } else {
+            self.service_began(key, first, conn);
+        }
+        self.decide(key, false);
+        self.decide_other_end(key);
+    }
+
+    fn call_began(&mut self, key: Key, first: Mark) {
+        let Some(thread) = self.tables.threads.find_mut(first.thread) else { return };
+        let (served, after_loss) = (thread.open.last().copied(), thread.after_loss);
+        let trigger = match thread.run.last {
+            Received::Request(request) => request,
+            Received::Nothing | Received::Response(_) | Received::Other | Received::Unknown => None,
+        };
+        if let Some(exchange) = self.tables.exchanges.get_mut(&key)
+            && let Some(called) = exchange.called_mut()
+        {
+            *called = Called { served, after_loss, trigger, window: Window::None, window_pin: None };
+        }
+        if let Some(served) = served
+            && let Some(exchange) = self.tables.exchanges.get_mut(&served)
+        {
+            exchange.pins += 1;
+            if let Some(served) = exchange.served_mut() {
+                served.calls.push(key);
+            }
+        }
+    }
+
+    fn service_began(&mut self, key: Key, first: Mark, conn: &mut ConnFacts) {
+        let tid = first.thread.tid;
+        if let Some(process) = self.tables.processes.note(first.thread.process) {
+            process.has_served = true;
+            process.connections_migrate |= conn.read_by.is_some_and(|by| by != tid);
+        }
+        let cookie = self.tables.exchanges.get(&key).map(|exchange| exchange.cookie());
+        let read_by = conn.read_by.replace(tid);
+        let mut rivals = Vec::new();
+        if let (Some(thread), Some(cookie)) = (self.tables.threads.note(first.thread), cookie) {
+            if let Received::Request(request @ None) = &mut thread.run.last {
+                *request = Some(key);
+            }
+            let (others, pushed_out) = thread.request_began(key, cookie, read_by == Some(tid));
+            rivals = others;
+            self.lose_thread(pushed_out.as_slice());
+        }
+        for rival in &rivals {
+            let exchange = self.tables.exchanges.get_mut(rival);
+            if let Some(served) = exchange.and_then(|exchange| exchange.served_mut()) {
+                served.rivals.push(key);
+            }
+        }
+        let exchange = self.tables.exchanges.get_mut(&key);
+        if let Some(served) = exchange.and_then(|exchange| exchange.served_mut()) {
+            served.nonblocking = conn.nonblocking;
+            served.rivals = rivals;
+        }
+        self.deadlines.add(first.time.plus(same_bytes::GRACE), key);
+        self.deadlines.add(first.time.plus(same_bytes::GRACE_TRACED), key);
+    }
+
+    fn response_in_window(&mut self, key: Key) {
+        if response_window::response_began(&mut self.tables, key)
+            && let Some(exchange) = self.tables.exchanges.get_mut(&key)
+        {
+            exchange.pins += 1;
+        }
+    }
+
+    fn ended(&mut self, id: ExchangeId, end: End, conn: &mut ConnFacts) {
+        let Some(key) = self.by_id.remove(&id) else { return };
+        conn.open.retain(|open| *open != key);
+        let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
+        exchange.end = Some(end);
+        if matches!(end.incomplete, Some(Incomplete::EventsLost)) {
+            self.stats.exchanges_incomplete += 1;
+            self.tables.last_loss = self.tables.last_loss.max(Some(end.time));
+        }
+        let reader = exchange.thread();
+        let context = exchange.request.context.as_ref().map(|context| context.span_id);
+        let calls = exchange.served_mut().map(|served| std::mem::take(&mut served.calls));
+        self.deadlines.add(end.time.plus(self.bounds.decide_timeout), key);
+        match calls {
+            Some(calls) => {
+                if let Some(thread) = self.tables.threads.find_mut(reader) {
+                    thread.request_ended(key);
+                }
+                if let Some(context) = context {
+                    self.tables.contexts.ended(context, key);
+                }
+                thread::settle_rivals(&mut self.tables, key);
+                for call in calls {
+                    self.decide(call, false);
+                }
+            }
+            None => self.deadlines.add(end.time.plus(response_window::SETTLE), key),
+        }
+        self.decide(key, false);
+        self.decide_other_end(key);
+        self.ready(key);
+    }
+
+    /// What became known of a call may settle the question of the request at its other end.
+    fn decide_other_end(&mut self, key: Key) {
+        let Some(call) = self.tables.exchanges.get(&key).filter(|exchange| exchange.role() == Role::Client)
+        else {
+            return;
+        };
+        let other = match self.tables.join.other_end(call) {
+            Occupant::Nobody => self.tables.join.other_end_by_seq(call),
+            known @ (Occupant::One(_) | Occupant::Several) => known,
+        };
+        if let Occupant::One(other) = other {
+            self.decide(other, false);
+        }
+    }
+}

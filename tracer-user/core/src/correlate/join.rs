@@ -1,0 +1,210 @@
+//! Which exchanges on this host could be the two ends of the same bytes.
+//!
+//! Three tables. *Exact*: mirrored addresses (or Unix peer cookies) and the position of the request's first byte.
+//! *By sequence number only*: for ends that address translation keeps from mirroring each other. *Ends*: which
+//! connections are open on this host, to know whether a peer is traced at all. Nothing is decided here; see
+//! `rules::same_bytes`.
+
+use std::collections::HashMap;
+
+use tracer_abi::conn::{Endpoint, Family, Role, SocketCookie};
+
+use super::exchange::{Exchange, Key};
+use crate::event::ConnOpened;
+
+/// Where a request began, told so that both ends tell the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Place {
+    Tcp {
+        client: Endpoint,
+        server: Endpoint,
+        /// Loopback addresses are the same in every network namespace and reach into none other.
+        netns: Option<u32>,
+        seq: u32,
+    },
+    Unix {
+        client: SocketCookie,
+        server: SocketCookie,
+        offset: u64,
+    },
+}
+
+/// Who claims to be at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occupant {
+    Nobody,
+    One(Key),
+    /// Two live exchanges at one place contradict each other.
+    Several,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends {
+    client: Slot,
+    server: Slot,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    key: Option<Key>,
+    /// How many claimed it beside `key`, while it was there.
+    others: u32,
+}
+
+impl Slot {
+    fn put(&mut self, key: Key) {
+        match self.key {
+            None => self.key = Some(key),
+            Some(_) => self.others += 1,
+        }
+    }
+
+    fn take(&mut self, key: Key) {
+        if self.key == Some(key) {
+            self.key = None;
+        } else {
+            self.others = self.others.saturating_sub(1);
+        }
+    }
+
+    fn occupant(self) -> Occupant {
+        match (self.key, self.others) {
+            (None, 0) => Occupant::Nobody,
+            (Some(key), 0) => Occupant::One(key),
+            (_, _) => Occupant::Several,
+        }
+    }
+
+    fn is_free(self) -> bool {
+        self.key.is_none() && self.others == 0
+    }
+}
+
+impl Ends {
+    fn slot(&mut self, role: Role) -> &mut Slot {
+        match role {
+            Role::Client => &mut self.client,
+            Role::Server | Role::Unknown => &mut self.server,
+        }
+    }
+
+    fn is_free(self) -> bool {
+        self.client.is_free() && self.server.is_free()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct JoinTable {
+    exact: HashMap<Place, Ends>,
+    by_seq: HashMap<u32, Ends>,
+    /// Local and remote address of open TCP connections.
+    ends: HashMap<(Endpoint, Endpoint), u32>,
+    /// Open Unix sockets.
+    unix: HashMap<SocketCookie, u32>,
+}
+
+impl JoinTable {
+    pub(super) fn conn_opened(&mut self, conn: &ConnOpened) {
+        match conn.family {
+            Family::Unix => *self.unix.entry(conn.cookie).or_default() += 1,
+            Family::Inet | Family::Inet6 => *self.ends.entry((conn.local, conn.remote)).or_default() += 1,
+        }
+    }
+
+    pub(super) fn conn_closed(&mut self, conn: &ConnOpened) {
+        fn leave<K: Eq + std::hash::Hash>(table: &mut HashMap<K, u32>, key: &K) {
+            let left = table.get_mut(key).map(|count| {
+                *count = count.saturating_sub(1);
+                *count
+            });
+            if left == Some(0) {
+                table.remove(key);
+            }
+        }
+        match conn.family {
+            Family::Unix => leave(&mut self.unix, &conn.cookie),
+            Family::Inet | Family::Inet6 => leave(&mut self.ends, &(conn.local, conn.remote)),
+        }
+    }
+
+    pub(super) fn exchange_began(&mut self, key: Key, exchange: &Exchange) {
+        if let Some(place) = place(exchange) {
+            self.exact.entry(place).or_default().slot(exchange.role()).put(key);
+        }
+        if let Some(seq) = exchange.first.tcp_seq {
+            self.by_seq.entry(seq).or_default().slot(exchange.role()).put(key);
+        }
+    }
+
+    /// The exchange leaves: nobody can be joined to it any more.
+    pub(super) fn exchange_left(&mut self, key: Key, exchange: &Exchange) {
+        fn leave<K: Eq + std::hash::Hash>(table: &mut HashMap<K, Ends>, place: &K, role: Role, key: Key) {
+            let free = table.get_mut(place).map(|ends| {
+                ends.slot(role).take(key);
+                ends.is_free()
+            });
+            if free == Some(true) {
+                table.remove(place);
+            }
+        }
+        if let Some(place) = place(exchange) {
+            leave(&mut self.exact, &place, exchange.role(), key);
+        }
+        if let Some(seq) = exchange.first.tcp_seq {
+            leave(&mut self.by_seq, &seq, exchange.role(), key);
+        }
+    }
+
+    /// Who is at the other end, by place. `Several` also when this exchange is not alone at its own end.
+    pub(super) fn other_end(&self, exchange: &Exchange) -> Occupant {
+        place(exchange)
+            .and_then(|place| self.exact.get(&place))
+            .map_or(Occupant::Nobody, |ends| meet(*ends, exchange))
+    }
+
+    /// Who is at the other end, by the sequence number of the first byte alone.
+    pub(super) fn other_end_by_seq(&self, exchange: &Exchange) -> Occupant {
+        let ends = exchange.first.tcp_seq.and_then(|seq| self.by_seq.get(&seq));
+        ends.map_or(Occupant::Nobody, |ends| meet(*ends, exchange))
+    }
+
+    /// The connection's other end is a socket of a traced process.
+    pub(super) fn peer_is_traced(&self, exchange: &Exchange) -> bool {
+        exchange.conn.as_ref().is_some_and(|conn| match conn.family {
+            Family::Unix => conn.peer_cookie.is_some_and(|peer| self.unix.contains_key(&peer)),
+            Family::Inet | Family::Inet6 => self.ends.contains_key(&(conn.remote, conn.local)),
+        })
+    }
+}
+
+fn meet(ends: Ends, exchange: &Exchange) -> Occupant {
+    let (own, other) = match exchange.role() {
+        Role::Client => (ends.client, ends.server),
+        Role::Server | Role::Unknown => (ends.server, ends.client),
+    };
+    match (own.occupant(), other.occupant()) {
+        (_, Occupant::Nobody) => Occupant::Nobody,
+        (Occupant::Several, _) => Occupant::Several,
+        (Occupant::Nobody | Occupant::One(_), other) => other,
+    }
+}
+
+/// `None` when the connection's ends are not known, or stream positions of the two ends do not count from the same
+/// byte.
+fn place(exchange: &Exchange) -> Option<Place> {
+    let conn = exchange.conn.as_deref()?;
+    let client = exchange.role() == Role::Client;
+    match conn.family {
+        Family::Unix => {
+            let peer = conn.peer_cookie.filter(|_| !conn.preexisting)?;
+            let (client, server) = if client { (conn.cookie, peer) } else { (peer, conn.cookie) };
+            Some(Place::Unix { client, server, offset: exchange.first.offset })
+        }
+        Family::Inet | Family::Inet6 => {
+            let (client, server) = if client { (conn.local, conn.remote) } else { (conn.remote, conn.local) };
+            let loopback = client.ip().is_loopback() || server.ip().is_loopback();
+            let seq = exchange.first.tcp_seq?;
+            Some(Place::Tcp { client, server, netns: loopback.then_some(conn.netns), seq })
+        }
+    }
+}

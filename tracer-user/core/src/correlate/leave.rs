@@ -1,0 +1,178 @@
+//! Lets spans leave: when they are ready, at their deadline, or when a bound is reached.
+
+use tracer_abi::conn::Role;
+use tracer_abi::time::KernelInstant;
+
+use super::Correlator;
+use super::exchange::{End, Exchange, Key, Question, Settled, Undecided};
+use super::fragment::Trace;
+use crate::attributes::{self, Described, Socket, keys};
+use crate::exchange::{BodyLen, Incomplete, Outcome};
+use crate::span::{Parent, Span, SpanKind, Value};
+
+/// A body of this size in the operation that carries the request's first byte may have made it wait for buffer
+/// space: default socket buffers hold less.
+const LONG_SEND_BYTES: u64 = 64 * 1024;
+
+impl Correlator {
+    /// An exchange has ended, or its question has been settled: if both, it leaves or waits for its fragment.
+    pub(super) fn ready(&mut self, key: Key) {
+        let Some(exchange) = self.tables.exchanges.get(&key) else { return };
+        if exchange.left || exchange.end.is_none() || exchange.question == Question::Open {
+            return;
+        }
+        if self.fragments.is_whole(exchange.fragment) && !self.holding {
+            self.leave(key);
+        } else {
+            self.fragments.wait(exchange.fragment, key);
+        }
+    }
+
+    /// The span leaves now, as far as it is known. It must have ended and its question be settled.
+    pub(super) fn leave(&mut self, key: Key) {
+        if self.holding {
+            return;
+        }
+        let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
+        let (Some(end), Question::Settled(settled), false) = (exchange.end, exchange.question, exchange.left)
+        else {
+            return;
+        };
+        exchange.left = true;
+        let fragment = exchange.fragment;
+        self.fragments.unwait(fragment, key);
+        let ids = &mut self.ids;
+        let trace =
+            self.fragments.fix_trace(fragment, || Trace { id: ids.trace_id(), sampled: true, state: None });
+        let process = exchange.process();
+        let resource = self.tables.processes.resource(process);
+
+        let start =
+            exchange.received_by_peer.map_or(exchange.first.time, |peer| exchange.first.time.min(peer));
+        let (name, status, mut attributes) =
+            attributes::describe(&described(exchange, end, start, self.bounds.redact_query));
+        let (parent, undecided) = match settled {
+            Settled::Parent { span_id, evidence, confidence, remote } => {
+                attributes.push((keys::PARENT_EVIDENCE, Value::from(evidence.as_str())));
+                attributes.push((keys::PARENT_CONFIDENCE, Value::from(confidence.as_str())));
+                (Some(Parent { span_id, evidence, confidence, remote }), None)
+            }
+            Settled::Root(reason) => (None, reason.map(Undecided::as_str)),
+        };
+        if let Some(reason) = undecided {
+            attributes.push((keys::PARENT_UNDECIDED, Value::from(reason)));
+            self.stats.spans_undecided += 1;
+        }
+        self.stats.spans += 1;
+        self.stats.spans_incomplete += u64::from(end.incomplete.is_some());
+        self.stats.spans_unsampled += u64::from(!trace.sampled);
+        self.out.push_back(Span {
+            trace_id: trace.id,
+            span_id: exchange.span_id,
+            parent,
+            undecided,
+            trace_state: trace.state,
+            sampled: trace.sampled,
+            kind: if exchange.role() == Role::Server { SpanKind::Server } else { SpanKind::Client },
+            name,
+            start,
+            end: end.time.max(start),
+            attributes,
+            links: Vec::new(),
+            status,
+            process,
+            resource,
+        });
+        self.tables.join.exchange_left(key, exchange);
+        self.forget_if_unpinned(key);
+    }
+
+    pub(super) fn unpin(&mut self, key: Key) {
+        if let Some(exchange) = self.tables.exchanges.get_mut(&key) {
+            exchange.pins = exchange.pins.saturating_sub(1);
+            self.forget_if_unpinned(key);
+        }
+    }
+
+    fn forget_if_unpinned(&mut self, key: Key) {
+        if self.tables.exchanges.get(&key).is_some_and(|exchange| exchange.left && exchange.pins == 0) {
+            self.forget(key);
+        }
+    }
+
+    fn forget(&mut self, key: Key) {
+        if let Some(exchange) = self.tables.exchanges.remove(&key) {
+            self.text_bytes = self.text_bytes.saturating_sub(exchange.text_bytes());
+            self.fragments.release(exchange.fragment);
+        }
+    }
+
+    /// Makes room for one more exchange: the oldest goes, with what is known of it.
+    pub(super) fn make_room(&mut self) {
+        while self.tables.exchanges.len() >= self.bounds.max_exchanges
+            || self.text_bytes > self.bounds.max_text_bytes
+        {
+            let Some((&key, exchange)) = self.tables.exchanges.first_key_value() else { return };
+            let (id, reader, open) = (exchange.id, exchange.thread(), exchange.end.is_none());
+            if !exchange.left {
+                self.stats.exchanges_cut += 1;
+            }
+            if open {
+                self.by_id.remove(&id);
+                if let Some(thread) = self.tables.threads.find_mut(reader) {
+                    thread.request_ended(key);
+                }
+                let now = self.now;
+                if let Some(exchange) = self.tables.exchanges.get_mut(&key) {
+                    exchange.end = Some(cut(now.max(exchange.first.time)));
+                    if let Some(served) = exchange.served_mut() {
+                        served.thread_lost = true;
+                    }
+                }
+            }
+            self.decide(key, true);
+            self.leave(key);
+            // What pins it will find it gone, and abstain.
+            self.forget(key);
+        }
+    }
+}
+
+fn cut(time: KernelInstant) -> End {
+    End {
+        last: None,
+        time,
+        outcome: Outcome::StillOpen,
+        response_body: None,
+        incomplete: Some(Incomplete::LimitReached),
+    }
+}
+
+fn described(exchange: &Exchange, end: End, start: KernelInstant, redact_query: bool) -> Described<'_> {
+    let in_one_send = exchange.request_last.is_some_and(|last| last.time == exchange.first.time);
+    let long = match exchange.request_body {
+        Some(BodyLen::Exact(len)) => len >= LONG_SEND_BYTES,
+        Some(BodyLen::Unknown) | None => false,
+    };
+    Described {
+        role: exchange.role(),
+        request: &exchange.request,
+        request_body: exchange.request_body,
+        response: exchange.response.as_ref().map(|(head, _)| &**head),
+        response_body: end.response_body,
+        outcome: end.outcome,
+        incomplete: end.incomplete,
+        time_to_first_byte: exchange.response.as_ref().map(|(_, first)| first.time.since(start)),
+        start_late: exchange.role() == Role::Client
+            && in_one_send
+            && long
+            && exchange.received_by_peer.is_none(),
+        socket: exchange.conn.as_deref().map(|conn| Socket {
+            family: conn.family,
+            local: conn.local,
+            remote: conn.remote,
+            unix_path: &conn.unix_path,
+        }),
+        redact_query,
+    }
+}

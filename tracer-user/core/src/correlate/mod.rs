@@ -1,0 +1,270 @@
+//! From exchanges to spans with parents.
+//!
+//! Whether an exchange has ended and who caused it are two questions with two answers at two times. An exchange
+//! enters when its request is understood; its question ([`exchange::Question`]) is settled by the rules
+//! ([`ladder`]) when their evidence is complete, at the latest one decide timeout after its end; its span leaves when
+//! it has ended and its fragment ([`fragment`]) is whole, or at that same deadline. A settled edge is never revised.
+//!
+//! | | question open | question settled |
+//! |---|---|---|
+//! | exchange open | rules look when evidence comes | waits for its end |
+//! | ended, fragment not whole | rules look; at the deadline for the last time | waits; leaves at the deadline |
+//! | ended, fragment whole | – | leaves |
+//!
+//! It reads no bytes: `connection` does that.
+
+mod conn;
+mod contexts;
+mod deadlines;
+mod exchange;
+mod fragment;
+mod ids;
+mod intake;
+mod join;
+mod ladder;
+mod leave;
+mod processes;
+mod rules;
+mod threads;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracer_abi::task::{ProcessKey, Tid};
+use tracer_abi::time::KernelInstant;
+
+pub(crate) use conn::ConnFacts;
+
+use self::contexts::Contexts;
+use self::deadlines::Deadlines;
+use self::exchange::{Key, Question, Settled, Undecided};
+use self::fragment::{Fragments, Trace};
+use self::ids::Ids;
+use self::join::JoinTable;
+use self::processes::Processes;
+use self::rules::{Moment, Tables, Verdict};
+use self::threads::Threads;
+use crate::event::{ConnOpened, HostFacts, ProcessFacts};
+use crate::exchange::ExchangeId;
+use crate::span::Span;
+use crate::stats::Stats;
+
+/// Bounds of the correlation's tables.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) decide_timeout: Duration,
+    pub(crate) max_exchanges: usize,
+    pub(crate) max_text_bytes: usize,
+    pub(crate) max_threads: usize,
+    pub(crate) max_processes: usize,
+    pub(crate) redact_query: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Correlator {
+    bounds: Bounds,
+    tables: Tables,
+    by_id: HashMap<ExchangeId, Key>,
+    fragments: Fragments,
+    deadlines: Deadlines,
+    ids: Ids,
+    next_key: u64,
+    text_bytes: usize,
+    now: KernelInstant,
+    /// Spans are held back until all questions are settled: the end of a run.
+    holding: bool,
+    out: VecDeque<Span>,
+    pub(crate) stats: Stats,
+}
+
+impl Correlator {
+    pub(crate) fn new(bounds: Bounds, host: HostFacts, seed: [u8; 32]) -> Self {
+        Self {
+            tables: Tables {
+                exchanges: BTreeMap::new(),
+                threads: Threads::new(bounds.max_threads),
+                processes: Processes::new(host, bounds.max_processes),
+                join: JoinTable::default(),
+                contexts: Contexts::default(),
+                last_loss: None,
+            },
+            bounds,
+            by_id: HashMap::new(),
+            fragments: Fragments::default(),
+            deadlines: Deadlines::default(),
+            ids: Ids::new(seed),
+            next_key: 0,
+            text_bytes: 0,
+            now: KernelInstant::ZERO,
+            holding: false,
+            out: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    pub(crate) fn conn_opened(&mut self, opened: Arc<ConnOpened>, facts: &mut ConnFacts) {
+        self.tables.join.conn_opened(&opened);
+        if opened.preexisting
+            && let Some(thread) = opened.origin.thread
+            && let Some(process) = self.tables.processes.note(thread.process)
+        {
+            process.preexisting_since.get_or_insert(opened.origin.time);
+        }
+        facts.opened(opened);
+    }
+
+    /// May be said more than once.
+    pub(crate) fn conn_closed(&mut self, facts: &mut ConnFacts) {
+        if let Some(opened) = facts.opened.take() {
+            self.tables.join.conn_closed(&opened);
+        }
+    }
+
+    pub(crate) fn process_described(&mut self, process: ProcessKey, facts: ProcessFacts) {
+        self.tables.processes.described(process, facts);
+    }
+
+    pub(crate) fn process_forked(&mut self, parent: ProcessKey, child: ProcessKey) {
+        self.tables.processes.forked(parent, child);
+    }
+
+    pub(crate) fn process_execed(&mut self, process: ProcessKey) {
+        self.tables.processes.execed(process);
+    }
+
+    pub(crate) fn task_exited(
+        &mut self,
+        process: ProcessKey,
+        tid: Tid,
+        process_gone: bool,
+        at: KernelInstant,
+    ) {
+        if let Some(thread) = self.tables.threads.exited(process, tid) {
+            self.lose_thread(&thread.open);
+        }
+        if process_gone {
+            self.tables.processes.exited(process, at);
+        }
+    }
+
+    /// Events were lost somewhere.
+    pub(crate) fn lost(&mut self, at: KernelInstant) {
+        self.tables.last_loss = self.tables.last_loss.max(Some(at));
+    }
+
+    /// All events up to `now` have been handed in.
+    pub(crate) fn advance(&mut self, now: KernelInstant) {
+        self.now = self.now.max(now);
+        while let Some(key) = self.deadlines.pop(self.now) {
+            self.look_again(key);
+        }
+        self.tables.processes.forget(self.now.minus(self.bounds.decide_timeout.saturating_mul(2)));
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<KernelInstant> {
+        self.deadlines.next()
+    }
+
+    pub(crate) fn poll_span(&mut self) -> Option<Span> {
+        self.out.pop_front()
+    }
+
+    /// Settles every question with what is known, and lets every span leave. All exchanges have ended.
+    pub(crate) fn finish(&mut self, now: KernelInstant) {
+        self.now = self.now.max(now);
+        let keys: Vec<Key> = self.tables.exchanges.keys().copied().collect();
+        self.holding = true;
+        for key in &keys {
+            self.decide(*key, true);
+        }
+        self.holding = false;
+        for key in keys {
+            self.leave(key);
+        }
+    }
+
+    fn look_again(&mut self, key: Key) {
+        let Some(exchange) = self.tables.exchanges.get(&key) else { return };
+        let last = exchange.end.is_some_and(|end| self.now >= end.time.plus(self.bounds.decide_timeout));
+        self.decide(key, last);
+        if last {
+            self.leave(key);
+        }
+    }
+
+    /// Asks the rules, if the question is still open.
+    fn decide(&mut self, key: Key, last: bool) {
+        let Some(exchange) = self.tables.exchanges.get(&key) else { return };
+        if exchange.question != Question::Open {
+            return;
+        }
+        let settled = match ladder::weigh(&self.tables, exchange, Moment { now: self.now, last }) {
+            Verdict::Wait => return,
+            Verdict::Abstain(reason) => Settled::Root(reason),
+            Verdict::Remote(span_id, evidence, confidence) => {
+                Settled::Parent { span_id, evidence, confidence, remote: true }
+            }
+            Verdict::Parent(parent, evidence, confidence) => match self.put_below(key, parent) {
+                Ok(span_id) => Settled::Parent { span_id, evidence, confidence, remote: false },
+                Err(reason) => Settled::Root(Some(reason)),
+            },
+        };
+        self.settle(key, settled);
+    }
+
+    fn settle(&mut self, key: Key, settled: Settled) {
+        if settled == Settled::Root(Some(Undecided::Contradiction)) {
+            self.stats.contradictions += 1;
+        }
+        let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
+        exchange.question = Question::Settled(settled);
+        let (ended, fragment) = (exchange.end.is_some(), exchange.fragment);
+        let pinned = exchange.called_mut().map(|called| [called.served, called.window_pin.take()]);
+        match settled {
+            Settled::Parent { remote: false, .. } => {}
+            Settled::Parent { remote: true, .. } | Settled::Root(_) => {
+                // A header gives the trace, also where it does not give the parent.
+                if let Some(context) = exchange.request.context.as_ref() {
+                    let trace = Trace {
+                        id: context.trace_id,
+                        sampled: context.sampled,
+                        state: context.trace_state.clone(),
+                    };
+                    self.fragments.fix_trace(fragment, || trace);
+                }
+                for waiting in self.fragments.close(fragment) {
+                    self.leave(waiting);
+                }
+            }
+        }
+        for pinned in pinned.into_iter().flatten().flatten() {
+            self.unpin(pinned);
+        }
+        if ended {
+            self.ready(key);
+        }
+    }
+
+    /// Makes `upper` the parent of `lower`, if their traces allow it.
+    fn put_below(&mut self, lower: Key, upper: Key) -> Result<crate::span::SpanId, Undecided> {
+        let (Some(below), Some(above)) =
+            (self.tables.exchanges.get(&lower), self.tables.exchanges.get(&upper))
+        else {
+            return Err(Undecided::LimitReached);
+        };
+        let (below, above, span_id) = (below.fragment, above.fragment, above.span_id);
+        if !self.fragments.can_merge(below, above) {
+            return Err(Undecided::Contradiction);
+        }
+        for waiting in self.fragments.merge(below, above) {
+            self.leave(waiting);
+        }
+        let received =
+            self.tables.exchanges.get(&lower).and_then(|lower| lower.served().map(|_| lower.first.time));
+        if let (Some(received), Some(upper)) = (received, self.tables.exchanges.get_mut(&upper)) {
+            upper.received_by_peer = Some(received);
+        }
+        Ok(span_id)
+    }
+}

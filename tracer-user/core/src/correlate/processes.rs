@@ -1,0 +1,120 @@
+//! What is known of each process: what it is, and whether its requests stay with threads.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tracer_abi::task::ProcessKey;
+use tracer_abi::time::KernelInstant;
+
+use crate::attributes;
+use crate::event::{HostFacts, ProcessFacts};
+use crate::span::Resource;
+
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    facts: Option<ProcessFacts>,
+    /// Made when first asked for.
+    resource: Option<Arc<Resource>>,
+    /// It has served a request: a call of it may have a cause inside.
+    pub(super) has_served: bool,
+    /// A request was answered by another thread than read it, or a thread held two at once: for good, thread
+    /// ownership means nothing here.
+    pub(super) not_exclusive: bool,
+    /// Connections are read by one thread now and by another later, as pools do and loops do not.
+    pub(super) connections_migrate: bool,
+    /// nginx: a response began although nothing had been received since the thread last waited (a timer, a disk):
+    /// what was received last says less then.
+    pub(super) answers_unprompted: bool,
+    /// It had connections before the tracer came, and when it was first seen: requests may be under way unseen.
+    pub(super) preexisting_since: Option<KernelInstant>,
+}
+
+impl Process {
+    pub(super) fn is_nginx(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.is_nginx)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Processes {
+    table: BTreeMap<ProcessKey, Process>,
+    /// Processes that ended, in order: forgotten later, when their spans have left.
+    gone: VecDeque<(KernelInstant, ProcessKey)>,
+    host: HostFacts,
+    max: usize,
+}
+
+impl Processes {
+    pub(super) fn new(host: HostFacts, max: usize) -> Self {
+        Self { table: BTreeMap::new(), gone: VecDeque::new(), host, max: max.max(1) }
+    }
+
+    pub(super) fn find(&self, process: ProcessKey) -> Option<&Process> {
+        self.table.get(&process)
+    }
+
+    /// `None` when the table is full.
+    pub(super) fn note(&mut self, process: ProcessKey) -> Option<&mut Process> {
+        if self.table.len() >= self.max && !self.table.contains_key(&process) {
+            let (_, oldest) = self.gone.pop_front()?;
+            self.table.remove(&oldest);
+        }
+        Some(self.table.entry(process).or_default())
+    }
+
+    pub(super) fn described(&mut self, process: ProcessKey, facts: ProcessFacts) {
+        if let Some(known) = self.note(process) {
+            known.facts = Some(facts);
+            known.resource = None;
+        }
+    }
+
+    /// A child is what its parent is until it is described itself.
+    pub(super) fn forked(&mut self, parent: ProcessKey, child: ProcessKey) {
+        let facts = self.find(parent).and_then(|parent| parent.facts.clone());
+        if let (Some(mut facts), Some(child)) = (facts, self.note(child))
+            && child.facts.is_none()
+        {
+            facts.ns_pid = None;
+            child.facts = Some(facts);
+        }
+    }
+
+    /// Another program runs in the process: what was learned of the old one says nothing.
+    pub(super) fn execed(&mut self, process: ProcessKey) {
+        if let Some(known) = self.note(process) {
+            *known = Process { facts: known.facts.take().map(without_runtime), ..Process::default() };
+        }
+    }
+
+    pub(super) fn exited(&mut self, process: ProcessKey, at: KernelInstant) {
+        if self.table.contains_key(&process) {
+            self.gone.push_back((at, process));
+        }
+    }
+
+    /// Forgets processes that ended before `then`.
+    pub(super) fn forget(&mut self, then: KernelInstant) {
+        while let Some((at, process)) = self.gone.front().copied()
+            && at < then
+        {
+            self.gone.pop_front();
+            self.table.remove(&process);
+        }
+    }
+
+    pub(super) fn resource(&mut self, process: ProcessKey) -> Arc<Resource> {
+        let Some(known) = self.table.get_mut(&process) else {
+            return Arc::new(attributes::resource(process, None, &self.host));
+        };
+        let facts = known.facts.as_ref();
+        Arc::clone(
+            known.resource.get_or_insert_with(|| Arc::new(attributes::resource(process, facts, &self.host))),
+        )
+    }
+}
+
+/// The name stays until user space has looked again; rules that depend on the program do not.
+fn without_runtime(facts: ProcessFacts) -> ProcessFacts {
+    ProcessFacts { is_nginx: false, ..facts }
+}

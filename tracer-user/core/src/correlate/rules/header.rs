@@ -1,0 +1,52 @@
+//! The parent that a trace context header names.
+//!
+//! A header names the span that *made* the request, if the id was made for it. An id that other requests of this host
+//! brought in before only passes through: it names an ancestor. So a server exchange takes it unless its other end
+//! was traced (then that is the parent, and `same_bytes` said so), and a client exchange takes it when the id did not
+//! come in with a request.
+
+use std::time::Duration;
+
+use tracer_abi::conn::Role;
+
+use super::{Moment, Tables, Verdict};
+use crate::correlate::exchange::{Exchange, Undecided};
+use crate::span::{Confidence, Evidence};
+
+/// How long before a call the request that caused it may have been lost.
+const LOSS_MEMORY: Duration = Duration::from_secs(10);
+
+/// How long after a running process was first seen requests may be under way in it that were read before.
+const UNSEEN_REQUESTS: Duration = Duration::from_secs(10);
+
+pub(in crate::correlate) fn judge(tables: &Tables, exchange: &Exchange, moment: Moment) -> Verdict {
+    let Some(context) = &exchange.request.context else { return Verdict::Abstain(None) };
+    let named = Verdict::Remote(context.span_id, Evidence::Header, Confidence::Certain);
+    let mut earlier = tables.contexts.before(context.span_id, exchange.first.time);
+    match exchange.role() {
+        Role::Server | Role::Unknown => {
+            if earlier.any(|incoming| incoming.open && incoming.process != exchange.process()) {
+                return Verdict::abstain(Undecided::HeaderPassedThrough);
+            }
+            named
+        }
+        Role::Client => {
+            if earlier.next().is_some() {
+                return Verdict::abstain(Undecided::HeaderPassedThrough);
+            }
+            // A loss is learned of later than it happens: wait for the call's end.
+            if exchange.end.is_none() && !moment.last {
+                return Verdict::Wait;
+            }
+            let lost = tables.last_loss.is_some_and(|at| at.plus(LOSS_MEMORY) >= exchange.first.time);
+            let process = tables.processes.find(exchange.process());
+            let unseen = process
+                .and_then(|process| process.preexisting_since)
+                .is_some_and(|since| exchange.first.time.since(since) < UNSEEN_REQUESTS);
+            if lost || unseen {
+                return Verdict::abstain(Undecided::EventsLost);
+            }
+            named
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Evidence for parents: one file per kind, all of one shape.
+//!
+//! A rule looks at one exchange and at what the tables hold, and names a parent with its evidence, abstains with a
+//! reason, or asks to be asked again. It changes nothing and knows of no other rule: [`super::ladder`] weighs them.
+//! What a rule needs to have noted while events pass, `track` notes.
+
+pub(super) mod header;
+pub(super) mod response_window;
+pub(super) mod same_bytes;
+pub(super) mod thread;
+
+use std::collections::BTreeMap;
+
+use tracer_abi::time::KernelInstant;
+
+use super::contexts::Contexts;
+use super::exchange::{Exchange, Key, Undecided};
+use super::join::JoinTable;
+use super::processes::Processes;
+use super::threads::Threads;
+use crate::span::{Confidence, Evidence, SpanId};
+
+/// Everything that rules may look at.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) exchanges: BTreeMap<Key, Box<Exchange>>,
+    pub(super) threads: Threads,
+    pub(super) processes: Processes,
+    pub(super) join: JoinTable,
+    pub(super) contexts: Contexts,
+    /// When a loss was last learned of, wherever it was.
+    pub(super) last_loss: Option<KernelInstant>,
+}
+
+/// At what moment a rule is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// All events up to here have been seen.
+    pub(super) now: KernelInstant,
+    /// There will be no other: what is not certain now is undecided.
+    pub(super) last: bool,
+}
+
+/// A rule's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// An exchange that this tracer sees is the parent.
+    Parent(Key, Evidence, Confidence),
+    /// A span that it does not see is the parent.
+    Remote(SpanId, Evidence, Confidence),
+    /// Nothing to say: with a reason when something was there to be weighed.
+    Abstain(Option<Undecided>),
+    /// More evidence is to come. Not allowed at the last moment.
+    Wait,
+}
+
+impl Verdict {
+    pub(super) const fn abstain(reason: Undecided) -> Self {
+        Self::Abstain(Some(reason))
+    }
+}
+
+pub(super) type Rule = fn(&Tables, &Exchange, Moment) -> Verdict;

@@ -1,0 +1,105 @@
+//! nginx: a call's parent is the request that was answered in the window of the call's response.
+//!
+//! A worker handles one readiness at a time. What it sends after it received from an upstream, and before it receives
+//! anything else or waits, is that upstream's doing, with one exception: timers and disk completions run between
+//! readinesses, too. So a call is bound to a request only when
+//!
+//! 1. the request's response *began* in a window of the call's response, and no other request's did in any window of
+//!    it: two answers in one window, or windows that name two requests, bind nothing;
+//! 2. the request was read before the call was sent, by the same thread, and no event of the thread is missing since;
+//! 3. on a pooled connection, where the call leaves in the very step that causes it, what was received last before it
+//!    is not another request;
+//! 4. in a worker that was seen to answer unprompted, the window holds nothing else that was received since the
+//!    worker last waited, and the two status codes agree.
+//!
+//! Subrequests whose response starts none (`auth_request`, `mirror`) stay undecided. The answer is given when the
+//! call has ended and its last window has closed.
+
+use std::time::Duration;
+
+use super::{Moment, Tables, Verdict};
+use crate::correlate::exchange::{Exchange, Key, Question, Undecided, Window};
+use crate::correlate::threads::Received;
+use crate::exchange::Outcome;
+use crate::span::{Confidence, Evidence};
+
+/// After the call's end: windows are microseconds long; this lets a second answer show itself.
+pub(in crate::correlate) const SETTLE: Duration = Duration::from_millis(100);
+
+pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
+    let Some(called) = call.called() else { return Verdict::Abstain(None) };
+    let Some(process) = tables.processes.find(call.process()) else { return Verdict::Abstain(None) };
+    if !process.is_nginx() {
+        return Verdict::Abstain(None);
+    }
+    if !moment.last && call.end.is_none_or(|end| moment.now.since(end.time) < SETTLE) {
+        return Verdict::Wait;
+    }
+    let thread = tables.threads.find(call.process(), call.thread().tid);
+    if thread.is_none_or(|thread| thread.whole_since > call.thread().seq) || call.is_damaged() {
+        return Verdict::abstain(Undecided::EventsLost);
+    }
+    match called.window {
+        Window::None => Verdict::abstain(Undecided::NoResponseWindow),
+        Window::Several => Verdict::abstain(Undecided::ResponseWindowsDisagree),
+        Window::One { request: key, alone } => {
+            let Some(request) = tables.exchanges.get(&key) else {
+                return Verdict::abstain(Undecided::LimitReached);
+            };
+            let triggered_by_other =
+                call.id.index > 0 && called.trigger.is_some_and(|trigger| trigger != key);
+            let doubtful = process.answers_unprompted && !(alone && same_status(call, request));
+            if triggered_by_other || doubtful {
+                return Verdict::abstain(Undecided::ResponseWindowsDisagree);
+            }
+            // A call that is not over may yet answer another request.
+            if call.end.is_none_or(|end| end.outcome == Outcome::Lost) {
+                return Verdict::abstain(Undecided::EventsLost);
+            }
+            Verdict::Parent(key, Evidence::ResponseWindow, Confidence::Certain)
+        }
+    }
+}
+
+fn same_status(call: &Exchange, request: &Exchange) -> bool {
+    let status = |exchange: &Exchange| exchange.response.as_ref().map(|(head, _)| head.status);
+    status(call) == status(request)
+}
+
+/// A request's response begins: the window that it begins in, if it begins in one, is noted at the call. True when the
+/// call now names the request.
+pub(in crate::correlate) fn response_began(tables: &mut Tables, key: Key) -> bool {
+    let Some(request) = tables.exchanges.get(&key) else { return false };
+    let (began, reader) = (request.first.time, request.thread());
+    let Some((_, mark)) = &request.response else { return false };
+    let by = mark.thread;
+    if !tables.processes.find(by.process).is_some_and(|process| process.is_nginx()) {
+        return false;
+    }
+    let Some(run) = tables.threads.find(by.process, by.tid).map(|thread| thread.run) else { return false };
+    match run.last {
+        Received::Response(call) => {
+            let Some(exchange) = tables.exchanges.get_mut(&call) else { return false };
+            let fits = began < exchange.first.time
+                && exchange.thread().tid == by.tid
+                && exchange.process() == by.process
+                && reader.tid == by.tid;
+            let open = exchange.question == Question::Open;
+            let Some(called) = exchange.called_mut().filter(|_| open) else { return false };
+            let first = called.window == Window::None && fits;
+            called.window =
+                if first { Window::One { request: key, alone: run.alone } } else { Window::Several };
+            if first {
+                called.window_pin = Some(key);
+            }
+            first
+        }
+        Received::Nothing => {
+            if let Some(process) = tables.processes.note(by.process) {
+                process.answers_unprompted = true;
+            }
+            false
+        }
+        Received::Request(_) | Received::Other | Received::Unknown => false,
+    }
+}

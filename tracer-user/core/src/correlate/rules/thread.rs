@@ -1,0 +1,139 @@
+//! A call's parent is the request that its thread was serving.
+//!
+//! Claimed only when the thread is shown to have worked on that request and nothing else from before the call until
+//! after it, by facts that an event loop does not produce:
+//!
+//! 1. the thread read the whole head of the request *with reads that wait*, sent the call, and then sent bytes of the
+//!    response: it held the request on both sides of the call;
+//! 2. meanwhile no other thread used the request's connection, and this one read from no connection on which it does
+//!    not itself call;
+//! 3. it held no other request meanwhile;
+//! 4. none of its events is missing since it read the request's first byte;
+//! 5. nowhere in the process was a request answered by another thread than read it, and no thread held two.
+//!
+//! Loops and runtimes that move work between threads use sockets that do not wait, so (1) excludes them before they
+//! have shown anything else. A loop over sockets that do wait (`select` and blocking reads) returns to a connection
+//! after it served another, and none of its connections is ever read by another thread; that is excluded, too.
+//!
+//! The answer is given when the request has been answered, or at the call's deadline if its response has begun to
+//! flow after the call.
+
+use tracer_abi::time::KernelInstant;
+
+use super::{Moment, Tables, Verdict};
+use crate::correlate::exchange::{Exchange, Key, Served, Undecided};
+use crate::exchange::Outcome;
+use crate::span::{Confidence, Evidence};
+
+pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
+    let Some(called) = call.called() else { return Verdict::Abstain(None) };
+    let Some(process) = tables.processes.find(call.process()) else { return Verdict::Abstain(None) };
+    if process.is_nginx() {
+        return Verdict::Abstain(None);
+    }
+    let Some(key) = called.served else {
+        return match (process.has_served, called.after_loss) {
+            (_, true) => Verdict::abstain(Undecided::EventsLost),
+            (true, false) => Verdict::abstain(Undecided::NoOpenRequest),
+            // Nothing here could have caused it: a client program.
+            (false, false) => Verdict::Abstain(None),
+        };
+    };
+    let Some(request) = tables.exchanges.get(&key) else { return Verdict::abstain(Undecided::LimitReached) };
+    let Some(served) = request.served() else { return Verdict::Abstain(None) };
+    if process.not_exclusive {
+        return Verdict::abstain(Undecided::NotThreadPerRequest);
+    }
+    if let Some(reason) = objection(tables, call, request, served) {
+        return Verdict::abstain(reason);
+    }
+    // (1), the far side of the call.
+    let answered_after = served.last_sent.is_some_and(|sent| sent > call.first.time);
+    let parent = Verdict::Parent(key, Evidence::Thread, Confidence::Certain);
+    match &request.end {
+        None if !moment.last => Verdict::Wait,
+        None if answered_after => parent,
+        None => Verdict::abstain(Undecided::RequestStillOpen),
+        Some(end) => {
+            let by_thread = end.last.is_some_and(|last| last.thread.tid == call.thread().tid);
+            match end.outcome {
+                Outcome::Complete | Outcome::Upgraded if by_thread && answered_after => parent,
+                Outcome::Lost => Verdict::abstain(Undecided::EventsLost),
+                Outcome::Complete
+                | Outcome::Upgraded
+                | Outcome::NoResponse
+                | Outcome::ResponseCut
+                | Outcome::StillOpen => Verdict::abstain(Undecided::RequestUnanswered),
+            }
+        }
+    }
+}
+
+/// What speaks against the thread having worked on this request alone.
+fn objection(tables: &Tables, call: &Exchange, request: &Exchange, served: &Served) -> Option<Undecided> {
+    let tid = call.thread().tid;
+    let Some(thread) = tables.threads.find(call.process(), tid) else { return Some(Undecided::EventsLost) };
+    if served.thread_lost || request.is_damaged() || thread.whole_since > request.thread().seq {
+        return Some(Undecided::EventsLost);
+    }
+    let reads_wait = !served.nonblocking
+        && request.first.blocking == Some(true)
+        && request.head_last.blocking == Some(true);
+    let migrates = tables.processes.find(call.process()).is_some_and(|process| process.connections_migrate);
+    if !reads_wait || (thread.returns && !migrates) {
+        return Some(Undecided::EventLoop);
+    }
+    let whole_head = request.head_last.thread.tid == request.thread().tid;
+    let whole_call = call.head_last.thread.tid == tid;
+    if served.shared || !whole_head || !whole_call || request.thread().tid != tid {
+        return Some(Undecided::RequestMovedThreads);
+    }
+    if served.overlapped || !served.rivals.is_empty() || served.foreign_read {
+        return Some(Undecided::SeveralOpenRequests);
+    }
+    // A call that left before the request was whole was not made for it.
+    (call.first.time <= request.head_last.time).then_some(Undecided::NoOpenRequest)
+}
+
+/// A request of this thread has ended: which of the others that it held meanwhile overlap, and whether that shows
+/// that the process does not keep one request per thread.
+pub(in crate::correlate) fn settle_rivals(tables: &mut Tables, key: Key) {
+    let Some(ended) = tables.exchanges.get_mut(&key) else { return };
+    let (first, cookie, process) = (ended.first.time, ended.cookie(), ended.process());
+    let (reader, clean) = (ended.thread().tid, !ended.is_damaged());
+    let Some(end) = ended.end else { return };
+    let Some(served) = ended.served_mut() else { return };
+    let clean = clean && !served.thread_lost;
+    let rivals = std::mem::take(&mut served.rivals);
+    // A response that only the close ends was over for its thread at its last byte.
+    let last = end.last.map_or(end.time, |mark| mark.time);
+    let complete = matches!(end.outcome, Outcome::Complete | Outcome::Upgraded);
+    let moved = complete && clean && end.last.is_some_and(|mark| mark.thread.tid != reader);
+
+    let (mut overlapped, mut two_held) = (false, false);
+    for rival in rivals {
+        let Some(other) = tables.exchanges.get_mut(&rival) else {
+            overlapped = true;
+            continue;
+        };
+        let other_first = other.first.time;
+        let other_last =
+            other.end.map_or(KernelInstant::MAX, |end| end.last.map_or(end.time, |mark| mark.time));
+        let together = first.max(other_first) <= last.min(other_last);
+        // Pipelining is the client's doing: it says nothing about threads.
+        two_held |= together && complete && clean && other.cookie() != cookie;
+        overlapped |= together;
+        if let Some(served) = other.served_mut() {
+            served.overlapped |= together;
+            served.rivals.retain(|rival| *rival != key);
+        }
+    }
+    if overlapped && let Some(served) = tables.exchanges.get_mut(&key).and_then(|ended| ended.served_mut()) {
+        served.overlapped = true;
+    }
+    if (moved || two_held)
+        && let Some(process) = tables.processes.note(process)
+    {
+        process.not_exclusive = true;
+    }
+}

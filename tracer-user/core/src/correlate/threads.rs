@@ -1,0 +1,172 @@
+//! What each thread was seen to do: its open requests, what it received last, and where its events have gaps.
+
+use std::collections::HashMap;
+
+use tracer_abi::conn::SocketCookie;
+use tracer_abi::task::{ProcessKey, Tid};
+
+use super::exchange::Key;
+use crate::event::Thread as ThreadEvent;
+
+/// Open requests noted per thread. A thread per request holds one, a loop any number: beyond this it is one.
+const MAX_OPEN: usize = 32;
+
+#[derive(Debug, Default)]
+pub(super) struct Thread {
+    last_seq: u32,
+    /// Events before this number were lost, or not seen. Exchanges that began before cannot rest on this thread.
+    pub(super) whole_since: u32,
+    /// Events were lost, and no request has begun since.
+    pub(super) after_loss: bool,
+    /// Requests whose first byte it read and that have not ended, in that order.
+    pub(super) open: Vec<Key>,
+    /// The connection of the request that it began last.
+    serves: Option<SocketCookie>,
+    /// It returned to a connection after it had served another: a loop does so, a thread of a pool as well.
+    pub(super) returns: bool,
+    pub(super) run: Run,
+}
+
+/// What a thread received since it last waited (`nvcsw` unchanged).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Run {
+    nvcsw: u64,
+    pub(super) last: Received,
+    /// Whether `last` is the only thing that was received.
+    pub(super) alone: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Received {
+    #[default]
+    Nothing,
+    /// Bytes, or the end, of the response to this call.
+    Response(Key),
+    /// Bytes of a request; which, once its head is understood.
+    Request(Option<Key>),
+    /// Bytes that are part of no exchange.
+    Other,
+    /// Events were lost: it could be anything.
+    Unknown,
+}
+
+impl Run {
+    pub(super) fn receive(&mut self, what: Received) {
+        self.alone = match self.last {
+            Received::Nothing => true,
+            Received::Response(_) | Received::Request(_) | Received::Other | Received::Unknown => {
+                self.alone && self.last == what
+            }
+        };
+        self.last = what;
+    }
+}
+
+/// How an event continues its thread's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Continuity {
+    Next,
+    /// A further record of the same operation.
+    Same,
+    /// Others were lost before it.
+    Gap,
+    /// The number began anew: another thread with this id. Its predecessor's open requests are returned.
+    Fresh,
+    /// It came too late to be put in its place.
+    Late,
+    /// Not numbered: nothing can be said of this thread.
+    Unnumbered,
+}
+
+#[derive(Debug)]
+pub(super) struct Threads {
+    table: HashMap<(ProcessKey, Tid), Thread>,
+    max: usize,
+}
+
+impl Threads {
+    pub(super) fn new(max: usize) -> Self {
+        Self { table: HashMap::new(), max }
+    }
+
+    pub(super) fn find(&self, process: ProcessKey, tid: Tid) -> Option<&Thread> {
+        self.table.get(&(process, tid))
+    }
+
+    pub(super) fn find_mut(&mut self, thread: ThreadEvent) -> Option<&mut Thread> {
+        self.table.get_mut(&(thread.process, thread.tid))
+    }
+
+    /// The thread of an event; `None` when the table is full.
+    pub(super) fn note(&mut self, thread: ThreadEvent) -> Option<&mut Thread> {
+        let key = (thread.process, thread.tid);
+        if self.table.len() >= self.max && !self.table.contains_key(&key) {
+            return None;
+        }
+        Some(self.table.entry(key).or_default())
+    }
+
+    pub(super) fn exited(&mut self, process: ProcessKey, tid: Tid) -> Option<Thread> {
+        self.table.remove(&(process, tid))
+    }
+}
+
+impl Thread {
+    /// Takes note of an event's number and run.
+    pub(super) fn follow(&mut self, seq: u32, nvcsw: u64) -> Continuity {
+        if seq == 0 {
+            self.lose(u32::MAX);
+            return Continuity::Unnumbered;
+        }
+        if seq == self.last_seq {
+            return Continuity::Same;
+        }
+        let continuity = if seq == 1 {
+            let fresh = self.last_seq != 0;
+            *self = Self { open: std::mem::take(&mut self.open), ..Self::default() };
+            if fresh { Continuity::Fresh } else { Continuity::Next }
+        } else if seq < self.last_seq {
+            return Continuity::Late;
+        } else if seq == self.last_seq + 1 {
+            Continuity::Next
+        } else {
+            Continuity::Gap
+        };
+        self.last_seq = seq;
+        if nvcsw != self.run.nvcsw {
+            self.run = Run { nvcsw, ..Run::default() };
+        }
+        if continuity == Continuity::Gap {
+            self.lose(seq);
+        }
+        continuity
+    }
+
+    fn lose(&mut self, whole_since: u32) {
+        self.whole_since = whole_since;
+        self.after_loss = true;
+        self.run.last = Received::Unknown;
+        self.run.alone = false;
+    }
+
+    /// It reads a request's first byte. Returns what else is open here, and the request that no longer fits in.
+    /// `again`: it was this thread that read the connection's request before, too.
+    pub(super) fn request_began(
+        &mut self,
+        key: Key,
+        conn: SocketCookie,
+        again: bool,
+    ) -> (Vec<Key>, Option<Key>) {
+        self.returns |= again && self.serves.is_some_and(|serves| serves != conn);
+        self.serves = Some(conn);
+        self.after_loss = false;
+        let rivals = self.open.clone();
+        let pushed_out = (self.open.len() >= MAX_OPEN).then(|| self.open.remove(0));
+        self.open.push(key);
+        (rivals, pushed_out)
+    }
+
+    pub(super) fn request_ended(&mut self, key: Key) {
+        self.open.retain(|open| *open != key);
+    }
+}

@@ -1,0 +1,231 @@
+//! The whole of the core, as its caller sees it: events and time in, spans out.
+//!
+//! It puts the stages together (order, connections, correlation) and holds no logic of its own beyond that. The
+//! caller's duty is *handle, then drain*: after every `handle_*` call, [`Engine::poll_span`] until it is empty.
+
+mod connections;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracer_abi::time::KernelInstant;
+
+use self::connections::Connections;
+use crate::connection::ConnectionLimits;
+use crate::correlate::{Bounds, Correlator};
+use crate::event::{Event, HostFacts, ProcessDescribed};
+use crate::reorder::Reorder;
+use crate::span::Span;
+use crate::stats::Stats;
+
+pub use self::connections::Unrecognised;
+
+/// What a run of the engine depends on, beside its events and its seed.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// How long after its end a span waits for its parent and its trace id at most, the reorder window included.
+    pub decide_timeout: Duration,
+    /// How late an event may come and still be put in its place.
+    pub reorder_window: Duration,
+    pub host: HostFacts,
+    /// Replace the values of URL queries.
+    pub redact_query: bool,
+    pub limits: Limits,
+    pub connection: ConnectionLimits,
+}
+
+/// Bounds on what the engine holds. What a bound costs is counted.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Events held to put them in order: at 100,000 events a second, more than the window holds.
+    pub max_reordered: usize,
+    /// Connections followed; beyond it the one that was opened first is given up.
+    pub max_connections: usize,
+    /// Exchanges held, open or waiting; beyond it the oldest leaves as it is. About 1 KiB each.
+    pub max_exchanges: usize,
+    /// Text of requests held: a hostile client may send a target of tens of kilobytes.
+    pub max_text_bytes: usize,
+    /// Threads followed; calls of others have no parent by thread.
+    pub max_threads: usize,
+    /// Processes described; others have a resource without facts.
+    pub max_processes: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            decide_timeout: Duration::from_secs(10),
+            reorder_window: Duration::from_millis(50),
+            host: HostFacts::default(),
+            redact_query: true,
+            limits: Limits::default(),
+            connection: ConnectionLimits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_reordered: 32_768,
+            max_connections: 65_536,
+            max_exchanges: 65_536,
+            max_text_bytes: 32 * 1024 * 1024,
+            max_threads: 65_536,
+            max_processes: 16_384,
+        }
+    }
+}
+
+/// From kernel events to spans.
+#[derive(Debug)]
+pub struct Engine {
+    reorder: Reorder,
+    connections: Connections,
+    correlator: Correlator,
+    reorder_window: Duration,
+    stats: Stats,
+}
+
+impl Engine {
+    /// `seed` is the only source of randomness: ids depend on it and on the events alone.
+    pub fn new(config: EngineConfig, seed: [u8; 32]) -> Self {
+        let EngineConfig { decide_timeout, reorder_window, host, redact_query, limits, connection } = config;
+        let Limits {
+            max_reordered,
+            max_connections,
+            max_exchanges,
+            max_text_bytes,
+            max_threads,
+            max_processes,
+        } = limits;
+        let bounds = Bounds {
+            // Deadlines are looked at when the events up to them are known, which is a window later.
+            decide_timeout: decide_timeout.saturating_sub(reorder_window),
+            max_exchanges: max_exchanges.max(1),
+            max_text_bytes,
+            max_threads,
+            max_processes,
+            redact_query,
+        };
+        Self {
+            reorder: Reorder::new(reorder_window, max_reordered),
+            connections: Connections::new(connection, max_connections),
+            correlator: Correlator::new(bounds, host, seed),
+            reorder_window,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes in one event. Bad input becomes a counter.
+    pub fn handle_event(&mut self, event: Event) {
+        if self.reorder.push(event) {
+            self.stats.events_late += 1;
+        }
+        self.release();
+    }
+
+    /// Takes in the clock: call it when [`Engine::poll_timeout`] says, and no less than a few times a second.
+    pub fn handle_timeout(&mut self, now: KernelInstant) {
+        self.reorder.advance(now);
+        self.release();
+    }
+
+    /// When there will be something to do without a further event.
+    pub fn poll_timeout(&self) -> Option<KernelInstant> {
+        let deadline = self.correlator.next_deadline().map(|at| at.plus(self.reorder_window));
+        let quiet = self.connections.next_timeout().map(|at| at.plus(self.reorder_window));
+        [self.reorder.next_release(), deadline, quiet].into_iter().flatten().min()
+    }
+
+    /// The next span that leaves.
+    pub fn poll_span(&mut self) -> Option<Span> {
+        self.correlator.poll_span()
+    }
+
+    /// The run ends: everything that is still open leaves as incomplete. Drain once more, then drop the engine.
+    pub fn finish(&mut self, now: KernelInstant) {
+        self.reorder.advance(now);
+        while let Some(event) = self.reorder.take() {
+            self.dispatch(event);
+        }
+        self.connections.finish(now, &mut self.correlator);
+        self.correlator.finish(now);
+        self.count();
+    }
+
+    /// Counts so far.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// A record that `decode` refused: counted here, with the other losses.
+    pub const fn count_malformed(&mut self) {
+        self.stats.records_malformed += 1;
+    }
+
+    /// Traffic of connections that ended, or were given up, without yielding an exchange; complete after
+    /// [`Engine::finish`].
+    pub fn unrecognised(&self) -> impl Iterator<Item = Unrecognised> {
+        self.connections.unrecognised()
+    }
+
+    fn release(&mut self) {
+        while let Some(event) = self.reorder.pop() {
+            self.dispatch(event);
+        }
+        self.advance(self.reorder.horizon());
+        self.count();
+    }
+
+    fn advance(&mut self, now: KernelInstant) {
+        self.connections.advance(now, &mut self.correlator);
+        self.correlator.advance(now);
+    }
+
+    fn dispatch(&mut self, event: Event) {
+        self.advance(event.time());
+        match event {
+            Event::DataMoved(event) => self.connections.data_moved(&event, &mut self.correlator),
+            Event::ConnOpened(event) => self.connections.opened(Arc::new(event), &mut self.correlator),
+            Event::ConnClosed(event) => self.connections.closed(&event, &mut self.correlator),
+            // Which processes and ports to trace is the caller's business.
+            Event::ListenStarted(_) => {}
+            Event::ProcessForked(event) => {
+                if let Some(parent) = event.origin.thread {
+                    self.correlator.process_forked(parent.process, event.child);
+                }
+            }
+            Event::ProcessExeced(event) => {
+                if let Some(thread) = event.origin.thread {
+                    self.correlator.process_execed(thread.process);
+                }
+            }
+            Event::TaskExited(event) => {
+                if let Some(thread) = event.origin.thread {
+                    self.correlator.task_exited(
+                        thread.process,
+                        thread.tid,
+                        event.process_gone,
+                        event.origin.time,
+                    );
+                }
+            }
+            Event::ProcessDescribed(ProcessDescribed { time: _, process, facts }) => {
+                self.correlator.process_described(process, facts);
+            }
+            Event::LossCounted { time, loss: _, count } => {
+                self.stats.kernel_losses += count;
+                self.correlator.lost(time);
+            }
+        }
+    }
+
+    /// Brings the counters of the stages together.
+    fn count(&mut self) {
+        let Stats { events_late, records_malformed, kernel_losses, .. } = self.stats;
+        let mut stats = self.correlator.stats.clone();
+        self.connections.count(&mut stats);
+        self.stats = Stats { events_late, records_malformed, kernel_losses, ..stats };
+    }
+}

@@ -1,0 +1,156 @@
+//! Puts the events of several CPUs and rings back into the order of kernel time, inside a bounded window.
+//!
+//! An event is held until the clock has passed it by the window, or until too many are held. One that comes later
+//! than that is let through at once and counted: it is still a fact, only its place is lost. Events of the same
+//! instant keep the order in which they came.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use tracer_abi::time::KernelInstant;
+
+use crate::event::Event;
+
+#[derive(Debug)]
+pub(crate) struct Reorder {
+    window: Duration,
+    max_events: usize,
+    /// (time, order of arrival, place in `slots`)
+    order: BinaryHeap<Reverse<(KernelInstant, u64, usize)>>,
+    slots: Vec<Option<Event>>,
+    free: Vec<usize>,
+    arrivals: u64,
+    /// The latest time seen, from events and from the caller's clock.
+    newest: KernelInstant,
+    /// Everything up to here has been released.
+    released: KernelInstant,
+}
+
+impl Reorder {
+    pub(crate) fn new(window: Duration, max_events: usize) -> Self {
+        Self {
+            window,
+            max_events: max_events.max(1),
+            order: BinaryHeap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            arrivals: 0,
+            newest: KernelInstant::ZERO,
+            released: KernelInstant::ZERO,
+        }
+    }
+
+    /// Takes an event in. True when it came too late to be put in its place.
+    pub(crate) fn push(&mut self, event: Event) -> bool {
+        let time = event.time();
+        let late = time < self.released;
+        self.newest = self.newest.max(time);
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot] = Some(event);
+                slot
+            }
+            None => {
+                self.slots.push(Some(event));
+                self.slots.len() - 1
+            }
+        };
+        self.order.push(Reverse((time, self.arrivals, slot)));
+        self.arrivals += 1;
+        late
+    }
+
+    /// The caller's clock: events that are older than it by the window may go.
+    pub(crate) fn advance(&mut self, now: KernelInstant) {
+        self.newest = self.newest.max(now);
+    }
+
+    /// The next event in order, if its time has come.
+    pub(crate) fn pop(&mut self) -> Option<Event> {
+        let Reverse((time, _, _)) = *self.order.peek()?;
+        if self.order.len() <= self.max_events && time > self.horizon() {
+            return None;
+        }
+        self.take()
+    }
+
+    /// The next event in order, whatever its time: for the end of a run.
+    pub(crate) fn take(&mut self) -> Option<Event> {
+        let Reverse((time, _, slot)) = self.order.pop()?;
+        self.released = self.released.max(time);
+        self.free.push(slot);
+        self.slots.get_mut(slot)?.take()
+    }
+
+    /// No event before this instant is to come, but late ones.
+    pub(crate) fn horizon(&self) -> KernelInstant {
+        self.newest.minus(self.window).max(self.released)
+    }
+
+    /// When the oldest held event is due.
+    pub(crate) fn next_release(&self) -> Option<KernelInstant> {
+        self.order.peek().map(|Reverse((time, _, _))| time.plus(self.window))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{ConnClosed, Origin};
+    use tracer_abi::conn::SocketCookie;
+
+    fn event(nanos: u64, cookie: u64) -> Event {
+        Event::ConnClosed(ConnClosed {
+            origin: Origin { time: KernelInstant::from_nanos(nanos), thread: None, cpu: 0 },
+            cookie: SocketCookie(cookie),
+            egress_bytes: 0,
+            ingress_bytes: 0,
+        })
+    }
+
+    fn drain(reorder: &mut Reorder) -> Vec<u64> {
+        std::iter::from_fn(|| reorder.pop())
+            .map(|event| match event {
+                Event::ConnClosed(closed) => closed.cookie.0,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn order_is_restored_inside_the_window() {
+        let mut reorder = Reorder::new(Duration::from_nanos(100), 10);
+        assert!(!reorder.push(event(1050, 2)));
+        assert!(!reorder.push(event(1000, 1)));
+        assert!(!reorder.push(event(1050, 3)));
+        assert_eq!(drain(&mut reorder), [0; 0]);
+        assert_eq!(reorder.next_release(), Some(KernelInstant::from_nanos(1100)));
+        reorder.advance(KernelInstant::from_nanos(1149));
+        assert_eq!(drain(&mut reorder), [1]);
+        reorder.advance(KernelInstant::from_nanos(1150));
+        assert_eq!(drain(&mut reorder), [2, 3]);
+    }
+
+    #[test]
+    fn a_late_event_is_said_to_be_late_and_not_lost() {
+        let mut reorder = Reorder::new(Duration::from_nanos(100), 10);
+        reorder.push(event(1000, 1));
+        reorder.push(event(2000, 2));
+        assert_eq!(drain(&mut reorder), [1]);
+        assert!(reorder.push(event(999, 3)));
+        assert!(!reorder.push(event(1900, 4)));
+        assert_eq!(drain(&mut reorder), [3, 4]);
+    }
+
+    #[test]
+    fn no_more_than_the_bound_is_held() {
+        let mut reorder = Reorder::new(Duration::from_nanos(1 << 40), 3);
+        for n in 0..10 {
+            reorder.push(event(100 - n, n));
+            drain(&mut reorder);
+            assert!(reorder.order.len() <= 3);
+        }
+        assert!(reorder.slots.len() <= 4, "slots are used again");
+    }
+}
