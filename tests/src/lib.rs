@@ -5,6 +5,7 @@
 
 pub mod demo;
 pub mod http;
+pub mod jaeger;
 pub mod kernel_objects;
 pub mod load;
 pub mod namespace;

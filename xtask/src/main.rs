@@ -1,5 +1,6 @@
 //! The project's own commands; this list is their table of contents, one file each.
 
+mod backends;
 mod build;
 mod ci;
 mod demo;

@@ -1,10 +1,12 @@
 //! What the sink does with a request.
 
+use std::io::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::write::GzEncoder;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Frame;
@@ -60,13 +62,23 @@ impl Reply {
         matches!(self, Self::Accept | Self::Slow(_) | Self::Partial { .. })
     }
 
-    /// Answers, perhaps after a while, perhaps never.
+    /// Answers, perhaps after a while, perhaps never. A compressed gRPC request gets a compressed answer, as grpc-go's
+    /// servers give it, whatever the request said about answers.
     ///
     /// Whoever holds the other end of `die` closes the connection when something comes out of it.
-    pub(super) async fn answer(self, grpc: bool, die: mpsc::Sender<()>) -> Result<Response<Body>, Died> {
+    pub(super) async fn answer(
+        self,
+        grpc: bool,
+        compressed: bool,
+        die: mpsc::Sender<()>,
+    ) -> Result<Response<Body>, Died> {
         let success = |partial: Option<ExportTracePartialSuccess>| {
             let message = ExportTraceServiceResponse { partial_success: partial }.encode_to_vec();
-            Ok(if grpc { grpc_success(&message) } else { http_response(StatusCode::OK, message) })
+            Ok(if grpc {
+                grpc_success(&message, compressed)?
+            } else {
+                http_response(StatusCode::OK, message)
+            })
         };
         match self {
             Self::Accept => success(None),
@@ -119,16 +131,25 @@ fn http_response(status: StatusCode, body: Vec<u8>) -> Response<Body> {
 }
 
 /// One message, then the status as trailers.
-fn grpc_success(message: &[u8]) -> Response<Body> {
-    let mut framed = vec![0];
-    framed.extend_from_slice(&(message.len() as u32).to_be_bytes());
-    framed.extend_from_slice(message);
+fn grpc_success(message: &[u8], compressed: bool) -> Result<Response<Body>, Died> {
+    let mut framed = vec![u8::from(compressed), 0, 0, 0, 0];
+    if compressed {
+        let mut encoder = GzEncoder::new(&mut framed, flate2::Compression::fast());
+        encoder.write_all(message).and_then(|()| encoder.try_finish()).map_err(|_| Died)?;
+    } else {
+        framed.extend_from_slice(message);
+    }
+    let len = (framed.len() - 5) as u32;
+    framed[1..5].copy_from_slice(&len.to_be_bytes());
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     let body = Full::new(Bytes::from(framed)).with_trailers(async { Some(Ok(trailers)) });
     let mut response = Response::new(body.map_err(|never| match never {}).boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response
+    if compressed {
+        response.headers_mut().insert("grpc-encoding", HeaderValue::from_static("gzip"));
+    }
+    Ok(response)
 }
 
 /// Nothing but the status.

@@ -89,6 +89,7 @@ async fn request_came(
             return Err(Died);
         }
     };
+    let compressed = head.headers.contains_key("grpc-encoding");
     let message = check_head(&head, grpc).and_then(|()| decode(&head, &body, grpc));
     let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let headers = head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
@@ -116,7 +117,7 @@ async fn request_came(
         state.script.pop_front().unwrap_or(Reply::Accept)
     });
     let accepted = reply.accepts();
-    let answer = reply.answer(grpc, die).await;
+    let answer = reply.answer(grpc, compressed, die).await;
     if let Some(message) = message.filter(|_| accepted) {
         accept(message, shared);
     }

@@ -3,6 +3,8 @@
 //! [`ExportHandle::push`] never blocks. A destination that is slow, stalled or dead loses its own spans, counted, and
 //! holds up neither the capture nor another destination. Nothing here decides what a span says.
 
+#[cfg(test)]
+mod backend_tests;
 pub(crate) mod config;
 mod counters;
 mod escape;

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use anyhow::bail;
 
+use crate::backends::Backend;
 use crate::ebpf::Route;
 use crate::exec;
 use crate::repo::Repo;
@@ -57,6 +58,9 @@ pub(crate) fn prepare(repo: &Repo, groups: &[Group]) -> anyhow::Result<()> {
     {
         println!("setup: the kernel half is built by {route}");
     }
+    if groups.contains(&Group::Jaeger) {
+        Backend::ALL.into_iter().try_for_each(|backend| backend.build(repo))?;
+    }
     mount_tracefs();
     println!("setup: {} ready", Group::names(groups));
     Ok(())
@@ -64,7 +68,11 @@ pub(crate) fn prepare(repo: &Repo, groups: &[Group]) -> anyhow::Result<()> {
 
 fn check(repo: &Repo, groups: &[Group]) -> anyhow::Result<()> {
     let missing = Missing::find(repo, groups);
-    if missing.is_empty() {
+    let unbuilt = groups.contains(&Group::Jaeger) && !Backend::Jaeger.is_built(repo);
+    if unbuilt {
+        println!("setup: missing: {}", Backend::Jaeger);
+    }
+    if missing.is_empty() && !unbuilt {
         println!("setup: nothing is missing for {}", Group::names(groups));
         return Ok(());
     }

@@ -8,6 +8,7 @@ mod tally;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use crate::backends::{self, Backend};
 use crate::exec::{self, Ended, Interrupt};
 use crate::repo::Repo;
 use crate::setup::{self, Group};
@@ -36,6 +37,8 @@ pub(crate) struct Options {
 enum Step {
     /// Everything that needs neither root nor the kernel half
     Unit,
+    /// What Jaeger and the OpenTelemetry Collector make of the spans
+    Backends,
     /// Real programs on this machine's kernel
     E2e,
     /// Real programs under other kernels
@@ -62,6 +65,13 @@ fn steps(repo: &Repo, options: &Options, interrupt: &Interrupt, report: &mut Rep
         cargo.args(["test", "--workspace", "--exclude", "tracer-ebpf", "--no-fail-fast"]);
         report.step("unit tests", cargo, interrupt);
     }
+    let backends = wants(Step::Backends) || (wants(Step::E2e) && root);
+    let backends = backends && build_backends(repo, report);
+    if wants(Step::Backends) && backends {
+        let mut cargo = repo.cargo();
+        cargo.args(["test", "--package", "tracer", "--bin", "tracer", "backend_tests", "--", "--ignored"]);
+        report.step("backend tests", with_backends(cargo, repo), interrupt);
+    }
     if wants(Step::E2e) {
         if !root {
             report.skip("end-to-end tests: they need root");
@@ -69,7 +79,7 @@ fn steps(repo: &Repo, options: &Options, interrupt: &Interrupt, report: &mut Rep
             let mut cargo = repo.cargo();
             cargo.args(["test", "--package", "tracer-tests", "--features", "e2e", "--no-fail-fast"]);
             cargo.arg("--tests").env("TRACER_BIN", repo.tracer());
-            report.step("end-to-end tests", cargo, interrupt);
+            report.step("end-to-end tests", with_backends(cargo, repo), interrupt);
         }
     }
     if wants(Step::Vm) {
@@ -79,6 +89,26 @@ fn steps(repo: &Repo, options: &Options, interrupt: &Interrupt, report: &mut Rep
             }
         }
     }
+}
+
+/// Whether the backends are there. A machine that cannot build them is no failure.
+fn build_backends(repo: &Repo, report: &mut Report) -> bool {
+    if let Some(why) = backends::obstacle() {
+        report.skip(&format!("tests with Jaeger and the Collector's reader: {why}"));
+        return false;
+    }
+    let mut build = Backend::ALL.into_iter().map(|backend| (backend, backend.build(repo)));
+    build.all(|(backend, result)| report.prerequisite(&backend.to_string(), result))
+}
+
+fn with_backends(mut cargo: Command, repo: &Repo) -> Command {
+    for backend in Backend::ALL {
+        let program = backend.program(repo);
+        if program.exists() {
+            cargo.env(backend.variable(), program);
+        }
+    }
+    cargo
 }
 
 /// What ran, how it ended and what did not run.

@@ -38,7 +38,10 @@ impl Grpc {
         let client = TraceServiceClient::new(endpoint.connect_lazy());
         let client = match config.compression {
             Compression::None => client,
-            Compression::Gzip => client.send_compressed(CompressionEncoding::Gzip),
+            // Servers in Go answer as they were asked.
+            Compression::Gzip => {
+                client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip)
+            }
         };
         let headers = MetadataMap::from_headers(config.headers.iter().cloned().collect());
         Ok(Self { client, headers })

@@ -21,7 +21,7 @@ mod encode;
 mod grpc;
 mod http;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod tls;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};

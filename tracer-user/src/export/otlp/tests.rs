@@ -11,6 +11,21 @@ use super::*;
 use crate::cli::Format;
 use crate::config::otel::Compression;
 
+/// `hex` is the encoder's message for this span, and nothing else.
+pub(in super::super) fn check_hex(hex: &str, span: Span, host: &[(String, Value)], clock: WallClock) {
+    use prost::Message as _;
+    let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+    let mut expected = Encoder { clock, host: host.into() }.request(&[Arc::new(span)]);
+    for span in expected.resource_spans.iter_mut().flat_map(|group| &mut group.scope_spans[0].spans) {
+        // The reader makes no difference between no status and an unset one.
+        span.status.get_or_insert_default();
+    }
+    let read =
+        opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest::decode(&bytes[..]);
+    assert_eq!(read.unwrap(), expected);
+}
+
 const BOTH: [Protocol; 2] = [Protocol::Grpc, Protocol::HttpProtobuf];
 /// For what must happen.
 const LONG: Duration = Duration::from_secs(20);
