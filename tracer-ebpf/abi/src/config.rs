@@ -1,18 +1,120 @@
-//! What the loader writes and the programs read. Frozen before the first program runs.
+//! What the loader writes and the programs read. Frozen before the first program runs, so that the verifier sees
+//! constants: switched-off code is pruned and an offset is as good as one in a C program.
 
-/// Feature switches and knobs, one `.rodata` global in the kernel half.
+/// Declares a struct of `u32` words and its form as an array, which is what a loader writes.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$fmeta:meta])* $field:ident,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[repr(C)]
+        pub struct $name { $($(#[$fmeta])* pub $field: u32,)+ }
+
+        impl $name {
+            /// Number of words.
+            pub const WORDS: usize = [$(stringify!($field),)+].len();
+
+            /// All fields zero.
+            pub const ZERO: Self = Self { $($field: 0,)+ };
+
+            /// The fields in declaration order: the image of the struct in memory.
+            pub const fn to_words(self) -> [u32; Self::WORDS] {
+                [$(self.$field,)+]
+            }
+        }
+    };
+}
+
+words! {
+    /// Feature switches and knobs, one `.rodata` global in the kernel half.
+    Config {
+        /// The tracer's own thread group: never traced, but for the thread that runs the self-test.
+        tracer_tgid,
+        /// Trace every process but the tracer (1) or only those in the process table (0).
+        trace_all,
+        /// Report the exec of every process (1), so that user space can match executables that start later.
+        watch_exec,
+        /// Report every new listener (1), so that user space can match ports that open later.
+        watch_listen,
+        /// Payload bytes per turn of a direction; at most [`crate::limits::MAX_HEAD_BUDGET_BYTES`].
+        head_budget_bytes,
+        /// Size of the data ring: the consumer is woken when an eighth of it is full.
+        data_ring_bytes,
+    }
+}
+
+words! {
+    /// Byte offsets of kernel structure fields, resolved from the running kernel's type information.
+    Offsets {
+        sk_family,
+        sk_dport,
+        sk_num,
+        sk_daddr,
+        sk_rcv_saddr,
+        sk_v6_daddr,
+        sk_v6_rcv_saddr,
+        sk_net,
+        sk_type,
+        sk_protocol,
+        sk_socket,
+        sk_shutdown,
+        net_inum,
+        socket_sk,
+        socket_file,
+        file_f_flags,
+        tcp_write_seq,
+        tcp_copied_seq,
+        tcp_rcv_nxt,
+        tcp_snd_una,
+        tcp_bytes_received,
+        tcp_bytes_acked,
+        unix_addr,
+        unix_peer,
+        unix_address_len,
+        unix_address_name,
+        task_tgid,
+        task_pid,
+        task_group_leader,
+        task_real_parent,
+        task_start_boottime,
+        task_nvcsw,
+        task_exit_code,
+        task_signal,
+        task_mm,
+        signal_live,
+        mm_arg_start,
+        mm_arg_end,
+        bprm_filename,
+    }
+}
+
+/// State of one traced process, the value of the kernel half's process table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Config {
-    /// The tracer's own thread group: never traced.
-    pub tracer_tgid: u32,
-    /// Trace every process but the tracer (1) or only those in the process table (0).
-    pub trace_all: u32,
-    /// Report the exec of every process (1), so that user space can match executables that start later.
-    pub watch_exec: u32,
-    /// Report every new listener (1), so that user space can match ports that open later.
-    pub watch_listen: u32,
-    /// Payload bytes per turn of a direction; at most [`crate::limits::MAX_HEAD_BUDGET_BYTES`].
-    pub head_budget_bytes: u32,
-    pub reserved: u32,
+pub struct ProcessState {
+    /// `group_leader->start_boottime` in nanoseconds; with [`process_flags::START_IN_TICKS`], in ticks.
+    pub start_boottime: u64,
+    /// [`process_flags`]
+    pub flags: u32,
+    /// With [`process_flags::SELF_TEST`]: the only thread that is traced. Else zero.
+    pub only_tid: u32,
 }
+
+/// Bits of [`ProcessState::flags`].
+pub mod process_flags {
+    /// The start time is known to the tick only, as `/proc/PID/stat` gives it.
+    pub const START_IN_TICKS: u32 = 1;
+    /// Execed a moment ago and captured until user space has decided.
+    pub const PENDING: u32 = 1 << 1;
+    /// The tracer's own thread that proves that capture works.
+    pub const SELF_TEST: u32 = 1 << 2;
+    /// Entered by the kernel half (fork, exec), which counts it in its own half of the prefilter.
+    pub const BY_KERNEL: u32 = 1 << 3;
+    /// Not traced, but kept in the table until exit because of [`BY_KERNEL`].
+    pub const UNTRACED: u32 = 1 << 4;
+}
+
+/// Nanoseconds in the tick (`USER_HZ` = 100) in which `/proc/PID/stat` gives a start time.
+pub const NANOS_PER_TICK: u64 = 10_000_000;
+
+/// Slots of the prefilter: thread group ids that agree in their low 16 bits share one.
+pub const PREFILTER_SLOTS: u32 = 1 << 16;

@@ -47,6 +47,16 @@ codes! {
     }
 }
 
+const fn u64_at(bytes: &[u8; 16], at: usize) -> u64 {
+    let mut value = 0;
+    let mut i = 0;
+    while i < 8 {
+        value = value << 8 | bytes[at + i] as u64;
+        i += 1;
+    }
+    value
+}
+
 /// An IP address and port as the kernel holds them: IPv4 is v4-mapped, the port is in network order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
@@ -66,6 +76,12 @@ impl Endpoint {
     /// From the bytes of a socket structure. `port_be` is in network order.
     pub const fn from_kernel_v6(addr: [u8; 16], port_be: [u8; 2]) -> Self {
         Self { addr, port_be, reserved: [0; 2] }
+    }
+
+    /// 127.0.0.0/8 or ::1, without the standard library's address types: the kernel half asks.
+    pub const fn is_loopback(&self) -> bool {
+        let (high, low) = (u64_at(&self.addr, 0), u64_at(&self.addr, 8));
+        high == 0 && (low >> 24 == 0xffff_7f || low == 1)
     }
 
     pub fn new(addr: SocketAddr) -> Self {

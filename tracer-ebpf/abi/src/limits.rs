@@ -25,3 +25,26 @@ pub const EXEC_FILENAME_BYTES: u32 = 256;
 
 /// Bytes of the argument vector carried by an exec record: enough to tell `python shop.py` from `python cart.py`.
 pub const EXEC_ARGV_BYTES: u32 = 512;
+
+/// Size of the data ring unless configured otherwise.
+pub const DEFAULT_DATA_RING_BYTES: u32 = 8 << 20;
+
+/// A CPU wakes the consumer of the data ring at most this often while the ring is nearly empty. The consumer looks
+/// by itself for longer than this after it was woken.
+pub const WAKE_INTERVAL_NANOS: u64 = 10_000_000;
+
+/// Payload captured per turn of a socket whose traffic does not look like a known protocol, and from the operation
+/// with which such a socket is muted: enough to name the protocol later.
+pub const ODD_HEAD_BYTES: u32 = 256;
+
+/// Turns in a row that do not look like a known protocol, after which a socket older than the tracer is muted: it
+/// may have been met in the middle of a body.
+pub const ODD_TURNS_UNKNOWN: u32 = 8;
+
+/// The same for a socket that spoke HTTP before: it was upgraded or tunnels something else. Up to then an exchange
+/// that talks in both directions at once is followed.
+pub const ODD_TURNS_HTTP: u32 = 64;
+
+/// Steps of walking a program's scatter-gather array and emitting what lies there: 16 chunks of the largest head, a
+/// tail, and as many elements again as a program plausibly passes.
+pub const MAX_CHUNK_STEPS: u32 = 96;

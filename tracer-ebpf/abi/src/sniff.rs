@@ -56,7 +56,7 @@ pub fn classify(prefix: &[u8; PREFIX_BYTES], len: usize) -> Class {
         if i >= len {
             return Class::Undecided;
         }
-        let byte = prefix[i];
+        let byte = byte_at(prefix, i);
         if token == 0 && (byte == b'\r' || byte == b'\n') {
             i += 1;
             continue;
@@ -64,7 +64,11 @@ pub fn classify(prefix: &[u8; PREFIX_BYTES], len: usize) -> Class {
         if token > 0 && byte == b' ' {
             return Class::Http1;
         }
-        if token == 4 && byte == b'/' && prefix[i - 4] == b'H' && prefix[i - 1] == b'P' {
+        if token == 4
+            && byte == b'/'
+            && byte_at(prefix, i.wrapping_sub(4)) == b'H'
+            && byte_at(prefix, i.wrapping_sub(1)) == b'P'
+        {
             return Class::Http1;
         }
         if !is_method_byte(byte) {
@@ -76,6 +80,11 @@ pub fn classify(prefix: &[u8; PREFIX_BYTES], len: usize) -> Class {
     // Eight token bytes and no space yet: methods such as PROPPATCH are longer. Letters only, to keep
     // binary protocols out.
     if token == PREFIX_BYTES { Class::Http1 } else { Class::Undecided }
+}
+
+/// Indexing that needs no bounds check, which the kernel's verifier would have to follow.
+const fn byte_at(prefix: &[u8; PREFIX_BYTES], at: usize) -> u8 {
+    prefix[at & (PREFIX_BYTES - 1)]
 }
 
 /// Methods in use are upper-case letters, with `-` and `_` in a few extensions (M-SEARCH).

@@ -1,0 +1,381 @@
+//! The one core that every trigger calls when a socket operation has ended.
+//!
+//! It keeps each stream's position, decides how much of the operation to copy, and copies it. It does not look into
+//! the bytes beyond the first eight of a turn. A *turn* is what moves in one direction until the other one speaks.
+//!
+//! | what the turns look like | captured per turn | then |
+//! |---|---|---|
+//! | HTTP/1, or too short to tell | the head budget, and the tail of every operation | |
+//! | something else on a socket that spoke HTTP | the same; after a few turns little | muted after many |
+//! | something else, first turn of a socket seen from its start | little | muted at once |
+//! | something else on a socket met in mid-stream | little | muted after several |
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated as helpers;
+use tracer_abi::conn::{Direction, Endpoint, SocketCookie};
+use tracer_abi::error::{KernelLoss, PayloadState};
+use tracer_abi::event::{ConnRecord, DataRecord, EventKind, flags, io_flags};
+use tracer_abi::limits::{ODD_HEAD_BYTES, ODD_TURNS_HTTP, ODD_TURNS_UNKNOWN, TAIL_BYTES};
+use tracer_abi::sniff::{Class, PREFIX_BYTES, classify};
+
+use crate::chunks;
+use crate::emit;
+use crate::filter::{self, Actor};
+use crate::maps::{self, SelfKey, SockState, TRACER_SELF, config, count, sock_flags};
+use crate::regs::{IOVEC_BYTES, Place, Regs, UserBuffer, read_user};
+use crate::sock::{Sock, Stream, nonblocking};
+
+const MSG_OOB: u32 = 0x1;
+const MSG_PEEK: u32 = 0x2;
+const MSG_TRUNC: u32 = 0x20;
+pub(crate) const MSG_DONTWAIT: u32 = 0x40;
+const MSG_ERRQUEUE: u32 = 0x2000;
+
+/// `Class` of a turn whose first bytes could not be read. Like an undecided one, it may be HTTP.
+const UNDECIDABLE: u8 = 0xff;
+/// Elements of a scatter-gather array that may make up a turn's first eight bytes.
+const PEEK_ELEMENTS: u64 = 4;
+
+const EINTR: i32 = -4;
+const EAGAIN: i32 = -11;
+/// Codes from here down are the kernel's own (`ERESTARTSYS` …); the program never sees them.
+const FIRST_INTERNAL_ERROR: i32 = -512;
+
+/// A socket operation of the current task has ended. `ret` is its result, `message_flags` those the trigger knows.
+/// `more` says that further operations of the same call follow at once.
+///
+/// # Safety
+///
+/// `sk` must be a socket pointer that the verifier tracks.
+#[inline(always)]
+pub(crate) unsafe fn on_io(
+    sk: *const c_void,
+    ret: i32,
+    direction: Direction,
+    message_flags: u32,
+    more: bool,
+) {
+    // What could not be done yet, or was interrupted, has not happened.
+    if ret == EAGAIN || ret == EINTR || ret <= FIRST_INTERNAL_ERROR {
+        return;
+    }
+    let egress = matches!(direction, Direction::Egress);
+    if egress {
+        if ret == 0 {
+            return;
+        }
+    } else if message_flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) != 0 {
+        // Peeked bytes are read again; the error queue and urgent data are not part of the stream.
+        return;
+    }
+    let Some(actor) = filter::current() else {
+        return;
+    };
+    let sock = Sock(sk);
+    let Some(stream) = sock.stream() else {
+        return;
+    };
+    // The kernel's own sockets (network file systems) work in the context of programs that know nothing of them,
+    // and whose registers name other buffers.
+    let Some(file_flags) = sock.file_flags() else {
+        return;
+    };
+    // SAFETY: as the caller promises.
+    let Some(state) = (unsafe { maps::sock_state(sk, true) }) else {
+        count(KernelLoss::SockStorageFull);
+        return;
+    };
+    if state.flags & sock_flags::SELF != 0 {
+        return;
+    }
+    let ended = ret == 0 && !egress;
+    if ended && (!sock.receive_ended() || state.flags & sock_flags::ENDED != 0) {
+        // Nothing was asked for, or the end is known.
+        return;
+    }
+    if ret < 0 && state.last_error == ret {
+        return;
+    }
+    let moved = if ret > 0 { ret as u32 } else { 0 };
+    if state.flags & sock_flags::ANNOUNCED == 0 {
+        // A failed operation may be one on a socket that is not connected.
+        if ret < 0 || !announce(sock, stream, state, &actor, egress, moved) {
+            return;
+        }
+    }
+    let (offset, seq_end) = advance(sock, state, egress, moved);
+    if state.flags & sock_flags::MUTED != 0 {
+        return;
+    }
+    let streamed = if egress { &mut state.egress } else { &mut state.ingress };
+    if more {
+        streamed.unreported += moved;
+        return;
+    }
+    let unreported = streamed.unreported;
+    streamed.unreported = 0;
+    let offset = offset - u64::from(unreported);
+    let total = moved + unreported;
+
+    let Some(thread) = maps::task_state(actor.task) else {
+        count(KernelLoss::TaskStorageFull);
+        return;
+    };
+    let regs = Regs::of(actor.task);
+    let mut buffer = regs.buffer(thread, ret);
+    if unreported > 0 || (!egress && !stream.is_unix() && (message_flags | buffer.flags) & MSG_TRUNC != 0) {
+        // Gathered from several operations; or discarded instead of copied.
+        buffer.place = Place::Nowhere;
+    }
+    let (head_len, tail_len, record_flags) = if moved > 0 {
+        plan(state, direction, &buffer, total)
+    } else {
+        if ended {
+            state.flags |= sock_flags::ENDED;
+        }
+        (0, 0, 0)
+    };
+    state.last_error = if ret < 0 { ret } else { 0 };
+    thread.seq = thread.seq.wrapping_add(1);
+
+    let mut record = DataRecord {
+        header: emit::header::<DataRecord>(EventKind::DataMoved, Some(&actor)),
+        cookie: SocketCookie(sock.cookie()),
+        offset,
+        user_r14: regs.r14(),
+        nvcsw: actor.task.nvcsw(),
+        result: if moved > 0 { total as i32 } else { ret },
+        tcp_seq_end: seq_end,
+        head_len,
+        tail_len,
+        chunk_offset: 0,
+        payload_len: 0,
+        syscall: regs.syscall() as u16,
+        direction: direction as u8,
+        source: 0,
+        payload_state: PayloadState::Copied.code(),
+        class: state.class,
+        io_flags: if nonblocking(file_flags, message_flags | buffer.flags) {
+            io_flags::NONBLOCKING
+        } else {
+            0
+        },
+        reserved: 0,
+    };
+    record.header.thread_seq = thread.seq;
+    record.header.flags = record_flags;
+    chunks::emit(record, &buffer, total);
+}
+
+/// Emits ConnOpened at the first operation of a socket, so that nothing is reported of sockets that carry nothing,
+/// and the process is the one that uses it. False: the other end is the tracer.
+#[inline(always)]
+fn announce(
+    sock: Sock,
+    stream: Stream,
+    state: &mut SockState,
+    actor: &Actor,
+    egress: bool,
+    moved: u32,
+) -> bool {
+    state.flags |= sock_flags::ANNOUNCED;
+    if let Some(tcp) = sock.tcp() {
+        if TRACER_SELF.get_ptr(&self_key(sock, sock.remote())).is_some() {
+            state.flags |= sock_flags::SELF;
+            return false;
+        }
+        let sent = if egress { moved } else { 0 };
+        let received = if egress { 0 } else { moved };
+        let egress_seq = tcp.write_seq().wrapping_sub(sent);
+        let ingress_seq = tcp.copied_seq(sock).wrapping_sub(received);
+        let (first_egress, first_ingress) = if state.flags & sock_flags::OPEN_SEEN != 0 {
+            (state.egress.next_seq, state.ingress.next_seq)
+        } else {
+            tcp.first_seqs()
+        };
+        // A difference of one either way is a handshake or an end that the kernel counted as a byte.
+        let moved_before = egress_seq.wrapping_sub(first_egress).wrapping_add(1) > 2
+            || ingress_seq.wrapping_sub(first_ingress).wrapping_add(1) > 2;
+        if moved_before {
+            state.flags |= sock_flags::PREEXISTING;
+        }
+        state.egress.next_seq = egress_seq;
+        state.ingress.next_seq = ingress_seq;
+    }
+    emit::control::<ConnRecord>(|record| {
+        record.header = emit::header::<ConnRecord>(EventKind::ConnOpened, Some(actor));
+        if state.flags & sock_flags::PREEXISTING != 0 {
+            record.header.flags = flags::PREEXISTING;
+        }
+        record.cookie = SocketCookie(sock.cookie());
+        record.netns = sock.netns();
+        record.family = stream.family().code();
+        record.role = state.role;
+        if stream.is_unix() {
+            if let Some(unix) = sock.unix() {
+                let ends = unix.ends(&mut record.unix_path);
+                record.role = ends.role.code();
+                record.peer_cookie = SocketCookie(ends.peer_cookie);
+                record.unix_path_len = ends.path_len;
+            }
+        } else {
+            record.local = sock.local();
+            record.remote = sock.remote();
+            record.egress_seq = state.egress.next_seq;
+            record.ingress_seq = state.ingress.next_seq;
+        }
+    });
+    true
+}
+
+/// The key under which one of the tracer's own endpoints is known to its peers.
+#[inline(always)]
+pub(crate) fn self_key(sock: Sock, endpoint: Endpoint) -> SelfKey {
+    SelfKey { endpoint, netns: if endpoint.is_loopback() { sock.netns() } else { 0 } }
+}
+
+/// Moves a stream on. Returns the operation's position and the TCP sequence number behind it.
+#[inline(always)]
+fn advance(sock: Sock, state: &mut SockState, egress: bool, moved: u32) -> (u64, u32) {
+    let stream = if egress { &mut state.egress } else { &mut state.ingress };
+    let expected = stream.next_seq.wrapping_add(moved);
+    let mut offset = stream.bytes;
+    let Some(tcp) = sock.tcp() else {
+        stream.bytes = offset + u64::from(moved);
+        return (offset, 0);
+    };
+    let actual = if egress { tcp.write_seq() } else { tcp.copied_seq(sock) };
+    // What TCP counts and the hooks did not see (a splice out of the socket, another process) moved before this
+    // operation. A negative difference is an operation that another thread's overtook: its bytes were counted then.
+    let unseen = actual.wrapping_sub(expected);
+    if moved > 0 && (unseen as i32) >= 0 {
+        offset += u64::from(unseen);
+        stream.bytes = offset + u64::from(moved);
+        stream.next_seq = actual;
+    } else if moved > 0 {
+        offset = offset.saturating_sub(u64::from(moved));
+    }
+    (offset, stream.next_seq)
+}
+
+/// Decides what of an operation is captured: lengths of its head and tail, and flags of its records.
+#[inline(always)]
+fn plan(state: &mut SockState, direction: Direction, buffer: &UserBuffer, total: u32) -> (u32, u32, u16) {
+    let turn = direction as u8 + 1;
+    let budget = config!(head_budget_bytes);
+    let flipped = state.turn != turn;
+    if flipped {
+        state.turn = turn;
+        state.turn_class = Class::Undecided.code();
+        state.prefix_len = 0;
+        state.head_left = budget;
+    }
+    let mut record_flags = 0;
+    if state.turn_class == Class::Undecided.code() {
+        append_prefix(state, buffer, total);
+        let class = classify(&state.prefix.to_ne_bytes(), state.prefix_len as usize).code();
+        if state.turn_class == Class::Undecided.code() {
+            state.turn_class = class;
+        }
+        if class == Class::Http1.code() {
+            state.class = class;
+            state.odd_turns = 0;
+        } else if class != Class::Undecided.code() {
+            record_flags = odd_turn(state, class);
+        }
+    } else if state.class == Class::Http1.code() && state.head_left < total {
+        // Another message may begin without a turn: a pipelined response, an early request.
+        let (start, have) = peek(buffer, total);
+        if classify(&start.to_ne_bytes(), have as usize).code() == Class::Http1.code() {
+            state.head_left = budget;
+        }
+    }
+    if matches!(buffer.place, Place::Nowhere | Place::Unknown) {
+        return (0, 0, record_flags);
+    }
+    let head = if total < state.head_left { total } else { state.head_left };
+    state.head_left -= head;
+    let rest = total - head;
+    if rest <= TAIL_BYTES {
+        // Head and tail meet, or there is no tail to keep.
+        (total, 0, record_flags)
+    } else {
+        (head, TAIL_BYTES, record_flags)
+    }
+}
+
+/// A turn begins with something that is no known HTTP/1. Returns flags for its record.
+#[inline(always)]
+fn odd_turn(state: &mut SockState, class: u8) -> u16 {
+    state.odd_turns += 1;
+    let spoke_http = state.class == Class::Http1.code();
+    let limit = if spoke_http {
+        ODD_TURNS_HTTP
+    } else if state.flags & sock_flags::PREEXISTING != 0 {
+        ODD_TURNS_UNKNOWN
+    } else {
+        1
+    };
+    if !spoke_http || state.odd_turns > ODD_TURNS_UNKNOWN {
+        state.head_left = ODD_HEAD_BYTES;
+    }
+    if state.odd_turns < limit {
+        return 0;
+    }
+    state.class = class;
+    state.flags |= sock_flags::MUTED;
+    flags::MUTED
+}
+
+/// Adds the operation's first bytes to those of the turn.
+#[inline(always)]
+fn append_prefix(state: &mut SockState, buffer: &UserBuffer, total: u32) {
+    let (start, new) = peek(buffer, total);
+    let have = state.prefix_len & (PREFIX_BYTES as u32 - 1);
+    // The first byte is the lowest one: the machine is little-endian.
+    state.prefix = if have == 0 { start } else { state.prefix | start << (8 * have) };
+    let len = have + new;
+    state.prefix_len = if len > PREFIX_BYTES as u32 { PREFIX_BYTES as u32 } else { len };
+    if len < PREFIX_BYTES as u32 && new < total {
+        // The rest could not be read: what comes next does not follow these bytes.
+        state.turn_class = UNDECIDABLE;
+    }
+}
+
+/// Up to eight bytes from the start of an operation, the first one lowest, and how many.
+#[inline(always)]
+fn peek(buffer: &UserBuffer, total: u32) -> (u64, u32) {
+    let wanted = if total < PREFIX_BYTES as u32 { total } else { PREFIX_BYTES as u32 };
+    match buffer.place {
+        Place::Buffer => (peek_piece(buffer.address, wanted), wanted),
+        Place::Vector => {
+            let mut start = 0;
+            let mut have = 0;
+            for i in 0..PEEK_ELEMENTS {
+                if have >= wanted || i >= buffer.count {
+                    break;
+                }
+                let Some([address, len]) = read_user::<[u64; 2]>(buffer.address + i * IOVEC_BYTES) else {
+                    break;
+                };
+                let left = wanted - have;
+                let len = if len < u64::from(left) { len as u32 } else { left };
+                start |= peek_piece(address, len) << (8 * have);
+                have += len;
+            }
+            (start, have)
+        }
+        Place::Nowhere | Place::Unknown => (0, 0),
+    }
+}
+
+/// Up to eight bytes, zeroes where they cannot be read.
+#[inline(always)]
+fn peek_piece(address: u64, len: u32) -> u64 {
+    let mut piece = 0_u64;
+    let len = emit::at_most::<{ PREFIX_BYTES as u64 }>(u64::from(len)) as u32;
+    // SAFETY: no more than the variable's size is written.
+    unsafe { helpers::bpf_probe_read_user((&raw mut piece).cast(), len, address as *const c_void) };
+    piece
+}

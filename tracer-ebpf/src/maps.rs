@@ -1,0 +1,243 @@
+//! Every map: key → value, who writes, who reads, its bound and why. And the globals that the loader writes.
+//!
+//! Names are at most 15 characters, so that bpftool shows them whole, and start with `TRACER`, so that a leak would
+//! be seen. Nothing is pinned: all of it goes when the tracer's file descriptors go.
+
+use core::ffi::c_void;
+use core::ptr::null_mut;
+
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type};
+use aya_ebpf::helpers::generated as helpers;
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use tracer_abi::config::{Config, Offsets, PREFILTER_SLOTS, ProcessState};
+use tracer_abi::conn::Endpoint;
+use tracer_abi::error::KernelLoss;
+
+use crate::kernel::Task;
+
+/// Set by the loader before the programs load.
+#[unsafe(no_mangle)]
+pub(crate) static CONFIG: Config = Config::ZERO;
+
+/// Set by the loader before the programs load.
+#[unsafe(no_mangle)]
+pub(crate) static OFFSETS: Offsets = Offsets::ZERO;
+
+/// A field of [`CONFIG`] as the loader set it; a constant to the verifier.
+macro_rules! config {
+    ($field:ident) => {
+        crate::maps::as_loaded(&crate::maps::CONFIG.$field)
+    };
+}
+pub(crate) use config;
+
+/// A field of [`OFFSETS`] as the loader set it; a constant to the verifier.
+macro_rules! offset {
+    ($field:ident) => {
+        crate::maps::as_loaded(&crate::maps::OFFSETS.$field)
+    };
+}
+pub(crate) use offset;
+
+/// Reads a global that the loader has replaced: the compiler must not fold the value it sees.
+#[inline(always)]
+pub(crate) fn as_loaded(global: &'static u32) -> u32 {
+    // SAFETY: a valid reference.
+    unsafe { (&raw const *global).read_volatile() }
+}
+
+/// Operations of traced sockets. Written here, read by the tracer. The loader sets the size (8 MiB unless
+/// configured): a consumer that is late by 10 ms loses nothing below 800 MB/s of captured bytes.
+#[map]
+pub(crate) static TRACER_DATA: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// Life cycle of processes and connections, apart from the data so that a flood there cannot starve it. Written
+/// here, read by the tracer. 512 KiB hold about 2000 connections opened between two reads.
+#[map]
+pub(crate) static TRACER_CTRL: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
+
+/// `KernelLoss` → count, per CPU. Written here, read by the tracer.
+#[map]
+static TRACER_STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(KernelLoss::ALL.len() as u32, 0);
+
+/// Thread group id → what is traced. Written by both sides, read here. 16,384 processes: half of the default
+/// `pid_max`.
+#[map]
+pub(crate) static TRACER_PROCS: HashMap<u32, ProcessState> = HashMap::with_max_entries(16 << 10, 0);
+
+/// Which slots of thread group ids the loader has entered into [`TRACER_PROCS`], one bit each. Written by the
+/// tracer only, read here.
+#[map]
+pub(crate) static TRACER_USLOTS: Array<u64> = Array::with_max_entries(PREFILTER_SLOTS / 64, 0);
+
+/// How many entries of [`TRACER_PROCS`] in each slot were made here (fork, exec). Written and read here only: two
+/// writers of one word could undo each other's work.
+#[map]
+pub(crate) static TRACER_KSLOTS: Array<[u32; PREFILTER_SLOTS as usize]> = Array::with_max_entries(1, 0);
+
+/// Addresses of the tracer's own TCP connections, as their peers see them. A connection whose remote end is in
+/// here is never reported. Written and read here. 1024: the exporter holds one or two.
+#[map]
+pub(crate) static TRACER_SELF: LruHashMap<SelfKey, u8> = LruHashMap::with_max_entries(1024, 0);
+
+/// When this CPU last woke the consumer of the data ring. Written and read here.
+#[map]
+pub(crate) static TRACER_WAKE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Socket → its streams. Written and read here; lives and dies with the socket.
+#[btf_map]
+static TRACER_SOCKS: LocalStorage<SockState, { bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize }> =
+    LocalStorage::new();
+
+/// Thread → its event number. Written and read here; lives and dies with the thread.
+#[btf_map]
+static TRACER_TASKS: LocalStorage<TaskState, { bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE as usize }> =
+    LocalStorage::new();
+
+/// Key of [`TRACER_SELF`].
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct SelfKey {
+    pub(crate) endpoint: Endpoint,
+    /// Namespace inode for loopback addresses, which mean another host in every namespace; else zero.
+    pub(crate) netns: u32,
+}
+
+/// What the kernel half remembers of a socket.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct SockState {
+    pub(crate) egress: StreamState,
+    pub(crate) ingress: StreamState,
+    /// `sock_flags`
+    pub(crate) flags: u32,
+    /// Payload bytes that this turn may still capture.
+    pub(crate) head_left: u32,
+    /// Last error reported, so that a program that retries in a loop is reported once.
+    pub(crate) last_error: i32,
+    /// Turns in a row that did not look like HTTP.
+    pub(crate) odd_turns: u32,
+    /// 1 + `Direction` of the current turn; zero before the first.
+    pub(crate) turn: u8,
+    /// `Class` of the current turn.
+    pub(crate) turn_class: u8,
+    /// `Class` of the socket.
+    pub(crate) class: u8,
+    /// `Role`
+    pub(crate) role: u8,
+    /// Valid bytes of `prefix`.
+    pub(crate) prefix_len: u32,
+    /// First bytes of the current turn, the first one lowest.
+    pub(crate) prefix: u64,
+}
+
+/// One direction of a socket.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct StreamState {
+    /// Bytes moved since stream position 0.
+    pub(crate) bytes: u64,
+    /// TCP: sequence number of the next byte.
+    pub(crate) next_seq: u32,
+    /// Bytes moved but not yet reported, because the kernel announced that more of the same call follow.
+    pub(crate) unreported: u32,
+}
+
+/// Bits of [`SockState::flags`].
+pub(crate) mod sock_flags {
+    /// `next_seq` of both directions is that of stream position 0.
+    pub(crate) const OPEN_SEEN: u32 = 1;
+    /// ConnOpened was emitted.
+    pub(crate) const ANNOUNCED: u32 = 1 << 1;
+    /// Only byte counters are kept.
+    pub(crate) const MUTED: u32 = 1 << 2;
+    /// Stream position 0 is not the first byte.
+    pub(crate) const PREEXISTING: u32 = 1 << 3;
+    /// The end of the ingress stream was reported.
+    pub(crate) const ENDED: u32 = 1 << 4;
+    /// ConnClosed was emitted.
+    pub(crate) const CLOSED: u32 = 1 << 5;
+    /// The other end is the tracer.
+    pub(crate) const SELF: u32 = 1 << 6;
+}
+
+/// What the kernel half remembers of a thread.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct TaskState {
+    /// Number of the last event.
+    pub(crate) seq: u32,
+    /// Which message of a `sendmmsg` or `recvmmsg` comes next, and of which array.
+    pub(crate) mmsg_index: u32,
+    pub(crate) mmsg_array: u64,
+}
+
+/// Counts a loss.
+#[inline(always)]
+pub(crate) fn count(loss: KernelLoss) {
+    if let Some(counter) = TRACER_STATS.get_ptr_mut(loss.code()) {
+        // SAFETY: a valid slot of this CPU. A preempting program may race with the addition; what is lost then
+        // is one count, never memory safety.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// State of a socket; `create` makes it when absent.
+///
+/// # Safety
+///
+/// `sk` must be a socket pointer that the verifier tracks.
+#[inline(always)]
+pub(crate) unsafe fn sock_state(sk: *const c_void, create: bool) -> Option<&'static mut SockState> {
+    let flags = if create { u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE) } else { 0 };
+    // SAFETY: the caller promises a tracked pointer. The reference is not exclusive: another CPU may use the same
+    // socket at the same time. All fields are plain integers, and a torn update costs accuracy of one operation.
+    unsafe {
+        helpers::bpf_sk_storage_get(
+            (&raw const TRACER_SOCKS).cast_mut().cast(),
+            sk.cast_mut(),
+            null_mut(),
+            flags,
+        )
+        .cast::<SockState>()
+        .as_mut()
+    }
+}
+
+/// State of the current thread, made when absent. `task` must be the current one.
+#[inline(always)]
+pub(crate) fn task_state(task: Task) -> Option<&'static mut TaskState> {
+    // SAFETY: the current task is a tracked pointer; only its own thread uses its state.
+    unsafe {
+        helpers::bpf_task_storage_get(
+            (&raw const TRACER_TASKS).cast_mut().cast(),
+            task.0.cast_mut().cast(),
+            null_mut(),
+            u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE),
+        )
+        .cast::<TaskState>()
+        .as_mut()
+    }
+}
+
+/// Definition of a map whose values are attached to kernel objects, in the form that loaders read from type
+/// information. aya-ebpf has one for sockets, usable in one program type only, and none for tasks.
+#[repr(C)]
+struct LocalStorage<T, const TYPE: usize> {
+    r#type: *const [i32; TYPE],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; BPF_F_NO_PREALLOC as usize],
+}
+
+impl<T, const TYPE: usize> LocalStorage<T, TYPE> {
+    const fn new() -> Self {
+        use core::ptr::null;
+        Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
+    }
+}
+
+// SAFETY: the pointers are placeholders that nothing dereferences.
+unsafe impl<T, const TYPE: usize> Sync for LocalStorage<T, TYPE> {}

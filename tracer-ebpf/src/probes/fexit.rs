@@ -1,0 +1,64 @@
+//! Rung B: the return of the protocols' own send and receive functions, where trampolines may be attached.
+//!
+//! These functions take the `struct socket`, and the verifier knows the type of its `sk`.
+
+use core::ffi::c_void;
+
+use aya_ebpf::macros::fexit;
+use aya_ebpf::programs::FExitContext;
+use tracer_abi::conn::Direction;
+
+use crate::io::on_io;
+use crate::kernel::field;
+use crate::maps::offset;
+
+/// `MSG_SENDPAGE_NOTLAST`: the same call sends further pages at once.
+const MSG_SENDPAGE_NOTLAST: u32 = 0x2_0000;
+
+/// `args` is the number of the function's arguments: its result is stored behind them.
+#[inline(always)]
+fn moved(ctx: &FExitContext, args: usize, direction: Direction, flags: u32, more: bool) {
+    // SAFETY: the first argument is a `struct socket`, and `sk` a field of it.
+    unsafe {
+        let sk: *const c_void = field(ctx.arg(0), offset!(socket_sk));
+        on_io(sk, ctx.arg(args), direction, flags, more);
+    }
+}
+
+/// Declares a program for a function with `(socket, msghdr, size)` or `(socket, msghdr, size, flags)`.
+macro_rules! programs {
+    ($($program:ident, $function:literal, $direction:ident, $args:literal;)+) => {
+        $(
+            #[fexit(function = $function)]
+            fn $program(ctx: FExitContext) -> i32 {
+                let flags = if $args > 3 { ctx.arg(3) } else { 0 };
+                moved(&ctx, $args, Direction::$direction, flags, false);
+                0
+            }
+        )+
+    };
+}
+
+programs! {
+    tracer_in4_send, "inet_sendmsg", Egress, 3;
+    tracer_in6_send, "inet6_sendmsg", Egress, 3;
+    tracer_un_send, "unix_stream_sendmsg", Egress, 3;
+    tracer_in4_recv, "inet_recvmsg", Ingress, 4;
+    tracer_in6_recv, "inet6_recvmsg", Ingress, 4;
+    tracer_un_recv, "unix_stream_recvmsg", Ingress, 4;
+}
+
+/// `inet_sendpage(socket, page, offset, size, flags)`, of kernels before 6.5: sendfile and splice, page by page.
+#[fexit(function = "inet_sendpage")]
+fn tracer_in_page(ctx: FExitContext) -> i32 {
+    let flags: u32 = ctx.arg(4);
+    moved(&ctx, 5, Direction::Egress, flags, flags & MSG_SENDPAGE_NOTLAST != 0);
+    0
+}
+
+#[fexit(function = "unix_stream_sendpage")]
+fn tracer_un_page(ctx: FExitContext) -> i32 {
+    let flags: u32 = ctx.arg(4);
+    moved(&ctx, 5, Direction::Egress, flags, flags & MSG_SENDPAGE_NOTLAST != 0);
+    0
+}

@@ -1,0 +1,7 @@
+//! One file per trigger or hook. The ladder's rungs differ in the files that watch socket operations; exactly one of
+//! those is attached at a time. The others serve every rung.
+
+mod fexit;
+mod process;
+mod sock_length;
+mod sock_state;

@@ -1,0 +1,27 @@
+//! Rung A: the kernel's own trace points behind every socket send and receive (since 6.3).
+//!
+//! `sock_send_length(sk, ret, flags)` and `sock_recv_length(sk, ret, flags)` fire in the context of the program, after
+//! the operation, for every system call form and family, and cost nothing while unused.
+
+use core::ffi::c_void;
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use tracer_abi::conn::Direction;
+
+use crate::io::on_io;
+
+#[btf_tracepoint(function = "sock_send_length")]
+fn tracer_send(ctx: BtfTracePointContext) -> i32 {
+    // The flags are those of the kernel's inner call; the trace point passes none for sends.
+    // SAFETY: the first argument is a `struct sock`.
+    unsafe { on_io(ctx.arg::<*const c_void>(0), ctx.arg(1), Direction::Egress, 0, false) };
+    0
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+fn tracer_recv(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: as above.
+    unsafe { on_io(ctx.arg::<*const c_void>(0), ctx.arg(1), Direction::Ingress, ctx.arg(2), false) };
+    0
+}

@@ -1,0 +1,234 @@
+//! User registers → system call number, buffer, flags. For x86_64; another architecture is another table here.
+//!
+//! The registers of the system call's entry are still in place when a socket operation ends. They say where the
+//! program's buffer is in every kernel version alike, which the kernel's own iterators do not. What they name is
+//! only read as far as the operation's result says that bytes moved.
+
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated as helpers;
+use tracer_abi::error::KernelLoss;
+
+use crate::kernel::{Task, field};
+use crate::maps::{TaskState, count};
+
+// Fields of `struct pt_regs`; its layout is that of the entry code and has not changed.
+const R14: u32 = 8;
+const R10: u32 = 56;
+const R8: u32 = 72;
+const DX: u32 = 96;
+const SI: u32 = 104;
+const ORIG_AX: u32 = 120;
+const CS: u32 = 136;
+
+/// `__USER32_CS`: the program runs in 32-bit mode, with other numbers and layouts.
+const USER32_CS: u16 = 0x23;
+
+/// `arch/x86/entry/syscalls/syscall_64.tbl`
+mod nr {
+    pub(super) const READ: u64 = 0;
+    pub(super) const WRITE: u64 = 1;
+    pub(super) const READV: u64 = 19;
+    pub(super) const WRITEV: u64 = 20;
+    pub(super) const SENDFILE: u64 = 40;
+    pub(super) const SENDTO: u64 = 44;
+    pub(super) const RECVFROM: u64 = 45;
+    pub(super) const SENDMSG: u64 = 46;
+    pub(super) const RECVMSG: u64 = 47;
+    pub(super) const SHUTDOWN: u64 = 48;
+    pub(super) const SPLICE: u64 = 275;
+    pub(super) const RECVMMSG: u64 = 299;
+    pub(super) const SENDMMSG: u64 = 307;
+    pub(super) const PREADV2: u64 = 327;
+    pub(super) const PWRITEV2: u64 = 328;
+    pub(super) const IO_URING_ENTER: u64 = 426;
+}
+
+/// `struct iovec`
+pub(crate) const IOVEC_BYTES: u64 = 16;
+/// `struct user_msghdr`
+const MSGHDR_IOV: u64 = 16;
+/// `struct mmsghdr`: a `user_msghdr` and a length.
+const MMSGHDR_BYTES: u64 = 64;
+/// `UIO_MAXIOV`: messages in one call.
+const MAX_MESSAGES: u32 = 1024;
+
+/// The user registers of the current system call.
+#[derive(Clone, Copy)]
+pub(crate) struct Regs(*const c_void);
+
+/// Where an operation's bytes are in the program's memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// One buffer.
+    Buffer,
+    /// An array of `struct iovec`.
+    Vector,
+    /// In no user memory (sendfile, splice).
+    Nowhere,
+    /// Not known for this system call.
+    Unknown,
+}
+
+/// See [`Place`].
+#[derive(Clone, Copy)]
+pub(crate) struct UserBuffer {
+    pub(crate) place: Place,
+    /// Address of the buffer or of the array.
+    pub(crate) address: u64,
+    /// Elements of the array.
+    pub(crate) count: u64,
+    /// The call's own message flags.
+    pub(crate) flags: u32,
+}
+
+impl Regs {
+    #[inline(always)]
+    pub(crate) fn of(task: Task) -> Self {
+        // SAFETY: the current task, which the verifier tracks.
+        Self(unsafe { helpers::bpf_task_pt_regs(task.0.cast_mut().cast()) } as *const c_void)
+    }
+
+    #[inline(always)]
+    fn read<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: a register frame and a field of it.
+        unsafe { field(self.0, offset) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn r14(self) -> u64 {
+        self.read(R14)
+    }
+
+    #[inline(always)]
+    pub(crate) fn syscall(self) -> u64 {
+        self.read(ORIG_AX)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_compat(self) -> bool {
+        self.read::<u16>(CS) == USER32_CS
+    }
+
+    /// Whether the current call is `shutdown`, which ends a direction but keeps the socket.
+    #[inline(always)]
+    pub(crate) fn in_shutdown(self) -> bool {
+        self.syscall() == nr::SHUTDOWN
+    }
+
+    /// Finds the buffer of the current call. `moved` is what its operation moved, or negative.
+    #[inline(always)]
+    pub(crate) fn buffer(self, thread: &mut TaskState, moved: i32) -> UserBuffer {
+        let mut buffer = UserBuffer { place: Place::Unknown, address: 0, count: 0, flags: 0 };
+        if self.is_compat() {
+            if moved > 0 {
+                count(KernelLoss::CompatTask);
+            }
+            return buffer;
+        }
+        match self.syscall() {
+            nr::READ | nr::WRITE => {
+                buffer.place = Place::Buffer;
+                buffer.address = self.read(SI);
+            }
+            nr::SENDTO | nr::RECVFROM => {
+                buffer.place = Place::Buffer;
+                buffer.address = self.read(SI);
+                buffer.flags = self.read::<u64>(R10) as u32;
+            }
+            nr::READV | nr::WRITEV | nr::PREADV2 | nr::PWRITEV2 => {
+                buffer.place = Place::Vector;
+                buffer.address = self.read(SI);
+                buffer.count = self.read(DX);
+            }
+            nr::SENDMSG | nr::RECVMSG => {
+                buffer.flags = self.read::<u64>(DX) as u32;
+                vector_of_message(&mut buffer, self.read(SI));
+            }
+            number @ (nr::SENDMMSG | nr::RECVMMSG) => {
+                buffer.flags = self.read::<u64>(R10) as u32;
+                // A receive that gives up after a time does so without an event, and the next call would seem to
+                // go on with this one.
+                if number == nr::SENDMMSG || self.read::<u64>(R8) == 0 {
+                    let array: u64 = self.read(SI);
+                    let messages: u64 = self.read(DX);
+                    let index = message_index(thread, array, messages as u32, moved);
+                    vector_of_message(&mut buffer, array + u64::from(index) * MMSGHDR_BYTES);
+                    if number == nr::SENDMMSG && moved > 0 && vector_bytes(&buffer) > moved as u64 {
+                        // A message sent in part is the call's last.
+                        thread.mmsg_index = 0;
+                    }
+                }
+            }
+            nr::SENDFILE | nr::SPLICE | nr::IO_URING_ENTER => buffer.place = Place::Nowhere,
+            _ => {
+                if moved > 0 {
+                    count(KernelLoss::UnknownSyscall);
+                }
+            }
+        }
+        buffer
+    }
+}
+
+/// The scatter-gather array of a `struct user_msghdr`.
+#[inline(always)]
+fn vector_of_message(buffer: &mut UserBuffer, message: u64) {
+    if let Some([array, elements]) = read_user::<[u64; 2]>(message + MSGHDR_IOV) {
+        buffer.place = Place::Vector;
+        buffer.address = array;
+        buffer.count = elements;
+    } else {
+        count(KernelLoss::PayloadFault);
+    }
+}
+
+/// Which message of the array this operation is. Each message of a call is one operation; the call ends with its
+/// last message, with an error, or with a message sent in part.
+#[inline(always)]
+fn message_index(thread: &mut TaskState, array: u64, messages: u32, moved: i32) -> u32 {
+    if thread.mmsg_array != array || thread.mmsg_index >= messages || thread.mmsg_index >= MAX_MESSAGES {
+        thread.mmsg_array = array;
+        thread.mmsg_index = 0;
+    }
+    let index = thread.mmsg_index;
+    thread.mmsg_index = if moved < 0 || index + 1 >= messages { 0 } else { index + 1 };
+    index
+}
+
+/// Bytes of the first elements of an array; enough to tell a message sent in part.
+#[inline(always)]
+fn vector_bytes(buffer: &UserBuffer) -> u64 {
+    let mut bytes = 0_u64;
+    for i in 0..8 {
+        if i >= buffer.count {
+            break;
+        }
+        let Some([_, len]) = read_user::<[u64; 2]>(buffer.address + i * IOVEC_BYTES) else {
+            break;
+        };
+        bytes = bytes.saturating_add(len);
+    }
+    bytes
+}
+
+/// Copies a small value of plain integers out of the program's memory. `None`: not readable at this moment.
+#[inline(always)]
+pub(crate) fn read_user<T: Copy>(address: u64) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the destination is exactly this large; the helper checks the source, and fills the destination or
+    // says that it could not.
+    unsafe {
+        if helpers::bpf_probe_read_user(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            address as *const c_void,
+        ) == 0
+        {
+            Some(value.assume_init())
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The only reader of kernel socket structures.
+//!
+//! Stream sockets of three families are told apart from all others; datagrams, raw and netlink sockets carry no
+//! connection that this tracer follows.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated as helpers;
+use tracer_abi::conn::{Endpoint, Family, Role};
+use tracer_abi::limits::UNIX_PATH_BYTES;
+
+use crate::kernel::{field, probe};
+use crate::maps::offset;
+
+const SOCK_STREAM: u16 = 1;
+const RCV_SHUTDOWN: u8 = 1;
+/// Both directions, as `close` sets them.
+const SHUTDOWN_MASK: u8 = 3;
+const O_NONBLOCK: u32 = 0o4000;
+/// `sockaddr_un` starts with its family.
+const SUN_PATH: u32 = 2;
+
+/// A `struct sock` that the verifier tracks.
+#[derive(Clone, Copy)]
+pub(crate) struct Sock(pub(crate) *const c_void);
+
+/// A `struct tcp_sock`, made from a [`Sock`] by the kernel's own check.
+#[derive(Clone, Copy)]
+pub(crate) struct Tcp(*const c_void);
+
+/// A `struct unix_sock`.
+#[derive(Clone, Copy)]
+pub(crate) struct Unix(*const c_void);
+
+/// A stream socket that can be followed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Inet,
+    Inet6,
+    Unix,
+}
+
+impl Stream {
+    pub(crate) const fn family(self) -> Family {
+        match self {
+            Self::Inet => Family::Inet,
+            Self::Inet6 => Family::Inet6,
+            Self::Unix => Family::Unix,
+        }
+    }
+
+    pub(crate) const fn is_unix(self) -> bool {
+        matches!(self, Self::Unix)
+    }
+}
+
+impl Sock {
+    #[inline(always)]
+    fn family(self) -> u16 {
+        // SAFETY: a socket and a field of it.
+        unsafe { field(self.0, offset!(sk_family)) }
+    }
+
+    /// `None` for sockets that are not byte streams of a known family.
+    #[inline(always)]
+    pub(crate) fn stream(self) -> Option<Stream> {
+        // SAFETY: as above.
+        let kind: u16 = unsafe { field(self.0, offset!(sk_type)) };
+        if kind != SOCK_STREAM {
+            return None;
+        }
+        let family = self.family();
+        if family == Family::Inet.code() {
+            Some(Stream::Inet)
+        } else if family == Family::Inet6.code() {
+            Some(Stream::Inet6)
+        } else if family == Family::Unix.code() {
+            Some(Stream::Unix)
+        } else {
+            None
+        }
+    }
+
+    /// The flags of the open file behind the socket. `None`: no program holds the socket, the kernel itself does.
+    #[inline(always)]
+    pub(crate) fn file_flags(self) -> Option<u32> {
+        // SAFETY: as above; loads through a null pointer give zero.
+        unsafe {
+            let socket: *const c_void = field(self.0, offset!(sk_socket));
+            let file: *const c_void = field(socket, offset!(socket_file));
+            if file.is_null() { None } else { Some(field(file, offset!(file_f_flags))) }
+        }
+    }
+
+    #[inline(always)]
+    fn shutdown(self) -> u8 {
+        // SAFETY: as above.
+        unsafe { field(self.0, offset!(sk_shutdown)) }
+    }
+
+    /// No more bytes will arrive.
+    #[inline(always)]
+    pub(crate) fn receive_ended(self) -> bool {
+        self.shutdown() & RCV_SHUTDOWN != 0
+    }
+
+    /// The process gave up both directions.
+    #[inline(always)]
+    pub(crate) fn both_ended(self) -> bool {
+        self.shutdown() & SHUTDOWN_MASK == SHUTDOWN_MASK
+    }
+
+    #[inline(always)]
+    pub(crate) fn cookie(self) -> u64 {
+        // SAFETY: a tracked socket pointer.
+        unsafe { helpers::bpf_get_socket_cookie(self.0.cast_mut()) }
+    }
+
+    /// The TCP part; `None` for other protocols (MPTCP among them: its sequence numbers are its subflows').
+    #[inline(always)]
+    pub(crate) fn tcp(self) -> Option<Tcp> {
+        // SAFETY: a tracked socket pointer.
+        let tcp = unsafe { helpers::bpf_skc_to_tcp_sock(self.0.cast_mut()) };
+        if tcp.is_null() { None } else { Some(Tcp(tcp.cast_const().cast())) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn unix(self) -> Option<Unix> {
+        // SAFETY: a tracked socket pointer.
+        let unix = unsafe { helpers::bpf_skc_to_unix_sock(self.0.cast_mut()) };
+        if unix.is_null() { None } else { Some(Unix(unix.cast_const().cast())) }
+    }
+
+    /// Inode number of the network namespace.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> u32 {
+        let net: u64 = probe(self.0, offset!(sk_net));
+        probe(net as *const c_void, offset!(net_inum))
+    }
+
+    /// Local address and port. Zero address while a listener is not bound to one.
+    #[inline(always)]
+    pub(crate) fn local(self) -> Endpoint {
+        let port: u16 = probe(self.0, offset!(sk_num));
+        let port_be = port.to_be_bytes();
+        if self.family() == Family::Inet.code() {
+            Endpoint::from_kernel_v4(probe(self.0, offset!(sk_rcv_saddr)), port_be)
+        } else {
+            Endpoint::from_kernel_v6(probe(self.0, offset!(sk_v6_rcv_saddr)), port_be)
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn remote(self) -> Endpoint {
+        let port_be: [u8; 2] = probe(self.0, offset!(sk_dport));
+        if self.family() == Family::Inet.code() {
+            Endpoint::from_kernel_v4(probe(self.0, offset!(sk_daddr)), port_be)
+        } else {
+            Endpoint::from_kernel_v6(probe(self.0, offset!(sk_v6_daddr)), port_be)
+        }
+    }
+}
+
+impl Tcp {
+    /// Sequence number of the next byte that the process will send.
+    #[inline(always)]
+    pub(crate) fn write_seq(self) -> u32 {
+        // SAFETY: a TCP socket and a field of it.
+        unsafe { field(self.0, offset!(tcp_write_seq)) }
+    }
+
+    /// Sequence number of the next byte that the process will read. The peer's FIN, once read, is not counted.
+    #[inline(always)]
+    pub(crate) fn copied_seq(self, sock: Sock) -> u32 {
+        // SAFETY: as above.
+        let (copied, rcv_nxt): (u32, u32) =
+            unsafe { (field(self.0, offset!(tcp_copied_seq)), field(self.0, offset!(tcp_rcv_nxt))) };
+        if copied == rcv_nxt && sock.receive_ended() { copied.wrapping_sub(1) } else { copied }
+    }
+
+    /// Sequence numbers of the first byte ever sent and ever received, as the kernel's own byte counts give them.
+    /// A handshake or an end counts as one byte there at times, so each may be off by one.
+    #[inline(always)]
+    pub(crate) fn first_seqs(self) -> (u32, u32) {
+        let acked: u64 = probe(self.0, offset!(tcp_bytes_acked));
+        let received: u64 = probe(self.0, offset!(tcp_bytes_received));
+        let snd_una: u32 = probe(self.0, offset!(tcp_snd_una));
+        let rcv_nxt: u32 = probe(self.0, offset!(tcp_rcv_nxt));
+        (snd_una.wrapping_sub(acked as u32), rcv_nxt.wrapping_sub(received as u32))
+    }
+}
+
+/// What is known of the two ends of a Unix connection.
+pub(crate) struct UnixEnds {
+    pub(crate) role: Role,
+    pub(crate) peer_cookie: u64,
+    pub(crate) path_len: u8,
+}
+
+impl Unix {
+    /// Reads both ends, and the bound name of the server's end into `path`.
+    ///
+    /// A listener's name is inherited by the sockets that it accepts, and a program seldom binds the end that
+    /// connects: the end with a name is the server's.
+    #[inline(always)]
+    pub(crate) fn ends(self, path: &mut [u8; UNIX_PATH_BYTES]) -> UnixEnds {
+        // SAFETY: a Unix socket and fields of it. A stream socket keeps a reference to its peer until it is
+        // itself released, which an operation on it prevents.
+        let (own, peer): (*const c_void, *const c_void) =
+            unsafe { (field(self.0, offset!(unix_addr)), field(self.0, offset!(unix_peer))) };
+        let peer_cookie = if peer.is_null() { 0 } else { Sock(peer).cookie() };
+        let peer_addr: u64 = if peer.is_null() { 0 } else { probe(peer, offset!(unix_addr)) };
+        let (role, address) = if !own.is_null() {
+            (if peer_addr == 0 { Role::Server } else { Role::Unknown }, own)
+        } else if peer_addr != 0 {
+            (Role::Client, peer_addr as *const c_void)
+        } else {
+            return UnixEnds { role: Role::Unknown, peer_cookie, path_len: 0 };
+        };
+        let address_len: u32 = probe(address, offset!(unix_address_len));
+        let wanted = address_len.saturating_sub(SUN_PATH);
+        let len = if wanted > UNIX_PATH_BYTES as u32 { UNIX_PATH_BYTES as u32 } else { wanted };
+        // SAFETY: `len` is at most the size of `path`; the helper checks the source.
+        let failed = unsafe {
+            helpers::bpf_probe_read_kernel(
+                path.as_mut_ptr().cast(),
+                crate::emit::at_most::<{ UNIX_PATH_BYTES as u64 }>(u64::from(len)) as u32,
+                address.cast::<u8>().add((offset!(unix_address_name) + SUN_PATH) as usize).cast(),
+            )
+        };
+        UnixEnds { role, peer_cookie, path_len: if failed == 0 { len as u8 } else { 0 } }
+    }
+}
+
+/// Whether an operation on a file with these flags, called with these message flags, cannot wait.
+#[inline(always)]
+pub(crate) const fn nonblocking(file_flags: u32, message_flags: u32) -> bool {
+    file_flags & O_NONBLOCK != 0 || message_flags & crate::io::MSG_DONTWAIT != 0
+}

@@ -1,0 +1,103 @@
+//! The ways to watch socket operations, best first. Each rung is one file that names its programs; the next rung is
+//! one file more.
+
+use super::btf::TypeInfo;
+use super::{rung_a, rung_b};
+
+/// A way to watch socket operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rung {
+    A,
+    B,
+}
+
+/// Where a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hook {
+    /// A trace point with typed arguments.
+    TracePoint(&'static str),
+    /// The return of a kernel function.
+    FunctionExit(&'static str),
+}
+
+/// A program of the kernel half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Probe {
+    /// Its name in the object, which is what bpftool shows.
+    pub(super) program: &'static str,
+    pub(super) hook: Hook,
+    /// Kernels without the hook do without the program.
+    pub(super) optional: bool,
+}
+
+/// Programs that every rung needs: life cycle of processes and TCP connections.
+pub(super) const LIFE_CYCLE: &[Probe] = &[
+    Probe::trace_point("tracer_state", "inet_sock_set_state"),
+    Probe::trace_point("tracer_fork", "sched_process_fork"),
+    Probe::trace_point("tracer_exec", "sched_process_exec"),
+    Probe::trace_point("tracer_exit", "sched_process_exit"),
+];
+
+impl Rung {
+    /// In the order in which they are tried.
+    pub(crate) const ALL: &'static [Self] = &[Self::A, Self::B];
+
+    pub(super) const fn probes(self) -> &'static [Probe] {
+        match self {
+            Self::A => rung_a::PROBES,
+            Self::B => rung_b::PROBES,
+        }
+    }
+
+    /// One letter, as in messages and in machine-readable output.
+    pub(crate) const fn letter(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::B => "B",
+        }
+    }
+
+    pub(crate) const fn description(self) -> &'static str {
+        match self {
+            Self::A => rung_a::DESCRIPTION,
+            Self::B => rung_b::DESCRIPTION,
+        }
+    }
+}
+
+impl std::fmt::Display for Rung {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.letter(), self.description())
+    }
+}
+
+impl Probe {
+    pub(super) const fn trace_point(program: &'static str, name: &'static str) -> Self {
+        Self { program, hook: Hook::TracePoint(name), optional: false }
+    }
+
+    pub(super) const fn function_exit(program: &'static str, name: &'static str) -> Self {
+        Self { program, hook: Hook::FunctionExit(name), optional: false }
+    }
+
+    pub(super) const fn where_present(self) -> Self {
+        Self { optional: true, ..self }
+    }
+
+    /// Whether this kernel has the hook at all.
+    pub(super) fn is_present(&self, types: &TypeInfo) -> bool {
+        match self.hook {
+            Hook::TracePoint(name) => types.has_trace_point(name),
+            Hook::FunctionExit(name) => types.has_function(name),
+        }
+    }
+}
+
+impl std::fmt::Display for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TracePoint(name) => write!(f, "trace point {name}"),
+            Self::FunctionExit(name) => write!(f, "return of {name}"),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The live source of events: loads the kernel half, proves that it works, hands out its records.
+//!
+//! This folder is the only one that names aya. It interprets records no further than it must to keep its own tables:
+//! decoding is the core's work.
+//!
+//! [`Capture::start`] climbs the [`ladder`]: a rung is taken when its programs load, attach, and bring back the bytes
+//! of a connection that the tracer makes to itself.
+
+mod btf;
+mod ladder;
+mod object;
+mod offsets;
+mod processes;
+mod record;
+mod ring;
+mod rung_a;
+mod rung_b;
+mod self_test;
+
+use std::collections::VecDeque;
+
+use anyhow::{Context as _, bail, ensure};
+use tracer_abi::config::Config;
+use tracer_abi::error::KernelLoss;
+use tracer_abi::limits::{DEFAULT_DATA_RING_BYTES, DEFAULT_HEAD_BUDGET_BYTES, MAX_HEAD_BUDGET_BYTES};
+use tracer_abi::task::ProcessKey;
+
+pub(crate) use self::ladder::Rung;
+
+use self::btf::TypeInfo;
+use self::object::Loaded;
+use self::processes::Processes;
+use self::ring::Rings;
+
+/// Inode number of the initial pid namespace (`PROC_PID_INIT_INO`).
+const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
+
+/// What to capture. Fixed for the life of a [`Capture`].
+#[derive(Clone, Debug)]
+pub(crate) struct CaptureConfig {
+    /// Every process but the tracer.
+    pub(crate) trace_all: bool,
+    /// Report the exec of every process, and capture it until [`Capture::trace_process`] or
+    /// [`Capture::untrace_process`] decides.
+    pub(crate) watch_exec: bool,
+    /// Report every new TCP listener.
+    pub(crate) watch_listen: bool,
+    /// Payload bytes captured each time a connection changes direction.
+    pub(crate) head_budget_bytes: u32,
+    /// Size of the ring that carries payload; a power of two of at least 64 KiB.
+    pub(crate) data_ring_bytes: u32,
+    /// Debugging messages of the kernel half, through `tracing`.
+    pub(crate) kernel_log: bool,
+}
+
+impl Default for CaptureConfig {
+    fn default() -> Self {
+        Self {
+            trace_all: false,
+            watch_exec: false,
+            watch_listen: false,
+            head_budget_bytes: DEFAULT_HEAD_BUDGET_BYTES,
+            data_ring_bytes: DEFAULT_DATA_RING_BYTES,
+            kernel_log: false,
+        }
+    }
+}
+
+/// A running capture. Dropping it, or the end of the tracer however it comes, takes everything out of the kernel.
+pub(crate) struct Capture {
+    rung: Rung,
+    // Declared before the maps and programs that they use.
+    rings: Rings,
+    processes: Processes,
+    loaded: Loaded,
+    /// Records of others that came in while the self-test ran.
+    early: VecDeque<Vec<u8>>,
+    /// Loss counters as last handed out.
+    losses: Vec<u64>,
+}
+
+impl Capture {
+    /// Climbs the ladder.
+    ///
+    /// # Errors
+    ///
+    /// When no rung works; the message says why for each. When the kernel half is not built in, or the tracer is not
+    /// in the initial pid namespace, whose numbers the kernel half reports.
+    pub(crate) fn start(config: &CaptureConfig) -> anyhow::Result<Self> {
+        ensure_initial_pid_namespace()?;
+        let types = TypeInfo::of_running_kernel().context("find the kernel's type information")?;
+        let mut reasons = Vec::new();
+        for &rung in Rung::ALL {
+            match Self::start_rung(rung, &types, config) {
+                Ok(capture) => return Ok(capture),
+                Err(error) => reasons.push(format!("rung {rung}: {error:#}")),
+            }
+        }
+        bail!("no way to capture works on this kernel\n  {}", reasons.join("\n  "))
+    }
+
+    /// Loads, attaches and self-tests one rung.
+    pub(crate) fn start_rung(rung: Rung, types: &TypeInfo, config: &CaptureConfig) -> anyhow::Result<Self> {
+        ensure!(
+            config.data_ring_bytes.is_power_of_two() && config.data_ring_bytes >= 64 << 10,
+            "data ring of {} bytes: not a power of two of at least 64 KiB",
+            config.data_ring_bytes
+        );
+        ensure!(
+            config.head_budget_bytes <= MAX_HEAD_BUDGET_BYTES,
+            "head budget of {} bytes: more than {MAX_HEAD_BUDGET_BYTES}",
+            config.head_budget_bytes
+        );
+        let kernel_config = Config {
+            tracer_tgid: std::process::id(),
+            trace_all: config.trace_all.into(),
+            watch_exec: config.watch_exec.into(),
+            watch_listen: config.watch_listen.into(),
+            head_budget_bytes: config.head_budget_bytes,
+            data_ring_bytes: config.data_ring_bytes,
+        };
+        let mut loaded = object::load(rung, types, kernel_config, config.kernel_log)?;
+        let mut rings = Rings::new(&mut loaded)?;
+        let mut processes = Processes::new(&mut loaded)?;
+        let early = self_test::run(&mut rings, &mut processes).context("self-test")?;
+        let mut capture =
+            Self { rung, rings, processes, loaded, early, losses: vec![0; KernelLoss::ALL.len()] };
+        // What the self-test may have lost is nobody's loss.
+        capture.losses();
+        Ok(capture)
+    }
+
+    /// The rung that is active.
+    pub(crate) const fn rung(&self) -> Rung {
+        self.rung
+    }
+
+    /// Traces a process, and its descendants from their first byte. Idempotent. The start time may be exact, or
+    /// rounded down to the tick as `/proc/PID/stat` gives it.
+    ///
+    /// # Errors
+    ///
+    /// When the table of traced processes is full.
+    pub(crate) fn trace_process(&mut self, process: ProcessKey) -> anyhow::Result<()> {
+        self.processes.trace(process)
+    }
+
+    /// Stops tracing a process. Its descendants are separate processes and go on.
+    pub(crate) fn untrace_process(&mut self, process: ProcessKey) {
+        self.processes.untrace(process);
+    }
+
+    /// Waits until there may be records to [`drain`](Self::drain). May return when there are none.
+    ///
+    /// # Errors
+    ///
+    /// When the rings cannot be polled, or outside a tokio runtime.
+    pub(crate) async fn readable(&mut self) -> std::io::Result<()> {
+        if self.early.is_empty() {
+            self.rings.readable().await?;
+        }
+        Ok(())
+    }
+
+    /// Hands out raw records, at most a few thousand per call. A connection's ConnOpened comes before its first
+    /// DataMoved; apart from that, records of different CPUs may be slightly out of order.
+    pub(crate) fn drain(&mut self, mut each: impl FnMut(&[u8])) {
+        while let Some(record) = self.early.pop_front() {
+            each(&record);
+        }
+        let processes = &mut self.processes;
+        self.rings.drain(|record| {
+            processes.observe(record);
+            each(record);
+        });
+        self.loaded.flush_log();
+    }
+
+    /// What was lost since the last call, by reason; only counters that grew.
+    pub(crate) fn losses(&mut self) -> Vec<(KernelLoss, u64)> {
+        let mut grown = Vec::new();
+        for (&loss, known) in KernelLoss::ALL.iter().zip(&mut self.losses) {
+            let total = self.loaded.loss_total(loss);
+            if total > *known {
+                grown.push((loss, total - *known));
+                *known = total;
+            }
+        }
+        grown
+    }
+}
+
+/// Process numbers in the kernel half are those of the initial namespace; in another one, the tracer could not even
+/// recognise itself.
+pub(crate) fn ensure_initial_pid_namespace() -> anyhow::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let namespace =
+        std::fs::metadata("/proc/self/ns/pid").context("read /proc/self/ns/pid; is /proc mounted?")?;
+    ensure!(
+        namespace.ino() == INITIAL_PID_NAMESPACE,
+        "the tracer runs in a pid namespace of its own: start it on the host, or in a container that shares the \
+         host's pid namespace (docker run --pid=host)"
+    );
+    Ok(())
+}

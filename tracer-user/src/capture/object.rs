@@ -1,0 +1,133 @@
+//! Loads the object into the kernel and attaches what a rung needs.
+
+use anyhow::{Context as _, bail};
+use aya::maps::{Map, PerCpuArray};
+use aya::programs::{BtfTracePoint, FExit, Program};
+use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
+use tracer_abi::config::Config;
+use tracer_abi::error::KernelLoss;
+
+use super::btf::TypeInfo;
+use super::ladder::{Hook, LIFE_CYCLE, Probe, Rung};
+use super::offsets;
+
+/// The kernel half as `cargo xtask build` made it.
+#[cfg(kernel_half)]
+static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("TRACER_EBPF_OBJECT")));
+#[cfg(not(kernel_half))]
+static OBJECT: Option<&[u8]> = None;
+
+/// Debugging messages are off: `aya_log_ebpf::Level` counts from 1.
+const LOG_OFF: u8 = 0;
+const LOG_ALL: u8 = 5;
+
+/// Programs and maps in the kernel. Dropping it removes them.
+pub(super) struct Loaded {
+    ebpf: Ebpf,
+    stats: PerCpuArray<aya::maps::MapData, u64>,
+    log: Option<aya_log::EbpfLogger<KernelLog>>,
+}
+
+/// Hands messages of the kernel half to `tracing`.
+struct KernelLog;
+
+impl log::Log for KernelLog {
+    fn enabled(&self, _metadata: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        tracing::debug!(target: "kernel", "{}", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// Loads and attaches the programs of a rung and those that every rung needs, and no others.
+pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> anyhow::Result<Loaded> {
+    let Some(object) = OBJECT else {
+        bail!(
+            "this binary was built without its kernel half; build it with `cargo xtask build` and run \
+             target/release/tracer"
+        );
+    };
+    let probes = || rung.probes().iter().chain(LIFE_CYCLE);
+    let wanted: Vec<&Probe> = probes().filter(|probe| probe.is_present(types) || !probe.optional).collect();
+    if let Some(absent) = wanted.iter().find(|probe| !probe.is_present(types)) {
+        bail!("this kernel has no {}", absent.hook);
+    }
+    let offsets = offsets::resolve(types).context("find the kernel's structure offsets")?;
+    let (config_words, offset_words) = (config.to_words(), offsets.to_words());
+    let log_level = if log { LOG_ALL } else { LOG_OFF };
+
+    let btf = Btf::from_sys_fs().context("parse the kernel's type information")?;
+    let mut ebpf = EbpfLoader::new()
+        .btf(Some(&btf))
+        // The verifier's log is only worth its time when a program is refused; aya asks for it then.
+        .verifier_log_level(VerifierLogLevel::DISABLE)
+        // Task storage: no wrapper exists, and user space needs none.
+        .allow_unsupported_maps()
+        .map_max_entries("TRACER_DATA", config.data_ring_bytes)
+        .override_global("CONFIG", &config_words, true)
+        .override_global("OFFSETS", &offset_words, true)
+        .override_global("AYA_LOG_LEVEL", &log_level, false)
+        .load(object)
+        .context("load the kernel half's maps")?;
+    for probe in &wanted {
+        load_program(&mut ebpf, probe, &btf)?;
+    }
+    // All are accepted: from here on there is something to see.
+    for probe in &wanted {
+        attach_program(&mut ebpf, probe)?;
+    }
+    let stats =
+        PerCpuArray::try_from(take_map(&mut ebpf, "TRACER_STATS")?).context("open map TRACER_STATS")?;
+    let log = log.then(|| aya_log::EbpfLogger::init_with_logger(&mut ebpf, KernelLog)).transpose();
+    Ok(Loaded { ebpf, stats, log: log.context("open the kernel half's log")? })
+}
+
+impl Loaded {
+    pub(super) fn take_map(&mut self, name: &str) -> anyhow::Result<Map> {
+        take_map(&mut self.ebpf, name)
+    }
+
+    /// A loss counter's sum over all CPUs.
+    pub(super) fn loss_total(&self, loss: KernelLoss) -> u64 {
+        self.stats.get(&loss.code(), 0).map_or(0, |values| values.iter().sum())
+    }
+
+    pub(super) fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+    }
+}
+
+fn take_map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    ebpf.take_map(name).with_context(|| format!("the kernel half has no map {name}"))
+}
+
+fn load_program(ebpf: &mut Ebpf, probe: &Probe, btf: &Btf) -> anyhow::Result<()> {
+    match probe.hook {
+        Hook::TracePoint(name) => program::<BtfTracePoint>(ebpf, probe)?.load(name, btf),
+        Hook::FunctionExit(name) => program::<FExit>(ebpf, probe)?.load(name, btf),
+    }
+    .with_context(|| format!("load {} at {}", probe.program, probe.hook))
+}
+
+fn attach_program(ebpf: &mut Ebpf, probe: &Probe) -> anyhow::Result<()> {
+    match probe.hook {
+        Hook::TracePoint(_) => program::<BtfTracePoint>(ebpf, probe)?.attach().map(drop),
+        Hook::FunctionExit(_) => program::<FExit>(ebpf, probe)?.attach().map(drop),
+    }
+    .with_context(|| format!("attach {} to {}", probe.program, probe.hook))
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, probe: &Probe) -> anyhow::Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = aya::programs::ProgramError>,
+{
+    let program = ebpf.program_mut(probe.program);
+    let program = program.with_context(|| format!("the kernel half has no program {}", probe.program))?;
+    Ok(program.try_into()?)
+}

@@ -1,0 +1,11 @@
+//! Rung A: the socket layer's own trace points (Linux 6.3 and later). Free for everything that is not a socket
+//! operation.
+
+use super::ladder::Probe;
+
+pub(super) const DESCRIPTION: &str = "socket length trace points";
+
+pub(super) const PROBES: &[Probe] = &[
+    Probe::trace_point("tracer_send", "sock_send_length"),
+    Probe::trace_point("tracer_recv", "sock_recv_length"),
+];

@@ -1,0 +1,19 @@
+//! Rung B: returns of the protocols' send and receive functions, for kernels without the trace points of rung A that
+//! allow trampolines (x86_64 since 5.5).
+
+use super::ladder::Probe;
+
+pub(super) const DESCRIPTION: &str = "returns of the socket send and receive functions";
+
+pub(super) const PROBES: &[Probe] = &[
+    Probe::function_exit("tracer_in4_send", "inet_sendmsg"),
+    // A kernel may be built without IPv6.
+    Probe::function_exit("tracer_in6_send", "inet6_sendmsg").where_present(),
+    Probe::function_exit("tracer_un_send", "unix_stream_sendmsg"),
+    Probe::function_exit("tracer_in4_recv", "inet_recvmsg"),
+    Probe::function_exit("tracer_in6_recv", "inet6_recvmsg").where_present(),
+    Probe::function_exit("tracer_un_recv", "unix_stream_recvmsg"),
+    // Before 6.5, sendfile and splice to a socket have an entry of their own.
+    Probe::function_exit("tracer_in_page", "inet_sendpage").where_present(),
+    Probe::function_exit("tracer_un_page", "unix_stream_sendpage").where_present(),
+];
