@@ -1,17 +1,17 @@
 //! What the text outputs read off a span: the same facts, found in one place.
 
-use opentelemetry_semantic_conventions::attribute as semconv;
-use tracer_core::span::{Resource, Span, Value};
+use std::borrow::Cow;
 
-/// Key of the attribute that says why a span is not whole.
-const INCOMPLETE: &str = "tracer.incomplete";
+use opentelemetry_semantic_conventions::attribute as semconv;
+use tracer_core::attributes::keys;
+use tracer_core::span::{Resource, Span, Value};
 
 pub(super) trait SpanFacts {
     fn text(&self, key: &str) -> Option<&str>;
     fn int(&self, key: &str) -> Option<i64>;
     fn method(&self) -> &str;
     /// Path and query, without scheme and authority.
-    fn target(&self) -> &str;
+    fn target(&self) -> Cow<'_, str>;
     /// Where a call went: `host:port` of its URL.
     fn authority(&self) -> Option<&str>;
     fn status_code(&self) -> Option<i64>;
@@ -39,13 +39,16 @@ impl SpanFacts for Span {
         original.or_else(|| self.text(semconv::HTTP_REQUEST_METHOD)).unwrap_or(&self.name)
     }
 
-    fn target(&self) -> &str {
+    fn target(&self) -> Cow<'_, str> {
         if let Some(path) = self.text(semconv::URL_PATH) {
-            return path;
+            return match self.text(semconv::URL_QUERY) {
+                Some(query) => format!("{path}?{query}").into(),
+                None => path.into(),
+            };
         }
-        let Some(url) = self.text(semconv::URL_FULL) else { return "" };
+        let Some(url) = self.text(semconv::URL_FULL) else { return "".into() };
         let after_scheme = url.find("://").map_or(url, |at| &url[at + 3..]);
-        after_scheme.find(['/', '?']).map_or("/", |at| &after_scheme[at..])
+        after_scheme.find(['/', '?']).map_or("/", |at| &after_scheme[at..]).into()
     }
 
     fn authority(&self) -> Option<&str> {
@@ -62,7 +65,7 @@ impl SpanFacts for Span {
     }
 
     fn incomplete(&self) -> Option<&str> {
-        self.text(INCOMPLETE)
+        self.text(keys::INCOMPLETE)
     }
 }
 

@@ -39,7 +39,7 @@ fn line(span: &Span, clock: WallClock) -> String {
         Utc(clock.unix_nanos(span.start)),
         Duration(span.end.since(span.start)).to_string(),
         Word(span.method()),
-        Word(span.target()),
+        Word(&span.target()),
         span.trace_id,
         span.span_id,
     );

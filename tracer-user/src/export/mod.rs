@@ -24,9 +24,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use opentelemetry_semantic_conventions::SCHEMA_URL;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracer_core::attributes::SCHEMA_URL;
 use tracer_core::span::Span;
 
 use self::config::{BatchLimits, ExportConfig};

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracer_abi::time::KernelInstant;
-use tracer_core::span::{Confidence, Evidence, Span, SpanKind, Status, TraceId};
+use tracer_core::attributes::keys;
+use tracer_core::span::{Confidence, Evidence, Span, SpanKind, Status, TraceId, Value};
 
 use super::super::facts::SpanFacts as _;
 use super::super::human;
@@ -38,6 +39,9 @@ const MAX_SERVICE: usize = 20;
 const MIN_WHAT: usize = 14;
 /// Of it, what is left beside long notes.
 const MIN_METHOD: usize = 5;
+
+/// Spans of a trace that may stand together with others: larger ones deserve a heading of their own.
+const MAX_GROUPED: usize = 6;
 
 pub(super) struct Renderer {
     style: Style,
@@ -97,8 +101,14 @@ impl Renderer {
         );
         line.put(&count, Ink::Plain).put(&format!("  {}", human::Duration(scale.len())), Ink::Bold);
         self.part(trace.part, &mut line);
+        let undecided = trace.spans.iter().find(|span| span.parent.is_none()).and_then(|root| root.undecided);
         out.bytes.push(b'\n');
         end(line, out);
+        if let Some(reason) = undecided {
+            let mut line = Painter::new(self.style);
+            line.put("parent undecided: ", Ink::Dim).put(&reason.replace('_', " "), Ink::Warn);
+            end(line, out);
+        }
         self.rows(trace, scale, false, out);
     }
 
@@ -109,7 +119,7 @@ impl Renderer {
                 line.put("single spans", Ink::Bold);
             }
             Group::Undecided { service, reason } => {
-                line.put("parent undecided: ", Ink::Bold).put(reason, Ink::Plain);
+                line.put("parent undecided: ", Ink::Bold).put(&reason.replace('_', " "), Ink::Plain);
                 line.put(&format!("  ({service})"), service_ink(service));
             }
         }
@@ -197,7 +207,7 @@ enum Group {
 
 impl Group {
     fn of(trace: &Ready) -> Option<Self> {
-        if trace.part != Part::Whole {
+        if trace.part != Part::Whole || trace.spans.len() > MAX_GROUPED {
             return None;
         }
         let root = trace.spans.iter().find(|span| span.parent.is_none());
@@ -287,6 +297,9 @@ fn notes(span: &Span, row: &Line, heading: Option<&Ready>) -> Vec<(String, Ink)>
     }
     if let Some(reason) = span.incomplete() {
         notes.push((format!("!{reason}"), Ink::Warn));
+    }
+    if span.attributes.iter().any(|(key, value)| *key == keys::START_LATE && *value == Value::Bool(true)) {
+        notes.push(("began earlier".to_owned(), Ink::Dim));
     }
     if !span.sampled {
         notes.push(("unsampled".to_owned(), Ink::Dim));
@@ -451,7 +464,7 @@ mod tests {
         let call = |trace: u8, path: &str| {
             let stock = span(trace, 2).path("GET", path).service("stock", 2).parent(1, Evidence::TcpSequence);
             let url = format!("http://stock:80{path}");
-            let root = span(trace, 1).client(&url).service("node app", 1).undecided("several open requests");
+            let root = span(trace, 1).client(&url).service("node app", 1).undecided("several_open_requests");
             ready(vec![root, stock.at_us(250, 750)], Part::Whole)
         };
         check(
@@ -473,6 +486,28 @@ mod tests {
                 "?  node app → GET /b #b2b2b2b2                     200 1.00ms ━━━━━━━━━━━━━━━━━━",
                 "=  └ stock ← GET /b                                200  500µs     ╺━━━━━━━━╸",
             ],
+        );
+    }
+
+    #[test]
+    fn a_large_undecided_trace_has_a_heading_of_its_own() {
+        let mut trace = ready(cart(), Part::Whole);
+        let late =
+            span(7, 8).parent(4, Evidence::Thread).path("GET", "/late").at_us(0, 12_300).service("shop", 12);
+        let mut late = late.attribute(keys::START_LATE, Value::Bool(true)).build();
+        late.attributes.push(("url.query", Value::from("id=REDACTED")));
+        trace.spans.push(Arc::new(late));
+        Arc::make_mut(&mut trace.spans[0]).undecided = Some("event_loop");
+        let text = render(Style::plain(80), vec![trace]);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[2], "parent undecided: event loop");
+        assert_eq!(
+            lines[3],
+            "?  curl → GET /cart/42                             200 12.3ms ━━━━━━━━━━━━━━━━━━"
+        );
+        assert_eq!(
+            lines[7],
+            "t        ├ shop ← GET /late?id=REDA… began earlier 200 12.3ms ━━━━━━━━━━━━━━━━━━"
         );
     }
 
