@@ -111,9 +111,9 @@ mod tests {
 
     fn drain(reorder: &mut Reorder) -> Vec<u64> {
         std::iter::from_fn(|| reorder.pop())
-            .map(|event| match event {
-                Event::ConnClosed(closed) => closed.cookie.0,
-                other => panic!("{other:?}"),
+            .map(|event| {
+                let Event::ConnClosed(closed) = event else { panic!("{event:?}") };
+                closed.cookie.0
             })
             .collect()
     }

@@ -2,14 +2,13 @@
 
 mod host;
 
-use host::Host;
-
-#[test]
-fn a_call_is_joined_to_its_service() {
-    let mut host = Host::new();
-    let (curl, shop) = (host.process("curl"), host.process("shop"));
-    let conn = host.connect(Some(curl), Some(shop));
-    host.asks(curl, conn, shop, "/a");
-    host.answers(curl, conn, shop);
-    assert_eq!(host.lines(), ["curl client /a", "shop server /a < curl client /a (tcp-sequence)"]);
-}
+#[path = "scenarios/deadlines.rs"]
+mod deadlines;
+#[path = "scenarios/header.rs"]
+mod header;
+#[path = "scenarios/nginx.rs"]
+mod nginx;
+#[path = "scenarios/same_bytes.rs"]
+mod same_bytes;
+#[path = "scenarios/thread.rs"]
+mod thread;

@@ -33,7 +33,13 @@ pub(super) struct Incoming {
     pub(super) request: Key,
     pub(super) process: ProcessKey,
     pub(super) at: KernelInstant,
-    pub(super) open: bool,
+    pub(super) ended: Option<KernelInstant>,
+}
+
+impl Incoming {
+    pub(super) fn is_open_at(&self, at: KernelInstant) -> bool {
+        self.ended.is_none_or(|ended| ended >= at)
+    }
 }
 
 impl Contexts {
@@ -50,15 +56,15 @@ impl Contexts {
             self.order.push_back((at, id));
         }
         if requests.len() < MAX_REQUESTS {
-            requests.push(Incoming { request, process, at, open: true });
+            requests.push(Incoming { request, process, at, ended: None });
         }
     }
 
-    pub(super) fn ended(&mut self, id: SpanId, request: Key) {
+    pub(super) fn ended(&mut self, id: SpanId, request: Key, at: KernelInstant) {
         let noted =
             self.ids.get_mut(&id).and_then(|requests| requests.iter_mut().find(|i| i.request == request));
         if let Some(noted) = noted {
-            noted.open = false;
+            noted.ended = Some(at);
         }
     }
 

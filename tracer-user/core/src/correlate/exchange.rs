@@ -39,6 +39,8 @@ pub(crate) struct Exchange {
     pub(super) pins: u32,
     /// Its span has left; it stays for its pins.
     pub(super) left: bool,
+    /// Client: it stays after its span has left, because its peer is traced and has not been seen to receive it.
+    pub(super) kept: bool,
 }
 
 impl Exchange {
@@ -123,8 +125,8 @@ pub(crate) struct Served {
     pub(super) nonblocking: bool,
     /// Another thread used its connection while it was open.
     pub(super) shared: bool,
-    /// Its thread read from a connection on which it does not call, while it was open.
-    pub(super) foreign_read: bool,
+    /// When its thread first read from another connection on which it does not call.
+    pub(super) foreign_read: Option<KernelInstant>,
     /// Its thread held another request at the same time.
     pub(super) overlapped: bool,
     /// Its thread's numbering started anew while it was open.
@@ -135,6 +137,10 @@ pub(crate) struct Served {
     pub(super) last_sent: Option<KernelInstant>,
     /// Calls that its thread made while it was the latest open request there.
     pub(super) calls: Vec<Key>,
+    /// The call that stays because it may be the other end.
+    pub(super) peer_pin: Option<Key>,
+    /// Several calls claimed to be the other end.
+    pub(super) peer_ambiguous: bool,
 }
 
 /// Notes on a request that the process makes.

@@ -31,6 +31,8 @@ pub(crate) struct Trace {
 struct Fragment {
     upper: Option<FragmentId>,
     trace: Option<Trace>,
+    /// The exchange whose question is open.
+    top: Option<Key>,
     /// The top has no parent in another fragment, for good.
     whole: bool,
     /// Ended exchanges with settled questions that wait for the trace id.
@@ -47,8 +49,8 @@ pub(crate) struct Fragments {
 
 impl Fragments {
     /// A fragment for one new exchange.
-    pub(super) fn begin(&mut self) -> FragmentId {
-        let fresh = Fragment { users: 1, ..Fragment::default() };
+    pub(super) fn begin(&mut self, key: Key) -> FragmentId {
+        let fresh = Fragment { users: 1, top: Some(key), ..Fragment::default() };
         match self.free.pop() {
             Some(id) => {
                 *self.slot_mut(id) = fresh;
@@ -85,6 +87,11 @@ impl Fragments {
         id
     }
 
+    /// The exchange at the top, while its question is open.
+    pub(super) fn open_top(&self, id: FragmentId) -> Option<Key> {
+        self.slot(self.top(id)).top
+    }
+
     #[cfg(test)]
     pub(super) fn trace(&self, id: FragmentId) -> Option<&Trace> {
         self.slot(self.top(id)).trace.as_ref()
@@ -105,6 +112,7 @@ impl Fragments {
         let top = self.top(id);
         let fragment = self.slot_mut(top);
         fragment.whole = true;
+        fragment.top = None;
         std::mem::take(&mut fragment.waiting)
     }
 
@@ -170,7 +178,7 @@ mod tests {
     #[test]
     fn the_upper_trace_holds_for_both() {
         let mut fragments = Fragments::default();
-        let (lower, upper) = (fragments.begin(), fragments.begin());
+        let (lower, upper) = (fragments.begin(Key(0)), fragments.begin(Key(0)));
         fragments.fix_trace(upper, || trace(1));
         fragments.wait(lower, Key(7));
         assert!(fragments.can_merge(lower, upper));
@@ -183,7 +191,8 @@ mod tests {
     #[test]
     fn an_id_that_already_left_is_taken_over_by_an_open_upper_only() {
         let mut fragments = Fragments::default();
-        let (lower, open, fixed) = (fragments.begin(), fragments.begin(), fragments.begin());
+        let (lower, open, fixed) =
+            (fragments.begin(Key(0)), fragments.begin(Key(0)), fragments.begin(Key(0)));
         fragments.fix_trace(lower, || trace(1));
         fragments.fix_trace(fixed, || trace(2));
         assert!(!fragments.can_merge(lower, fixed));
@@ -195,7 +204,7 @@ mod tests {
     #[test]
     fn no_circle_is_made() {
         let mut fragments = Fragments::default();
-        let (a, b) = (fragments.begin(), fragments.begin());
+        let (a, b) = (fragments.begin(Key(0)), fragments.begin(Key(0)));
         fragments.merge(a, b);
         assert!(!fragments.can_merge(b, a));
         assert!(!fragments.can_merge(a, a));
@@ -205,13 +214,13 @@ mod tests {
     fn slots_are_used_again_when_nobody_names_them() {
         let mut fragments = Fragments::default();
         for _ in 0..100 {
-            let (a, b) = (fragments.begin(), fragments.begin());
+            let (a, b) = (fragments.begin(Key(0)), fragments.begin(Key(0)));
             fragments.merge(a, b);
             fragments.release(b);
             fragments.release(a);
         }
         assert_eq!(fragments.slots.len(), 2);
-        let fresh = fragments.begin();
+        let fresh = fragments.begin(Key(0));
         assert_eq!((fragments.trace(fresh), fragments.is_whole(fresh)), (None, false));
     }
 }

@@ -65,7 +65,7 @@ impl Correlator {
             for key in &thread.open {
                 let other = exchanges.get_mut(key).filter(|exchange| exchange.cookie() != event.cookie);
                 if let Some(served) = other.and_then(|exchange| exchange.served_mut()) {
-                    served.foreign_read = true;
+                    served.foreign_read.get_or_insert(event.time);
                 }
             }
         }
@@ -160,11 +160,12 @@ impl Correlator {
             end: None,
             conn: conn.opened.clone(),
             span_id: self.ids.span_id(),
-            fragment: self.fragments.begin(),
+            fragment: self.fragments.begin(key),
             question: Question::Open,
             received_by_peer: None,
             pins: 0,
             left: false,
+            kept: false,
         });
         self.text_bytes += exchange.text_bytes();
         self.tables.join.exchange_began(key, &exchange);
@@ -264,7 +265,7 @@ impl Correlator {
                     thread.request_ended(key);
                 }
                 if let Some(context) = context {
-                    self.tables.contexts.ended(context, key);
+                    self.tables.contexts.ended(context, key, end.time);
                 }
                 thread::settle_rivals(&mut self.tables, key);
                 for call in calls {
@@ -284,11 +285,7 @@ impl Correlator {
         else {
             return;
         };
-        let other = match self.tables.join.other_end(call) {
-            Occupant::Nobody => self.tables.join.other_end_by_seq(call),
-            known @ (Occupant::One(_) | Occupant::Several) => known,
-        };
-        if let Occupant::One(other) = other {
+        if let Occupant::One(other) = self.tables.join.nearest_end(call) {
             self.decide(other, false);
         }
     }

@@ -5,12 +5,44 @@
 //! connections are open on this host, to know whether a peer is traced at all. Nothing is decided here; see
 //! `rules::same_bytes`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use tracer_abi::conn::{Endpoint, Family, Role, SocketCookie};
+use tracer_abi::time::KernelInstant;
 
 use super::exchange::{Exchange, Key};
 use crate::event::ConnOpened;
+
+/// How long a closed connection is remembered: a busy server reads requests of clients that have given up.
+pub(super) const MEMORY: Duration = Duration::from_secs(60);
+
+/// Closed connections remembered at most, for a bound on memory (about 64 bytes each).
+const MAX_CLOSED: usize = 32_768;
+
+/// One end of a connection, as an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Socket {
+    /// Local and remote address.
+    Tcp(Endpoint, Endpoint),
+    Unix(SocketCookie),
+}
+
+impl Socket {
+    fn of(conn: &ConnOpened) -> Self {
+        match conn.family {
+            Family::Unix => Self::Unix(conn.cookie),
+            Family::Inet | Family::Inet6 => Self::Tcp(conn.local, conn.remote),
+        }
+    }
+
+    fn peer(conn: &ConnOpened) -> Option<Self> {
+        match conn.family {
+            Family::Unix => conn.peer_cookie.map(Self::Unix),
+            Family::Inet | Family::Inet6 => Some(Self::Tcp(conn.remote, conn.local)),
+        }
+    }
+}
 
 /// Where a request began, told so that both ends tell the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,33 +129,38 @@ impl Ends {
 pub(super) struct JoinTable {
     exact: HashMap<Place, Ends>,
     by_seq: HashMap<u32, Ends>,
-    /// Local and remote address of open TCP connections.
-    ends: HashMap<(Endpoint, Endpoint), u32>,
-    /// Open Unix sockets.
-    unix: HashMap<SocketCookie, u32>,
+    /// Sockets of traced processes: open, or closed not long ago.
+    sockets: HashMap<Socket, u32>,
+    closed: VecDeque<(KernelInstant, Socket)>,
 }
 
 impl JoinTable {
     pub(super) fn conn_opened(&mut self, conn: &ConnOpened) {
-        match conn.family {
-            Family::Unix => *self.unix.entry(conn.cookie).or_default() += 1,
-            Family::Inet | Family::Inet6 => *self.ends.entry((conn.local, conn.remote)).or_default() += 1,
+        *self.sockets.entry(Socket::of(conn)).or_default() += 1;
+    }
+
+    pub(super) fn conn_closed(&mut self, conn: &ConnOpened, at: KernelInstant) {
+        if self.closed.len() >= MAX_CLOSED {
+            self.forget_closed();
+        }
+        self.closed.push_back((at, Socket::of(conn)));
+    }
+
+    /// Forgets what closed long ago.
+    pub(super) fn advance(&mut self, now: KernelInstant) {
+        while self.closed.front().is_some_and(|(at, _)| now.since(*at) > MEMORY) {
+            self.forget_closed();
         }
     }
 
-    pub(super) fn conn_closed(&mut self, conn: &ConnOpened) {
-        fn leave<K: Eq + std::hash::Hash>(table: &mut HashMap<K, u32>, key: &K) {
-            let left = table.get_mut(key).map(|count| {
-                *count = count.saturating_sub(1);
-                *count
-            });
-            if left == Some(0) {
-                table.remove(key);
-            }
-        }
-        match conn.family {
-            Family::Unix => leave(&mut self.unix, &conn.cookie),
-            Family::Inet | Family::Inet6 => leave(&mut self.ends, &(conn.local, conn.remote)),
+    fn forget_closed(&mut self) {
+        let Some((_, socket)) = self.closed.pop_front() else { return };
+        let left = self.sockets.get_mut(&socket).map(|count| {
+            *count = count.saturating_sub(1);
+            *count
+        });
+        if left == Some(0) {
+            self.sockets.remove(&socket);
         }
     }
 
@@ -168,12 +205,18 @@ impl JoinTable {
         ends.map_or(Occupant::Nobody, |ends| meet(*ends, exchange))
     }
 
+    /// By place, else by sequence number.
+    pub(super) fn nearest_end(&self, exchange: &Exchange) -> Occupant {
+        match self.other_end(exchange) {
+            Occupant::Nobody => self.other_end_by_seq(exchange),
+            known @ (Occupant::One(_) | Occupant::Several) => known,
+        }
+    }
+
     /// The connection's other end is a socket of a traced process.
     pub(super) fn peer_is_traced(&self, exchange: &Exchange) -> bool {
-        exchange.conn.as_ref().is_some_and(|conn| match conn.family {
-            Family::Unix => conn.peer_cookie.is_some_and(|peer| self.unix.contains_key(&peer)),
-            Family::Inet | Family::Inet6 => self.ends.contains_key(&(conn.remote, conn.local)),
-        })
+        let peer = exchange.conn.as_deref().and_then(Socket::peer);
+        peer.is_some_and(|peer| self.sockets.contains_key(&peer))
     }
 }
 

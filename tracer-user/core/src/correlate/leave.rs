@@ -6,6 +6,7 @@ use tracer_abi::time::KernelInstant;
 use super::Correlator;
 use super::exchange::{End, Exchange, Key, Question, Settled, Undecided};
 use super::fragment::Trace;
+use super::join;
 use crate::attributes::{self, Described, Socket, keys};
 use crate::exchange::{BodyLen, Incomplete, Outcome};
 use crate::span::{Parent, Span, SpanKind, Value};
@@ -83,8 +84,22 @@ impl Correlator {
             process,
             resource,
         });
-        self.tables.join.exchange_left(key, exchange);
+        let unseen = exchange.role() == Role::Client && exchange.received_by_peer.is_none();
+        if unseen && self.tables.join.peer_is_traced(exchange) {
+            exchange.kept = true;
+            exchange.pins += 1;
+            self.deadlines.add(end.time.plus(join::MEMORY), key);
+        }
         self.forget_if_unpinned(key);
+    }
+
+    /// The other end has been seen, or will not be any more.
+    pub(super) fn let_go(&mut self, key: Key) {
+        if let Some(exchange) = self.tables.exchanges.get_mut(&key)
+            && std::mem::take(&mut exchange.kept)
+        {
+            self.unpin(key);
+        }
     }
 
     pub(super) fn unpin(&mut self, key: Key) {
@@ -102,6 +117,7 @@ impl Correlator {
 
     fn forget(&mut self, key: Key) {
         if let Some(exchange) = self.tables.exchanges.remove(&key) {
+            self.tables.join.exchange_left(key, &exchange);
             self.text_bytes = self.text_bytes.saturating_sub(exchange.text_bytes());
             self.fragments.release(exchange.fragment);
         }

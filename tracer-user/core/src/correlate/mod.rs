@@ -38,16 +38,16 @@ pub(crate) use conn::ConnFacts;
 
 use self::contexts::Contexts;
 use self::deadlines::Deadlines;
-use self::exchange::{Key, Question, Settled, Undecided};
+use self::exchange::{Key, Question, Settled, Side, Undecided};
 use self::fragment::{Fragments, Trace};
 use self::ids::Ids;
-use self::join::JoinTable;
+use self::join::{JoinTable, Occupant};
 use self::processes::Processes;
 use self::rules::{Moment, Tables, Verdict};
 use self::threads::Threads;
 use crate::event::{ConnOpened, HostFacts, ProcessFacts};
 use crate::exchange::ExchangeId;
-use crate::span::Span;
+use crate::span::{Span, SpanId};
 use crate::stats::Stats;
 
 /// Bounds of the correlation's tables.
@@ -115,9 +115,9 @@ impl Correlator {
     }
 
     /// May be said more than once.
-    pub(crate) fn conn_closed(&mut self, facts: &mut ConnFacts) {
+    pub(crate) fn conn_closed(&mut self, facts: &mut ConnFacts, at: KernelInstant) {
         if let Some(opened) = facts.opened.take() {
-            self.tables.join.conn_closed(&opened);
+            self.tables.join.conn_closed(&opened, at);
         }
     }
 
@@ -159,6 +159,7 @@ impl Correlator {
         while let Some(key) = self.deadlines.pop(self.now) {
             self.look_again(key);
         }
+        self.tables.join.advance(self.now);
         self.tables.processes.forget(self.now.minus(self.bounds.decide_timeout.saturating_mul(2)));
     }
 
@@ -186,11 +187,33 @@ impl Correlator {
 
     fn look_again(&mut self, key: Key) {
         let Some(exchange) = self.tables.exchanges.get(&key) else { return };
+        if exchange.left {
+            if exchange.end.is_some_and(|end| self.now >= end.time.plus(join::MEMORY)) {
+                self.let_go(key);
+            }
+            return;
+        }
         let last = exchange.end.is_some_and(|end| self.now >= end.time.plus(self.bounds.decide_timeout));
+        let fragment = exchange.fragment;
         self.decide(key, last);
         if last {
+            // Whatever is known of those above it by now gives it its trace.
+            while let Some(top) = self.fragments.open_top(fragment)
+                && self.decide_parent(top)
+            {}
             self.leave(key);
         }
+    }
+
+    /// Settles the question only if there is a parent now.
+    fn decide_parent(&mut self, key: Key) -> bool {
+        let Some(exchange) = self.tables.exchanges.get(&key) else { return false };
+        match ladder::weigh(&self.tables, exchange, Moment { now: self.now, last: true }) {
+            Verdict::Wait | Verdict::Abstain(_) => return false,
+            Verdict::Parent(..) | Verdict::Remote(..) => {}
+        }
+        self.decide(key, true);
+        true
     }
 
     /// Asks the rules, if the question is still open.
@@ -200,7 +223,10 @@ impl Correlator {
             return;
         }
         let settled = match ladder::weigh(&self.tables, exchange, Moment { now: self.now, last }) {
-            Verdict::Wait => return,
+            Verdict::Wait => {
+                self.hold_other_end(key);
+                return;
+            }
             Verdict::Abstain(reason) => Settled::Root(reason),
             Verdict::Remote(span_id, evidence, confidence) => {
                 Settled::Parent { span_id, evidence, confidence, remote: true }
@@ -220,7 +246,10 @@ impl Correlator {
         let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
         exchange.question = Question::Settled(settled);
         let (ended, fragment) = (exchange.end.is_some(), exchange.fragment);
-        let pinned = exchange.called_mut().map(|called| [called.served, called.window_pin.take()]);
+        let pinned = match &mut exchange.side {
+            Side::Server(served) => [served.peer_pin.take(), None],
+            Side::Client(called) => [called.served, called.window_pin.take()],
+        };
         match settled {
             Settled::Parent { remote: false, .. } => {}
             Settled::Parent { remote: true, .. } | Settled::Root(_) => {
@@ -238,7 +267,7 @@ impl Correlator {
                 }
             }
         }
-        for pinned in pinned.into_iter().flatten().flatten() {
+        for pinned in pinned.into_iter().flatten() {
             self.unpin(pinned);
         }
         if ended {
@@ -247,7 +276,7 @@ impl Correlator {
     }
 
     /// Makes `upper` the parent of `lower`, if their traces allow it.
-    fn put_below(&mut self, lower: Key, upper: Key) -> Result<crate::span::SpanId, Undecided> {
+    fn put_below(&mut self, lower: Key, upper: Key) -> Result<SpanId, Undecided> {
         let (Some(below), Some(above)) =
             (self.tables.exchanges.get(&lower), self.tables.exchanges.get(&upper))
         else {
@@ -262,9 +291,36 @@ impl Correlator {
         }
         let received =
             self.tables.exchanges.get(&lower).and_then(|lower| lower.served().map(|_| lower.first.time));
-        if let (Some(received), Some(upper)) = (received, self.tables.exchanges.get_mut(&upper)) {
-            upper.received_by_peer = Some(received);
+        if let (Some(received), Some(call)) = (received, self.tables.exchanges.get_mut(&upper)) {
+            call.received_by_peer = Some(received);
+            self.let_go(upper);
         }
         Ok(span_id)
+    }
+
+    /// A request whose other end may be this call waits for more evidence: the call stays until then.
+    fn hold_other_end(&mut self, key: Key) {
+        let Some(exchange) = self.tables.exchanges.get(&key) else { return };
+        if exchange.served().is_none_or(|served| served.peer_pin.is_some()) {
+            return;
+        }
+        let (nearest, received) = (self.tables.join.nearest_end(exchange), exchange.first.time);
+        let by_place = self.tables.join.other_end(exchange) == nearest;
+        let Some(served) = self.tables.exchanges.get_mut(&key).and_then(|exchange| exchange.served_mut())
+        else {
+            return;
+        };
+        match nearest {
+            Occupant::Nobody => {}
+            Occupant::Several => served.peer_ambiguous = true,
+            Occupant::One(call) => {
+                served.peer_pin = Some(call);
+                if let Some(held) = self.tables.exchanges.get_mut(&call) {
+                    held.pins += 1;
+                    // It may leave before the question is settled; the place of its first byte is known already.
+                    held.received_by_peer = held.received_by_peer.or(by_place.then_some(received));
+                }
+            }
+        }
     }
 }

@@ -98,7 +98,7 @@ impl Connections {
         let Some(entry) = self.table.get_mut(&event.cookie) else { return };
         let mut updates = std::mem::take(&mut self.updates);
         entry.connection.handle_closed(event, &mut updates);
-        correlator.conn_closed(&mut entry.facts);
+        correlator.conn_closed(&mut entry.facts, event.origin.time);
         self.apply(event.cookie, updates, event.origin.time, correlator);
     }
 
@@ -203,7 +203,7 @@ impl Connections {
         let Some(entry) = self.table.get_mut(&cookie) else { return };
         let mut updates = std::mem::take(&mut self.updates);
         entry.connection.finish(now, &mut updates);
-        correlator.conn_closed(&mut entry.facts);
+        correlator.conn_closed(&mut entry.facts, now);
         self.apply(cookie, updates, now, correlator);
         self.remove(cookie);
     }

@@ -338,7 +338,7 @@ pub(crate) struct Wiring {
 }
 
 pub(crate) fn endpoint(text: &str) -> Endpoint {
-    Endpoint::new(text.parse().unwrap())
+    Endpoint::new(text.parse().expect("an address"))
 }
 
 /// Feeds events in the given order, lets ten seconds pass, and finishes.
@@ -360,7 +360,7 @@ pub(crate) fn run(events: &[Event], config: EngineConfig, end: KernelInstant) ->
 pub(crate) fn text<'s>(span: &'s Span, key: &str) -> Option<&'s str> {
     span.attributes.iter().find_map(|(name, value)| match value {
         Value::Str(text) if *name == key => Some(text.as_str()),
-        _ => None,
+        Value::Str(_) | Value::Int(_) | Value::Bool(_) | Value::StrArray(_) => None,
     })
 }
 

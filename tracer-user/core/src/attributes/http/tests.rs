@@ -56,7 +56,7 @@ fn lines(facts: &Described<'_>, prefixes: &[&str]) -> Vec<String> {
         .map(|(key, value)| match value {
             Value::Str(text) => format!("{key}={text}"),
             Value::Int(number) => format!("{key}={number}"),
-            other => format!("{key}={other:?}"),
+            Value::Bool(_) | Value::StrArray(_) => format!("{key}={value:?}"),
         })
         .collect()
 }

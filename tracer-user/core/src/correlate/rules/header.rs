@@ -25,7 +25,9 @@ pub(in crate::correlate) fn judge(tables: &Tables, exchange: &Exchange, moment: 
     let mut earlier = tables.contexts.before(context.span_id, exchange.first.time);
     match exchange.role() {
         Role::Server | Role::Unknown => {
-            if earlier.any(|incoming| incoming.open && incoming.process != exchange.process()) {
+            if earlier.any(|incoming| {
+                incoming.process != exchange.process() && incoming.is_open_at(exchange.first.time)
+            }) {
                 return Verdict::abstain(Undecided::HeaderPassedThrough);
             }
             named

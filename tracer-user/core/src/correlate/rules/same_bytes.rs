@@ -27,6 +27,9 @@ pub(in crate::correlate) fn judge(tables: &Tables, exchange: &Exchange, moment: 
     if exchange.role() != Role::Server {
         return Verdict::Abstain(None);
     }
+    if exchange.served().is_some_and(|served| served.peer_ambiguous) {
+        return Verdict::abstain(Undecided::PeerAmbiguous);
+    }
     match tables.join.other_end(exchange) {
         Occupant::One(key) => match tables.exchanges.get(&key) {
             Some(client) => meet(exchange, client, key, moment),

@@ -88,7 +88,9 @@ fn objection(tables: &Tables, call: &Exchange, request: &Exchange, served: &Serv
     if served.shared || !whole_head || !whole_call || request.thread().tid != tid {
         return Some(Undecided::RequestMovedThreads);
     }
-    if served.overlapped || !served.rivals.is_empty() || served.foreign_read {
+    // After its last byte of the response the thread may go where it likes.
+    let strayed = served.foreign_read.is_some_and(|at| served.last_sent.is_none_or(|sent| at < sent));
+    if served.overlapped || !served.rivals.is_empty() || strayed {
         return Some(Undecided::SeveralOpenRequests);
     }
     // A call that left before the request was whole was not made for it.
