@@ -4,10 +4,10 @@
 //! must be blocked before the first thread is started.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// What a user or the system asks with.
@@ -38,19 +38,17 @@ pub(crate) struct Received {
     pub(crate) sender: Option<u32>,
 }
 
+impl Received {
+    /// Somebody wants the tracer to end.
+    pub(crate) const fn asks_to_end(self) -> bool {
+        matches!(self.signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)
+    }
+}
+
 /// Yields the blocked signals.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    fd: AsyncFd<Fd>,
-}
-
-#[derive(Debug)]
-struct Fd(SignalFd);
-
-impl AsRawFd for Fd {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
+    fd: AsyncFd<SignalFd>,
 }
 
 /// Blocks requests to end and the news of ended children, in this thread and those it starts.
@@ -88,7 +86,9 @@ impl Blocked {
     /// When no descriptor can be had.
     pub(crate) fn stream(&self) -> io::Result<Signals> {
         let fd = SignalFd::with_flags(&watched(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Signals { fd: AsyncFd::new(Fd(fd))? })
+        // SAFETY: the signalfd owns its descriptor, hands it out to nobody and is dropped after the registration.
+        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
+        Ok(Signals { fd })
     }
 }
 
@@ -97,7 +97,7 @@ impl Signals {
     pub(crate) async fn next(&mut self) -> io::Result<Received> {
         loop {
             let mut ready = self.fd.readable_mut().await?;
-            let Some(info) = ready.get_inner_mut().0.read_signal()? else {
+            let Some(info) = ready.get_inner_mut().read_signal()? else {
                 ready.clear_ready();
                 continue;
             };

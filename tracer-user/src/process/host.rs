@@ -8,7 +8,8 @@ const MACHINE_ID_FILES: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-i
 /// What can be learned without asking anybody over the network.
 pub(crate) fn host_facts() -> HostFacts {
     let uname = rustix::system::uname();
-    let text = |field: &std::ffi::CStr| field.to_str().ok().filter(|text| !text.is_empty()).map(str::to_owned);
+    let text =
+        |field: &std::ffi::CStr| field.to_str().ok().filter(|text| !text.is_empty()).map(str::to_owned);
     HostFacts {
         name: text(uname.nodename()),
         id: MACHINE_ID_FILES.iter().find_map(|file| machine_id(&std::fs::read_to_string(file).ok()?)),

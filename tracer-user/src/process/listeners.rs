@@ -68,18 +68,22 @@ impl Listeners {
 
     /// Whether the process holds one of them.
     pub(crate) fn held_by(&self, dir: &ProcDir) -> bool {
-        if self.inodes.is_empty() {
-            return false;
-        }
-        let Ok(fds) = dir.entries("fd") else { return false };
-        fds.take(MAX_FDS).filter_map(Result::ok).any(|fd| {
-            let Ok(name) = fd.file_name().to_str() else { return false };
-            let target = dir.link(&format!("fd/{name}"));
-            target.is_ok_and(|target| {
-                socket_inode(target.as_os_str().as_bytes()).is_some_and(|inode| self.inodes.contains(&inode))
-            })
-        })
+        !self.inodes.is_empty() && any_socket(dir, |inode| self.inodes.contains(&inode))
     }
+
+    /// Whether the process holds any socket.
+    pub(crate) fn holds_sockets(dir: &ProcDir) -> bool {
+        any_socket(dir, |_| true)
+    }
+}
+
+fn any_socket(dir: &ProcDir, matches: impl Fn(u64) -> bool) -> bool {
+    let Ok(fds) = dir.entries("fd") else { return false };
+    fds.take(MAX_FDS).filter_map(Result::ok).any(|fd| {
+        let Ok(name) = fd.file_name().to_str() else { return false };
+        let target = dir.link(&format!("fd/{name}"));
+        target.is_ok_and(|target| socket_inode(target.as_os_str().as_bytes()).is_some_and(&matches))
+    })
 }
 
 /// `socket:[4242]`

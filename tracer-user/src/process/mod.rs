@@ -3,6 +3,7 @@
 mod container;
 mod environment;
 pub(crate) mod facts;
+pub(crate) mod host;
 mod listeners;
 pub(crate) mod namespace;
 mod nginx;

@@ -29,6 +29,11 @@ impl StartTick {
     pub(crate) const fn of(process: ProcessKey) -> Self {
         Self(process.start_boottime / NANOS_PER_TICK)
     }
+
+    /// The first nanosecond of the tick.
+    pub(crate) const fn earliest(self) -> u64 {
+        self.0.saturating_mul(NANOS_PER_TICK)
+    }
 }
 
 /// A process's folder.

@@ -73,9 +73,12 @@ pub(crate) fn execed(selectors: &Selectors, tgid: Tgid, filename: &[u8]) -> bool
         let Some(dir) = dir.as_ref().filter(|_| !selectors.ports.is_empty() && tgid != INIT) else {
             return false;
         };
-        let mut listeners = Listeners::default();
-        listeners.add_namespace_of(dir, &selectors.ports);
-        listeners.held_by(dir)
+        // Hardly any program starts with a socket.
+        Listeners::holds_sockets(dir) && {
+            let mut listeners = Listeners::default();
+            listeners.add_namespace_of(dir, &selectors.ports);
+            listeners.held_by(dir)
+        }
     };
     by_exe() || by_port()
 }

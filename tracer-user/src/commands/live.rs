@@ -1,0 +1,120 @@
+//! What `run` and `attach` share: from the configuration to a live pipeline, and from its end to the exit summary.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tracer_abi::error::KernelLoss;
+use tracer_abi::task::ProcessKey;
+use tracer_core::EngineConfig;
+use tracer_core::event::HostFacts;
+use tracer_core::recording::Preamble;
+
+use crate::capture::{Capture, CaptureConfig};
+use crate::clock::WallClock;
+use crate::config;
+use crate::export::config::{ExportConfig, Pace};
+use crate::export::{self};
+use crate::pipeline::{Source, Spans};
+use crate::process::host::host_facts;
+use crate::recorder::Recorder;
+use crate::summary::Summary;
+
+/// What the events of a live run go to.
+pub(super) struct Outputs {
+    pub(super) spans: Spans,
+    pub(super) recorder: Option<Recorder>,
+}
+
+/// Opens every output, so that one that cannot be opened is known before anything is traced. Must be called inside
+/// the runtime.
+///
+/// # Errors
+/// When an output cannot be opened, or the system has no randomness.
+pub(super) fn open_outputs(spans: &config::Spans, capture: &config::Capture) -> anyhow::Result<Outputs> {
+    let clock = WallClock::synchronised();
+    let host = host_facts();
+    let seed = match spans.seed {
+        Some(seed) => seed,
+        None => random_seed()?,
+    };
+    let recorder = match &capture.record {
+        Some(record) => {
+            let preamble = Preamble::new(env!("CARGO_PKG_VERSION"), clock.offset_nanos(), host.clone(), seed);
+            let recorder = Recorder::create(record, &preamble)?;
+            tracing::info!(
+                "recording to {}: it will contain payload, the bytes that the traced programs send and receive",
+                record.path.display()
+            );
+            Some(recorder)
+        }
+        None => None,
+    };
+    let export = export::start(ExportConfig::new(spans, Pace::Live), clock)?;
+    let spans = Spans::new(engine_config(spans, host), seed, export, spans.include_unsampled);
+    Ok(Outputs { spans, recorder })
+}
+
+pub(super) fn engine_config(spans: &config::Spans, host: HostFacts) -> EngineConfig {
+    EngineConfig { decide_timeout: spans.decide_timeout, host, ..EngineConfig::default() }
+}
+
+pub(super) fn capture_config(capture: &config::Capture, verbosity: u8) -> CaptureConfig {
+    CaptureConfig {
+        head_budget_bytes: capture.head_budget_bytes,
+        kernel_log: verbosity > 1,
+        ..CaptureConfig::default()
+    }
+}
+
+/// One thread for the outputs; the caller's thread owns the engine, so that a busy engine does not starve them.
+///
+/// # Errors
+/// When the threads or descriptors for it cannot be had.
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("start the runtime")
+}
+
+/// Ends the runtime without waiting for an output that may be stalled.
+pub(super) fn end(runtime: tokio::runtime::Runtime) {
+    runtime.shutdown_timeout(Duration::from_millis(100));
+}
+
+pub(super) fn say(summary: &Summary) {
+    for line in summary.lines() {
+        tracing::info!("{line}");
+    }
+}
+
+fn random_seed() -> anyhow::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    let filled = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+        .context("get random bytes")?;
+    anyhow::ensure!(filled == seed.len(), "got {filled} random bytes only");
+    Ok(seed)
+}
+
+impl Source for Capture {
+    fn trace(&mut self, process: ProcessKey) -> anyhow::Result<()> {
+        self.trace_process(process)
+    }
+
+    fn leave(&mut self, process: ProcessKey) {
+        self.untrace_process(process);
+    }
+
+    async fn readable(&mut self) -> std::io::Result<()> {
+        self.readable().await
+    }
+
+    fn drain(&mut self, each: impl FnMut(&[u8])) {
+        self.drain(each);
+    }
+
+    fn losses(&mut self) -> Vec<(KernelLoss, u64)> {
+        self.losses()
+    }
+}

@@ -1,0 +1,6 @@
+//! One file per command; each reads as its own pipeline.
+
+pub(crate) mod attach;
+mod live;
+pub(crate) mod replay;
+pub(crate) mod run;

@@ -1,0 +1,35 @@
+//! `tracer replay`: a recording through the same pipeline, without root and without a kernel half.
+
+use std::fs::File;
+use std::io::BufReader;
+
+use anyhow::Context as _;
+use tracer_core::recording::Reader;
+
+use super::live::{end, engine_config, runtime, say};
+use crate::clock::WallClock;
+use crate::config::Replay;
+use crate::export::config::{ExportConfig, Pace};
+use crate::export::{self};
+use crate::pipeline::{self, Spans};
+
+/// # Errors
+/// When the file is no recording, is damaged, or an output cannot be opened.
+pub(crate) fn replay(config: &Replay) -> anyhow::Result<u8> {
+    let Replay { file, spans } = config;
+    let open = || -> anyhow::Result<_> { Ok(Reader::new(BufReader::new(File::open(file)?))?) };
+    let reader = open().with_context(|| format!("open the recording {}", file.display()))?;
+    let preamble = reader.preamble().clone();
+    let clock = WallClock::from_offset_nanos(preamble.wall_clock_offset_nanos);
+    let runtime = runtime()?;
+    let summary = runtime.block_on(async {
+        let export = export::start(ExportConfig::new(spans, Pace::Replay), clock)?;
+        // With the seed of the run itself, a replay sends the same spans again and not copies of them.
+        let seed = spans.seed.unwrap_or(preamble.seed);
+        let outlet = Spans::new(engine_config(spans, preamble.host), seed, export, spans.include_unsampled);
+        pipeline::replay(outlet, reader).await
+    });
+    end(runtime);
+    say(&summary?);
+    Ok(0)
+}

@@ -1,0 +1,403 @@
+//! The one task that owns the engine: events in, spans out, for live and replayed runs alike.
+//!
+//! A turn takes a bounded number of records from the source and hands every one on: decode, recording, the table of
+//! processes, engine, exporters. Nothing in a turn waits for an output: exporters and the recorder take or refuse.
+//!
+//! | live run | until |
+//! |---|---|
+//! | running | told to stop; told to stop when idle and no traced process is left; the source fails |
+//! | last turns | the source has no record from before the stop, or [`LAST_TURNS`] have passed |
+//! | finished | everything open has left as incomplete, exporters are flushed |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::sync::mpsc::Receiver;
+use tracer_abi::error::KernelLoss;
+use tracer_abi::task::ProcessKey;
+use tracer_abi::time::KernelInstant;
+use tracer_core::decode::decode;
+use tracer_core::event::{Event, IoOutcome};
+use tracer_core::recording::{Frame, Reader};
+use tracer_core::{Engine, EngineConfig};
+
+use crate::clock;
+use crate::export::ExportHandle;
+use crate::process::table::{Outcome, Processes, Verdict};
+use crate::recorder::Recorder;
+use crate::summary::{Counts, Summary, UnrecognisedTraffic};
+
+/// How often losses are looked at, gathered frames written, and the engine told the time.
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+
+/// At the end, for what the source still holds. Traced programs may go on, so it may never be empty.
+const LAST_TURNS: Duration = Duration::from_secs(2);
+
+/// Turns before a tick to take what happened before it.
+const CATCH_UP_TURNS: usize = 8;
+
+/// At the end, for the exporters and for the disk.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// A warning about the same loss is repeated at most this often.
+const LOSS_WARNING: Duration = Duration::from_secs(10);
+
+/// Frames of a replay between two looks at the exporters' queues; their bound is in the thousands.
+const REPLAY_TURN: usize = 256;
+
+/// Processes whose names are kept for the summary.
+const MAX_NAMES: usize = 4096;
+
+/// Where live events come from.
+pub(crate) trait Source {
+    /// Traces a process. Idempotent.
+    fn trace(&mut self, process: ProcessKey) -> anyhow::Result<()>;
+    fn leave(&mut self, process: ProcessKey);
+    /// Waits until there may be records. Cancel safe.
+    async fn readable(&mut self) -> io::Result<()>;
+    /// Hands out records, a bounded number.
+    fn drain(&mut self, each: impl FnMut(&[u8]));
+    /// What was lost since the last call.
+    fn losses(&mut self) -> Vec<(KernelLoss, u64)>;
+}
+
+/// What a run is told from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// Take what there is, then end.
+    Stop,
+    /// End once every traced process has ended.
+    StopWhenIdle,
+}
+
+/// From events to exporters: what live and replayed runs share.
+#[derive(Debug)]
+pub(crate) struct Spans {
+    engine: Engine,
+    export: ExportHandle,
+    include_unsampled: bool,
+    counts: Counts,
+    services: BTreeSet<ProcessKey>,
+    names: BTreeMap<ProcessKey, String>,
+    kernel_losses: BTreeMap<KernelLoss, u64>,
+}
+
+impl Spans {
+    pub(crate) fn new(
+        config: EngineConfig,
+        seed: [u8; 32],
+        export: ExportHandle,
+        include_unsampled: bool,
+    ) -> Self {
+        Self {
+            engine: Engine::new(config, seed),
+            export,
+            include_unsampled,
+            counts: Counts::default(),
+            services: BTreeSet::new(),
+            names: BTreeMap::new(),
+            kernel_losses: BTreeMap::new(),
+        }
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        self.count(&event);
+        self.engine.handle_event(event);
+        self.drain();
+    }
+
+    fn handle_timeout(&mut self, now: KernelInstant) {
+        self.engine.handle_timeout(now);
+        self.drain();
+    }
+
+    fn finish(&mut self, now: KernelInstant) {
+        self.engine.finish(now);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(span) = self.engine.poll_span() {
+            if !span.sampled && !self.include_unsampled {
+                self.counts.unsampled += 1;
+                continue;
+            }
+            self.counts.spans += 1;
+            if self.services.len() < MAX_NAMES {
+                self.services.insert(span.process);
+            }
+            if let Some(reason) = span.undecided {
+                *self.counts.undecided.entry(reason).or_default() += 1;
+            }
+            self.export.push(span);
+        }
+    }
+
+    fn count(&mut self, event: &Event) {
+        match event {
+            Event::ConnOpened(_) => self.counts.connections += 1,
+            Event::DataMoved(data) if data.last && matches!(data.outcome, IoOutcome::Moved(_)) => {
+                self.counts.operations += 1;
+            }
+            Event::ProcessDescribed(described) => {
+                if self.names.len() < MAX_NAMES {
+                    self.names.insert(described.process, described.facts.service_name.clone());
+                }
+            }
+            Event::LossCounted { loss, count, .. } => *self.kernel_losses.entry(*loss).or_default() += count,
+            Event::DataMoved(_)
+            | Event::ConnClosed(_)
+            | Event::ListenStarted(_)
+            | Event::ProcessForked(_)
+            | Event::ProcessExeced(_)
+            | Event::TaskExited(_) => {}
+        }
+    }
+
+    /// Waits for the exporters, then sums up.
+    async fn shutdown(self) -> Summary {
+        let Self { engine, export, include_unsampled: _, mut counts, services, names, kernel_losses } = self;
+        counts.services = services.len() as u64;
+        counts.processes = names.len() as u64;
+        let unrecognised = engine
+            .unrecognised()
+            .map(|traffic| UnrecognisedTraffic {
+                process: match names.get(&traffic.process) {
+                    Some(name) => format!("{name} ({})", traffic.process.tgid),
+                    None => format!("process {}", traffic.process.tgid),
+                },
+                class: traffic.class,
+                connections: traffic.connections,
+                bytes: traffic.bytes,
+            })
+            .collect();
+        let core_losses = engine.stats().entries().filter(|(name, _)| is_loss(name)).collect();
+        let export = export.shutdown(FLUSH).await;
+        Summary {
+            counts,
+            kernel_losses,
+            core_losses,
+            unrecognised,
+            export,
+            recording: None,
+            recording_gap: 0,
+        }
+    }
+}
+
+/// Whether a counter of the core counts something that is missing in the spans. The kernel half's losses are listed
+/// by reason instead.
+fn is_loss(counter: &str) -> bool {
+    !counter.starts_with("spans") && !matches!(counter, "kernel_losses" | "resyncs" | "contradictions")
+}
+
+/// A live run.
+#[derive(Debug)]
+pub(crate) struct Live<S> {
+    pub(crate) source: S,
+    pub(crate) processes: Processes,
+    pub(crate) recorder: Option<Recorder>,
+    pub(crate) spans: Spans,
+}
+
+impl<S: Source> Live<S> {
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// When the source fails. What was seen until then is lost with it.
+    pub(crate) async fn run(mut self, mut control: Receiver<Control>) -> anyhow::Result<Summary> {
+        let mut warnings = LossWarnings::default();
+        let mut stop_when_idle = false;
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let due = self.spans.engine.poll_timeout().map(until);
+            tokio::select! {
+                told = control.recv() => match told {
+                    Some(Control::Stop) | None => break,
+                    Some(Control::StopWhenIdle) => stop_when_idle = true,
+                },
+                readable = self.source.readable() => {
+                    readable.context("wait for kernel events")?;
+                    self.turn();
+                }
+                () = sleep(due) => self.tick(),
+                _ = housekeeping.tick() => {
+                    self.tick();
+                    self.poll_losses(&mut warnings);
+                    if let Some(recorder) = &mut self.recorder {
+                        recorder.hand_over();
+                    }
+                    if stop_when_idle && self.is_idle() {
+                        break;
+                    }
+                }
+            }
+        }
+        let (stopped, deadline) = (clock::now(), Instant::now() + LAST_TURNS);
+        while self.turn().is_some_and(|newest| newest < stopped) && Instant::now() < deadline {}
+        self.poll_losses(&mut warnings);
+        let now = clock::now();
+        self.spans.handle_timeout(now);
+        self.spans.finish(now);
+        let recording = self.recorder.map(|mut recorder| {
+            recorder.tick(now);
+            recorder.finish(FLUSH)
+        });
+        Ok(Summary { recording, ..self.spans.shutdown().await })
+    }
+
+    /// Takes some records. Returns the time of the newest; `None` when there were none.
+    fn turn(&mut self) -> Option<KernelInstant> {
+        let Self { source, processes, recorder, spans } = self;
+        let mut newest = None;
+        let mut verdicts = Vec::new();
+        source.drain(|record| {
+            let event = match decode(record) {
+                Ok(event) => event,
+                Err(error) => {
+                    tracing::debug!("malformed record: {error}");
+                    spans.engine.count_malformed();
+                    return;
+                }
+            };
+            newest = newest.max(Some(event.time()));
+            let Outcome { drop, before, after, verdict } = processes.observe(&event);
+            verdicts.extend(verdict);
+            if drop {
+                return;
+            }
+            if let Some(described) = before {
+                fact(recorder, spans, Event::ProcessDescribed(described));
+            }
+            if let Some(recorder) = recorder {
+                recorder.kernel_record(record);
+            }
+            spans.handle_event(event);
+            if let Some(described) = after {
+                fact(recorder, spans, Event::ProcessDescribed(described));
+            }
+        });
+        for verdict in verdicts {
+            match verdict {
+                Verdict::Trace(process) => match source.trace(process) {
+                    Ok(()) => tracing::debug!("tracing process {}", process.tgid),
+                    Err(error) => tracing::warn!("process {} is not traced: {error:#}", process.tgid),
+                },
+                Verdict::Leave(process) => source.leave(process),
+            }
+        }
+        newest
+    }
+
+    /// Tells the engine the time, after everything that happened before it.
+    fn tick(&mut self) {
+        let now = clock::now();
+        let caught_up = (0..CATCH_UP_TURNS).any(|_| self.turn().is_none_or(|newest| newest >= now));
+        if !caught_up {
+            // Events themselves move the engine's time; the clock must not overtake those that wait.
+            return;
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.tick(now);
+        }
+        self.spans.handle_timeout(now);
+    }
+
+    fn poll_losses(&mut self, warnings: &mut LossWarnings) {
+        let time = clock::now();
+        for (loss, count) in self.source.losses() {
+            warnings.note(loss, count);
+            fact(&mut self.recorder, &mut self.spans, Event::LossCounted { time, loss, count });
+        }
+    }
+
+    fn is_idle(&mut self) -> bool {
+        // The end of a process is an event, which may have been lost.
+        self.processes.forget_ended();
+        self.processes.alive() == 0
+    }
+}
+
+/// Something that user space has learned.
+fn fact(recorder: &mut Option<Recorder>, spans: &mut Spans, event: Event) {
+    if let Some(recorder) = recorder {
+        recorder.event(&event);
+    }
+    spans.handle_event(event);
+}
+
+fn until(instant: KernelInstant) -> Duration {
+    instant.since(clock::now())
+}
+
+async fn sleep(due: Option<Duration>) {
+    match due {
+        Some(due) => tokio::time::sleep(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Says when data begins to be lost, not every time it is.
+#[derive(Debug, Default)]
+struct LossWarnings(BTreeMap<KernelLoss, Instant>);
+
+impl LossWarnings {
+    fn note(&mut self, loss: KernelLoss, count: u64) {
+        let now = Instant::now();
+        let quiet = self.0.get(&loss).is_none_or(|last| now.duration_since(*last) > LOSS_WARNING);
+        if quiet {
+            tracing::warn!("losing data: {} ({count}); the spans that it touches say so", loss.name());
+            self.0.insert(loss, now);
+        }
+    }
+}
+
+/// Runs a recording through.
+///
+/// # Errors
+/// When it cannot be read any further because of the file or its form. A recording that was cut is none.
+pub(crate) async fn replay<R: io::Read>(mut spans: Spans, mut reader: Reader<R>) -> anyhow::Result<Summary> {
+    let (mut now, mut gap, mut frames) = (KernelInstant::ZERO, 0, 0_usize);
+    let mut failure = None;
+    for frame in &mut reader {
+        match frame {
+            Ok(Frame::Event(event)) => {
+                now = now.max(event.time());
+                spans.handle_event(event);
+            }
+            Ok(Frame::Tick(tick)) => {
+                now = now.max(tick);
+                spans.handle_timeout(tick);
+            }
+            Ok(Frame::Gap(frames)) => gap += frames,
+            Err(error) if error.is_fatal() => failure = Some(error),
+            Err(error) => {
+                tracing::debug!("passed over: {error}");
+                spans.engine.count_malformed();
+            }
+        }
+        frames += 1;
+        if frames.is_multiple_of(REPLAY_TURN) {
+            // A recording is read faster than it was made, and can wait.
+            spans.export.room().await;
+        }
+    }
+    if reader.truncated() {
+        tracing::warn!("the recording was cut off: it ends inside an event");
+    }
+    spans.finish(now);
+    let summary = Summary { recording_gap: gap, ..spans.shutdown().await };
+    match failure {
+        // What came before it is good, and has been written.
+        Some(error) => {
+            for line in summary.lines() {
+                tracing::info!("{line}");
+            }
+            Err(error).context("the recording is damaged: the rest of it was not read")
+        }
+        None => Ok(summary),
+    }
+}
