@@ -1,6 +1,7 @@
 //! The project's own commands; this list is their table of contents, one file each.
 
 mod backends;
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -38,6 +39,8 @@ enum Command {
     Test(test::Options),
     /// Run the tests, or any command, under Debian's 6.1 and 6.12 kernels
     Vm(vm::Options),
+    /// Measure what tracing costs
+    Bench(bench::Options),
     /// Check form, lints, dependencies and documentation, then run every test
     Ci(ci::Options),
 }
@@ -60,6 +63,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Build(options) => build::run(&repo, &options)?,
         Command::Demo(options) => demo::run(&repo, &options, &interrupt)?,
         Command::Vm(options) => vm::run(&repo, &options, &interrupt)?,
+        Command::Bench(options) => bench::run(&repo, &options, &interrupt)?,
         Command::Ci(options) => return ci::run(&repo, &options, &interrupt),
         // Its last line is its result, for people and for continuous integration: nothing may follow.
         Command::Test(options) => return Ok(test::run(&repo, &options, &interrupt)),

@@ -63,6 +63,7 @@ static NEEDS: &[Need] = &[
     need("go", "golang-go", &[Test, Jaeger], "traced by tests, builds Jaeger"),
     need("javac", "default-jdk-headless", &[Test], "traced by tests"),
     need("ip", "iproute2", &[Test], "makes network namespaces for tests"),
+    need("nft", "nftables", &[Test], "translates addresses for tests"),
     need("bpftool", "bpftool", &[Test], "shows tests what is loaded in the kernel"),
     need("wrk", "wrk", &[Bench, Test], "load for benchmarks"),
     need("qemu-system-x86_64", "qemu-system-x86", &[Test, Vm], "runs other kernels"),

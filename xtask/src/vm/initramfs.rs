@@ -14,7 +14,7 @@ use crate::setup::find_program;
 use crate::vm::kernel::Kernel;
 
 /// What is loaded, with what it depends on. Built-in ones are passed over.
-const MODULES: [&str; 6] = [
+const MODULES: [&str; 7] = [
     "virtio_pci",
     "9pnet_virtio",
     "9p",
@@ -23,6 +23,7 @@ const MODULES: [&str; 6] = [
     // Tests make an address-translating hop with it; the checksum is asked for by name, not as a dependency.
     "crc32c_generic",
     "nft_chain_nat",
+    "nft_nat",
 ];
 
 /// Which of [`MODULES`] the machine does not start without.

@@ -17,7 +17,13 @@ use crate::vm::machine::{self, Job, Outcome};
 const LIMIT: Duration = Duration::from_secs(8 * 60);
 
 /// Test targets and the filters of their tests; no filter: all of them.
-const TESTS: [(&str, &[&str]); 3] = [("demo", &[]), ("http_cases", &[]), ("topology", &[])];
+const TESTS: [(&str, &[&str]); 4] = [
+    ("demo", &[]),
+    ("http_cases", &[]),
+    ("topology", &[]),
+    // Nowhere else: it traces every process, and only here are all of them its own.
+    ("host_wide", &[]),
+];
 
 /// Test programs that every machine runs.
 #[derive(Debug)]
@@ -35,6 +41,7 @@ impl Tests {
 
     fn script(&self, repo: &Repo) -> anyhow::Result<String> {
         let mut script = format!("export TRACER_BIN='{}'\nfailed=0\n", repo.tracer().display());
+        script.push_str("export TRACER_TESTS_OWN_MACHINE=1 TRACER_TESTS_VOLUME=0.1\n");
         script.push_str("\"$TRACER_BIN\" doctor || failed=1\n");
         for (name, filters) in TESTS {
             let program =

@@ -12,7 +12,7 @@ use tracer_abi::time::KernelInstant;
 
 use super::{Connection, Mode};
 use crate::exchange::{ExchangeUpdate, Incomplete};
-use crate::protocol::detect::{self, Start, StartLine};
+use crate::protocol::detect::{self, StartLine};
 use crate::stream::Run;
 
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +28,6 @@ pub(super) struct Seek {
     /// Messages that were seen to start in the turn before and in this one.
     requests: u8,
     responses: u8,
-    /// An interim response, behind which there may be a final one in the same operation.
-    interim: bool,
 }
 
 impl Seek {
@@ -42,7 +40,6 @@ impl Seek {
             last: None,
             requests: 0,
             responses: 0,
-            interim: false,
         }
     }
 
@@ -61,10 +58,10 @@ impl Seek {
         match line {
             Some(StartLine::Request) if first && self.first_counts => true,
             Some(StartLine::Request) if turned => {
-                if self.requests == 1 && (self.responses == 1 || self.responses == 0 && self.interim) {
+                if self.requests == 1 && self.responses == 1 {
                     self.turns_to_prove = self.turns_to_prove.saturating_sub(1);
                 }
-                (self.requests, self.responses, self.interim) = (1, 0, false);
+                (self.requests, self.responses) = (1, 0);
                 self.turns_to_prove == 0
             }
             Some(StartLine::Request) => {
@@ -75,11 +72,7 @@ impl Seek {
                 self.responses = self.responses.saturating_add(1);
                 false
             }
-            Some(StartLine::Status { interim: true }) => {
-                self.interim = true;
-                false
-            }
-            None => false,
+            Some(StartLine::Status { interim: true }) | None => false,
         }
     }
 }
@@ -118,7 +111,6 @@ impl Connection {
             last: None,
             requests: 0,
             responses: 0,
-            interim: false,
         });
     }
 
@@ -165,17 +157,6 @@ impl Connection {
         true
     }
 
-    /// On a connection joined in the middle, its first operation may be the rest of a line.
-    fn believed(&self, direction: Direction, line: StartLine) -> Option<StartLine> {
-        let is_first = matches!(&self.mode, Mode::Seeking(seek) if seek.first_counts && seek.last.is_none());
-        match self.half(direction).stream.peek() {
-            Run::Bytes { bytes, .. } if is_first && line == StartLine::Request => {
-                detect::is_common_request(bytes).then_some(line)
-            }
-            Run::Bytes { .. } | Run::Hole { .. } | Run::Wait => Some(line),
-        }
-    }
-
     fn follows(&self, direction: Direction) -> bool {
         matches!(&self.mode, Mode::Seeking(seek) if seek.follows_requests) && self.requests == Some(direction)
     }
@@ -189,21 +170,12 @@ impl Connection {
     ) -> bool {
         let mut progressed = false;
         loop {
-            let half = self.half(direction);
-            let (len, starts) = match half.stream.peek() {
+            let (len, starts) = match self.half(direction).stream.peek() {
                 Run::Wait => return progressed,
-                Run::Hole { len, edge, .. } => (len, edge.starts_op.then_some(Start::Other)),
+                Run::Hole { len, edge, .. } => (len, edge.starts_op.then_some(None)),
                 Run::Bytes { bytes, edge } => {
-                    let starts = edge.starts_op && half.stream.position() >= half.inside_line;
-                    (bytes.len() as u64, starts.then(|| half.start()))
+                    (bytes.len() as u64, edge.starts_op.then(|| detect::start_line(bytes)))
                 }
-            };
-            let starts = match starts {
-                // Whether this is where pairing begins may depend on it.
-                Some(Start::Partial) => return progressed,
-                Some(Start::Line(line)) => Some(self.believed(direction, line)),
-                Some(Start::Other) => Some(None),
-                None => None,
             };
             progressed = true;
             if let Some(line) = starts
@@ -211,11 +183,7 @@ impl Connection {
             {
                 return true;
             }
-            let half = self.half_mut(direction);
-            if let Some(Some(_)) = starts {
-                half.inside_line = half.line_end();
-            }
-            half.stream.consume(len);
+            self.half_mut(direction).stream.consume(len);
         }
     }
 
@@ -223,14 +191,12 @@ impl Connection {
     pub(super) fn pass_over_requests(&mut self, direction: Direction) -> bool {
         let mut progressed = false;
         loop {
-            let half = self.half(direction);
-            let (len, is_request) = match half.stream.peek() {
+            let (len, is_request) = match self.half(direction).stream.peek() {
                 Run::Wait => return progressed,
                 Run::Hole { len, .. } => (len, false),
                 Run::Bytes { bytes, edge } => {
-                    let is_request =
-                        edge.starts_op && detect::start(bytes) == Start::Line(StartLine::Request);
-                    (bytes.len() as u64, is_request)
+                    let line = edge.starts_op.then(|| detect::start_line(bytes)).flatten();
+                    (bytes.len() as u64, line == Some(StartLine::Request))
                 }
             };
             progressed = true;

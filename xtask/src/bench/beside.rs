@@ -1,0 +1,81 @@
+//! What runs beside the traced server: a ping-pong between two threads of this process, and nginx's own count.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+/// One byte to and fro over loopback TCP between two threads that live as long as this value.
+#[derive(Debug)]
+pub(super) struct PingPong {
+    stream: TcpStream,
+}
+
+impl PingPong {
+    pub(super) fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("bind the echo")?;
+        let addr = listener.local_addr().context("address of the echo")?;
+        thread::spawn(move || {
+            // The peer going away ends the echo, whichever call sees it first.
+            let Ok((mut stream, _)) = listener.accept() else { return };
+            let _ = stream.set_nodelay(true);
+            let mut byte = [0];
+            while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+        });
+        let stream = TcpStream::connect(addr).context("connect to the echo")?;
+        stream.set_nodelay(true).context("send at once")?;
+        Ok(Self { stream })
+    }
+
+    /// Round trips per second.
+    pub(super) fn run(&mut self, duration: Duration) -> anyhow::Result<f64> {
+        /// Between looks at the clock: a millisecond's worth.
+        const BATCH: u32 = 100;
+        let started = Instant::now();
+        let mut byte = [0];
+        let mut count = 0_u32;
+        while started.elapsed() < duration {
+            for _ in 0..BATCH {
+                self.stream.write_all(&byte).context("ping")?;
+                self.stream.read_exact(&mut byte).context("pong")?;
+            }
+            count += BATCH;
+        }
+        Ok(f64::from(count) / started.elapsed().as_secs_f64())
+    }
+}
+
+/// Requests that nginx has served so far, by its own count, which includes the one that asks.
+pub(super) fn served(nginx: SocketAddr) -> anyhow::Result<u64> {
+    let mut stream = TcpStream::connect(nginx).context("connect to nginx")?;
+    stream.write_all(b"GET /status HTTP/1.0\r\n\r\n").context("ask nginx")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).context("read nginx's status")?;
+    parse_served(&answer).with_context(|| format!("nginx answered:\n{answer}"))
+}
+
+/// The line after `server accepts handled requests` holds the three numbers.
+fn parse_served(status: &str) -> Option<u64> {
+    let mut lines = status.lines().skip_while(|line| !line.starts_with("server accepts handled requests"));
+    lines.nth(1)?.split_whitespace().nth(2)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn served_is_the_third_number() {
+        let status = "Active connections: 1 \nserver accepts handled requests\n 10 10 359 \nReading: 0\n";
+        assert_eq!(parse_served(status), Some(359));
+        assert_eq!(parse_served("HTTP/1.1 404"), None);
+    }
+
+    #[test]
+    fn ping_pong_counts_round_trips() {
+        let mut ping_pong = PingPong::start().unwrap();
+        assert!(ping_pong.run(Duration::from_millis(20)).unwrap() > 100.0);
+    }
+}

@@ -1,0 +1,83 @@
+//! What the kernel says about a process: processor time, memory, and the memory of its BPF maps.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+/// Processor time that the process has used, in user space and in the kernel on its behalf (proc_pid_stat(5)).
+pub(super) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("times of {pid}"))?;
+    let ticks = ticks(&stat).with_context(|| format!("times of {pid} in {stat}"))?;
+    let per_second = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_micros(ticks.saturating_mul(1_000_000) / per_second))
+}
+
+/// `utime` and `stime`, fields 14 and 15; the name before them may hold spaces and parentheses.
+fn ticks(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    user.checked_add(system)
+}
+
+/// The most memory that the process has had resident, in bytes.
+pub(super) fn peak_resident(pid: u32) -> anyhow::Result<u64> {
+    let status =
+        fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("memory of {pid}"))?;
+    let kib: u64 = field(&status, "VmHWM:").with_context(|| format!("peak memory of {pid}"))?;
+    Ok(kib * 1024)
+}
+
+/// Memory of all BPF maps that the process holds, in bytes, as the kernel accounts for it.
+pub(super) fn map_memory(pid: u32) -> anyhow::Result<u64> {
+    let folder = format!("/proc/{pid}/fdinfo");
+    let mut maps = std::collections::BTreeMap::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("files of {pid}"))? {
+        // A descriptor that was closed meanwhile is not one.
+        let Ok(info) = fs::read_to_string(entry.with_context(|| folder.clone())?.path()) else { continue };
+        if let (Some(_), Some(id), Some(bytes)) =
+            (field::<u64>(&info, "map_type:"), field::<u64>(&info, "map_id:"), field(&info, "memlock:"))
+        {
+            // One map may be open twice.
+            maps.insert(id, bytes);
+        }
+    }
+    if maps.is_empty() {
+        bail!("process {pid} holds no BPF maps");
+    }
+    Ok(maps.values().sum::<u64>())
+}
+
+fn field<T: std::str::FromStr>(text: &str, name: &str) -> Option<T> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    value.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_follow_the_name_whatever_it_is() {
+        let stat = "7 (a ) b (c) S 1 7 7 0 -1 4194304 9 0 0 0 120 30 0 0 20 0 1 0 5 1 1";
+        assert_eq!(ticks(stat), Some(150));
+        assert_eq!(ticks("7 (cut) S 1 7"), None);
+    }
+
+    #[test]
+    fn this_process_has_times_and_memory_but_no_maps() {
+        let pid = std::process::id();
+        assert!(cpu_time(pid).is_ok());
+        assert!(peak_resident(pid).unwrap() > 100_000);
+        assert!(map_memory(pid).is_err());
+    }
+
+    #[test]
+    fn map_facts_are_read() {
+        let info = "pos:\t0\nmap_type:\t27\nmax_entries:\t8388608\nmemlock:\t8392704\nmap_id:\t12\n";
+        assert_eq!(field::<u64>(info, "memlock:"), Some(8_392_704));
+        assert_eq!(field::<u64>(info, "prog_id:"), None);
+    }
+}

@@ -1,0 +1,250 @@
+//! The measured numbers: their file, their table in the README, and what they have to reach.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::repo::Repo;
+
+/// Where the numbers are kept, below the repository's root.
+pub(crate) const FILE: &str = "bench/overhead.json";
+
+/// Between these lines the README has the table.
+const BEGIN: &str = "<!-- overhead: begin -->";
+const END: &str = "<!-- overhead: end -->";
+
+/// One measurement of the tracer's cost. Shares and ratios are in parts per thousand, so that what is written is what
+/// is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Overhead {
+    /// The commit that was measured; ends in `+` if the working tree differed from it.
+    pub(crate) commit: String,
+    pub(crate) kernel: String,
+    pub(crate) processors: u64,
+    /// Pairs of runs, alternately untraced and traced; all figures of throughput and latency are medians.
+    pub(crate) rounds: u64,
+    pub(crate) seconds_per_run: u64,
+    pub(crate) connections: u64,
+    pub(crate) untraced_requests_per_s: u64,
+    pub(crate) traced_requests_per_s: u64,
+    /// Median of the rounds' own ratios of traced to untraced throughput.
+    pub(crate) throughput_permille: u64,
+    pub(crate) untraced_p50_us: u64,
+    pub(crate) traced_p50_us: u64,
+    pub(crate) untraced_p99_us: u64,
+    pub(crate) traced_p99_us: u64,
+    /// The tracer's own processor time, in user space and kernel.
+    pub(crate) cpu_ms_per_10k_requests: u64,
+    pub(crate) peak_resident_bytes: u64,
+    pub(crate) map_bytes: u64,
+    /// Served by nginx while traced, by its own count.
+    pub(crate) requests: u64,
+    /// Received by the sink.
+    pub(crate) spans: u64,
+    /// Losses that the tracer counted, by name.
+    pub(crate) counted_losses: BTreeMap<String, u64>,
+    /// Ping-pong of a process that is not traced, beside a tracer at work: median of ratios to none.
+    pub(crate) untraced_process_permille: u64,
+}
+
+impl Overhead {
+    /// What is not as it should be, if anything.
+    pub(crate) fn shortfalls(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut expect = |holds: bool, what: String| {
+            if !holds {
+                found.push(what);
+            }
+        };
+        expect(self.throughput_permille >= 750, format!("throughput {} ‰ < 750 ‰", self.throughput_permille));
+        let resident = mib(self.peak_resident_bytes);
+        expect(self.peak_resident_bytes <= 40 << 20, format!("peak memory {resident} MiB > 40 MiB"));
+        let maps = mib(self.map_bytes);
+        expect(self.map_bytes <= 32 << 20, format!("kernel maps {maps} MiB > 32 MiB"));
+        let missing = self.requests.saturating_sub(self.spans);
+        expect(self.spans <= self.requests, format!("{} spans of {} requests", self.spans, self.requests));
+        let counted: u64 = self.counted_losses.values().sum();
+        expect(missing <= counted, format!("{missing} requests without a span, {counted} losses counted"));
+        expect(missing.saturating_mul(1000) <= self.requests, format!("{missing} requests lost > 0.1 %"));
+        expect(
+            self.untraced_process_permille >= 970,
+            format!("a process that is not traced runs at {} ‰ < 970 ‰", self.untraced_process_permille),
+        );
+        found
+    }
+
+    /// The README's table.
+    pub(crate) fn table(&self) -> String {
+        let mut out = String::new();
+        let mut row = |what: &str, value: String| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "| {what} | {value} |");
+        };
+        row("what", "measured".to_owned());
+        row("---", "---".to_owned());
+        row(
+            "nginx `return 200`, keep-alive, requests per second, untraced → traced",
+            format!(
+                "{} → {} (ratio {})",
+                self.untraced_requests_per_s,
+                self.traced_requests_per_s,
+                decimal(self.throughput_permille)
+            ),
+        );
+        row(
+            "latency p50, untraced → traced",
+            format!("{} → {} µs", self.untraced_p50_us, self.traced_p50_us),
+        );
+        row(
+            "latency p99, untraced → traced",
+            format!("{} → {} µs", self.untraced_p99_us, self.traced_p99_us),
+        );
+        row("tracer's processor time per 10,000 requests", format!("{} ms", self.cpu_ms_per_10k_requests));
+        row("tracer's peak resident memory", format!("{} MiB", mib(self.peak_resident_bytes)));
+        row("kernel maps", format!("{} MiB", mib(self.map_bytes)));
+        row("requests served / spans received", format!("{} / {}", self.requests, self.spans));
+        row("losses counted by the tracer", self.losses());
+        row(
+            "loopback ping-pong of a process that is not traced, beside the tracer : without it",
+            decimal(self.untraced_process_permille),
+        );
+        let _ = writeln!(
+            out,
+            "\n`cargo xtask bench` at commit {}, Linux {}, {} processors, {} rounds of {} s, {} connections.",
+            self.commit, self.kernel, self.processors, self.rounds, self.seconds_per_run, self.connections
+        );
+        out
+    }
+
+    fn losses(&self) -> String {
+        if self.counted_losses.is_empty() {
+            return "none".to_owned();
+        }
+        let losses = self.counted_losses.iter().map(|(name, count)| format!("{name} {count}"));
+        losses.collect::<Vec<_>>().join(", ")
+    }
+
+    pub(crate) fn read(repo: &Repo) -> anyhow::Result<Self> {
+        let path = repo.root().join(FILE);
+        let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))
+    }
+
+    /// Writes the file and the README's table.
+    pub(crate) fn write(&self, repo: &Repo) -> anyhow::Result<()> {
+        let path = repo.root().join(FILE);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        }
+        let mut text = serde_json::to_string_pretty(self).context("write the numbers as JSON")?;
+        text.push('\n');
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        let readme = repo.root().join("README.md");
+        let text = std::fs::read_to_string(&readme).context("read the README")?;
+        let (before, _, after) = split(&text)?;
+        std::fs::write(&readme, format!("{before}{}{after}", self.table())).context("write the README")
+    }
+
+    /// Fails if the README's table is not the one of these numbers.
+    pub(crate) fn check(&self, repo: &Repo) -> anyhow::Result<()> {
+        let text = std::fs::read_to_string(repo.root().join("README.md")).context("read the README")?;
+        let (_, shown, _) = split(&text)?;
+        if shown != self.table() {
+            bail!("the README's overhead table differs from {FILE}: `cargo xtask bench --write` writes both");
+        }
+        Ok(())
+    }
+}
+
+/// The README before, in and after the table.
+fn split(readme: &str) -> anyhow::Result<(&str, &str, &str)> {
+    let begin =
+        readme.find(BEGIN).with_context(|| format!("the README has no line {BEGIN}"))? + BEGIN.len() + 1;
+    let rest = readme.get(begin..).context("the README ends in its table's marker")?;
+    let length = rest.find(END).with_context(|| format!("the README has no line {END}"))?;
+    Ok((&readme[..begin], &rest[..length], &rest[length..]))
+}
+
+/// Parts per thousand as a ratio with three digits.
+fn decimal(permille: u64) -> String {
+    format!("{}.{:03}", permille / 1000, permille % 1000)
+}
+
+/// MiB with one digit.
+fn mib(bytes: u64) -> String {
+    let tenths = (bytes * 10 + (1 << 19)) >> 20;
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost(count: u64) -> BTreeMap<String, u64> {
+        BTreeMap::from([("data_ring_full".to_owned(), count)])
+    }
+
+    fn good() -> Overhead {
+        Overhead {
+            commit: "0123456".to_owned(),
+            kernel: "6.12".to_owned(),
+            processors: 2,
+            rounds: 5,
+            seconds_per_run: 8,
+            connections: 32,
+            untraced_requests_per_s: 60_000,
+            traced_requests_per_s: 48_000,
+            throughput_permille: 801,
+            untraced_p50_us: 400,
+            traced_p50_us: 500,
+            untraced_p99_us: 900,
+            traced_p99_us: 1_200,
+            cpu_ms_per_10k_requests: 70,
+            peak_resident_bytes: 31 << 20,
+            map_bytes: 20 << 20,
+            requests: 1_000_000,
+            spans: 999_500,
+            counted_losses: lost(500),
+            untraced_process_permille: 990,
+        }
+    }
+
+    #[test]
+    fn targets_are_checked_one_by_one() {
+        assert_eq!(good().shortfalls(), [""; 0]);
+        let bad = [
+            Overhead { throughput_permille: 749, ..good() },
+            Overhead { peak_resident_bytes: (40 << 20) + 1, ..good() },
+            Overhead { map_bytes: (32 << 20) + 1, ..good() },
+            Overhead { counted_losses: lost(499), ..good() },
+            Overhead { spans: 998_999, counted_losses: lost(1_001), ..good() },
+            Overhead { spans: 1_000_001, ..good() },
+            Overhead { untraced_process_permille: 969, ..good() },
+        ];
+        for overhead in bad {
+            assert_eq!(overhead.shortfalls().len(), 1, "{overhead:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_found_between_its_marks() {
+        let readme = format!("# x\n{BEGIN}\nold\n{END}\nrest");
+        let (before, shown, after) = split(&readme).unwrap();
+        assert_eq!(
+            (before, shown, after),
+            ("# x\n<!-- overhead: begin -->\n", "old\n", "<!-- overhead: end -->\nrest")
+        );
+        assert!(split("# x").is_err());
+        assert!(split(BEGIN).is_err());
+    }
+
+    #[test]
+    fn numbers_are_shown_for_people() {
+        assert_eq!(decimal(801), "0.801");
+        assert_eq!(decimal(1_002), "1.002");
+        assert_eq!(mib(31 << 20), "31.0");
+        assert_eq!(mib((31 << 20) + (600 << 10)), "31.6");
+    }
+}
