@@ -249,6 +249,11 @@ impl Stream {
         self.ops.len() > limits.held_ops || self.held_bytes > limits.held_bytes
     }
 
+    /// How many captured bytes wait.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Time of the first operation that waits.
     pub fn waits_since(&self) -> Option<KernelInstant> {
         self.ops.front().map(|op| op.time)
@@ -360,5 +365,164 @@ impl Chunk {
     /// At most the operation's length: `Op::add` cuts what goes beyond.
     fn end(&self) -> u32 {
         self.at + self.bytes.len() as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_abi::conn::{Direction, SocketCookie};
+    use tracer_abi::sniff::Class;
+    use tracer_abi::task::{ProcessKey, Tid};
+
+    use super::*;
+    use crate::event::IoOutcome;
+
+    const LIMITS: StreamLimits = StreamLimits { patience_ops: 3, held_ops: 8, held_bytes: 1000 };
+
+    /// A record of an operation of `len` bytes at `offset`, of which the first `head` and the last `tail` are
+    /// planned; it carries `payload` from `at`.
+    fn record(offset: u64, len: u32, (head, tail): (u32, u32), at: u32, payload: &str) -> (DataMoved, u32) {
+        let event = DataMoved {
+            time: KernelInstant::from_nanos(offset),
+            thread: Thread { process: ProcessKey::default(), tid: Tid(1), seq: 0 },
+            cpu: 0,
+            cookie: SocketCookie(1),
+            direction: Direction::Ingress,
+            offset,
+            outcome: IoOutcome::Moved(len),
+            tcp_seq_end: (offset as u32).wrapping_add(len).wrapping_sub(5),
+            head_len: head,
+            tail_len: tail,
+            chunk_offset: at,
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+            payload_state: PayloadState::Copied,
+            last: true,
+            muted: false,
+            class: Class::Undecided,
+            blocking: None,
+            nvcsw: 0,
+            user_r14: 0,
+            syscall: 0,
+        };
+        (event, len)
+    }
+
+    fn whole(offset: u64, payload: &str) -> (DataMoved, u32) {
+        record(offset, payload.len() as u32, (payload.len() as u32, 0), 0, payload)
+    }
+
+    /// Puts records in, giving up at the end; what comes out, one piece for a run.
+    fn check(records: &[(DataMoved, u32)], want: &[&str]) {
+        let mut stream = Stream::default();
+        let mut got = Vec::new();
+        let drain = |stream: &mut Stream, got: &mut Vec<String>| {
+            loop {
+                let (len, piece) = match stream.peek() {
+                    Run::Wait => break,
+                    Run::Bytes { bytes, edge } => {
+                        let text = String::from_utf8(bytes.to_vec()).unwrap();
+                        let (a, b) =
+                            (if edge.starts_op { "[" } else { "" }, if edge.ends_op { "]" } else { "" });
+                        (bytes.len() as u64, format!("{a}{text}{b}"))
+                    }
+                    Run::Hole { len, kind, edge } => {
+                        let (a, b) =
+                            (if edge.starts_op { "[" } else { "" }, if edge.ends_op { "]" } else { "" });
+                        (len, format!("{a}{kind:?} {len}{b}"))
+                    }
+                };
+                got.push(piece);
+                stream.consume(len);
+            }
+        };
+        for (event, len) in records {
+            stream.insert(event, *len, &LIMITS);
+            drain(&mut stream, &mut got);
+        }
+        got.push("|".to_owned());
+        stream.give_up();
+        drain(&mut stream, &mut got);
+        assert_eq!(got, want);
+        assert_eq!((stream.held_bytes, stream.ops.len()), (0, 0));
+    }
+
+    #[test]
+    fn in_order() {
+        check(&[whole(0, "abc"), whole(3, "de")], &["[abc]", "[de]", "|"]);
+    }
+
+    #[test]
+    fn small_disorder_duplicates_and_overlaps() {
+        check(&[whole(3, "de"), whole(0, "abc")], &["[abc]", "[de]", "|"]);
+        check(&[whole(3, "de"), whole(3, "de"), whole(0, "abc"), whole(0, "abc")], &["[abc]", "[de]", "|"]);
+        check(&[whole(0, "abc"), whole(2, "cde")], &["[abc]", "de]", "|"]);
+        check(&[whole(4, "e"), whole(0, "abc"), whole(2, "cdE")], &["[abc]", "d", "[e]", "|"]);
+        check(&[whole(1, "b"), whole(0, "abc")], &["[a", "[b]", "|"]);
+    }
+
+    #[test]
+    fn what_is_elided_is_known_from_the_plan() {
+        let head = record(0, 10, (2, 3), 0, "ab");
+        let tail = record(0, 10, (2, 3), 7, "hij");
+        check(&[head.clone(), tail.clone()], &["[ab", "Elided 5", "hij]", "|"]);
+        check(&[tail, head], &["[ab", "Elided 5", "hij]", "|"]);
+        check(&[record(0, 10, (0, 0), 0, "")], &["[Elided 10]", "|"]);
+    }
+
+    #[test]
+    fn what_is_lost_is_waited_for_and_then_known() {
+        // A record of an operation, and the operation's neighbours.
+        let head = record(0, 10, (2, 3), 0, "ab");
+        check(&[head.clone(), whole(10, "k")], &["[ab", "Elided 5", "|", "Lost 3]", "[k]"]);
+        check(&[whole(0, "a"), whole(5, "f")], &["[a]", "|", "[Lost 4]", "[f]"]);
+        // Patience ends with the fourth operation that waits.
+        let rest = [whole(6, "g"), whole(7, "h"), whole(8, "i")];
+        let mut records = vec![whole(0, "a"), whole(5, "f")];
+        records.extend(rest);
+        check(&records, &["[a]", "[Lost 4]", "[f]", "[g]", "[h]", "[i]", "|"]);
+        // Too late.
+        records.push(whole(1, "bcde"));
+        check(&records, &["[a]", "[Lost 4]", "[f]", "[g]", "[h]", "[i]", "|"]);
+    }
+
+    #[test]
+    fn what_is_unreadable_is_known_at_once() {
+        let mut event = record(0, 10, (10, 0), 0, "ab");
+        event.0.payload_state = PayloadState::Unreadable;
+        check(&[event.clone()], &["[ab", "Unreadable 8]", "|"]);
+        event.0.payload_state = PayloadState::NoUserBuffer;
+        check(&[event], &["[ab", "Elided 8]", "|"]);
+    }
+
+    #[test]
+    fn marks_count_back_from_the_operation_s_end() {
+        let mut stream = Stream::default();
+        let (event, len) = whole(0, "0123456789");
+        stream.insert(&event, len, &LIMITS);
+        let seqs = [0, 4, 5, 9].map(|at| stream.mark(at, true).unwrap().tcp_seq.unwrap());
+        assert_eq!(seqs, [u32::MAX - 4, u32::MAX, 0, 4]);
+        assert_eq!(stream.mark(3, false).unwrap().tcp_seq, None);
+        assert_eq!(stream.mark(10, true), None);
+    }
+
+    #[test]
+    fn positions_at_the_end_of_numbers_do_no_harm() {
+        let mut stream = Stream::default();
+        for offset in [u64::MAX, u64::MAX - 9, u64::MAX - 10, 5, 0] {
+            let (event, len) = whole(offset, "0123456789");
+            stream.insert(&event, len, &LIMITS);
+        }
+        stream.give_up();
+        let mut lens = Vec::new();
+        loop {
+            let len = match stream.peek() {
+                Run::Wait => break,
+                Run::Hole { len, .. } => len,
+                Run::Bytes { bytes, .. } => bytes.len() as u64,
+            };
+            lens.push(len);
+            stream.consume(len);
+        }
+        assert_eq!(lens, [5, 10, u64::MAX - 10 - 15, 10]);
     }
 }

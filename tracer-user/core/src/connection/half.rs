@@ -1,8 +1,9 @@
 //! One direction as the connection sees it: its stream, its parser, and where the message in progress is.
 
 use crate::exchange::Mark;
+use crate::protocol::detect::{self, Start};
 use crate::protocol::http1::Http1;
-use crate::stream::Stream;
+use crate::stream::{Run, Stream};
 
 #[derive(Debug)]
 pub(super) struct Half {
@@ -14,6 +15,12 @@ pub(super) struct Half {
     pub(super) last: Option<Mark>,
     /// Request direction: the exchange whose request is in progress behind its head.
     pub(super) current: Option<Current>,
+    /// Passing over: before this position, an operation starts inside a line that was seen.
+    pub(super) inside_line: u64,
+    /// What was read last was a hole of bytes that should have been there.
+    pub(super) after_loss: bool,
+    /// No more bytes come before what happens next: a line that is not complete will not become so.
+    pub(super) hurried: bool,
     /// The end of the stream was seen.
     pub(super) ended: bool,
     /// At the close: how many bytes had been moved.
@@ -36,9 +43,39 @@ impl Half {
             first: None,
             last: None,
             current: None,
+            inside_line: 0,
+            after_loss: false,
+            hurried: false,
             ended: false,
             total: 0,
         }
+    }
+
+    /// What the bytes at the reading position look like, as the start of a message. `Partial` asks for patience.
+    pub(super) fn start(&self) -> Start {
+        let Run::Bytes { bytes, .. } = self.stream.peek() else { return Start::Other };
+        match detect::start(bytes) {
+            Start::Partial => {}
+            start @ (Start::Line(_) | Start::Other) => return start,
+        }
+        // A line in several operations.
+        match detect::start(&self.line()) {
+            Start::Partial if self.hurried => Start::Other,
+            start @ (Start::Line(_) | Start::Partial | Start::Other) => start,
+        }
+    }
+
+    /// Position behind the line that starts at the reading position, as far as it is there.
+    pub(super) fn line_end(&self) -> u64 {
+        let line = self.line();
+        self.stream.position() + memchr::memchr(b'\n', &line).unwrap_or(line.len()) as u64
+    }
+
+    fn line(&self) -> Vec<u8> {
+        let mut line = vec![0; self.stream.held_bytes().min(detect::MAX_START_LINE_BYTES + 1)];
+        let len = self.stream.copy_prefix(&mut line);
+        line.truncate(len);
+        line
     }
 
     /// Bytes that were moved beyond the last one known.

@@ -199,11 +199,7 @@ impl Connection {
                     return;
                 }
                 // The other side went on: what is missing before its turn is not merely late.
-                let other = direction.flipped();
-                if self.half(other).stream.is_waiting() {
-                    self.half_mut(other).stream.give_up();
-                    self.run(other, event.time, out);
-                }
+                self.hurry(direction.flipped(), event.time, out);
                 let stream_limits = self.limits.stream;
                 self.half_mut(direction).stream.insert(event, len, &stream_limits);
                 self.run(direction, event.time, out);
@@ -228,11 +224,9 @@ impl Connection {
         for (direction, total) in
             [(Direction::Egress, event.egress_bytes), (Direction::Ingress, event.ingress_bytes)]
         {
-            let half = self.half_mut(direction);
-            half.stream.give_up();
-            half.total = total;
+            self.half_mut(direction).total = total;
+            self.hurry(direction, time, out);
         }
-        self.run(Direction::Egress, time, out);
         let responses = self.requests.map(Direction::flipped);
         // A peer's FIN behind our own, or a reset, closes the socket under the program: it reads what is there later.
         let may_read_on = event.origin.thread.is_none()
@@ -269,12 +263,11 @@ impl Connection {
             let half = self.half_mut(direction);
             let is_due = half.stream.waits_since().is_some_and(|since| since.plus(patience) <= now);
             if is_due && half.stream.is_waiting() {
-                half.stream.give_up();
-                self.run(direction, now, out);
+                self.hurry(direction, now, out);
             }
         }
         if self.drift_end().is_some_and(|time| time.plus(self.limits.quiet) <= now) {
-            self.end_drifting_response(out);
+            self.end_quiet_response(out);
             self.run(Direction::Egress, now, out);
         }
         if let Some(time) = self.closing.filter(|time| time.plus(self.limits.linger) <= now) {
@@ -284,16 +277,15 @@ impl Connection {
 
     /// The tracer stops: what is open ends as still open.
     pub fn finish(&mut self, now: KernelInstant, out: &mut Vec<ExchangeUpdate>) {
-        for half in &mut self.halves {
-            half.stream.give_up();
+        for direction in [Direction::Egress, Direction::Ingress] {
+            self.hurry(direction, now, out);
         }
-        self.run(Direction::Egress, now, out);
         if let Some(time) = self.closing {
             self.close(time, true, out);
             return;
         }
         if self.drift_end().is_some() {
-            self.end_drifting_response(out);
+            self.end_quiet_response(out);
         }
         if let Mode::Seeking(seek) = &self.mode {
             let reason = seek.reason();
@@ -309,6 +301,11 @@ impl Connection {
     pub fn unrecognised(&self) -> Option<Class> {
         (self.carried && !self.ledger.ever_began() && !matches!(self.mode, Mode::Following))
             .then_some(self.class)
+    }
+
+    /// Payload bytes that are kept: bounded by the limits, and nothing between messages.
+    pub fn held_bytes(&self) -> usize {
+        self.halves.iter().map(|half| half.stream.held_bytes() + half.parser.held_bytes()).sum()
     }
 
     /// Counts since the last call.
@@ -339,6 +336,17 @@ impl Connection {
             if !one && !two {
                 return;
             }
+        }
+    }
+
+    /// What waits in a direction is to be read now if it ever is.
+    fn hurry(&mut self, direction: Direction, now: KernelInstant, out: &mut Vec<ExchangeUpdate>) {
+        let half = self.half_mut(direction);
+        if half.stream.end() > half.stream.position() {
+            half.stream.give_up();
+            half.hurried = true;
+            self.run(direction, now, out);
+            self.half_mut(direction).hurried = false;
         }
     }
 
@@ -433,8 +441,7 @@ impl Connection {
         orderly: bool,
         out: &mut Vec<ExchangeUpdate>,
     ) {
-        self.half_mut(direction).stream.give_up();
-        self.run(direction, time, out);
+        self.hurry(direction, time, out);
         self.half_mut(direction).ended = true;
         if let Some(closed) = self.closing {
             self.close(closed.max(time), orderly, out);
@@ -444,7 +451,10 @@ impl Connection {
     }
 
     fn close(&mut self, time: KernelInstant, orderly: bool, out: &mut Vec<ExchangeUpdate>) {
-        let tail_lost = self.response_half().is_some_and(|half| half.tail_lost() > 0);
+        let response = self.response_half();
+        let drifts = response.is_some_and(|half| half.parser.is_adrift());
+        let tail_lost = response.is_some_and(|half| half.tail_lost() > 0)
+            || drifts && self.halves.iter().any(|half| half.tail_lost() > 0);
         self.end_responses(time, orderly, tail_lost, out);
         if !matches!(self.mode, Mode::Opaque) {
             self.stats.lost_bytes += self.halves.iter().map(Half::tail_lost).sum::<u64>();

@@ -6,8 +6,8 @@ use tracer_abi::time::KernelInstant;
 use super::half::Current;
 use super::pairing::{Open, exchange_id};
 use super::{Connection, Mode};
-use crate::exchange::{BodyLen, ExchangeUpdate, Incomplete};
-use crate::protocol::detect::{self, StartLine};
+use crate::exchange::{BodyLen, ExchangeUpdate, Incomplete, Outcome};
+use crate::protocol::detect::{Start, StartLine};
 use crate::protocol::http1::{Answering, Part, Request};
 use crate::protocol::{Invalid, Parsed, Parser as _};
 use crate::stream::{HoleKind, Run};
@@ -15,6 +15,9 @@ use crate::stream::{HoleKind, Run};
 /// Whether the reading of a direction goes on.
 enum Next {
     Go,
+    /// Not before there are more bytes.
+    Wait,
+    /// The mode has changed.
     Stop,
 }
 
@@ -41,9 +44,10 @@ impl Connection {
                 Run::Bytes { .. } => self.read_request_bytes(direction, now, out),
                 Run::Hole { len, kind, .. } => self.pass_request_hole(direction, len, kind, now, out),
             };
-            progressed = true;
-            if let Next::Stop = next {
-                return true;
+            match next {
+                Next::Go => progressed = true,
+                Next::Wait => return progressed,
+                Next::Stop => return true,
             }
         }
     }
@@ -68,10 +72,14 @@ impl Connection {
                 return Next::Stop;
             }
         } else if edge.starts_op {
-            if half.parser.is_adrift() || half.parser.is_before_body() {
-                let is_request = detect::start_line(bytes) == Some(StartLine::Request);
-                if is_request && self.end_unframed_request(direction) {
-                    return Next::Go;
+            if self.may_be_unframed_end(direction) {
+                match self.half(direction).start() {
+                    Start::Line(StartLine::Request) => {
+                        self.end_unframed_request(direction, out);
+                        return Next::Go;
+                    }
+                    Start::Partial => return Next::Wait,
+                    Start::Line(StartLine::Status { .. }) | Start::Other => {}
                 }
             }
             self.seek_at(direction, None, now, out);
@@ -105,8 +113,8 @@ impl Connection {
             return Next::Go;
         }
         // A client that does not pipeline asks again when it has the whole answer.
-        if self.ledger.len() == 1 && !self.trust.pipelines() && self.drift_end().is_some() {
-            self.end_drifting_response(out);
+        if self.is_response_over() {
+            self.end_drifting_response(Outcome::Complete, out);
         }
         if self.ledger.len() >= self.limits.open_exchanges {
             self.lose_requests(Incomplete::LimitReached, false, now, out);
@@ -208,24 +216,32 @@ impl Connection {
         out.push(ExchangeUpdate::RequestEnded { id: exchange_id(self.cookie, index), last, body_len });
     }
 
-    /// An operation starts with a request line where the request in progress may be over. Whether it is.
-    fn end_unframed_request(&mut self, direction: Direction) -> bool {
+    /// Whether the request in progress may be over, which only the next one would tell: its exchange has ended, and
+    /// it was left out of sight how it ends, or it need not go on.
+    fn may_be_unframed_end(&mut self, direction: Direction) -> bool {
         let half = self.half(direction);
         let Some(current) = half.current else { return false };
-        let (adrift, before_body) = (half.parser.is_adrift(), half.parser.is_before_body());
-        // Its exchange has ended, and it was left out of sight how it ends, or it need not go on.
-        let ended = self.ledger.entry_mut(current.index).is_none();
-        if !ended || !(adrift || before_body && current.may_withhold) {
-            return false;
+        let may_end = half.parser.is_adrift() || half.parser.is_before_body() && current.may_withhold;
+        let candidate = half.parser.candidate();
+        may_end && (self.ledger.entry_mut(current.index).is_none() || candidate && self.is_response_over())
+    }
+
+    /// The only open exchange's response seems to have ended, and this client waits for that before it asks again.
+    fn is_response_over(&self) -> bool {
+        self.ledger.len() == 1 && !self.trust.pipelines() && self.drift_end().is_some()
+    }
+
+    fn end_unframed_request(&mut self, direction: Direction, out: &mut Vec<ExchangeUpdate>) {
+        if self.is_response_over() {
+            self.end_drifting_response(Outcome::Complete, out);
         }
-        if adrift {
+        if self.half(direction).parser.is_adrift() {
             // What was left out may have held other requests.
             self.trust.assume();
         }
         let half = self.half_mut(direction);
         half.parser.reset();
         half.current = None;
-        true
     }
 
     fn pass_request_hole(
@@ -316,6 +332,11 @@ impl Connection {
         half.parser.reset();
         half.first = None;
         half.current = None;
+        // Of a response that drifts it is not known whether it is still the first open exchange's.
+        let drifts = self.half(requests.flipped()).parser.is_adrift();
+        if drifts {
+            self.lose_all(reason, now, out);
+        }
         if self.ledger.is_empty() || matches!(self.mode, Mode::Seeking(_)) {
             let responses = self.half_mut(requests.flipped());
             if responses.stream.end() > responses.stream.position() {

@@ -6,10 +6,18 @@ use tracer_abi::time::KernelInstant;
 use super::pairing::exchange_id;
 use super::{Connection, Mode};
 use crate::exchange::{BodyLen, ExchangeUpdate, Incomplete, Outcome};
-use crate::protocol::detect::{self, Opening, StartLine};
+use crate::protocol::detect::{self, Opening, Start, StartLine};
 use crate::protocol::http1::{Part, Response};
 use crate::protocol::{Invalid, Parsed, Parser as _};
 use crate::stream::{HoleKind, Run};
+
+/// Whether bytes belong to the response in progress.
+enum Drift {
+    GoesOn,
+    Ended,
+    /// Not to be told yet.
+    Unclear,
+}
 
 impl Connection {
     /// Reads responses as far as there are any, and requests for them; whether it got anywhere.
@@ -26,7 +34,11 @@ impl Connection {
             }
             match self.half(direction).stream.peek() {
                 Run::Wait => return progressed,
-                Run::Bytes { .. } => self.read_response_bytes(direction, now, out),
+                Run::Bytes { .. } => {
+                    if !self.read_response_bytes(direction, now, out) {
+                        return progressed;
+                    }
+                }
                 Run::Hole { len, kind, .. } => self.pass_response_hole(direction, len, kind, now, out),
             }
             progressed = true;
@@ -61,28 +73,27 @@ impl Connection {
         true
     }
 
+    /// False: not before there are more bytes.
     fn read_response_bytes(
         &mut self,
         direction: Direction,
         now: KernelInstant,
         out: &mut Vec<ExchangeUpdate>,
-    ) {
+    ) -> bool {
         let half = self.half(direction);
-        let Run::Bytes { bytes, edge } = half.stream.peek() else { return };
+        let Run::Bytes { bytes, edge } = half.stream.peek() else { return false };
         let starts = half.parser.is_at_start() && !matches!(bytes.first(), Some(b'\r' | b'\n'));
-        if edge.starts_op && half.parser.is_adrift() && self.ledger.len() > 1 {
-            // Another response is due. By its look alone it may be a part of this one's body, if this one does not
-            // seem to have ended and its client does not wait for it.
-            let is_next = matches!(detect::start_line(bytes), Some(StartLine::Status { .. }));
-            if is_next && (half.parser.candidate() || !self.trust.pipelines()) {
-                self.end_drifting_response(out);
-                return;
+        if edge.starts_op && half.parser.is_adrift() {
+            match self.read_past_drift(direction, now, out) {
+                Drift::GoesOn => {}
+                Drift::Ended => return true,
+                Drift::Unclear => return false,
             }
         }
         if starts {
             if self.ledger.len() > 1 && !self.trust.is_certain() {
                 self.contradict(now, out);
-                return;
+                return true;
             }
             let answering = self.ledger.front().map_or_else(Default::default, |open| open.answering);
             let tcp = self.tcp;
@@ -93,14 +104,59 @@ impl Connection {
         let tcp = self.tcp;
         let half = self.half_mut(direction);
         let position = half.stream.position();
-        let Run::Bytes { bytes, edge } = half.stream.peek() else { return };
+        let Run::Bytes { bytes, edge } = half.stream.peek() else { return false };
         let step = half.parser.bytes(bytes, edge);
+        half.after_loss = false;
         let is_blank = matches!(step.parsed, Parsed::NeedMore) && half.parser.is_at_start();
         if step.consumed > 0 && !is_blank {
             half.last = half.stream.mark(position.saturating_add(step.consumed - 1), tcp);
         }
         half.stream.consume(step.consumed);
         self.take_response_part(direction, step.parsed, now, out);
+        true
+    }
+
+    /// Adrift, at the start of an operation: does it belong to the response in progress, or is it another response?
+    ///
+    /// By its look alone, a status line may be a part of the body; a body's end may be as well. Both together are
+    /// taken for what they look like, if a request asked for another response, or when one does.
+    fn read_past_drift(
+        &mut self,
+        direction: Direction,
+        now: KernelInstant,
+        out: &mut Vec<ExchangeUpdate>,
+    ) -> Drift {
+        let half = self.half(direction);
+        let (candidate, is_overfull) =
+            (half.parser.candidate(), half.stream.is_overfull(&self.limits.stream));
+        let start = half.start();
+        if !matches!(start, Start::Line(StartLine::Status { .. }) | Start::Partial) {
+            return Drift::GoesOn;
+        }
+        let is_line = start != Start::Partial;
+        if half.after_loss && is_line {
+            // What was lost may have been the end of the one and the request for the other.
+            self.lose_responses(Incomplete::EventsLost, now, out);
+            return Drift::Ended;
+        }
+        if self.ledger.len() > 1 {
+            return match (is_line, candidate || !self.trust.pipelines()) {
+                (true, true) => {
+                    self.end_drifting_response(Outcome::Complete, out);
+                    Drift::Ended
+                }
+                (false, true) => Drift::Unclear,
+                (_, false) => Drift::GoesOn,
+            };
+        }
+        if !candidate || self.half(direction).hurried {
+            return Drift::GoesOn;
+        }
+        if is_overfull {
+            self.lose_responses(Incomplete::LimitReached, now, out);
+            return Drift::Ended;
+        }
+        Drift::Unclear
     }
 
     fn take_response_part(
@@ -229,6 +285,7 @@ impl Connection {
         let step = half.parser.hole(len, edge);
         let last = step.consumed.checked_sub(1).and_then(|more| half.stream.mark(position + more, tcp));
         half.last = last.or(half.last);
+        half.after_loss = kind != HoleKind::Elided;
         half.stream.consume(step.consumed);
         if step.consumed > 0 {
             self.touch_response(kind.incomplete());
@@ -298,12 +355,19 @@ impl Connection {
         }
     }
 
-    /// What follows shows that the response in progress ended with the last byte that was read.
-    pub(super) fn end_drifting_response(&mut self, out: &mut Vec<ExchangeUpdate>) {
+    /// The response in progress ended with the last byte that was read, as what follows shows (or does not refute).
+    pub(super) fn end_drifting_response(&mut self, outcome: Outcome, out: &mut Vec<ExchangeUpdate>) {
         let Some(direction) = self.requests.map(Direction::flipped) else { return };
         let half = self.half_mut(direction);
         half.parser.reset();
         let Some(last) = half.last else { return };
-        self.end_front(Outcome::Complete, last.time, Some(BodyLen::Unknown), None, out);
+        self.end_front(outcome, last.time, Some(BodyLen::Unknown), None, out);
+    }
+
+    /// Nothing followed what looks like the end of the response in progress. Where events were lost, a request that
+    /// nobody saw may have been answered in the meantime.
+    pub(super) fn end_quiet_response(&mut self, out: &mut Vec<ExchangeUpdate>) {
+        let touched = self.ledger.front().is_some_and(|open| open.incomplete.is_some());
+        self.end_drifting_response(if touched { Outcome::Lost } else { Outcome::Complete }, out);
     }
 }

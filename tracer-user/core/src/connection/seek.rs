@@ -12,7 +12,7 @@ use tracer_abi::time::KernelInstant;
 
 use super::{Connection, Mode};
 use crate::exchange::{ExchangeUpdate, Incomplete};
-use crate::protocol::detect::{self, StartLine};
+use crate::protocol::detect::{self, Start, StartLine};
 use crate::stream::Run;
 
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Seek {
     /// Messages that were seen to start in the turn before and in this one.
     requests: u8,
     responses: u8,
+    /// An interim response, behind which there may be a final one in the same operation.
+    interim: bool,
 }
 
 impl Seek {
@@ -40,6 +42,7 @@ impl Seek {
             last: None,
             requests: 0,
             responses: 0,
+            interim: false,
         }
     }
 
@@ -58,10 +61,10 @@ impl Seek {
         match line {
             Some(StartLine::Request) if first && self.first_counts => true,
             Some(StartLine::Request) if turned => {
-                if self.requests == 1 && self.responses == 1 {
+                if self.requests == 1 && (self.responses == 1 || self.responses == 0 && self.interim) {
                     self.turns_to_prove = self.turns_to_prove.saturating_sub(1);
                 }
-                (self.requests, self.responses) = (1, 0);
+                (self.requests, self.responses, self.interim) = (1, 0, false);
                 self.turns_to_prove == 0
             }
             Some(StartLine::Request) => {
@@ -72,7 +75,11 @@ impl Seek {
                 self.responses = self.responses.saturating_add(1);
                 false
             }
-            Some(StartLine::Status { interim: true }) | None => false,
+            Some(StartLine::Status { interim: true }) => {
+                self.interim = true;
+                false
+            }
+            None => false,
         }
     }
 }
@@ -111,6 +118,7 @@ impl Connection {
             last: None,
             requests: 0,
             responses: 0,
+            interim: false,
         });
     }
 
@@ -157,6 +165,17 @@ impl Connection {
         true
     }
 
+    /// On a connection joined in the middle, its first operation may be the rest of a line.
+    fn believed(&self, direction: Direction, line: StartLine) -> Option<StartLine> {
+        let is_first = matches!(&self.mode, Mode::Seeking(seek) if seek.first_counts && seek.last.is_none());
+        match self.half(direction).stream.peek() {
+            Run::Bytes { bytes, .. } if is_first && line == StartLine::Request => {
+                detect::is_common_request(bytes).then_some(line)
+            }
+            Run::Bytes { .. } | Run::Hole { .. } | Run::Wait => Some(line),
+        }
+    }
+
     fn follows(&self, direction: Direction) -> bool {
         matches!(&self.mode, Mode::Seeking(seek) if seek.follows_requests) && self.requests == Some(direction)
     }
@@ -170,12 +189,21 @@ impl Connection {
     ) -> bool {
         let mut progressed = false;
         loop {
-            let (len, starts) = match self.half(direction).stream.peek() {
+            let half = self.half(direction);
+            let (len, starts) = match half.stream.peek() {
                 Run::Wait => return progressed,
-                Run::Hole { len, edge, .. } => (len, edge.starts_op.then_some(None)),
+                Run::Hole { len, edge, .. } => (len, edge.starts_op.then_some(Start::Other)),
                 Run::Bytes { bytes, edge } => {
-                    (bytes.len() as u64, edge.starts_op.then(|| detect::start_line(bytes)))
+                    let starts = edge.starts_op && half.stream.position() >= half.inside_line;
+                    (bytes.len() as u64, starts.then(|| half.start()))
                 }
+            };
+            let starts = match starts {
+                // Whether this is where pairing begins may depend on it.
+                Some(Start::Partial) => return progressed,
+                Some(Start::Line(line)) => Some(self.believed(direction, line)),
+                Some(Start::Other) => Some(None),
+                None => None,
             };
             progressed = true;
             if let Some(line) = starts
@@ -183,7 +211,11 @@ impl Connection {
             {
                 return true;
             }
-            self.half_mut(direction).stream.consume(len);
+            let half = self.half_mut(direction);
+            if let Some(Some(_)) = starts {
+                half.inside_line = half.line_end();
+            }
+            half.stream.consume(len);
         }
     }
 
@@ -191,12 +223,14 @@ impl Connection {
     pub(super) fn pass_over_requests(&mut self, direction: Direction) -> bool {
         let mut progressed = false;
         loop {
-            let (len, is_request) = match self.half(direction).stream.peek() {
+            let half = self.half(direction);
+            let (len, is_request) = match half.stream.peek() {
                 Run::Wait => return progressed,
                 Run::Hole { len, .. } => (len, false),
                 Run::Bytes { bytes, edge } => {
-                    let line = edge.starts_op.then(|| detect::start_line(bytes)).flatten();
-                    (bytes.len() as u64, line == Some(StartLine::Request))
+                    let is_request =
+                        edge.starts_op && detect::start(bytes) == Start::Line(StartLine::Request);
+                    (bytes.len() as u64, is_request)
                 }
             };
             progressed = true;

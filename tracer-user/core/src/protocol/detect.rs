@@ -56,19 +56,51 @@ pub enum StartLine {
     },
 }
 
-/// Whether `bytes` begin with a complete and well-formed start-line.
-pub fn start_line(bytes: &[u8]) -> Option<StartLine> {
+/// Whether bytes at a place where a message may start begin with a start-line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    Line(StartLine),
+    /// They may, once there are more of them.
+    Partial,
+    Other,
+}
+
+/// A start-line longer than this is not recognised where it could be something else.
+pub const MAX_START_LINE_BYTES: usize = 8 * 1024;
+
+/// Whether `bytes` begin with a well-formed start-line.
+pub fn start(bytes: &[u8]) -> Start {
     let blank = bytes.iter().take_while(|&&byte| matches!(byte, b'\r' | b'\n')).count();
     let bytes = &bytes[blank..];
-    // Most operations in a body are turned away by their first byte.
-    if !head::is_token_byte(*bytes.first()?) {
-        return None;
+    // Most operations in a body are turned away by their first bytes.
+    match opening(bytes) {
+        Opening::Other => return Start::Other,
+        Opening::Undecided | Opening::Request | Opening::Response => {}
     }
-    let line = &bytes[..memchr::memchr(b'\n', bytes)?];
+    let Some(end) = memchr::memchr(b'\n', bytes) else {
+        let token = bytes.iter().take(LONGEST_METHOD + 1).take_while(|&&byte| byte != b' ').count();
+        return if token > LONGEST_METHOD || bytes.len() > MAX_START_LINE_BYTES {
+            Start::Other
+        } else {
+            Start::Partial
+        };
+    };
+    let line = &bytes[..end];
     if let Some(status) = head::parse_status_line(line) {
-        return Some(StartLine::Status { interim: head::is_interim(status.status) });
+        return Start::Line(StartLine::Status { interim: head::is_interim(status.status) });
     }
-    head::parse_request_line(line).map(|_| StartLine::Request)
+    match head::parse_request_line(line) {
+        Some(_) => Start::Line(StartLine::Request),
+        None => Start::Other,
+    }
+}
+
+/// The methods that are in general use (RFC 9110 section 9, RFC 5789, RFC 4918), none of which ends another: where a
+/// cut request line may be met, the rest of one is not taken for a method.
+pub fn is_common_request(bytes: &[u8]) -> bool {
+    const METHODS: [&[u8]; 9] =
+        [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PROPFIND"];
+    METHODS.iter().any(|method| bytes.strip_prefix(*method).is_some_and(|rest| rest.starts_with(b" ")))
 }
 
 #[cfg(test)]
@@ -100,20 +132,39 @@ mod tests {
 
     #[test]
     fn start_lines() {
-        let check = |bytes: &str, want| assert_eq!(start_line(bytes.as_bytes()), want, "{bytes:?}");
-        check("GET / HTTP/1.1\r\n", Some(StartLine::Request));
-        check("GET / HTTP/1.1\nHost", Some(StartLine::Request));
-        check("\r\nGET / HTTP/1.0\r\n", Some(StartLine::Request));
-        check("OPTIONS * HTTP/1.1\r\n", Some(StartLine::Request));
-        check("HTTP/1.1 200 OK\r\n", Some(StartLine::Status { interim: false }));
-        check("HTTP/1.1 204\r\n", Some(StartLine::Status { interim: false }));
-        check("HTTP/1.1 100 Continue\r\n", Some(StartLine::Status { interim: true }));
-        check("HTTP/1.1 101 Switching Protocols\r\n", Some(StartLine::Status { interim: false }));
-        check("GET / HTTP/1.1", None);
-        check("GET / HTTP/2.0\r\n", None);
-        check("GET /\r\n", None);
-        check("HTTP/1.1 2000 OK\r\n", None);
-        check("EHLO example.org\r\n", None);
-        check("", None);
+        let check = |bytes: &str, want| assert_eq!(start(bytes.as_bytes()), want, "{bytes:?}");
+        let status = |interim| Start::Line(StartLine::Status { interim });
+        let request = Start::Line(StartLine::Request);
+        check("GET / HTTP/1.1\r\n", request);
+        check("GET / HTTP/1.1\nHost", request);
+        check("\r\nGET / HTTP/1.0\r\n", request);
+        check("OPTIONS * HTTP/1.1\r\n", request);
+        check("HTTP/1.1 200 OK\r\n", status(false));
+        check("HTTP/1.1 204\r\n", status(false));
+        check("HTTP/1.1 100 Continue\r\n", status(true));
+        check("HTTP/1.1 101 Switching Protocols\r\n", status(false));
+        check("GET / HTTP/1.1", Start::Partial);
+        check("G", Start::Partial);
+        check("HTTP/1.1 200", Start::Partial);
+        check("", Start::Partial);
+        check("xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", Start::Other);
+        check("GET / HTTP/2.0\r\n", Start::Other);
+        check("GET /\r\n", Start::Other);
+        check("HTTP/1.1 2000 OK\r\n", Start::Other);
+        check("EHLO example.org\r\n", Start::Other);
+        check("<html>", Start::Other);
+    }
+
+    #[test]
+    fn the_rest_of_a_method_is_no_common_one() {
+        for method in
+            ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PROPFIND", "PROPPATCH"]
+        {
+            let line = format!("{method} / HTTP/1.1\r\n");
+            assert_eq!(is_common_request(line.as_bytes()), method != "PROPPATCH");
+            for cut in 1..=method.len() {
+                assert!(!is_common_request(&line.as_bytes()[cut..]), "{line:?} from {cut}");
+            }
+        }
     }
 }

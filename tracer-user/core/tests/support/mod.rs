@@ -260,3 +260,15 @@ pub(crate) fn render(update: &ExchangeUpdate) -> String {
         }
     }
 }
+
+/// One line for a record.
+pub(crate) fn short(record: &Record) -> String {
+    match record {
+        Record::Opened(_) => "opened".to_owned(),
+        Record::Closed(_) => "closed".to_owned(),
+        Record::Data(event) => {
+            let (time, offset, at) = (event.time.as_nanos(), event.offset, event.chunk_offset);
+            format!("t{time} {:?} {offset}+{at} {:?} {:?}", event.direction, event.outcome, event.payload)
+        }
+    }
+}

@@ -179,6 +179,19 @@ impl Http1 {
         matches!(&self.state, State::Adrift(adrift) if adrift.candidate)
     }
 
+    /// How many bytes are kept of a head that is not complete, or of a body's end.
+    pub fn held_bytes(&self) -> usize {
+        let tail = match &self.state {
+            State::Adrift(adrift) => adrift.tail.len(),
+            State::Start
+            | State::Head
+            | State::Length { .. }
+            | State::Chunked(_)
+            | State::UntilClose { .. } => 0,
+        };
+        self.head.len() + tail
+    }
+
     /// Forgets the message in progress: what follows is the start of another.
     pub fn reset(&mut self) {
         self.state = State::Start;
@@ -294,13 +307,14 @@ impl Http1 {
         match self.kind {
             Kind::Request => {
                 let (head, facts) = head::parse_request(head)?;
-                let framing = request_framing(&facts);
+                let answering = match head.method.as_str() {
+                    "HEAD" => Answering::Head,
+                    "CONNECT" => Answering::Connect,
+                    _ => Answering::Other,
+                };
+                let framing = request_framing(answering, &facts);
                 let request = Request {
-                    answering: match head.method.as_str() {
-                        "HEAD" => Answering::Head,
-                        "CONNECT" => Answering::Connect,
-                        _ => Answering::Other,
-                    },
+                    answering,
                     head,
                     expects_continue: facts.expects_continue,
                     upgrade: facts.upgrade,
@@ -421,7 +435,11 @@ impl Framing {
 }
 
 /// RFC 9112 section 6.3 for requests. A transfer coding overrides a length (item 3).
-fn request_framing(facts: &Facts) -> Framing {
+fn request_framing(answering: Answering, facts: &Facts) -> Framing {
+    // RFC 9110 section 9.3.6: a client must not send content; what follows is the tunnel's.
+    if answering == Answering::Connect {
+        return Framing::None;
+    }
     match (facts.transfer, facts.content_length) {
         (Transfer::Chunked, _) => Framing::Chunked,
         (Transfer::Other, _) | (Transfer::Absent, ContentLength::Invalid) => Framing::Malformed,
