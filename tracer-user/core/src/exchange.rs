@@ -44,7 +44,7 @@ pub enum ExchangeUpdate {
         request: Box<RequestHead>,
         /// The request's first byte.
         first: Mark,
-        /// The last byte of its head.
+        /// The last byte of its head; where that was not captured whole, the last byte that was.
         head_last: Mark,
     },
     /// All of the request has been seen. May come after the response began.

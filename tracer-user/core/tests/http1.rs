@@ -5,6 +5,7 @@ mod support;
 use support::{Record, Wire, render, run};
 use tracer_abi::conn::{Direction, Role};
 use tracer_abi::error::PayloadState;
+use tracer_core::connection::{Connection, ConnectionLimits};
 
 /// One step on a server's socket; [`check`] plays the same on a client's.
 #[derive(Clone)]
@@ -280,6 +281,162 @@ fn what_was_never_received_is_not_invented() {
         &["0 > GET /a @0..27 t1..1", "0 >| @27 t1 len 0", "0 no response @27 t3"],
     );
     check(&[req(GET)], &["0 > GET /a @0..27 t1..1", "0 >| @27 t1 len 0", "0 open @27 t2 still_open"]);
+}
+
+#[test]
+fn a_socket_closed_under_its_program_is_read_to_the_end() {
+    let play = |then: &dyn Fn(&mut Wire)| {
+        let mut wire = Wire::opened(Role::Client, false);
+        wire.moves(Direction::Egress, GET.as_bytes());
+        wire.closes(false);
+        then(&mut wire);
+        transcript(&wire.records)
+    };
+    let request = ["0 > GET /a @0..27 t1..1", "0 >| @27 t1 len 0"];
+    let response = play(&|wire| wire.moves(Direction::Ingress, OK.as_bytes()));
+    assert_eq!(response, [&request[..], &["0 < 200 @0 t3", "0 complete @42 t3 len 5"]].concat());
+    let end = play(&Wire::ends);
+    assert_eq!(end, [&request[..], &["0 no response @27 t3"]].concat());
+    let nothing = play(&|_| ());
+    assert_eq!(nothing, [&request[..], &["0 no response @27 t2"]].concat());
+}
+
+#[test]
+fn a_reset_cuts_what_lasts_until_the_close() {
+    let mut wire = Wire::opened(Role::Client, false);
+    wire.moves(Direction::Egress, GET.as_bytes());
+    wire.moves(Direction::Ingress, b"HTTP/1.0 200 OK\r\n\r\nhel");
+    wire.fails(Direction::Ingress, 11);
+    wire.fails(Direction::Ingress, 104);
+    wire.closes(true);
+    assert_eq!(
+        transcript(&wire.records),
+        ["0 > GET /a @0..27 t1..1", "0 >| @27 t1 len 0", "0 < 200 @0 t2", "0 cut @21 t4"]
+    );
+}
+
+#[test]
+fn a_server_s_half_closed_client_is_answered() {
+    let mut wire = Wire::opened(Role::Server, false);
+    wire.moves(Direction::Ingress, GET.as_bytes());
+    wire.ends();
+    wire.moves(Direction::Egress, OK.as_bytes());
+    assert_eq!(
+        transcript(&wire.records),
+        ["0 > GET /a @0..27 t1..1", "0 >| @27 t1 len 0", "0 < 200 @0 t3", "0 complete @42 t3 len 5"]
+    );
+}
+
+/// Feeds records, then lets time pass up to `until`.
+fn with_time(records: &[Record], until: u64) -> Vec<String> {
+    let mut connection = Connection::new(&ConnectionLimits::default());
+    let mut out = Vec::new();
+    for record in records {
+        support::feed(&mut connection, record, &mut out);
+    }
+    while let Some(due) = connection.poll_timeout().filter(|due| due.as_nanos() <= until) {
+        connection.handle_timeout(due, &mut out);
+        assert_ne!(connection.poll_timeout(), Some(due));
+    }
+    out.iter().map(render).collect()
+}
+
+#[test]
+fn silence_behind_what_looks_like_the_end_is_the_end() {
+    let many = format!("3e8\r\n{}\r\n", "x".repeat(1000)).repeat(100);
+    let many = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{many}0\r\n\r\n");
+    let records = play(Role::Server, false, &[req(GET), resp(&many)]);
+    let began = ["0 > GET /a @0..27 t1..1", "0 >| @27 t1 len 0", "0 < 200 @0 t2"];
+    let end = ["0 complete @100751 t2 len ?"];
+    assert_eq!(with_time(&records, 1_999_999_999), began);
+    assert_eq!(with_time(&records, 2_000_000_002), [&began[..], &end[..]].concat());
+}
+
+#[test]
+fn a_lost_byte_is_not_waited_for_for_ever() {
+    let steps =
+        [req(GET), resp("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nh"), lost(resp("el")), resp("lo")];
+    let records = play(Role::Server, false, &steps);
+    let began = ["0 > GET /a @0..27 t1..1", "0 >| @27 t1 len 0", "0 < 200 @0 t2"];
+    assert_eq!(with_time(&records, 100_000_000), began);
+    let end = ["0 complete @42 t4 len 5 events_lost"];
+    assert_eq!(with_time(&records, 300_000_000), [&began[..], &end[..]].concat());
+}
+
+#[test]
+fn a_large_head_that_was_elided_in_part() {
+    let cookie = "c".repeat(20_000);
+    let big = format!("GET /big HTTP/1.1\r\nHost: h\r\nCookie: {cookie}\r\n\r\n");
+    check(
+        &[req(&big), resp(OK), req(GET), resp(OK)],
+        &[
+            "0 > GET /big @0..8191 t1..1",
+            "0 < 200 @0 t2",
+            "0 >| @20039 t1 len ?",
+            "0 complete @42 t2 len 5 limit_reached",
+            "1 > GET /a @20040..20067 t3..3",
+            "1 >| @20067 t3 len 0",
+            "1 < 200 @43 t4",
+            "1 complete @85 t4 len 5",
+        ],
+    );
+    let big = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: {cookie}\r\n\r\nok");
+    check(
+        &[req(GET), resp(&big), req(GET), resp(OK)],
+        &[
+            "0 > GET /a @0..27 t1..1",
+            "0 >| @27 t1 len 0",
+            "0 < 200 @0 t2",
+            "0 complete @20053 t2 len ? limit_reached",
+            "1 > GET /a @28..55 t3..3",
+            "1 >| @55 t3 len 0",
+            "1 < 200 @20054 t4",
+            "1 complete @20096 t4 len 5",
+        ],
+    );
+}
+
+#[test]
+fn heads_of_64_kib() {
+    let mut wire = Wire::opened(Role::Server, false);
+    wire.budget = 64 * 1024;
+    let fill = 64 * 1024 - "GET /a HTTP/1.1\r\nCookie: \r\n\r\n".len();
+    let head = format!("GET /a HTTP/1.1\r\nCookie: {}\r\n\r\n", "c".repeat(fill));
+    for piece in head.as_bytes().chunks(1000) {
+        wire.moves(Direction::Ingress, piece);
+    }
+    wire.moves(Direction::Egress, OK.as_bytes());
+    assert_eq!(
+        transcript(&wire.records),
+        [
+            "0 > GET /a @0..65535 t1..66",
+            "0 >| @65535 t66 len 0",
+            "0 < 200 @0 t67",
+            "0 complete @42 t67 len 5"
+        ]
+    );
+}
+
+#[test]
+fn an_answer_to_a_lost_request_is_not_the_drifting_response_s() {
+    let many = format!("3e8\r\n{}\r\n", "x".repeat(1000)).repeat(20);
+    let many = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{many}0\r\n\r\n");
+    let mut steps = exchanges(5);
+    steps.extend([req(GET), resp(&many), lost(req(GET)), resp(OK), req(GET), resp(OK), req(GET), resp(OK)]);
+    check_ends(
+        &steps,
+        &["0 complete", "1 complete", "2 complete", "3 complete", "4 complete", "5 lost", "6 complete"],
+    );
+    // Seen before its request, the answer is still that request's.
+    let mut steps = exchanges(5);
+    steps.extend([req(GET), resp(&many), req(GET), resp(OK), req(GET), resp(OK)]);
+    let mut records = play(Role::Client, false, &steps);
+    let last = records.len() - 1;
+    records.swap(last - 3, last - 2);
+    assert_eq!(
+        ends(&records)[5..],
+        ["5 complete".to_owned(), "6 complete".to_owned(), "7 complete".to_owned()]
+    );
 }
 
 #[test]

@@ -3,6 +3,12 @@
 //! llhttp is strict where this parser is lenient, as it observes traffic that real programs accepted: what llhttp
 //! rejects is compared up to there.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test reads files, and may state what cannot fail"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

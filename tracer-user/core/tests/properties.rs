@@ -5,6 +5,8 @@
 //!   after a while without loss everything is seen again.
 //! - What is kept is bounded.
 
+#![expect(clippy::unwrap_used, reason = "tests may state what cannot fail")]
+
 mod support;
 
 use proptest::collection::vec;
@@ -110,7 +112,7 @@ impl Exchange {
         let (fields, body) = match &self.response_body {
             // A final response without framing would last until the close.
             Body::None if !self.is_bodiless() => Body::Length(Vec::new()).render(),
-            body => body.render(),
+            body @ (Body::None | Body::Length(_) | Body::Chunked(..)) => body.render(),
         };
         let mut bytes = format!("HTTP/1.1 {} R\r\nX-Id: {id}\r\n{fields}\r\n", self.status).into_bytes();
         if !self.is_bodiless() {
@@ -293,8 +295,9 @@ fn cases(count: u32) -> ProptestConfig {
     ProptestConfig { cases: count * times, failure_persistence: None, ..ProptestConfig::default() }
 }
 
+// Large bodies: these take longest.
 proptest! {
-    #![proptest_config(cases(400))]
+    #![proptest_config(cases(80))]
 
     #[test]
     fn any_cut_of_the_same_bytes_gives_the_same_messages(
@@ -329,6 +332,11 @@ proptest! {
         }
     }
 
+}
+
+proptest! {
+    #![proptest_config(cases(400))]
+
     #[test]
     fn a_dropped_record_invents_nothing(
         role in roles(),
@@ -347,6 +355,76 @@ proptest! {
         }
         let (updates, _) = run(&records);
         sound(&updates, &truths, bursts.iter().any(|burst| burst.len() > 1));
+    }
+
+    /// A client's threads may be stamped after the response that they caused.
+    #[test]
+    fn a_request_seen_after_its_response_is_paired_with_it(
+        exchanges in vec(exchange(plain), 1..12),
+        cuts in cuts(),
+        late in vec(any::<bool>(), 1..20),
+    ) {
+        let bursts: Vec<_> = exchanges.into_iter().map(|exchange| vec![exchange]).collect();
+        let (mut records, truths, _) = play(Role::Client, &bursts, &cuts);
+        // Operations of one record.
+        let is = |record: &Record, direction| {
+            matches!(record, Record::Data(event)
+                if event.direction == direction && event.last && event.chunk_offset == 0)
+        };
+        let turns: Vec<_> = (1..records.len() - 1)
+            .filter(|&at| is(&records[at], Direction::Egress) && is(&records[at + 1], Direction::Ingress))
+            .collect();
+        for (&at, _) in turns.iter().zip(late.iter().cycle()).filter(|(_, late)| **late) {
+            records.swap(at, at + 1);
+        }
+        let (updates, _) = run(&records);
+        let complete = sound(&updates, &truths, false);
+        prop_assert_eq!(complete, (0..truths.len()).collect::<Vec<_>>());
+    }
+
+    /// A client that keeps several requests in flight, and shows it, before records are lost.
+    #[test]
+    fn a_loss_in_a_pipeline_pairs_nothing_wrong(
+        role in roles(),
+        exchanges in vec(exchange(plain), 12..16),
+        depth in 2_usize..4,
+        drops in vec(any::<prop::sample::Index>(), 1..6),
+    ) {
+        let (requests, responses) = match role {
+            Role::Client => (Direction::Egress, Direction::Ingress),
+            Role::Server | Role::Unknown => (Direction::Ingress, Direction::Egress),
+        };
+        let mut wire = Wire::opened(role, false);
+        let (mut truths, mut shown) = (Vec::new(), 0);
+        for (id, exchange) in exchanges.iter().enumerate() {
+            let (bytes, head) = exchange.request(id);
+            let first = wire.offset(requests);
+            wire.moves(requests, &bytes);
+            let request = (first, wire.offset(requests) - 1);
+            let request_len = exchange.request_body.len();
+            truths.push(Truth { request, head_last: first + head as u64 - 1, response: (0, 0), request_len, response_len: 0 });
+            let Some(answered) = (id + 1).checked_sub(depth) else { continue };
+            let (interim, bytes) = exchanges[answered].response(answered);
+            wire.moves(responses, &interim);
+            let first = wire.offset(responses);
+            wire.moves(responses, &bytes);
+            truths[answered].response = (first, wire.offset(responses) - 1);
+            truths[answered].response_len =
+                if exchanges[answered].is_bodiless() { 0 } else { exchanges[answered].response_body.len() };
+            if answered == 2 {
+                shown = wire.records.len();
+            }
+        }
+        wire.closes(true);
+        let mut records = wire.records;
+        for drop in drops {
+            records.remove(shown + drop.index(records.len() - shown));
+            if records.len() == shown {
+                break;
+            }
+        }
+        let (updates, _) = run(&records);
+        sound(&updates, &truths, true);
     }
 
     #[test]

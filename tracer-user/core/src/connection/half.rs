@@ -65,10 +65,12 @@ impl Half {
         }
     }
 
-    /// Position behind the line that starts at the reading position, as far as it is there.
+    /// Position behind the line that starts at the reading position or behind empty ones there, as far as it is there.
     pub(super) fn line_end(&self) -> u64 {
         let line = self.line();
-        self.stream.position() + memchr::memchr(b'\n', &line).unwrap_or(line.len()) as u64
+        let blank = line.iter().take_while(|&&byte| matches!(byte, b'\r' | b'\n')).count();
+        let end = memchr::memchr(b'\n', &line[blank..]).map_or(line.len(), |len| blank + len + 1);
+        self.stream.position() + end as u64
     }
 
     fn line(&self) -> Vec<u8> {

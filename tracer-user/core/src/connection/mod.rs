@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use tracer_abi::conn::{Direction, Family, SocketCookie};
 use tracer_abi::sniff::{self, Class};
+use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
 use self::half::Half;
@@ -133,6 +134,8 @@ pub struct Connection {
     closing: Option<KernelInstant>,
     /// [`Connection::handle_closed`] was called.
     closed: bool,
+    /// Whose last operation was seen.
+    process: Option<ProcessKey>,
     /// Has carried data.
     carried: bool,
     class: Class,
@@ -168,6 +171,7 @@ impl Connection {
             trust: Trust::from_start(),
             closing: None,
             closed: false,
+            process: None,
             carried: false,
             class: Class::Undecided,
             stats: ConnectionStats::default(),
@@ -183,7 +187,9 @@ impl Connection {
 
     /// A socket operation, or a further record of one.
     pub fn handle_data(&mut self, event: &DataMoved, out: &mut Vec<ExchangeUpdate>) {
-        self.carried = true;
+        let moved = matches!(event.outcome, IoOutcome::Moved(_));
+        self.carried |= moved;
+        self.process = Some(event.thread.process);
         if matches!(self.mode, Mode::Opaque) {
             return;
         }
@@ -199,7 +205,16 @@ impl Connection {
                     return;
                 }
                 // The other side went on: what is missing before its turn is not merely late.
-                self.hurry(direction.flipped(), event.time, out);
+                let other = direction.flipped();
+                if self.requests == Some(direction) && matches!(self.mode, Mode::Following) {
+                    // But a response that waits may wait for this very request.
+                    if self.half(other).stream.is_waiting() {
+                        self.half_mut(other).stream.give_up();
+                        self.run(other, event.time, out);
+                    }
+                } else {
+                    self.hurry(other, event.time, out);
+                }
                 let stream_limits = self.limits.stream;
                 self.half_mut(direction).stream.insert(event, len, &stream_limits);
                 self.run(direction, event.time, out);
@@ -216,8 +231,8 @@ impl Connection {
         }
     }
 
-    /// The connection ended. Exchanges end with it, except while the program may still read what it had received
-    /// before: see [`Connection::is_over`].
+    /// The connection ended. Exchanges end with it, except while the program may still read responses that it had
+    /// received before: see [`Connection::is_over`].
     pub fn handle_closed(&mut self, event: &ConnClosed, out: &mut Vec<ExchangeUpdate>) {
         let time = event.origin.time;
         self.closed = true;
@@ -228,15 +243,19 @@ impl Connection {
             self.hurry(direction, time, out);
         }
         let responses = self.requests.map(Direction::flipped);
-        // A peer's FIN behind our own, or a reset, closes the socket under the program: it reads what is there later.
-        let may_read_on = event.origin.thread.is_none()
-            && responses == Some(Direction::Ingress)
-            && !self.half(Direction::Ingress).ended
-            && !self.ledger.is_empty();
-        if may_read_on {
-            self.closing = Some(time);
-        } else {
+        // A peer's FIN behind our own, or a reset, closes the socket under the program, in whatever context the packet
+        // came in: the program may still read what is there, and learn of the end.
+        let closer = event.origin.thread.map(|thread| thread.process);
+        let by_program = closer.is_some() && closer == self.process;
+        if by_program || self.half(Direction::Ingress).ended {
             self.close(time, true, out);
+            return;
+        }
+        self.closing = Some(time);
+        if responses != Some(Direction::Ingress) || self.ledger.is_empty() {
+            // Nothing can come of it. It is kept so that late events find it.
+            self.close(time, true, out);
+            self.closing = Some(time);
         }
     }
 

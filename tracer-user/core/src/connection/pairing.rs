@@ -68,8 +68,19 @@ impl Trust {
         }
     }
 
+    /// A response was seen before its request: this client's threads are stamped out of order, so that after a loss the
+    /// order in which messages are seen proves nothing.
+    pub(super) fn saw_inversion(&mut self) {
+        self.signs = PIPELINING;
+    }
+
     pub(super) const fn pipelines(&self) -> bool {
         self.signs >= PIPELINING
+    }
+
+    /// There has been a sign of pipelining.
+    pub(super) const fn may_pipeline(&self) -> bool {
+        self.signs > 0
     }
 
     pub(super) fn contradicted(&mut self) {

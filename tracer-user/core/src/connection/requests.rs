@@ -75,8 +75,7 @@ impl Connection {
             if self.may_be_unframed_end(direction) {
                 match self.half(direction).start() {
                     Start::Line(StartLine::Request) => {
-                        self.end_unframed_request(direction, out);
-                        return Next::Go;
+                        return self.end_unframed_request(direction, now, out);
                     }
                     Start::Partial => return Next::Wait,
                     Start::Line(StartLine::Status { .. }) | Start::Other => {}
@@ -121,11 +120,15 @@ impl Connection {
             return Next::Stop;
         }
         let unpaired = self.response_half().is_some_and(|half| half.stream.end() > half.stream.position());
-        if unpaired && self.ledger.is_empty() && !self.trust.is_certain() {
-            // Its own response, seen early, or the rest of another's: not to be told apart.
-            self.stats.responses_passed_over += 1;
-            self.half_mut(direction.flipped()).stream.discard();
-            self.contradict(now, out);
+        if unpaired && self.ledger.is_empty() {
+            if self.trust.is_certain() {
+                self.trust.saw_inversion();
+            } else {
+                // Its own response, seen early, or the rest of another's: not to be told apart.
+                self.stats.responses_passed_over += 1;
+                self.half_mut(direction.flipped()).stream.discard();
+                self.contradict(now, out);
+            }
         }
         Next::Go
     }
@@ -231,17 +234,27 @@ impl Connection {
         self.ledger.len() == 1 && !self.trust.pipelines() && self.drift_end().is_some()
     }
 
-    fn end_unframed_request(&mut self, direction: Direction, out: &mut Vec<ExchangeUpdate>) {
+    fn end_unframed_request(
+        &mut self,
+        direction: Direction,
+        now: KernelInstant,
+        out: &mut Vec<ExchangeUpdate>,
+    ) -> Next {
         if self.is_response_over() {
             self.end_drifting_response(Outcome::Complete, out);
         }
         if self.half(direction).parser.is_adrift() {
             // What was left out may have held other requests.
+            if self.trust.may_pipeline() {
+                self.lose_requests(Incomplete::LimitReached, false, now, out);
+                return Next::Stop;
+            }
             self.trust.assume();
         }
         let half = self.half_mut(direction);
         half.parser.reset();
         half.current = None;
+        Next::Go
     }
 
     fn pass_request_hole(
