@@ -15,15 +15,15 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated as helpers;
 use tracer_abi::conn::{Direction, Endpoint, SocketCookie};
 use tracer_abi::error::{KernelLoss, PayloadState};
-use tracer_abi::event::{ConnRecord, DataRecord, EventKind, flags, io_flags};
+use tracer_abi::event::{ConnRecord, DataRecord, EventKind, Source, flags, io_flags};
 use tracer_abi::limits::{ODD_HEAD_BYTES, ODD_TURNS_HTTP, ODD_TURNS_UNKNOWN, TAIL_BYTES};
-use tracer_abi::sniff::{Class, PREFIX_BYTES, classify};
+use tracer_abi::sniff::{Class, PREFIX_BYTES, classify_word};
 
 use crate::chunks;
 use crate::emit;
 use crate::filter::{self, Actor};
-use crate::maps::{self, SelfKey, SockState, TRACER_SELF, config, count, sock_flags};
-use crate::regs::{IOVEC_BYTES, Place, Regs, UserBuffer, read_user};
+use crate::maps::{self, Operation, SelfKey, SockState, TRACER_SELF, config, count, sock_flags};
+use crate::regs::{IOVEC_BYTES, Regs, place, read_user};
 use crate::sock::{Sock, Stream, nonblocking};
 
 const MSG_OOB: u32 = 0x1;
@@ -115,57 +115,51 @@ pub(crate) unsafe fn on_io(
     }
     let unreported = streamed.unreported;
     streamed.unreported = 0;
-    let offset = offset - u64::from(unreported);
-    let total = moved + unreported;
 
     let Some(thread) = maps::task_state(actor.task) else {
         count(KernelLoss::TaskStorageFull);
         return;
     };
+    thread.op.ret = ret;
+    thread.op.total = moved + unreported;
     let regs = Regs::of(actor.task);
-    let mut buffer = regs.buffer(thread, ret);
-    if unreported > 0 || (!egress && !stream.is_unix() && (message_flags | buffer.flags) & MSG_TRUNC != 0) {
+    regs.find_buffer(thread);
+    let op = &mut thread.op;
+    let message_flags = message_flags | op.buffer.flags;
+    if unreported > 0 || (!egress && !stream.is_unix() && message_flags & MSG_TRUNC != 0) {
         // Gathered from several operations; or discarded instead of copied.
-        buffer.place = Place::Nowhere;
+        op.buffer.place = place::NOWHERE;
     }
-    let (head_len, tail_len, record_flags) = if moved > 0 {
-        plan(state, direction, &buffer, total)
-    } else {
-        if ended {
-            state.flags |= sock_flags::ENDED;
-        }
-        (0, 0, 0)
-    };
     state.last_error = if ret < 0 { ret } else { 0 };
     thread.seq = thread.seq.wrapping_add(1);
-
-    let mut record = DataRecord {
+    op.record = DataRecord {
         header: emit::header::<DataRecord>(EventKind::DataMoved, Some(&actor)),
         cookie: SocketCookie(sock.cookie()),
-        offset,
+        offset: offset - u64::from(unreported),
         user_r14: regs.r14(),
         nvcsw: actor.task.nvcsw(),
-        result: if moved > 0 { total as i32 } else { ret },
+        result: if moved > 0 { op.total as i32 } else { ret },
         tcp_seq_end: seq_end,
-        head_len,
-        tail_len,
+        head_len: 0,
+        tail_len: 0,
         chunk_offset: 0,
         payload_len: 0,
         syscall: regs.syscall() as u16,
         direction: direction as u8,
-        source: 0,
+        source: Source::Socket.code(),
         payload_state: PayloadState::Copied.code(),
-        class: state.class,
-        io_flags: if nonblocking(file_flags, message_flags | buffer.flags) {
-            io_flags::NONBLOCKING
-        } else {
-            0
-        },
+        class: 0,
+        io_flags: if nonblocking(file_flags, message_flags) { io_flags::NONBLOCKING } else { 0 },
         reserved: 0,
     };
-    record.header.thread_seq = thread.seq;
-    record.header.flags = record_flags;
-    chunks::emit(record, &buffer, total);
+    op.record.header.thread_seq = thread.seq;
+    if moved > 0 {
+        plan(state, op);
+    } else if ended {
+        state.flags |= sock_flags::ENDED;
+    }
+    op.record.class = state.class;
+    chunks::emit(thread);
 }
 
 /// Emits ConnOpened at the first operation of a socket, so that nothing is reported of sockets that carry nothing,
@@ -259,50 +253,56 @@ fn advance(sock: Sock, state: &mut SockState, egress: bool, moved: u32) -> (u64,
     (offset, stream.next_seq)
 }
 
-/// Decides what of an operation is captured: lengths of its head and tail, and flags of its records.
-#[inline(always)]
-fn plan(state: &mut SockState, direction: Direction, buffer: &UserBuffer, total: u32) -> (u32, u32, u16) {
-    let turn = direction as u8 + 1;
+/// Decides what of an operation is captured: its record's head and tail, and flags of its records.
+#[inline(never)]
+fn plan(state: &mut SockState, op: &mut Operation) {
+    let turn = op.record.direction + 1;
     let budget = config!(head_budget_bytes);
-    let flipped = state.turn != turn;
-    if flipped {
+    if state.turn != turn {
         state.turn = turn;
         state.turn_class = Class::Undecided.code();
         state.prefix_len = 0;
         state.head_left = budget;
     }
-    let mut record_flags = 0;
     if state.turn_class == Class::Undecided.code() {
-        append_prefix(state, buffer, total);
-        let class = classify(&state.prefix.to_ne_bytes(), state.prefix_len as usize).code();
+        append_prefix(state, op);
         if state.turn_class == Class::Undecided.code() {
-            state.turn_class = class;
+            state.turn_class = classify_prefix(state.prefix, state.prefix_len);
         }
+        let class = state.turn_class;
         if class == Class::Http1.code() {
             state.class = class;
             state.odd_turns = 0;
-        } else if class != Class::Undecided.code() {
-            record_flags = odd_turn(state, class);
+        } else if class != Class::Undecided.code() && class != UNDECIDABLE {
+            op.record.header.flags |= odd_turn(state, class);
         }
-    } else if state.class == Class::Http1.code() && state.head_left < total {
+    } else if state.class == Class::Http1.code() && state.head_left < op.total {
         // Another message may begin without a turn: a pipelined response, an early request.
-        let (start, have) = peek(buffer, total);
-        if classify(&start.to_ne_bytes(), have as usize).code() == Class::Http1.code() {
+        let (start, have) = peek(op);
+        if classify_prefix(start, have) == Class::Http1.code() {
             state.head_left = budget;
         }
     }
-    if matches!(buffer.place, Place::Nowhere | Place::Unknown) {
-        return (0, 0, record_flags);
+    if op.buffer.place < place::BUFFER {
+        op.record.payload_state = PayloadState::NoUserBuffer.code();
+        return;
     }
+    let total = op.total;
     let head = if total < state.head_left { total } else { state.head_left };
     state.head_left -= head;
-    let rest = total - head;
-    if rest <= TAIL_BYTES {
-        // Head and tail meet, or there is no tail to keep.
-        (total, 0, record_flags)
+    if total - head <= TAIL_BYTES {
+        // Head and tail meet.
+        op.record.head_len = total;
     } else {
-        (head, TAIL_BYTES, record_flags)
+        op.record.head_len = head;
+        op.record.tail_len = TAIL_BYTES;
     }
+}
+
+/// Not inlined: its branches are many, and not every caller's.
+#[inline(never)]
+fn classify_prefix(prefix: u64, len: u32) -> u8 {
+    classify_word(prefix, len as usize).code()
 }
 
 /// A turn begins with something that is no known HTTP/1. Returns flags for its record.
@@ -330,14 +330,14 @@ fn odd_turn(state: &mut SockState, class: u8) -> u16 {
 
 /// Adds the operation's first bytes to those of the turn.
 #[inline(always)]
-fn append_prefix(state: &mut SockState, buffer: &UserBuffer, total: u32) {
-    let (start, new) = peek(buffer, total);
+fn append_prefix(state: &mut SockState, op: &Operation) {
+    let (start, new) = peek(op);
     let have = state.prefix_len & (PREFIX_BYTES as u32 - 1);
     // The first byte is the lowest one: the machine is little-endian.
     state.prefix = if have == 0 { start } else { state.prefix | start << (8 * have) };
     let len = have + new;
     state.prefix_len = if len > PREFIX_BYTES as u32 { PREFIX_BYTES as u32 } else { len };
-    if len < PREFIX_BYTES as u32 && new < total {
+    if len < PREFIX_BYTES as u32 && new < op.total {
         // The rest could not be read: what comes next does not follow these bytes.
         state.turn_class = UNDECIDABLE;
     }
@@ -345,18 +345,18 @@ fn append_prefix(state: &mut SockState, buffer: &UserBuffer, total: u32) {
 
 /// Up to eight bytes from the start of an operation, the first one lowest, and how many.
 #[inline(always)]
-fn peek(buffer: &UserBuffer, total: u32) -> (u64, u32) {
-    let wanted = if total < PREFIX_BYTES as u32 { total } else { PREFIX_BYTES as u32 };
-    match buffer.place {
-        Place::Buffer => (peek_piece(buffer.address, wanted), wanted),
-        Place::Vector => {
+fn peek(op: &Operation) -> (u64, u32) {
+    let wanted = if op.total < PREFIX_BYTES as u32 { op.total } else { PREFIX_BYTES as u32 };
+    match op.buffer.place {
+        place::BUFFER => (peek_piece(op.buffer.address, wanted), wanted),
+        place::VECTOR => {
             let mut start = 0;
             let mut have = 0;
             for i in 0..PEEK_ELEMENTS {
-                if have >= wanted || i >= buffer.count {
+                if have >= wanted || i >= op.buffer.count {
                     break;
                 }
-                let Some([address, len]) = read_user::<[u64; 2]>(buffer.address + i * IOVEC_BYTES) else {
+                let Some([address, len]) = read_user::<[u64; 2]>(op.buffer.address + i * IOVEC_BYTES) else {
                     break;
                 };
                 let left = wanted - have;
@@ -366,7 +366,7 @@ fn peek(buffer: &UserBuffer, total: u32) -> (u64, u32) {
             }
             (start, have)
         }
-        Place::Nowhere | Place::Unknown => (0, 0),
+        _ => (0, 0),
     }
 }
 

@@ -13,8 +13,11 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use tracer_abi::config::{Config, Offsets, PREFILTER_SLOTS, ProcessState};
 use tracer_abi::conn::Endpoint;
 use tracer_abi::error::KernelLoss;
+use tracer_abi::event::DataRecord;
 
+use crate::chunks::Walk;
 use crate::kernel::Task;
+use crate::regs::UserBuffer;
 
 /// Set by the loader before the programs load.
 #[unsafe(no_mangle)]
@@ -163,7 +166,6 @@ pub(crate) mod sock_flags {
 }
 
 /// What the kernel half remembers of a thread.
-#[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct TaskState {
     /// Number of the last event.
@@ -171,6 +173,22 @@ pub(crate) struct TaskState {
     /// Which message of a `sendmmsg` or `recvmmsg` comes next, and of which array.
     pub(crate) mmsg_index: u32,
     pub(crate) mmsg_array: u64,
+    /// The operation that is being reported.
+    pub(crate) op: Operation,
+}
+
+/// One operation, while the parts of the core hand it on. It lives in the thread's own storage, where nothing else can
+/// touch it. There is a second reason: the verifier follows every combination of values that it knows, and what it
+/// loads from a map it does not know. On the stack, the same code takes it twenty times as long.
+#[repr(C)]
+pub(crate) struct Operation {
+    pub(crate) record: DataRecord,
+    pub(crate) buffer: UserBuffer,
+    /// Result of the operation, or of the several that are reported as one.
+    pub(crate) ret: i32,
+    /// Bytes moved.
+    pub(crate) total: u32,
+    pub(crate) walk: Walk,
 }
 
 /// Counts a loss.

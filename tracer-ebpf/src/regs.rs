@@ -59,28 +59,28 @@ const MAX_MESSAGES: u32 = 1024;
 pub(crate) struct Regs(*const c_void);
 
 /// Where an operation's bytes are in the program's memory.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// One buffer.
-    Buffer,
-    /// An array of `struct iovec`.
-    Vector,
-    /// In no user memory (sendfile, splice).
-    Nowhere,
+pub(crate) mod place {
     /// Not known for this system call.
-    Unknown,
+    pub(crate) const UNKNOWN: u32 = 0;
+    /// In no user memory (sendfile, splice).
+    pub(crate) const NOWHERE: u32 = 1;
+    /// One buffer.
+    pub(crate) const BUFFER: u32 = 2;
+    /// An array of `struct iovec`.
+    pub(crate) const VECTOR: u32 = 3;
 }
 
-/// See [`Place`].
+/// See [`place`].
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(crate) struct UserBuffer {
-    pub(crate) place: Place,
+    pub(crate) place: u32,
+    /// The call's own message flags.
+    pub(crate) flags: u32,
     /// Address of the buffer or of the array.
     pub(crate) address: u64,
     /// Elements of the array.
     pub(crate) count: u64,
-    /// The call's own message flags.
-    pub(crate) flags: u32,
 }
 
 impl Regs {
@@ -117,58 +117,55 @@ impl Regs {
         self.syscall() == nr::SHUTDOWN
     }
 
-    /// Finds the buffer of the current call. `moved` is what its operation moved, or negative.
-    #[inline(always)]
-    pub(crate) fn buffer(self, thread: &mut TaskState, moved: i32) -> UserBuffer {
-        let mut buffer = UserBuffer { place: Place::Unknown, address: 0, count: 0, flags: 0 };
+    /// Finds the buffer of the current call, whose operation the thread's state holds.
+    #[inline(never)]
+    pub(crate) fn find_buffer(self, thread: &mut TaskState) {
+        let moved = thread.op.ret;
+        let buffer = &mut thread.op.buffer;
+        *buffer = UserBuffer { place: place::UNKNOWN, flags: 0, address: self.read(SI), count: 0 };
         if self.is_compat() {
             if moved > 0 {
                 count(KernelLoss::CompatTask);
             }
-            return buffer;
+            return;
         }
         match self.syscall() {
-            nr::READ | nr::WRITE => {
-                buffer.place = Place::Buffer;
-                buffer.address = self.read(SI);
-            }
+            nr::READ | nr::WRITE => buffer.place = place::BUFFER,
             nr::SENDTO | nr::RECVFROM => {
-                buffer.place = Place::Buffer;
-                buffer.address = self.read(SI);
+                buffer.place = place::BUFFER;
                 buffer.flags = self.read::<u64>(R10) as u32;
             }
             nr::READV | nr::WRITEV | nr::PREADV2 | nr::PWRITEV2 => {
-                buffer.place = Place::Vector;
-                buffer.address = self.read(SI);
+                buffer.place = place::VECTOR;
                 buffer.count = self.read(DX);
             }
             nr::SENDMSG | nr::RECVMSG => {
                 buffer.flags = self.read::<u64>(DX) as u32;
-                vector_of_message(&mut buffer, self.read(SI));
+                vector_of_message(buffer, self.read(SI));
             }
-            number @ (nr::SENDMMSG | nr::RECVMMSG) => {
+            nr::SENDMMSG => {
                 buffer.flags = self.read::<u64>(R10) as u32;
-                // A receive that gives up after a time does so without an event, and the next call would seem to
-                // go on with this one.
-                if number == nr::SENDMMSG || self.read::<u64>(R8) == 0 {
-                    let array: u64 = self.read(SI);
-                    let messages: u64 = self.read(DX);
-                    let index = message_index(thread, array, messages as u32, moved);
-                    vector_of_message(&mut buffer, array + u64::from(index) * MMSGHDR_BYTES);
-                    if number == nr::SENDMMSG && moved > 0 && vector_bytes(&buffer) > moved as u64 {
-                        // A message sent in part is the call's last.
-                        thread.mmsg_index = 0;
-                    }
+                let index = message_index(thread, self.read(SI), self.read(DX));
+                vector_of_message(&mut thread.op.buffer, self.read::<u64>(SI) + index * MMSGHDR_BYTES);
+                if moved > 0 && vector_bytes(&thread.op.buffer) > moved as u64 {
+                    // A message sent in part is the call's last.
+                    thread.mmsg_index = 0;
                 }
             }
-            nr::SENDFILE | nr::SPLICE | nr::IO_URING_ENTER => buffer.place = Place::Nowhere,
+            // A receive that gives up after a time does so without an event, and the next call would seem to go on
+            // with this one.
+            nr::RECVMMSG if self.read::<u64>(R8) == 0 => {
+                buffer.flags = self.read::<u64>(R10) as u32;
+                let index = message_index(thread, self.read(SI), self.read(DX));
+                vector_of_message(&mut thread.op.buffer, self.read::<u64>(SI) + index * MMSGHDR_BYTES);
+            }
+            nr::SENDFILE | nr::SPLICE | nr::IO_URING_ENTER => buffer.place = place::NOWHERE,
             _ => {
                 if moved > 0 {
                     count(KernelLoss::UnknownSyscall);
                 }
             }
         }
-        buffer
     }
 }
 
@@ -176,7 +173,7 @@ impl Regs {
 #[inline(always)]
 fn vector_of_message(buffer: &mut UserBuffer, message: u64) {
     if let Some([array, elements]) = read_user::<[u64; 2]>(message + MSGHDR_IOV) {
-        buffer.place = Place::Vector;
+        buffer.place = place::VECTOR;
         buffer.address = array;
         buffer.count = elements;
     } else {
@@ -187,14 +184,15 @@ fn vector_of_message(buffer: &mut UserBuffer, message: u64) {
 /// Which message of the array this operation is. Each message of a call is one operation; the call ends with its
 /// last message, with an error, or with a message sent in part.
 #[inline(always)]
-fn message_index(thread: &mut TaskState, array: u64, messages: u32, moved: i32) -> u32 {
+fn message_index(thread: &mut TaskState, array: u64, messages: u64) -> u64 {
+    let messages = messages as u32;
     if thread.mmsg_array != array || thread.mmsg_index >= messages || thread.mmsg_index >= MAX_MESSAGES {
         thread.mmsg_array = array;
         thread.mmsg_index = 0;
     }
     let index = thread.mmsg_index;
-    thread.mmsg_index = if moved < 0 || index + 1 >= messages { 0 } else { index + 1 };
-    index
+    thread.mmsg_index = if thread.op.ret < 0 || index + 1 >= messages { 0 } else { index + 1 };
+    u64::from(index)
 }
 
 /// Bytes of the first elements of an array; enough to tell a message sent in part.

@@ -81,7 +81,7 @@ fn dispatch(config: &Config, warnings: &[Warning]) -> anyhow::Result<u8> {
         (Command::Run(run), Some(blocked)) => commands::run::run(run, blocked, *verbosity),
         (Command::Attach(attach), Some(blocked)) => commands::attach::attach(attach, blocked, *verbosity),
         (Command::Replay(replay), _) => commands::replay::replay(replay),
-        (Command::Doctor(format), _) => anyhow::bail!("doctor ({format:?}) is not part of this build"),
+        (Command::Doctor(format), _) => commands::doctor::doctor(*format),
         (Command::Run(_) | Command::Attach(_), None) => anyhow::bail!("signals are not blocked"),
     }
 }

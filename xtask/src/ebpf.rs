@@ -175,6 +175,8 @@ fn rust_flags(linker: &Path, arch: &str) -> OsString {
     let flags = [
         // Maps and the loader need type information; bpf-linker makes it from debug information.
         "-Clink-arg=--btf".to_owned(),
+        // Else small memory is cleared by calls of a loop over its bytes.
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         "-Cdebuginfo=2".to_owned(),
         // 32-bit registers and jumps, in every kernel that has the ladder's hooks.
         "-Ctarget-cpu=v3".to_owned(),

@@ -24,25 +24,35 @@ codes! {
 }
 
 /// Classifies the start of a direction's turn. `len` is how many bytes of `prefix` are valid.
-pub fn classify(prefix: &[u8; PREFIX_BYTES], len: usize) -> Class {
+pub const fn classify(prefix: &[u8; PREFIX_BYTES], len: usize) -> Class {
+    classify_word(u64::from_le_bytes(*prefix), len)
+}
+
+/// The same of a word, whose lowest byte is the first. The kernel's verifier would follow every place of an array.
+pub const fn classify_word(prefix: u64, len: usize) -> Class {
     if len == 0 {
         return Class::Undecided;
     }
     // TLS record: type 20..=23, major version 3 (RFC 8446 section 5.1).
-    if prefix[0] >= 20 && prefix[0] <= 23 {
+    if byte_at(prefix, 0) >= 20 && byte_at(prefix, 0) <= 23 {
         return if len < 2 {
             Class::Undecided
-        } else if prefix[1] == 3 {
+        } else if byte_at(prefix, 1) == 3 {
             Class::Tls
         } else {
             Class::Unknown
         };
     }
     // "PRI * HTTP/2.0" (RFC 9113 section 3.4); "PRI *" is not a request that HTTP/1 clients make.
-    if len >= 4 && prefix[0] == b'P' && prefix[1] == b'R' && prefix[2] == b'I' && prefix[3] == b' ' {
+    if len >= 4
+        && byte_at(prefix, 0) == b'P'
+        && byte_at(prefix, 1) == b'R'
+        && byte_at(prefix, 2) == b'I'
+        && byte_at(prefix, 3) == b' '
+    {
         return if len == 4 {
             Class::Undecided
-        } else if prefix[4] == b'*' {
+        } else if byte_at(prefix, 4) == b'*' {
             Class::Http2
         } else {
             Class::Http1
@@ -82,9 +92,9 @@ pub fn classify(prefix: &[u8; PREFIX_BYTES], len: usize) -> Class {
     if token == PREFIX_BYTES { Class::Http1 } else { Class::Undecided }
 }
 
-/// Indexing that needs no bounds check, which the kernel's verifier would have to follow.
-const fn byte_at(prefix: &[u8; PREFIX_BYTES], at: usize) -> u8 {
-    prefix[at & (PREFIX_BYTES - 1)]
+/// The byte at a place below [`PREFIX_BYTES`].
+const fn byte_at(prefix: u64, at: usize) -> u8 {
+    (prefix >> (8 * (at & (PREFIX_BYTES - 1)))) as u8
 }
 
 /// Methods in use are upper-case letters, with `-` and `_` in a few extensions (M-SEARCH).

@@ -25,7 +25,9 @@ use tracer_abi::error::KernelLoss;
 use tracer_abi::limits::{DEFAULT_DATA_RING_BYTES, DEFAULT_HEAD_BUDGET_BYTES, MAX_HEAD_BUDGET_BYTES};
 use tracer_abi::task::ProcessKey;
 
+pub(crate) use self::btf::KERNEL_BTF;
 pub(crate) use self::ladder::Rung;
+pub(crate) use self::object::kernel_half_bytes;
 
 use self::btf::TypeInfo;
 use self::object::Loaded;
@@ -87,11 +89,9 @@ impl Capture {
     /// When no rung works; the message says why for each. When the kernel half is not built in, or the tracer is not
     /// in the initial pid namespace, whose numbers the kernel half reports.
     pub(crate) fn start(config: &CaptureConfig) -> anyhow::Result<Self> {
-        ensure_initial_pid_namespace()?;
-        let types = TypeInfo::of_running_kernel().context("find the kernel's type information")?;
         let mut reasons = Vec::new();
         for &rung in Rung::ALL {
-            match Self::start_rung(rung, &types, config) {
+            match Self::start_rung(rung, config) {
                 Ok(capture) => return Ok(capture),
                 Err(error) => reasons.push(format!("rung {rung}: {error:#}")),
             }
@@ -100,7 +100,13 @@ impl Capture {
     }
 
     /// Loads, attaches and self-tests one rung.
-    pub(crate) fn start_rung(rung: Rung, types: &TypeInfo, config: &CaptureConfig) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Capture::start`], for this rung.
+    pub(crate) fn start_rung(rung: Rung, config: &CaptureConfig) -> anyhow::Result<Self> {
+        ensure_initial_pid_namespace()?;
+        let types = TypeInfo::of_running_kernel().context("find the kernel's type information")?;
         ensure!(
             config.data_ring_bytes.is_power_of_two() && config.data_ring_bytes >= 64 << 10,
             "data ring of {} bytes: not a power of two of at least 64 KiB",
@@ -119,7 +125,7 @@ impl Capture {
             head_budget_bytes: config.head_budget_bytes,
             data_ring_bytes: config.data_ring_bytes,
         };
-        let mut loaded = object::load(rung, types, kernel_config, config.kernel_log)?;
+        let mut loaded = object::load(rung, &types, kernel_config, config.kernel_log)?;
         let mut rings = Rings::new(&mut loaded)?;
         let mut processes = Processes::new(&mut loaded)?;
         let early = self_test::run(&mut rings, &mut processes).context("self-test")?;

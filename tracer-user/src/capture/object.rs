@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use aya::maps::{Map, PerCpuArray};
-use aya::programs::{BtfTracePoint, FExit, Program};
+use aya::programs::{BtfTracePoint, FExit, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use tracer_abi::config::Config;
 use tracer_abi::error::KernelLoss;
@@ -41,6 +41,11 @@ impl log::Log for KernelLog {
     }
 
     fn flush(&self) {}
+}
+
+/// Size of the kernel half in this binary; `None` when it was built without.
+pub(crate) fn kernel_half_bytes() -> Option<usize> {
+    OBJECT.map(<[u8]>::len)
 }
 
 /// Loads and attaches the programs of a rung and those that every rung needs, and no others.
@@ -112,7 +117,23 @@ fn load_program(ebpf: &mut Ebpf, probe: &Probe, btf: &Btf) -> anyhow::Result<()>
         Hook::TracePoint(name) => program::<BtfTracePoint>(ebpf, probe)?.load(name, btf),
         Hook::FunctionExit(name) => program::<FExit>(ebpf, probe)?.load(name, btf),
     }
+    .map_err(refusal)
     .with_context(|| format!("load {} at {}", probe.program, probe.hook))
+}
+
+/// How many of the verifier's last lines say why it refused a program.
+const VERIFIER_LINES: usize = 4;
+
+/// The kernel's reason for refusing a program, with the end of the verifier's log if it got that far.
+fn refusal(error: ProgramError) -> anyhow::Error {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return error.into();
+    };
+    let log = verifier_log.to_string();
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let end = lines.get(lines.len().saturating_sub(VERIFIER_LINES)..).unwrap_or_default();
+    let error = anyhow::Error::from(io_error);
+    if end.is_empty() { error } else { error.context(format!("the verifier says: {}", end.join(" | "))) }
 }
 
 fn attach_program(ebpf: &mut Ebpf, probe: &Probe) -> anyhow::Result<()> {
@@ -125,7 +146,7 @@ fn attach_program(ebpf: &mut Ebpf, probe: &Probe) -> anyhow::Result<()> {
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, probe: &Probe) -> anyhow::Result<&'a mut P>
 where
-    &'a mut P: TryFrom<&'a mut Program, Error = aya::programs::ProgramError>,
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
     let program = ebpf.program_mut(probe.program);
     let program = program.with_context(|| format!("the kernel half has no program {}", probe.program))?;

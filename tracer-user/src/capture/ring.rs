@@ -3,6 +3,7 @@
 //! The kernel half wakes the reader when much has gathered, and at most once per interval and CPU otherwise. So the
 //! reader looks by itself for a while after it was woken or found something; what comes later wakes it again.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,9 @@ use crate::clock;
 /// Records per drain at most, so that the reader's other work gets its turn.
 const DRAIN_RECORDS: usize = 4096;
 
+/// Control records held back at most: what the control ring itself can hold, so that a full ring can be emptied.
+const WAITING_RECORDS: usize = 8192;
+
 /// How often the reader looks by itself while there is traffic: what live output may lag behind.
 const POLL_INTERVAL: Duration = Duration::from_millis(8);
 
@@ -31,6 +35,8 @@ pub(super) struct Rings {
     wakers: Option<(AsyncFd<OwnedFd>, AsyncFd<OwnedFd>)>,
     control: RingBuf<MapData>,
     data: RingBuf<MapData>,
+    /// Control records read, but younger than the data records read so far.
+    waiting: VecDeque<Vec<u8>>,
     active_until: Instant,
     /// The last drain stopped at its bound.
     more: bool,
@@ -45,6 +51,7 @@ impl Rings {
             wakers: None,
             control: ring("TRACER_CTRL")?,
             data: ring("TRACER_DATA")?,
+            waiting: VecDeque::new(),
             active_until: Instant::now(),
             more: false,
         })
@@ -77,36 +84,52 @@ impl Rings {
         Ok(())
     }
 
-    /// Hands out what is there. A data record is handed out only after every control record that was made before it:
-    /// the control ring is read again whenever the data are younger than its last reading.
+    /// Hands out what is there, the two rings merged by time. Within a ring, the order is the ring's: records of
+    /// different CPUs may be slightly out of order.
     pub(super) fn drain(&mut self, mut each: impl FnMut(&[u8])) {
-        let mut count = 0;
-        let mut control_read_at = KernelInstant::ZERO;
-        let read_control = |control: &mut RingBuf<MapData>, each: &mut dyn FnMut(&[u8])| {
-            let now = clock::now();
-            let mut found = 0;
-            while let Some(item) = control.next() {
-                each(record::trimmed(&item));
-                found += 1;
-            }
-            (now, found)
-        };
-        while count < DRAIN_RECORDS {
+        let mut left = DRAIN_RECORDS;
+        let mut control_read_at = self.read_control();
+        while left > 0 {
             let Some(item) = self.data.next() else {
                 break;
             };
-            if record::time(&item) >= control_read_at {
-                let (now, found) = read_control(&mut self.control, &mut each);
-                control_read_at = now;
-                count += found;
+            left -= 1;
+            let record = record::trimmed(&item);
+            let time = record::time(record);
+            if time >= control_read_at {
+                // Younger than the last look at the control ring: what was made before it may be there only now.
+                control_read_at = read_into(&mut self.control, &mut self.waiting);
             }
-            each(record::trimmed(&item));
-            count += 1;
+            while let Some(older) = self.waiting.pop_front_if(|waiting| record::time(waiting) <= time) {
+                each(&older);
+            }
+            each(record);
         }
-        self.more = count >= DRAIN_RECORDS;
-        count += read_control(&mut self.control, &mut each).1;
-        if count > 0 {
+        self.more = left == 0;
+        if !self.more {
+            // The data ring was seen empty after these were read, so no data record is older than they are.
+            for record in self.waiting.drain(..) {
+                each(&record);
+                left = left.saturating_sub(1);
+            }
+        }
+        if left < DRAIN_RECORDS {
             self.active_until = Instant::now() + ACTIVE_FOR;
         }
     }
+
+    fn read_control(&mut self) -> KernelInstant {
+        read_into(&mut self.control, &mut self.waiting)
+    }
+}
+
+/// Copies out what the control ring holds. Returns a time from before the reading: records made until then are in.
+fn read_into(control: &mut RingBuf<MapData>, waiting: &mut VecDeque<Vec<u8>>) -> KernelInstant {
+    let now = clock::now();
+    while waiting.len() < WAITING_RECORDS
+        && let Some(item) = control.next()
+    {
+        waiting.push_back(record::trimmed(&item).to_vec());
+    }
+    now
 }

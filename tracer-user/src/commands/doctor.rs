@@ -1,0 +1,302 @@
+//! `tracer doctor`: what this machine offers, rung by rung, and what is missing.
+//!
+//! Nothing is inferred from version numbers: each rung is loaded, attached and made to bring back bytes, then removed.
+//! The other checks explain a rung that fails, or a limit that will be met later.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use rustix::process::{Resource, getrlimit};
+use serde::Serialize;
+
+use crate::capture::{self, Capture, CaptureConfig, Rung};
+use crate::config::DoctorFormat;
+
+/// What was found. This is also the machine-readable form; keys are stable.
+#[derive(Debug, Serialize)]
+struct Report {
+    kernel: String,
+    architecture: &'static str,
+    checks: Vec<Check>,
+    rungs: Vec<RungReport>,
+    /// Letter of the rung that a live capture will use.
+    usable: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    status: Status,
+    found: String,
+    /// How to change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    /// Capture works, but something will be missing.
+    Warning,
+    /// No capture without it.
+    Failed,
+}
+
+#[derive(Debug, Serialize)]
+struct RungReport {
+    rung: &'static str,
+    description: &'static str,
+    works: bool,
+    /// Time to load, attach, test and remove.
+    took_ms: u64,
+    /// Why it does not work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// Examines the machine and prints the report on standard output. Exit code 0 when some rung works, else 1.
+///
+/// # Errors
+///
+/// When the report cannot be written.
+pub(crate) fn doctor(format: DoctorFormat) -> anyhow::Result<u8> {
+    let report = examine();
+    let text = match format {
+        DoctorFormat::Text => render(&report),
+        DoctorFormat::Json => serde_json::to_string_pretty(&report).context("render the report")? + "\n",
+    };
+    std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()).context("write the report")?;
+    Ok(u8::from(report.usable.is_none()))
+}
+
+fn examine() -> Report {
+    let uname = rustix::system::uname();
+    let rungs: Vec<RungReport> = Rung::ALL.iter().map(|&rung| try_rung(rung)).collect();
+    Report {
+        kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
+        architecture: std::env::consts::ARCH,
+        checks: vec![
+            kernel_half(),
+            capabilities(),
+            type_information(),
+            pid_namespace(),
+            lockdown(),
+            memory_lock(),
+            tracefs(),
+        ],
+        usable: rungs.iter().find(|report| report.works).map(|report| report.rung),
+        rungs,
+    }
+}
+
+fn try_rung(rung: Rung) -> RungReport {
+    let started = Instant::now();
+    let result = Capture::start_rung(rung, &CaptureConfig::default()).map(drop);
+    RungReport {
+        rung: rung.letter(),
+        description: rung.description(),
+        works: result.is_ok(),
+        took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        reason: result.err().map(|error| format!("{error:#}")),
+    }
+}
+
+fn ok(name: &'static str, found: impl Into<String>) -> Check {
+    Check { name, status: Status::Ok, found: found.into(), remedy: None }
+}
+
+fn bad(name: &'static str, status: Status, found: impl Into<String>, remedy: impl Into<String>) -> Check {
+    Check { name, status, found: found.into(), remedy: Some(remedy.into()) }
+}
+
+fn kernel_half() -> Check {
+    match capture::kernel_half_bytes() {
+        Some(bytes) => ok("kernel half", format!("built in, {} KiB", bytes / 1024)),
+        None => bad(
+            "kernel half",
+            Status::Failed,
+            "not built into this binary",
+            "build with `cargo xtask build`; the binary is target/release/tracer",
+        ),
+    }
+}
+
+/// A capability, what it is for, and whether capture is impossible without it.
+const CAPABILITIES: &[(u32, &str, &str, bool)] = &[
+    (39, "CAP_BPF", "load programs", true),
+    (38, "CAP_PERFMON", "attach them and read memory", true),
+    (19, "CAP_SYS_PTRACE", "learn what other users' processes are", false),
+];
+/// Stands for the first two.
+const CAP_SYS_ADMIN: u32 = 21;
+
+fn capabilities() -> Check {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let Some(mask) = mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()) else {
+        return bad("capabilities", Status::Warning, "/proc/self/status does not say", "mount /proc");
+    };
+    let has = |number: u32| mask >> number & 1 != 0;
+    let missing: Vec<_> = CAPABILITIES
+        .iter()
+        .filter(|&&(number, _, _, essential)| !has(number) && !(essential && has(CAP_SYS_ADMIN)))
+        .collect();
+    if missing.is_empty() {
+        return ok("capabilities", "all that are needed");
+    }
+    let names: Vec<String> =
+        missing.iter().map(|(_, name, purpose, _)| format!("{name} ({purpose})")).collect();
+    let status =
+        if missing.iter().any(|&&(_, _, _, essential)| essential) { Status::Failed } else { Status::Warning };
+    bad(
+        "capabilities",
+        status,
+        format!("missing: {}", names.join(", ")),
+        "run as root, or: setcap cap_bpf,cap_perfmon,cap_sys_ptrace=ep on the tracer's executable",
+    )
+}
+
+fn type_information() -> Check {
+    match fs::metadata(capture::KERNEL_BTF) {
+        Ok(file) => ok("type information", format!("{}, {} KiB", capture::KERNEL_BTF, file.len() / 1024)),
+        Err(error) => bad(
+            "type information",
+            Status::Failed,
+            format!("{}: {error}", capture::KERNEL_BTF),
+            "mount /sys, or run a kernel built with CONFIG_DEBUG_INFO_BTF=y (those of distributions are)",
+        ),
+    }
+}
+
+fn pid_namespace() -> Check {
+    match capture::ensure_initial_pid_namespace() {
+        Ok(()) => ok("pid namespace", "the initial one"),
+        Err(error) => bad(
+            "pid namespace",
+            Status::Failed,
+            format!("{error:#}"),
+            "run on the host, or share its pid namespace (docker run --pid=host)",
+        ),
+    }
+}
+
+/// Where the kernel says how much it trusts root. Its file marks the mode in force with brackets.
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+
+fn lockdown() -> Check {
+    let Ok(modes) = fs::read_to_string(LOCKDOWN) else {
+        return ok("lockdown", format!("not known: {LOCKDOWN} is absent; the rungs below tell"));
+    };
+    let mode =
+        modes.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or("none", |(mode, _)| mode);
+    if mode == "confidentiality" {
+        bad(
+            "lockdown",
+            Status::Failed,
+            "confidentiality: programs may not read kernel or user memory",
+            "boot with lockdown=integrity or without",
+        )
+    } else {
+        ok("lockdown", mode)
+    }
+}
+
+fn memory_lock() -> Check {
+    let limit = getrlimit(Resource::Memlock).current;
+    match limit {
+        None => ok("memory lock limit", "unlimited"),
+        // Since 5.11 maps count against the memory cgroup; every rung needs a younger kernel than that or its
+        // maps' worth of limit, which loading has just proven.
+        Some(bytes) => ok(
+            "memory lock limit",
+            format!("{} KiB; kernels since 5.11 do not charge maps to it", bytes / 1024),
+        ),
+    }
+}
+
+fn tracefs() -> Check {
+    let mounted = ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"]
+        .into_iter()
+        .find(|path| fs::metadata(path).is_ok());
+    match mounted {
+        Some(path) => ok("tracefs", path.trim_end_matches("/events")),
+        None => ok("tracefs", "not mounted; no rung needs it (mount -t tracefs tracefs /sys/kernel/tracing)"),
+    }
+}
+
+fn render(report: &Report) -> String {
+    let mut text = String::new();
+    let mut line = |status: &str, name: &str, found: &str, more: Option<&str>| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{status:<8}{name:<19}{found}");
+        for note in more.into_iter().flat_map(str::lines) {
+            let _ = writeln!(text, "{:27}{note}", "");
+        }
+    };
+    line("", "kernel", &format!("{} {}", report.kernel, report.architecture), None);
+    for check in &report.checks {
+        let status = match check.status {
+            Status::Ok => "ok",
+            Status::Warning => "warning",
+            Status::Failed => "FAILED",
+        };
+        line(status, check.name, &check.found, check.remedy.as_deref());
+    }
+    for rung in &report.rungs {
+        let status = if rung.works { "works" } else { "no" };
+        let name = format!("rung {}", rung.rung);
+        let found = format!("{} ({} ms)", rung.description, rung.took_ms);
+        line(status, &name, &found, rung.reason.as_deref());
+    }
+    let conclusion = match report.usable {
+        Some(letter) => format!("\nready: capture will use rung {letter}\n"),
+        None => "\nnot ready: no rung works\n".to_owned(),
+    };
+    text + &conclusion
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(works: bool) -> Report {
+        Report {
+            kernel: "Linux 9.9.9".to_owned(),
+            architecture: "x86_64",
+            checks: vec![
+                ok("pid namespace", "the initial one"),
+                bad("capabilities", Status::Failed, "missing: CAP_BPF", "run as root"),
+            ],
+            rungs: vec![RungReport {
+                rung: "A",
+                description: "of a kind",
+                works,
+                took_ms: 12,
+                reason: (!works).then(|| "refused\nsecond line".to_owned()),
+            }],
+            usable: works.then_some("A"),
+        }
+    }
+
+    #[test]
+    fn text_says_what_is_missing_and_how_to_get_it() {
+        let text = render(&sample(false));
+        assert!(text.contains("FAILED  capabilities       missing: CAP_BPF\n"), "{text}");
+        assert!(text.contains("\n                           run as root\n"), "{text}");
+        assert!(text.contains("\n                           second line\n"), "{text}");
+        assert!(text.ends_with("not ready: no rung works\n"), "{text}");
+        assert!(render(&sample(true)).ends_with("ready: capture will use rung A\n"));
+    }
+
+    #[test]
+    fn json_names_the_usable_rung_and_every_check() {
+        let value = serde_json::to_value(sample(true)).unwrap();
+        assert_eq!(value["usable"], "A");
+        assert_eq!(value["checks"][1]["status"], "failed");
+        assert_eq!(value["rungs"][0]["took_ms"], 12);
+        assert!(value["rungs"][0].get("reason").is_none());
+    }
+}
