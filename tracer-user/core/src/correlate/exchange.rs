@@ -129,8 +129,12 @@ pub(crate) struct Served {
     pub(super) foreign_read: Option<KernelInstant>,
     /// Its thread held another request at the same time.
     pub(super) overlapped: bool,
-    /// Its thread's numbering started anew while it was open.
+    /// Its thread's numbering started anew while it was open, or it ended with events missing.
     pub(super) thread_lost: bool,
+    /// Its thread has ended, with no event missing since it read the first byte.
+    pub(super) thread_done: bool,
+    /// Its thread had returned to a connection after it had served another.
+    pub(super) on_return: bool,
     /// Requests that the same thread had open and of which it is not yet known whether they overlap.
     pub(super) rivals: Vec<Key>,
     /// When its thread last sent a byte of the response.
@@ -148,6 +152,10 @@ pub(crate) struct Served {
 pub(crate) struct Called {
     /// The latest open request of the thread at the send.
     pub(super) served: Option<Key>,
+    /// That request was the only one open in the process.
+    pub(super) alone: bool,
+    /// What the thread rule found when that request had been answered.
+    pub(super) examined: Option<Result<(), Undecided>>,
     /// The thread had lost events when it sent this, and has begun no request since.
     pub(super) after_loss: bool,
     /// nginx: the request whose bytes the thread had read last, in the same run without a wait.
@@ -163,11 +171,7 @@ pub(crate) struct Called {
 pub(crate) enum Window {
     #[default]
     None,
-    /// `alone`: nothing else had been received since the thread last waited.
-    One {
-        request: Key,
-        alone: bool,
-    },
+    One(Key),
     Several,
 }
 
@@ -216,6 +220,8 @@ pub(crate) enum Undecided {
     RequestUnanswered,
     /// The request that might be the cause was not answered before the deadline.
     RequestStillOpen,
+    /// The process has not yet shown often enough that its requests stay with their threads.
+    ProcessUnproven,
     /// Events were lost that could have shown another cause.
     EventsLost,
     /// nginx: no response began in a window of this call's response.
@@ -235,6 +241,26 @@ pub(crate) enum Undecided {
 }
 
 impl Undecided {
+    /// A later event may still remove the reason.
+    pub(super) const fn may_pass(self) -> bool {
+        match self {
+            Self::SeveralOpenRequests | Self::RequestStillOpen | Self::RequestUnanswered => true,
+            Self::NoOpenRequest
+            | Self::EventLoop
+            | Self::NotThreadPerRequest
+            | Self::RequestMovedThreads
+            | Self::ProcessUnproven
+            | Self::EventsLost
+            | Self::NoResponseWindow
+            | Self::ResponseWindowsDisagree
+            | Self::PeerUnseen
+            | Self::PeerAmbiguous
+            | Self::HeaderPassedThrough
+            | Self::Contradiction
+            | Self::LimitReached => false,
+        }
+    }
+
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::NoOpenRequest => "no-open-request",
@@ -244,6 +270,7 @@ impl Undecided {
             Self::RequestMovedThreads => "request-moved-threads",
             Self::RequestUnanswered => "request-unanswered",
             Self::RequestStillOpen => "request-still-open",
+            Self::ProcessUnproven => "process-unproven",
             Self::EventsLost => "events-lost",
             Self::NoResponseWindow => "no-response-window",
             Self::ResponseWindowsDisagree => "response-windows-disagree",

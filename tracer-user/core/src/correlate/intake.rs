@@ -1,10 +1,11 @@
 //! Takes in what happens: operations of threads, and progress of exchanges.
 
 use tracer_abi::conn::{Direction, Role};
+use tracer_abi::task::ProcessKey;
 
 use super::Correlator;
 use super::conn::ConnFacts;
-use super::exchange::{Called, End, Exchange, Key, Question, Served, Side, Window};
+use super::exchange::{Called, End, Exchange, Key, Question, Served, Side};
 use super::join::Occupant;
 use super::rules::{response_window, same_bytes, thread};
 use super::threads::{Continuity, Received};
@@ -88,7 +89,7 @@ impl Correlator {
             (IoOutcome::Moved(_), Some(false) | None, _) => Received::Request(None),
         };
         if let Some(thread) = self.tables.threads.find_mut(event.thread) {
-            thread.run.receive(what);
+            thread.run.last = what;
         }
     }
 
@@ -191,10 +192,22 @@ impl Correlator {
             Received::Request(request) => request,
             Received::Nothing | Received::Response(_) | Received::Other | Received::Unknown => None,
         };
+        let process = self.tables.processes.note(first.thread.process);
+        let (mut alone, mut serving_thread) = (false, false);
+        if let Some(process) = &process {
+            alone = process.open_requests == 1;
+            let outside = served.is_none() && !after_loss && process.has_served;
+            thread.called_outside |= outside;
+            serving_thread = outside && thread.has_served();
+        }
+        if let (Some(process), true) = (process, serving_thread) {
+            process.not_exclusive = true;
+            self.decide_awaiting(first.thread.process);
+        }
         if let Some(exchange) = self.tables.exchanges.get_mut(&key)
             && let Some(called) = exchange.called_mut()
         {
-            *called = Called { served, after_loss, trigger, window: Window::None, window_pin: None };
+            *called = Called { served, alone, after_loss, trigger, ..Called::default() };
         }
         if let Some(served) = served
             && let Some(exchange) = self.tables.exchanges.get_mut(&served)
@@ -208,21 +221,40 @@ impl Correlator {
 
     fn service_began(&mut self, key: Key, first: Mark, conn: &mut ConnFacts) {
         let tid = first.thread.tid;
+        let read_by = conn.read_by.replace(tid);
+        let thread = self.tables.threads.find_mut(first.thread);
+        let called_outside = thread.is_some_and(|thread| thread.called_outside);
+        let mut owned = true;
         if let Some(process) = self.tables.processes.note(first.thread.process) {
             process.has_served = true;
-            process.connections_migrate |= conn.read_by.is_some_and(|by| by != tid);
+            process.open_requests += 1;
+            process.connections_migrate |= read_by.is_some_and(|by| by != tid);
+            // Requests that were under way when the tracer came are not seen: their calls are not outside of any.
+            process.not_exclusive |= called_outside && process.preexisting_since.is_none();
+            owned = !process.not_exclusive && !process.is_nginx();
         }
-        let cookie = self.tables.exchanges.get(&key).map(|exchange| exchange.cookie());
-        let read_by = conn.read_by.replace(tid);
-        let mut rivals = Vec::new();
-        if let (Some(thread), Some(cookie)) = (self.tables.threads.note(first.thread), cookie) {
-            if let Received::Request(request @ None) = &mut thread.run.last {
-                *request = Some(key);
-            }
-            let (others, pushed_out) = thread.request_began(key, cookie, read_by == Some(tid));
-            rivals = others;
-            self.lose_thread(pushed_out.as_slice());
+        if let Some(thread) = self.tables.threads.find_mut(first.thread)
+            && let Received::Request(request @ None) = &mut thread.run.last
+        {
+            *request = Some(key);
         }
+        let exchange = self.tables.exchanges.get_mut(&key);
+        if let Some(served) = exchange.and_then(|exchange| exchange.served_mut()) {
+            served.nonblocking = conn.nonblocking;
+        }
+        if owned {
+            self.thread_serves(key, first, read_by == Some(tid));
+        }
+        self.deadlines.add(first.time.plus(same_bytes::GRACE), key);
+    }
+
+    /// Where threads may own requests: what this one holds besides.
+    fn thread_serves(&mut self, key: Key, first: Mark, again: bool) {
+        let Some(cookie) = self.tables.exchanges.get(&key).map(|exchange| exchange.cookie()) else { return };
+        let Some(thread) = self.tables.threads.note(first.thread) else { return };
+        let (rivals, pushed_out) = thread.request_began(key, cookie, again);
+        let on_return = thread.returns;
+        self.lose_thread(pushed_out.as_slice());
         for rival in &rivals {
             let exchange = self.tables.exchanges.get_mut(rival);
             if let Some(served) = exchange.and_then(|exchange| exchange.served_mut()) {
@@ -231,11 +263,9 @@ impl Correlator {
         }
         let exchange = self.tables.exchanges.get_mut(&key);
         if let Some(served) = exchange.and_then(|exchange| exchange.served_mut()) {
-            served.nonblocking = conn.nonblocking;
+            served.on_return = on_return;
             served.rivals = rivals;
         }
-        self.deadlines.add(first.time.plus(same_bytes::GRACE), key);
-        self.deadlines.add(first.time.plus(same_bytes::GRACE_TRACED), key);
     }
 
     fn response_in_window(&mut self, key: Key) {
@@ -258,25 +288,61 @@ impl Correlator {
         let reader = exchange.thread();
         let context = exchange.request.context.as_ref().map(|context| context.span_id);
         let calls = exchange.served_mut().map(|served| std::mem::take(&mut served.calls));
-        self.deadlines.add(end.time.plus(self.bounds.decide_timeout), key);
-        match calls {
-            Some(calls) => {
-                if let Some(thread) = self.tables.threads.find_mut(reader) {
-                    thread.request_ended(key);
-                }
-                if let Some(context) = context {
-                    self.tables.contexts.ended(context, key, end.time);
-                }
-                thread::settle_rivals(&mut self.tables, key);
-                for call in calls {
-                    self.decide(call, false);
-                }
+        if let Some(calls) = calls {
+            if let Some(thread) = self.tables.threads.find_mut(reader) {
+                thread.request_ended(key);
             }
-            None => self.deadlines.add(end.time.plus(response_window::SETTLE), key),
+            if let Some(context) = context {
+                self.tables.contexts.ended(context, key, end.time);
+            }
+            if let Some(process) = self.tables.processes.note(reader.process) {
+                process.open_requests = process.open_requests.saturating_sub(1);
+            }
+            thread::settle_rivals(&mut self.tables, key);
+            self.examine(key, reader.process, calls);
         }
         self.decide(key, false);
         self.decide_other_end(key);
         self.ready(key);
+        // Most have left by now, and need no deadline.
+        if let Some(exchange) = self.tables.exchanges.get(&key).filter(|exchange| !exchange.left) {
+            if exchange.role() == Role::Client && exchange.question == Question::Open {
+                self.deadlines.add(end.time.plus(response_window::SETTLE), key);
+            }
+            self.deadlines.add(end.time.plus(self.bounds.decide_timeout), key);
+        }
+    }
+
+    /// A request has been answered: what that says about the calls of its thread, and about the process.
+    fn examine(&mut self, request: Key, process: ProcessKey, calls: Vec<Key>) {
+        for key in calls {
+            let Some(call) = self.tables.exchanges.get(&key) else { continue };
+            let examined = thread::examine(&self.tables, call, request);
+            if let Some(called) = self.tables.exchanges.get_mut(&key).and_then(|call| call.called_mut()) {
+                called.examined = Some(examined);
+            }
+            if let (Ok(()), Some(process)) = (examined, self.tables.processes.note(process)) {
+                process.proofs += 1;
+                process.awaiting.push(key);
+            }
+            self.decide(key, false);
+        }
+        let proven = self
+            .tables
+            .processes
+            .find(process)
+            .is_some_and(|process| process.proofs >= thread::PROOFS || process.not_exclusive);
+        if proven {
+            self.decide_awaiting(process);
+        }
+    }
+
+    /// Whether the process is to be believed has become clear.
+    fn decide_awaiting(&mut self, process: ProcessKey) {
+        let Some(process) = self.tables.processes.note(process) else { return };
+        for key in std::mem::take(&mut process.awaiting) {
+            self.decide(key, false);
+        }
     }
 
     /// What became known of a call may settle the question of the request at its other end.

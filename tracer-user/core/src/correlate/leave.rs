@@ -130,6 +130,7 @@ impl Correlator {
         {
             let Some((&key, exchange)) = self.tables.exchanges.first_key_value() else { return };
             let (id, reader, open) = (exchange.id, exchange.thread(), exchange.end.is_none());
+            let exchange_is_request = exchange.role() == Role::Server;
             if !exchange.left {
                 self.stats.exchanges_cut += 1;
             }
@@ -137,6 +138,9 @@ impl Correlator {
                 self.by_id.remove(&id);
                 if let Some(thread) = self.tables.threads.find_mut(reader) {
                     thread.request_ended(key);
+                }
+                if exchange_is_request && let Some(process) = self.tables.processes.note(reader.process) {
+                    process.open_requests = process.open_requests.saturating_sub(1);
                 }
                 let now = self.now;
                 if let Some(exchange) = self.tables.exchanges.get_mut(&key) {

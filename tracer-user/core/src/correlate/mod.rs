@@ -31,6 +31,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracer_abi::conn::Role;
 use tracer_abi::task::{ProcessKey, Tid};
 use tracer_abi::time::KernelInstant;
 
@@ -141,7 +142,14 @@ impl Correlator {
         at: KernelInstant,
     ) {
         if let Some(thread) = self.tables.threads.exited(process, tid) {
-            self.lose_thread(&thread.open);
+            for key in thread.open {
+                let Some(exchange) = self.tables.exchanges.get_mut(&key) else { continue };
+                let whole = thread.whole_since <= exchange.thread().seq;
+                if let Some(served) = exchange.served_mut() {
+                    served.thread_done = whole && !served.thread_lost;
+                    served.thread_lost |= !whole;
+                }
+            }
         }
         if process_gone {
             self.tables.processes.exited(process, at);
@@ -194,8 +202,13 @@ impl Correlator {
             return;
         }
         let last = exchange.end.is_some_and(|end| self.now >= end.time.plus(self.bounds.decide_timeout));
-        let fragment = exchange.fragment;
+        let (fragment, began, server) =
+            (exchange.fragment, exchange.first.time, exchange.role() == Role::Server);
         self.decide(key, last);
+        let traced = began.plus(rules::same_bytes::GRACE_TRACED);
+        if server && self.now < traced && self.is_open(key) {
+            self.deadlines.add(traced, key);
+        }
         if last {
             // Whatever is known of those above it by now gives it its trace.
             while let Some(top) = self.fragments.open_top(fragment)
@@ -203,6 +216,10 @@ impl Correlator {
             {}
             self.leave(key);
         }
+    }
+
+    fn is_open(&self, key: Key) -> bool {
+        self.tables.exchanges.get(&key).is_some_and(|exchange| exchange.question == Question::Open)
     }
 
     /// Settles the question only if there is a parent now.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
+use super::exchange::Key;
 use crate::attributes;
 use crate::event::{HostFacts, ProcessFacts};
 use crate::span::Resource;
@@ -17,13 +18,19 @@ pub(super) struct Process {
     resource: Option<Arc<Resource>>,
     /// It has served a request: a call of it may have a cause inside.
     pub(super) has_served: bool,
-    /// A request was answered by another thread than read it, or a thread held two at once: for good, thread
-    /// ownership means nothing here.
+    /// A request was answered by another thread than read it, a thread held two at once, or one that serves called
+    /// outside of requests: for good, thread ownership means nothing here.
     pub(super) not_exclusive: bool,
+    /// Requests that are open now.
+    pub(super) open_requests: u32,
+    /// Calls that stood the thread rule's examination.
+    pub(super) proofs: u32,
+    /// Calls that did, and wait for the process to be believed.
+    pub(super) awaiting: Vec<Key>,
     /// Connections are read by one thread now and by another later, as pools do and loops do not.
     pub(super) connections_migrate: bool,
-    /// nginx: a response began although nothing had been received since the thread last waited (a timer, a disk):
-    /// what was received last says less then.
+    /// nginx: a response began although nothing had been received since the thread last waited, or two began after one
+    /// thing had been (a timer, a disk): what was received last says less then.
     pub(super) answers_unprompted: bool,
     /// It had connections before the tracer came, and when it was first seen: requests may be under way unseen.
     pub(super) preexisting_since: Option<KernelInstant>,

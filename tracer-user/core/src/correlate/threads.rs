@@ -24,16 +24,16 @@ pub(super) struct Thread {
     serves: Option<SocketCookie>,
     /// It returned to a connection after it had served another: a loop does so, a thread of a pool as well.
     pub(super) returns: bool,
+    /// It made a call outside of any request while the process was serving.
+    pub(super) called_outside: bool,
     pub(super) run: Run,
 }
 
-/// What a thread received since it last waited (`nvcsw` unchanged).
+/// What a thread received last since it last waited (`nvcsw` unchanged).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Run {
     nvcsw: u64,
     pub(super) last: Received,
-    /// Whether `last` is the only thing that was received.
-    pub(super) alone: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,18 +48,6 @@ pub(super) enum Received {
     Other,
     /// Events were lost: it could be anything.
     Unknown,
-}
-
-impl Run {
-    pub(super) fn receive(&mut self, what: Received) {
-        self.alone = match self.last {
-            Received::Nothing => true,
-            Received::Response(_) | Received::Request(_) | Received::Other | Received::Unknown => {
-                self.alone && self.last == what
-            }
-        };
-        self.last = what;
-    }
 }
 
 /// How an event continues its thread's events.
@@ -146,7 +134,6 @@ impl Thread {
         self.whole_since = whole_since;
         self.after_loss = true;
         self.run.last = Received::Unknown;
-        self.run.alone = false;
     }
 
     /// It reads a request's first byte. Returns what else is open here, and the request that no longer fits in.
@@ -164,6 +151,10 @@ impl Thread {
         let pushed_out = (self.open.len() >= MAX_OPEN).then(|| self.open.remove(0));
         self.open.push(key);
         (rivals, pushed_out)
+    }
+
+    pub(super) const fn has_served(&self) -> bool {
+        self.serves.is_some()
     }
 
     pub(super) fn request_ended(&mut self, key: Key) {

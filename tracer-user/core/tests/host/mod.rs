@@ -216,7 +216,13 @@ impl Host {
     }
 
     pub(crate) fn response(&mut self, thread: impl Into<Option<T>>, end: End) {
-        self.write(thread, end, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        self.response_of(thread, end, 2);
+    }
+
+    /// `len`: of the body.
+    pub(crate) fn response_of(&mut self, thread: impl Into<Option<T>>, end: End, len: usize) {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n");
+        self.write(thread, end, &[head.as_bytes(), &vec![b'x'; len]].concat());
     }
 
     /// A request is sent and read: the usual two operations.

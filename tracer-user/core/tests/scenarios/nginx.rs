@@ -92,7 +92,8 @@ fn several_reads_of_one_response_are_one_window() {
     proxy.waits();
     proxy.host.write(NOBODY, x.1, b"foobar");
     proxy.host.read(proxy.worker, x.0);
-    proxy.answers(a);
+    proxy.host.response_of(proxy.worker, a.1, 6);
+    proxy.host.read(NOBODY, a.0);
     proxy.expect(&["nginx server /a", "nginx client /x < nginx server /a (response-window)"]);
 }
 

@@ -70,15 +70,13 @@ fn a_second_candidate_under_translation_means_no_join() {
     let copies: Vec<Event> = host
         .events
         .iter()
-        .filter_map(|event| match event {
-            Event::DataMoved(moved) if moved.thread.tid.0 == curl.tid => {
-                let mut copy = moved.clone();
-                copy.cookie.0 += 1000;
-                copy.thread.process = crate::host::key(twin.process);
-                copy.thread.tid.0 = twin.tid;
-                Some(Event::DataMoved(copy))
-            }
-            _ => None,
+        .filter_map(|event| {
+            let Event::DataMoved(moved) = event else { return None };
+            let mut copy = moved.clone();
+            copy.cookie.0 += 1000;
+            copy.thread.process = crate::host::key(twin.process);
+            copy.thread.tid.0 = twin.tid;
+            (moved.thread.tid.0 == curl.tid).then_some(Event::DataMoved(copy))
         })
         .collect();
     host.events.extend(copies);

@@ -72,7 +72,7 @@ fn calls_between_requests_have_no_parent() {
     shop.arrives(worker, "/a");
     shop.answers(worker);
     shop.calls(worker, "/after");
-    shop.expect(&["shop client /warm-up", "shop server /a", "shop client /after - no-open-request"]);
+    shop.expect(&["shop client /warm-up", "shop server /a", "shop client /after - not-thread-per-request"]);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_thread_with_two_open_requests_closes_the_gate_for_good() {
     shop.expect(&[
         "shop server /a",
         "shop server /b",
-        "shop client /x - several-open-requests",
+        "shop client /x - not-thread-per-request",
         "shop server /c",
         "shop client /c1 - not-thread-per-request",
     ]);
@@ -250,7 +250,7 @@ fn work_after_the_answer_has_no_parent() {
     shop.calls(worker, "/log");
     shop.arrives(worker, "/b");
     shop.answers(worker);
-    shop.expect(&["shop server /a", "shop client /log - no-open-request", "shop server /b"]);
+    shop.expect(&["shop server /a", "shop client /log - not-thread-per-request", "shop server /b"]);
 }
 
 /// The response is flowing when the call is made.

@@ -7,10 +7,10 @@
 //! 1. the request's response *began* in a window of the call's response, and no other request's did in any window of
 //!    it: two answers in one window, or windows that name two requests, bind nothing;
 //! 2. the request was read before the call was sent, by the same thread, and no event of the thread is missing since;
-//! 3. on a pooled connection, where the call leaves in the very step that causes it, what was received last before it
-//!    is not another request;
-//! 4. in a worker that was seen to answer unprompted, the window holds nothing else that was received since the
-//!    worker last waited, and the two status codes agree.
+//! 3. the two responses have the same status, and the same content length where both state one: a proxy hands both
+//!    on;
+//! 4. on a pooled connection, where the call leaves in the very step that causes it, what was received last before it
+//!    is not another request; in a worker that was seen to answer unprompted, it is this request.
 //!
 //! Subrequests whose response starts none (`auth_request`, `mirror`) stay undecided. The answer is given when the
 //! call has ended and its last window has closed.
@@ -42,14 +42,13 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     match called.window {
         Window::None => Verdict::abstain(Undecided::NoResponseWindow),
         Window::Several => Verdict::abstain(Undecided::ResponseWindowsDisagree),
-        Window::One { request: key, alone } => {
+        Window::One(key) => {
             let Some(request) = tables.exchanges.get(&key) else {
                 return Verdict::abstain(Undecided::LimitReached);
             };
-            let triggered_by_other =
-                call.id.index > 0 && called.trigger.is_some_and(|trigger| trigger != key);
-            let doubtful = process.answers_unprompted && !(alone && same_status(call, request));
-            if triggered_by_other || doubtful {
+            let agrees = called.trigger == Some(key);
+            let triggered_by_other = call.id.index > 0 && called.trigger.is_some() && !agrees;
+            if triggered_by_other || (process.answers_unprompted && !agrees) || !hands_on(call, request) {
                 return Verdict::abstain(Undecided::ResponseWindowsDisagree);
             }
             // A call that is not over may yet answer another request.
@@ -61,9 +60,14 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     }
 }
 
-fn same_status(call: &Exchange, request: &Exchange) -> bool {
-    let status = |exchange: &Exchange| exchange.response.as_ref().map(|(head, _)| head.status);
-    status(call) == status(request)
+/// Whether the request's response may be the call's, handed on.
+fn hands_on(call: &Exchange, request: &Exchange) -> bool {
+    let (Some((received, _)), Some((sent, _))) = (&call.response, &request.response) else { return false };
+    let same_len = match (received.content_length, sent.content_length) {
+        (Some(received), Some(sent)) => received == sent,
+        (None, _) | (_, None) => true,
+    };
+    received.status == sent.status && same_len
 }
 
 /// A request's response begins: the window that it begins in, if it begins in one, is noted at the call. True when the
@@ -87,10 +91,14 @@ pub(in crate::correlate) fn response_began(tables: &mut Tables, key: Key) -> boo
             let open = exchange.question == Question::Open;
             let Some(called) = exchange.called_mut().filter(|_| open) else { return false };
             let first = called.window == Window::None && fits;
-            called.window =
-                if first { Window::One { request: key, alone: run.alone } } else { Window::Several };
+            let again = called.window != Window::None;
+            called.window = if first { Window::One(key) } else { Window::Several };
             if first {
                 called.window_pin = Some(key);
+            }
+            // Of two answers to one call at least one was not its.
+            if again && let Some(process) = tables.processes.note(by.process) {
+                process.answers_unprompted = true;
             }
             first
         }

@@ -1,0 +1,158 @@
+//! Modelled programs whose truth is known, under random interleaving, loss, delay and reordering: no parent is ever
+//! wrong, and where nothing is lost the edges that can be certain are there.
+//!
+//! Every request path is an id. A front service that serves `/7` calls `/7.0`, `/7.1`, … of a back service; a proxy
+//! calls `/7.p`. A background timer calls `/bg…`. So the truth is in the paths, which no rule looks at.
+
+mod host;
+
+#[path = "truth/programs.rs"]
+mod programs;
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use tracer_core::EngineConfig;
+use tracer_core::event::Event;
+use tracer_core::span::{Span, SpanKind};
+
+use host::{lines, path, run};
+use programs::{Front, Load, World};
+
+/// How the edges of a run came out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Score {
+    right: usize,
+    undecided: usize,
+    joined: usize,
+    unjoined: usize,
+}
+
+/// Panics at a wrong parent.
+fn judge(spans: &[Span], what: &str) -> Score {
+    let by_id: BTreeMap<_, _> = spans.iter().map(|span| (span.span_id, span)).collect();
+    let mut score = Score::default();
+    for span in spans {
+        let own = path(span);
+        let parent = span.parent.map(|parent| {
+            by_id.get(&parent.span_id).unwrap_or_else(|| panic!("{what}: a parent that never left"))
+        });
+        match (span.kind, parent) {
+            (SpanKind::Client, Some(parent)) => {
+                let cause = own.rsplit_once('.').map(|(cause, _)| cause);
+                let right = cause == Some(path(parent))
+                    && parent.kind == SpanKind::Server
+                    && parent.process == span.process;
+                assert!(right, "{what}: {own} has the wrong parent\n{}", lines(spans).join("\n"));
+                score.right += 1;
+            }
+            (SpanKind::Client, None) => score.undecided += usize::from(own.contains('.')),
+            (SpanKind::Server, Some(parent)) => {
+                let right = own == path(parent) && parent.kind == SpanKind::Client;
+                assert!(right, "{what}: {own} is joined to {}", path(parent));
+                score.joined += 1;
+            }
+            (SpanKind::Server, None) => {
+                score.unjoined += usize::from(own.contains('.') || own.starts_with("/bg"))
+            }
+        }
+        if let Some(parent) = parent {
+            assert_eq!(parent.trace_id, span.trace_id, "{what}: one trace");
+        }
+    }
+    score
+}
+
+/// What happens to events between the kernel and the engine.
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    /// Lost events per thousand.
+    lost: u32,
+    /// Longest delay of an event's arrival, in nanoseconds. The window is 50 ms.
+    delay: u64,
+}
+
+fn troubled(events: &[Event], trouble: Trouble, seed: u64) -> Vec<Event> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut arrivals: Vec<(u64, Event)> = Vec::new();
+    for event in events {
+        // What user space adds is not lost; all that the kernel reports may be.
+        if !matches!(event, Event::ProcessDescribed(_)) && rng.next_u32() % 1000 < trouble.lost {
+            continue;
+        }
+        let delay = if trouble.delay == 0 { 0 } else { rng.next_u64() % trouble.delay };
+        arrivals.push((event.time().as_nanos() + delay, event.clone()));
+    }
+    arrivals.sort_by_key(|(at, _)| *at);
+    arrivals.into_iter().map(|(_, event)| event).collect()
+}
+
+fn check(front: Front, load: Load, trouble: Trouble, seed: u64) -> Score {
+    let what = format!("{front:?} {load:?} {trouble:?} seed {seed}");
+    let world = World::run(front, load, seed);
+    let events = troubled(&world.host.events, trouble, seed ^ 1);
+    judge(&run(&events, EngineConfig::default(), world.host.clock), &what)
+}
+
+const CALM: Trouble = Trouble { lost: 0, delay: 0 };
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_parent_is_wrong(
+        front in prop::sample::select(Front::ALL.to_vec()),
+        concurrency in 1_usize..12,
+        lost in prop::sample::select(vec![0_u32, 2, 20, 200]),
+        delay in prop::sample::select(vec![0_u64, 1_000_000, 45_000_000, 500_000_000]),
+        seed: u64,
+    ) {
+        let load = Load { requests: 60, concurrency, timer: true };
+        check(front, load, Trouble { lost, delay }, seed);
+    }
+}
+
+#[test]
+fn threads_are_resolved() {
+    for front in [Front::ThreadPerConnection, Front::Pool] {
+        for concurrency in [1, 8] {
+            let load = Load { requests: 300, concurrency, timer: true };
+            let score = check(front, load, CALM, 7);
+            assert_eq!((score.undecided, score.unjoined), (0, 0), "{front:?} {concurrency}: {score:?}");
+            assert!(score.right > 100 && score.joined > score.right, "{front:?} {concurrency}: {score:?}");
+        }
+    }
+}
+
+#[test]
+fn nginx_is_resolved() {
+    for concurrency in [1, 8, 32] {
+        let load = Load { requests: 600, concurrency, timer: false };
+        let score = check(Front::Nginx, load, CALM, 7);
+        assert_eq!(score.unjoined, 0, "{concurrency}: {score:?}");
+        assert!(score.right * 100 >= (score.right + score.undecided) * 95, "{concurrency}: {score:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_certain_is_undecided() {
+    for front in [Front::Loop, Front::HandOff] {
+        for concurrency in [1, 8] {
+            let load = Load { requests: 200, concurrency, timer: true };
+            let score = check(front, load, CALM, 7);
+            assert_eq!((score.right, score.unjoined), (0, 0), "{front:?} {concurrency}: {score:?}");
+        }
+    }
+}
+
+/// A pool that steals work, long enough to be believed if it never showed itself.
+#[test]
+fn a_stealing_pool_shows_itself() {
+    for seed in 0..10 {
+        for concurrency in [2, 4, 8] {
+            check(Front::ForkJoin, Load { requests: 250, concurrency, timer: true }, CALM, seed);
+        }
+    }
+}
