@@ -10,6 +10,8 @@ mod exec;
 mod repo;
 mod setup;
 mod test;
+#[cfg(test)]
+mod tidy;
 mod vm;
 
 use std::process::ExitCode;
