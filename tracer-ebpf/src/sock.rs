@@ -81,6 +81,16 @@ impl Sock {
         }
     }
 
+    /// A Unix stream socket with a peer: no listener, no datagram socket.
+    #[inline(always)]
+    pub(crate) fn is_connected_unix_stream(self) -> bool {
+        // SAFETY: as above; the caller has a `unix_sock`, which begins with its `sock`.
+        unsafe {
+            field::<u16>(self.0, offset!(sk_type)) == SOCK_STREAM
+                && !field::<*const c_void>(self.0, offset!(unix_peer)).is_null()
+        }
+    }
+
     /// The flags of the open file behind the socket. `None`: no program holds the socket, the kernel itself does.
     #[inline(always)]
     pub(crate) fn file_flags(self) -> Option<u32> {

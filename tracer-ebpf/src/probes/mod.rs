@@ -5,3 +5,4 @@ mod fexit;
 mod process;
 mod sock_length;
 mod sock_state;
+mod unix_iter;

@@ -59,19 +59,22 @@ fn tracer_state(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn connecting(sock: Sock) {
-    let actor = filter::current();
-    // SAFETY: no preconditions.
-    let tgid = (unsafe { helpers::bpf_get_current_pid_tgid() } >> 32) as u32;
-    if actor.is_none() {
-        if tgid == config!(tracer_tgid) {
-            // Full: an exchange with the tracer may be reported, which user space will tell by its address.
-            let _ = TRACER_SELF.insert(&self_key(sock, sock.local()), &1, 0);
+    let own = if filter::current().is_some() {
+        0
+    } else {
+        // SAFETY: no preconditions.
+        let tgid = (unsafe { helpers::bpf_get_current_pid_tgid() } >> 32) as u32;
+        if tgid != config!(tracer_tgid) {
+            return;
         }
-        return;
-    }
+        sock_flags::SELF
+    };
     // SAFETY: the hook's own argument.
     match unsafe { sock_state(sock.0, true) } {
-        Some(state) => state.role = Role::Client.code(),
+        Some(state) => {
+            state.role = Role::Client.code();
+            state.flags |= own;
+        }
         None => count(KernelLoss::SockStorageFull),
     }
 }
@@ -87,7 +90,11 @@ fn established(sock: Sock, passive: bool) {
     if passive {
         state.role = Role::Server.code();
     }
-    if state.flags & sock_flags::ANNOUNCED == 0
+    if state.flags & sock_flags::SELF != 0 {
+        // Only now is the port known; the peer's end is established later. Should the table be full, its oldest entry
+        // goes.
+        let _ = TRACER_SELF.insert(&self_key(sock, sock.local()), &1, 0);
+    } else if state.flags & sock_flags::ANNOUNCED == 0
         && let Some(tcp) = sock.tcp()
     {
         state.egress.next_seq = tcp.write_seq();

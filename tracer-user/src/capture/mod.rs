@@ -16,6 +16,7 @@ mod ring;
 mod rung_a;
 mod rung_b;
 mod self_test;
+mod unix_sockets;
 
 use std::collections::VecDeque;
 
@@ -33,6 +34,7 @@ use self::btf::TypeInfo;
 use self::object::Loaded;
 use self::processes::Processes;
 use self::ring::Rings;
+use self::unix_sockets::UnixSockets;
 
 /// Inode number of the initial pid namespace (`PROC_PID_INIT_INO`).
 const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
@@ -74,7 +76,10 @@ pub(crate) struct Capture {
     // Declared before the maps and programs that they use.
     rings: Rings,
     processes: Processes,
+    unix_sockets: UnixSockets,
     loaded: Loaded,
+    /// Closed Unix sockets, to be handed out once the rings are empty.
+    closed: Vec<Vec<u8>>,
     /// Records of others that came in while the self-test ran.
     early: VecDeque<Vec<u8>>,
     /// Loss counters as last handed out.
@@ -129,8 +134,16 @@ impl Capture {
         let mut rings = Rings::new(&mut loaded)?;
         let mut processes = Processes::new(&mut loaded)?;
         let early = self_test::run(&mut rings, &mut processes).context("self-test")?;
-        let mut capture =
-            Self { rung, rings, processes, loaded, early, losses: vec![0; KernelLoss::ALL.len()] };
+        let mut capture = Self {
+            rung,
+            rings,
+            processes,
+            unix_sockets: UnixSockets::new(&loaded),
+            loaded,
+            closed: Vec::new(),
+            early,
+            losses: vec![0; KernelLoss::ALL.len()],
+        };
         // What the self-test may have lost is nobody's loss.
         capture.losses();
         Ok(capture)
@@ -148,7 +161,11 @@ impl Capture {
     ///
     /// When the table of traced processes is full.
     pub(crate) fn trace_process(&mut self, process: ProcessKey) -> anyhow::Result<()> {
-        self.processes.trace(process)
+        if self.processes.trace(process)? {
+            // It has run unseen so far.
+            unix_sockets::mark_existing(&mut self.loaded);
+        }
+        Ok(())
     }
 
     /// Stops tracing a process. Its descendants are separate processes and go on.
@@ -163,7 +180,7 @@ impl Capture {
     /// When the rings cannot be polled, or outside a tokio runtime.
     pub(crate) async fn readable(&mut self) -> std::io::Result<()> {
         if self.early.is_empty() {
-            self.rings.readable().await?;
+            self.rings.readable(self.unix_sockets.next_look()).await?;
         }
         Ok(())
     }
@@ -171,14 +188,20 @@ impl Capture {
     /// Hands out raw records, at most a few thousand per call. A connection's ConnOpened comes before its first
     /// DataMoved; apart from that, records of different CPUs may be slightly out of order.
     pub(crate) fn drain(&mut self, mut each: impl FnMut(&[u8])) {
-        while let Some(record) = self.early.pop_front() {
-            each(&record);
-        }
-        let processes = &mut self.processes;
-        self.rings.drain(|record| {
+        let (processes, unix_sockets) = (&mut self.processes, &mut self.unix_sockets);
+        self.closed.append(&mut unix_sockets.closed(&mut self.loaded));
+        let mut observe = |record: &[u8]| {
             processes.observe(record);
+            unix_sockets.observe(record);
             each(record);
-        });
+        };
+        while let Some(record) = self.early.pop_front() {
+            observe(&record);
+        }
+        self.rings.drain(&mut observe);
+        if !self.rings.has_more() {
+            self.closed.drain(..).for_each(|record| each(&record));
+        }
         self.loaded.flush_log();
     }
 

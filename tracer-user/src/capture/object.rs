@@ -2,14 +2,14 @@
 
 use anyhow::{Context as _, bail};
 use aya::maps::{Map, PerCpuArray};
-use aya::programs::{BtfTracePoint, FExit, Program, ProgramError};
+use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use tracer_abi::config::Config;
 use tracer_abi::error::KernelLoss;
 
 use super::btf::TypeInfo;
 use super::ladder::{Hook, LIFE_CYCLE, Probe, Rung};
-use super::offsets;
+use super::{offsets, unix_sockets};
 
 /// The kernel half as `cargo xtask build` made it.
 #[cfg(kernel_half)]
@@ -56,7 +56,8 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
              target/release/tracer"
         );
     };
-    let probes = || rung.probes().iter().chain(LIFE_CYCLE);
+    // Life cycle first: a connection's opening is known before its data.
+    let probes = || LIFE_CYCLE.iter().chain(rung.probes());
     let wanted: Vec<&Probe> = probes().filter(|probe| probe.is_present(types) || !probe.optional).collect();
     if let Some(absent) = wanted.iter().find(|probe| !probe.is_present(types)) {
         bail!("this kernel has no {}", absent.hook);
@@ -81,14 +82,24 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
     for probe in &wanted {
         load_program(&mut ebpf, probe, &btf)?;
     }
-    // All are accepted: from here on there is something to see.
-    for probe in &wanted {
-        attach_program(&mut ebpf, probe)?;
+    if types.has_function(&format!("bpf_iter_{}", unix_sockets::WALK)) {
+        for name in [unix_sockets::MARK, unix_sockets::LIST] {
+            program::<Iter>(&mut ebpf, name)?
+                .load(unix_sockets::WALK, &btf)
+                .map_err(refusal)
+                .with_context(|| format!("load {name}"))?;
+        }
     }
     let stats =
         PerCpuArray::try_from(take_map(&mut ebpf, "TRACER_STATS")?).context("open map TRACER_STATS")?;
     let log = log.then(|| aya_log::EbpfLogger::init_with_logger(&mut ebpf, KernelLog)).transpose();
-    Ok(Loaded { ebpf, stats, log: log.context("open the kernel half's log")? })
+    let mut loaded = Loaded { ebpf, stats, log: log.context("open the kernel half's log")? };
+    // All are accepted. What exists before the first hook is attached is older than the tracer.
+    unix_sockets::mark_existing(&mut loaded);
+    for probe in &wanted {
+        attach_program(&mut loaded.ebpf, probe)?;
+    }
+    Ok(loaded)
 }
 
 impl Loaded {
@@ -99,6 +110,19 @@ impl Loaded {
     /// A loss counter's sum over all CPUs.
     pub(super) fn loss_total(&self, loss: KernelLoss) -> u64 {
         self.stats.get(&loss.code(), 0).map_or(0, |values| values.iter().sum())
+    }
+
+    /// A program by its type.
+    pub(super) fn program<'a, P>(&'a mut self, name: &str) -> anyhow::Result<&'a mut P>
+    where
+        &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+    {
+        program(&mut self.ebpf, name)
+    }
+
+    /// Whether a program is loaded.
+    pub(super) fn has_program(&self, name: &str) -> bool {
+        self.ebpf.program(name).is_some_and(|program| program.fd().is_ok())
     }
 
     pub(super) fn flush_log(&mut self) {
@@ -114,8 +138,8 @@ fn take_map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
 
 fn load_program(ebpf: &mut Ebpf, probe: &Probe, btf: &Btf) -> anyhow::Result<()> {
     match probe.hook {
-        Hook::TracePoint(name) => program::<BtfTracePoint>(ebpf, probe)?.load(name, btf),
-        Hook::FunctionExit(name) => program::<FExit>(ebpf, probe)?.load(name, btf),
+        Hook::TracePoint(name) => program::<BtfTracePoint>(ebpf, probe.program)?.load(name, btf),
+        Hook::FunctionExit(name) => program::<FExit>(ebpf, probe.program)?.load(name, btf),
     }
     .map_err(refusal)
     .with_context(|| format!("load {} at {}", probe.program, probe.hook))
@@ -138,17 +162,17 @@ fn refusal(error: ProgramError) -> anyhow::Error {
 
 fn attach_program(ebpf: &mut Ebpf, probe: &Probe) -> anyhow::Result<()> {
     match probe.hook {
-        Hook::TracePoint(_) => program::<BtfTracePoint>(ebpf, probe)?.attach().map(drop),
-        Hook::FunctionExit(_) => program::<FExit>(ebpf, probe)?.attach().map(drop),
+        Hook::TracePoint(_) => program::<BtfTracePoint>(ebpf, probe.program)?.attach().map(drop),
+        Hook::FunctionExit(_) => program::<FExit>(ebpf, probe.program)?.attach().map(drop),
     }
     .with_context(|| format!("attach {} to {}", probe.program, probe.hook))
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, probe: &Probe) -> anyhow::Result<&'a mut P>
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut P>
 where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
-    let program = ebpf.program_mut(probe.program);
-    let program = program.with_context(|| format!("the kernel half has no program {}", probe.program))?;
+    let program = ebpf.program_mut(name);
+    let program = program.with_context(|| format!("the kernel half has no program {name}"))?;
     Ok(program.try_into()?)
 }

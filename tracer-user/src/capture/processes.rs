@@ -43,16 +43,17 @@ impl Processes {
         })
     }
 
-    pub(super) fn trace(&mut self, process: ProcessKey) -> anyhow::Result<()> {
+    /// Says whether the process was not captured before.
+    pub(super) fn trace(&mut self, process: ProcessKey) -> anyhow::Result<bool> {
         self.enter(process, 0, 0)
     }
 
     /// Traces one thread of the tracer itself.
     pub(super) fn trace_self_test(&mut self, tracer: ProcessKey, tid: u32) -> anyhow::Result<()> {
-        self.enter(tracer, process_flags::SELF_TEST, tid)
+        self.enter(tracer, process_flags::SELF_TEST, tid).map(drop)
     }
 
-    fn enter(&mut self, process: ProcessKey, flags: u32, only_tid: u32) -> anyhow::Result<()> {
+    fn enter(&mut self, process: ProcessKey, flags: u32, only_tid: u32) -> anyhow::Result<bool> {
         let tgid = process.tgid.0;
         let in_ticks = process.start_boottime.is_multiple_of(NANOS_PER_TICK);
         let (start_boottime, precision) = if in_ticks {
@@ -67,14 +68,15 @@ impl Processes {
             // Still counted in the kernel half's slots. Should the process exit just now, there is nothing to keep.
             entry.flags |= process_flags::BY_KERNEL;
             if self.table.insert(tgid, Entry(entry), EXIST).is_ok() {
-                return Ok(());
+                return Ok(known.flags & process_flags::UNTRACED != 0);
             }
             entry.flags &= !process_flags::BY_KERNEL;
         }
-        self.take_slot(tgid)?;
+        let new = self.take_slot(tgid)?;
         self.table
             .insert(tgid, Entry(entry), ANY)
-            .with_context(|| format!("enter process {tgid} into the table"))
+            .with_context(|| format!("enter process {tgid} into the table"))?;
+        Ok(new)
     }
 
     pub(super) fn untrace(&mut self, process: ProcessKey) {
@@ -102,14 +104,18 @@ impl Processes {
         }
     }
 
-    fn take_slot(&mut self, tgid: u32) -> anyhow::Result<()> {
+    /// Says whether the process had none.
+    fn take_slot(&mut self, tgid: u32) -> anyhow::Result<bool> {
         if !self.entered.insert(tgid) {
-            return Ok(());
+            return Ok(false);
         }
         let slot = tgid % PREFILTER_SLOTS;
         let users = self.slot_users.entry(slot).or_default();
         *users += 1;
-        if *users == 1 { self.write_slot(slot, true) } else { Ok(()) }
+        if *users == 1 {
+            self.write_slot(slot, true)?;
+        }
+        Ok(true)
     }
 
     fn give_back_slot(&mut self, tgid: u32) {

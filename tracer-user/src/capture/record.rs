@@ -2,8 +2,8 @@
 
 use std::mem::offset_of;
 
-use tracer_abi::conn::Direction;
-use tracer_abi::event::{DataRecord, EventKind, Header, flags};
+use tracer_abi::conn::{Direction, Family, SocketCookie};
+use tracer_abi::event::{ConnClosedRecord, ConnRecord, DataRecord, EventKind, Header, flags};
 use tracer_abi::task::Tgid;
 use tracer_abi::time::KernelInstant;
 
@@ -31,6 +31,47 @@ pub(super) fn is_process_end(record: &[u8]) -> bool {
     kind(record) == Some(EventKind::TaskExited) && flags & flags::PROCESS_GONE != 0
 }
 
+/// The socket of a data record or of one of a connection's life: it lies right behind the header in each.
+pub(super) fn cookie(record: &[u8]) -> Option<SocketCookie> {
+    bytes(record, size_of::<Header>()).map(|cookie| SocketCookie(u64::from_ne_bytes(cookie)))
+}
+
+const _: () = {
+    assert!(offset_of!(DataRecord, cookie) == size_of::<Header>());
+    assert!(offset_of!(ConnRecord, cookie) == size_of::<Header>());
+};
+
+/// Of a ConnOpened record.
+pub(super) fn family(record: &[u8]) -> Option<Family> {
+    bytes(record, offset_of!(ConnRecord, family)).and_then(|code| u16::from_ne_bytes(code).try_into().ok())
+}
+
+/// Of a ConnOpened record.
+pub(super) fn netns(record: &[u8]) -> Option<u32> {
+    bytes(record, offset_of!(ConnRecord, netns)).map(u32::from_ne_bytes)
+}
+
+/// Of a data record: where in the stream its operation ended. `None` when no bytes moved.
+pub(super) fn stream_end(record: &[u8]) -> Option<u64> {
+    let offset = bytes(record, offset_of!(DataRecord, offset)).map(u64::from_ne_bytes)?;
+    let result = bytes(record, offset_of!(DataRecord, result)).map(i32::from_ne_bytes)?;
+    let moved = u64::try_from(result).ok().filter(|&moved| moved > 0)?;
+    offset.checked_add(moved)
+}
+
+/// A ConnClosed record of no process, as the kernel half would make it.
+pub(super) fn conn_closed(time: KernelInstant, cookie: SocketCookie, egress: u64, ingress: u64) -> Vec<u8> {
+    let mut record = vec![0; size_of::<ConnClosedRecord>()];
+    let mut put = |at: usize, field: &[u8]| record[at..at + field.len()].copy_from_slice(field);
+    put(offset_of!(Header, kind), &EventKind::ConnClosed.code().to_ne_bytes());
+    put(offset_of!(Header, len_bytes), &(size_of::<ConnClosedRecord>() as u32).to_ne_bytes());
+    put(offset_of!(Header, time), &time.as_nanos().to_ne_bytes());
+    put(offset_of!(ConnClosedRecord, cookie), &cookie.0.to_ne_bytes());
+    put(offset_of!(ConnClosedRecord, egress_bytes), &egress.to_ne_bytes());
+    put(offset_of!(ConnClosedRecord, ingress_bytes), &ingress.to_ne_bytes());
+    record
+}
+
 /// A record without the room behind it: the kernel half reserves in a few sizes.
 pub(super) fn trimmed(slot: &[u8]) -> &[u8] {
     let len = bytes(slot, offset_of!(Header, len_bytes)).map_or(0, u32::from_ne_bytes);
@@ -45,4 +86,32 @@ pub(super) fn direction(record: &[u8]) -> Option<Direction> {
 /// Bytes behind the fixed part of a record of type `T`.
 pub(super) fn payload<T>(record: &[u8]) -> &[u8] {
     record.get(size_of::<T>()..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracer_core::decode::decode;
+    use tracer_core::event::Event;
+
+    #[test]
+    fn a_made_up_close_is_one_that_the_core_understands() {
+        let time = KernelInstant::from_nanos(7);
+        let record = conn_closed(time, SocketCookie(9), 11, 13);
+        let Ok(Event::ConnClosed(closed)) = decode(&record) else { panic!("{:?}", decode(&record)) };
+        assert_eq!((closed.origin.time, closed.origin.thread, closed.cookie), (time, None, SocketCookie(9)));
+        assert_eq!((closed.egress_bytes, closed.ingress_bytes), (11, 13));
+        assert_eq!(cookie(&record), Some(SocketCookie(9)));
+    }
+
+    #[test]
+    fn short_records_have_no_fields() {
+        for len in 0..size_of::<Header>() {
+            let record = vec![1; len];
+            assert_eq!((cookie(&record), stream_end(&record), direction(&record)), (None, None, None));
+            assert!(!is_process_end(&record));
+            let _ = (kind(&record), time(&record), tgid(&record), family(&record), netns(&record));
+        }
+        assert_eq!(trimmed(&[0; 3]), [0; 3]);
+    }
 }

@@ -57,7 +57,8 @@ impl Rings {
         })
     }
 
-    pub(super) async fn readable(&mut self) -> std::io::Result<()> {
+    /// Waits until there may be records, or until `deadline`.
+    pub(super) async fn readable(&mut self, deadline: Option<Instant>) -> std::io::Result<()> {
         if std::mem::take(&mut self.more) {
             return Ok(());
         }
@@ -74,14 +75,21 @@ impl Rings {
                 none.insert((register(&self.control)?, register(&self.data)?))
             }
         };
-        let active = Instant::now() < self.active_until;
+        let now = Instant::now();
+        let poll = (now < self.active_until).then(|| now + POLL_INTERVAL);
+        let alarm = poll.into_iter().chain(deadline).min();
         tokio::select! {
             guard = control.readable() => guard?.clear_ready(),
             guard = data.readable() => guard?.clear_ready(),
-            () = tokio::time::sleep(POLL_INTERVAL), if active => return Ok(()),
+            () = tokio::time::sleep_until(alarm.unwrap_or(now).into()), if alarm.is_some() => return Ok(()),
         }
         self.active_until = Instant::now() + ACTIVE_FOR;
         Ok(())
+    }
+
+    /// Whether the last drain stopped before the rings were empty.
+    pub(super) const fn has_more(&self) -> bool {
+        self.more
     }
 
     /// Hands out what is there, the two rings merged by time. Within a ring, the order is the ring's: records of
