@@ -14,6 +14,8 @@ pub mod decode;
 mod engine;
 pub mod event;
 pub mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod protocol;
 pub mod recording;
 mod reorder;

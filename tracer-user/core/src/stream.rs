@@ -215,10 +215,11 @@ impl Stream {
     pub fn consume(&mut self, len: u64) {
         if let Run::Hole { kind, len: hole, .. } = self.peek() {
             let len = len.min(hole);
+            let add = |count: &mut u64, len| *count = count.saturating_add(len);
             match kind {
                 HoleKind::Elided => {}
-                HoleKind::Unreadable => self.counts.unreadable_bytes += len,
-                HoleKind::Lost => self.counts.lost_bytes += len,
+                HoleKind::Unreadable => add(&mut self.counts.unreadable_bytes, len),
+                HoleKind::Lost => add(&mut self.counts.lost_bytes, len),
             }
         }
         self.next = self.next.saturating_add(len);

@@ -70,7 +70,7 @@ impl Half {
         let line = self.line();
         let blank = line.iter().take_while(|&&byte| matches!(byte, b'\r' | b'\n')).count();
         let end = memchr::memchr(b'\n', &line[blank..]).map_or(line.len(), |len| blank + len + 1);
-        self.stream.position() + end as u64
+        self.stream.position().saturating_add(end as u64)
     }
 
     fn line(&self) -> Vec<u8> {

@@ -79,8 +79,9 @@ macro_rules! connection_stats {
         pub struct ConnectionStats { $($(#[$meta])* pub $name: u64,)+ }
 
         impl ConnectionStats {
+            /// Lengths are what events claim, hence may be anything.
             pub fn add(&mut self, other: Self) {
-                $(self.$name += other.$name;)+
+                $(self.$name = self.$name.saturating_add(other.$name);)+
             }
 
             /// Name and count of every counter, in declaration order.
@@ -476,7 +477,9 @@ impl Connection {
             || drifts && self.halves.iter().any(|half| half.tail_lost() > 0);
         self.end_responses(time, orderly, tail_lost, out);
         if !matches!(self.mode, Mode::Opaque) {
-            self.stats.lost_bytes += self.halves.iter().map(Half::tail_lost).sum::<u64>();
+            for lost_bytes in self.halves.each_ref().map(Half::tail_lost) {
+                self.stats.add(ConnectionStats { lost_bytes, ..ConnectionStats::default() });
+            }
         }
         self.closing = None;
         self.turn_opaque();
@@ -527,9 +530,12 @@ impl Connection {
     fn collect_counts(&mut self) {
         for half in &mut self.halves {
             let counts = half.stream.take_counts();
-            self.stats.lost_bytes += counts.lost_bytes;
-            self.stats.unreadable_bytes += counts.unreadable_bytes;
-            self.stats.late_bytes += counts.late_bytes;
+            self.stats.add(ConnectionStats {
+                lost_bytes: counts.lost_bytes,
+                unreadable_bytes: counts.unreadable_bytes,
+                late_bytes: counts.late_bytes,
+                ..ConnectionStats::default()
+            });
         }
     }
 }

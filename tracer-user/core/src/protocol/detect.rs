@@ -21,9 +21,6 @@ pub enum Opening {
 /// How many bytes [`opening`] looks at.
 pub const OPENING_BYTES: usize = 16;
 
-/// Methods are short: IANA's longest is 16 characters long (`UPDATEREDIRECTREF` has 17).
-const LONGEST_METHOD: usize = 32;
-
 const STATUS_LINE: &[u8] = b"HTTP/1.";
 
 /// Classifies the start of a direction.
@@ -38,7 +35,8 @@ pub fn opening(bytes: &[u8]) -> Opening {
     if common == bytes.len() {
         return Opening::Undecided;
     }
-    let token = bytes.iter().take(LONGEST_METHOD).take_while(|&&byte| head::is_token_byte(byte)).count();
+    let token =
+        bytes.iter().take(head::MAX_METHOD_BYTES).take_while(|&&byte| head::is_token_byte(byte)).count();
     match bytes.get(token) {
         None => Opening::Request,
         Some(b' ') if token > 0 => Opening::Request,
@@ -78,8 +76,8 @@ pub fn start(bytes: &[u8]) -> Start {
         Opening::Undecided | Opening::Request | Opening::Response => {}
     }
     let Some(end) = memchr::memchr(b'\n', bytes) else {
-        let token = bytes.iter().take(LONGEST_METHOD + 1).take_while(|&&byte| byte != b' ').count();
-        return if token > LONGEST_METHOD || bytes.len() > MAX_START_LINE_BYTES {
+        let token = bytes.iter().take(head::MAX_METHOD_BYTES + 1).take_while(|&&byte| byte != b' ').count();
+        return if token > head::MAX_METHOD_BYTES || bytes.len() > MAX_START_LINE_BYTES {
             Start::Other
         } else {
             Start::Partial

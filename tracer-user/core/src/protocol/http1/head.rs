@@ -28,6 +28,9 @@ pub(super) fn find_end(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
     None
 }
 
+/// Methods are short (IANA's longest, `UPDATEREDIRECTREF`, has 17 characters): a longer one is another protocol's text.
+pub(crate) const MAX_METHOD_BYTES: usize = 32;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestLine<'a> {
     pub(super) method: &'a [u8],
@@ -43,7 +46,8 @@ pub(crate) fn parse_request_line(line: &[u8]) -> Option<RequestLine<'_>> {
     let version_start = rest.iter().rposition(|&byte| matches!(byte, b' ' | b'\t'))?;
     let version = parse_version(&rest[version_start + 1..])?;
     let target = rest[..version_start].trim_ascii();
-    (!method.is_empty() && rest.starts_with(b" ") && !target.is_empty()).then_some(RequestLine {
+    let is_method = (1..=MAX_METHOD_BYTES).contains(&method.len());
+    (is_method && rest.starts_with(b" ") && !target.is_empty()).then_some(RequestLine {
         method,
         target,
         version,
@@ -89,12 +93,28 @@ fn parse_version(version: &[u8]) -> Option<&'static str> {
 
 /// RFC 9110 section 5.6.2.
 pub(crate) const fn is_token_byte(byte: u8) -> bool {
-    matches!(byte,
-        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z')
+    TOKEN_BYTES[byte as usize]
 }
 
-/// Name and raw value of each field line; a folded value (RFC 9112 section 5.2) comes whole, its line ends in it.
+const TOKEN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < table.len() {
+        let byte = at as u8;
+        table[at] = byte.is_ascii_alphanumeric();
+        at += 1;
+    }
+    let symbols = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < symbols.len() {
+        table[symbols[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
+/// Name and value of each field line, the value with the white space around it; a folded value (RFC 9112 section 5.2)
+/// comes whole, its line ends in it.
 #[derive(Clone)]
 pub(super) struct Fields<'a> {
     rest: &'a [u8],
@@ -125,10 +145,7 @@ impl<'a> Iterator for Fields<'a> {
             let (line, rest) = self.rest.split_at(end);
             self.rest = rest;
             if let Some(colon) = memchr::memchr(b':', line) {
-                let name = line[..colon].trim_ascii_end();
-                if !name.is_empty() && name.iter().all(|&byte| is_token_byte(byte)) {
-                    return Some((name, line[colon + 1..].trim_ascii()));
-                }
+                return Some((line[..colon].trim_ascii_end(), &line[colon + 1..]));
             }
         }
         None
@@ -212,21 +229,22 @@ fn parse_decimal(digits: &[u8]) -> Option<u64> {
 pub(super) fn parse_request(head: &[u8]) -> Option<(Box<RequestHead>, Facts)> {
     let line = parse_request_line(first_line(head))?;
     let mut facts = Facts::default();
-    let (mut host, mut user_agent, mut has_context) = (None, None, false);
+    let (mut host, mut user_agent) = (None, None);
+    let mut contexts = Vec::new();
     for (name, value) in Fields::of(head) {
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => host = host.or_else(|| Some(text(value))),
             6 if name.eq_ignore_ascii_case(b"expect") => {
-                facts.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+                facts.expects_continue |= value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
             }
             10 if name.eq_ignore_ascii_case(b"user-agent") => {
                 user_agent = user_agent.or_else(|| Some(text(value)))
             }
-            _ if context::is_relevant(name) => has_context = true,
+            _ if context::is_relevant(name) => contexts.push((name, value)),
             _ => facts.take(name, value),
         }
     }
-    let context = if has_context { context::extract(Fields::of(head)) } else { None };
+    let context = if contexts.is_empty() { None } else { context::extract(contexts.into_iter()) };
     let head = RequestHead {
         version: line.version,
         method: text(line.method),
@@ -269,8 +287,9 @@ fn first_line(head: &[u8]) -> &[u8] {
     &head[..memchr::memchr(b'\n', head).unwrap_or(head.len())]
 }
 
-/// Text as sent; bytes that are not UTF-8 appear as `\xNN`, and the line end of a fold as the space it stands for.
+/// Text as sent, without the white space around it; bytes that are not UTF-8 appear as `\xNN`, and the line end of a fold as the space it stands for.
 fn text(bytes: &[u8]) -> String {
+    let bytes = bytes.trim_ascii();
     match str::from_utf8(bytes) {
         Ok(text) if !bytes.contains(&b'\n') => text.to_owned(),
         Ok(_) | Err(_) => {
@@ -362,7 +381,7 @@ mod tests {
     fn fields_in_all_their_spellings() {
         let head = b"GET / HTTP/1.1\r\nHOST:a\r\nX-A : \t b \r\nX-Fold: a\r\n\tb\r\n c\r\nno field\r\n: x\r\nX-E:\nY:1\r\n\r\n";
         let fields: Vec<_> = Fields::of(head).map(|(n, v)| (text(n), text(v))).collect();
-        let want = [("HOST", "a"), ("X-A", "b"), ("X-Fold", "a \tb  c"), ("X-E", ""), ("Y", "1")];
+        let want = [("HOST", "a"), ("X-A", "b"), ("X-Fold", "a \tb  c"), ("", "x"), ("X-E", ""), ("Y", "1")];
         assert_eq!(fields, want.map(|(n, v)| (n.to_owned(), v.to_owned())));
     }
 

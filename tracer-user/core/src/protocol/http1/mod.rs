@@ -32,9 +32,6 @@ use crate::stream::Edge;
 /// of every operation, and a last chunk written in small operations.
 const TAIL_BYTES: usize = 512;
 
-/// A method longer than this is taken for another protocol's text.
-const MAX_METHOD_BYTES: usize = 32;
-
 /// What a message consists of.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Part {
@@ -245,17 +242,18 @@ impl Http1 {
         let before = self.head.len();
         if before == 0 {
             // A head in one piece needs no copy.
-            if let Some(end) = head::find_end(input, &mut self.scanned) {
-                return self.head_done(&input[..end], end);
+            match head::find_end(input, &mut self.scanned) {
+                Some(end) if end <= self.max_head_bytes => return self.head_done(&input[..end], end),
+                Some(_) => return self.head_too_long(before),
+                None => {}
             }
         }
-        if before + input.len() > self.max_head_bytes {
-            return Step { consumed: 0, parsed: Parsed::Invalid(Invalid::HeadTooLong) };
-        }
         self.head.extend_from_slice(input);
-        if before > 0
-            && let Some(end) = head::find_end(&self.head, &mut self.scanned)
-        {
+        let end = if before > 0 { head::find_end(&self.head, &mut self.scanned) } else { None };
+        if end.unwrap_or(self.head.len()) > self.max_head_bytes {
+            return self.head_too_long(before);
+        }
+        if let Some(end) = end {
             let head = mem::take(&mut self.head);
             let step = self.head_done(&head[..end], end - before);
             // Keep the room for the next head.
@@ -270,6 +268,12 @@ impl Http1 {
         Step { consumed: input.len() as u64, parsed: Parsed::NeedMore }
     }
 
+    /// `before`: how many of the bytes that are there were consumed before.
+    fn head_too_long(&mut self, before: usize) -> Step<Part> {
+        self.head.truncate(before);
+        Step { consumed: 0, parsed: Parsed::Invalid(Invalid::HeadTooLong) }
+    }
+
     /// The unfinished head cannot become one.
     fn is_hopeless(&self) -> bool {
         match memchr::memchr(b'\n', &self.head) {
@@ -280,7 +284,7 @@ impl Http1 {
             None => match self.kind {
                 Kind::Request => {
                     let token = self.head.iter().take_while(|&&byte| head::is_token_byte(byte)).count();
-                    token > MAX_METHOD_BYTES || self.head.get(token).is_some_and(|&byte| byte != b' ')
+                    token > head::MAX_METHOD_BYTES || self.head.get(token).is_some_and(|&byte| byte != b' ')
                 }
                 Kind::Response(_) => self.head.iter().zip(b"HTTP/1.").any(|(byte, want)| byte != want),
             },

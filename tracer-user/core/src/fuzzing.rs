@@ -1,0 +1,346 @@
+//! What fuzzers call: each function takes any bytes and panics if an invariant does not hold.
+//!
+//! The targets in `tests/fuzz` are these functions and nothing else. The test below runs the same ones over the
+//! committed corpus, so that what a fuzzer once found stays found.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
+use tracer_abi::error::PayloadState;
+use tracer_abi::sniff::Class;
+use tracer_abi::task::{ProcessKey, Tid};
+use tracer_abi::time::KernelInstant;
+
+use crate::connection::{Connection, ConnectionLimits};
+use crate::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome, Origin, Thread};
+use crate::exchange::ExchangeUpdate;
+use crate::protocol::http1::{Answering, Http1, Part};
+use crate::protocol::{Invalid, Parsed, Parser};
+use crate::recording::Reader;
+use crate::stream::Edge;
+use crate::{context, decode};
+
+/// One kernel record.
+pub fn decode(data: &[u8]) {
+    let _ = decode::decode(data);
+}
+
+/// A whole recording.
+pub fn recording(data: &[u8]) {
+    let Ok(reader) = Reader::new(data) else { return };
+    // Every frame has at least one byte.
+    assert!(reader.count() <= data.len());
+}
+
+/// Header fields, a line each.
+pub fn headers(data: &[u8]) {
+    let fields = data.split(|&byte| byte == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        Some((&line[..colon], &line[colon + 1..]))
+    });
+    let Some(found) = context::extract(fields) else { return };
+    // What was believed is believed again as it would be sent.
+    let flags = u8::from(found.sampled);
+    let parent = format!("00-{}-{}-{flags:02x}", found.trace_id, found.span_id);
+    let mut again: Vec<(&[u8], &[u8])> = vec![(b"traceparent", parent.as_bytes())];
+    again.extend(found.trace_state.iter().map(|state| (&b"tracestate"[..], state.as_bytes())));
+    assert_eq!(context::extract(again.into_iter()), Some(found));
+}
+
+/// One direction. The first byte chooses what it is, the second how it is cut.
+pub fn http1(data: &[u8]) {
+    let [kind, cut, bytes @ ..] = data else { return };
+    let parser = || {
+        let mut parser = if kind & 1 == 0 { Http1::request(1024) } else { Http1::response(1024) };
+        parser.set_answering(match kind >> 1 & 3 {
+            0 => Answering::Head,
+            1 => Answering::Connect,
+            _ => Answering::Other,
+        });
+        parser
+    };
+    let piece = usize::from(*cut).max(1);
+    assert_eq!(
+        parts(parser(), bytes, bytes.len().max(1)),
+        parts(parser(), bytes, piece),
+        "pieces of {piece}"
+    );
+    pass_holes(parser(), bytes, piece);
+}
+
+/// Each part, and where it ends.
+fn parts(mut parser: Http1, bytes: &[u8], piece: usize) -> Vec<(usize, String)> {
+    let (mut parts, mut at) = (Vec::new(), 0);
+    for piece in bytes.chunks(piece) {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let step = parser.bytes(rest, Edge::default());
+            assert!(step.consumed > 0 || step.parsed == Parsed::Invalid(Invalid::HeadTooLong));
+            at += step.consumed as usize;
+            rest = &rest[step.consumed as usize..];
+            match step.parsed {
+                Parsed::NeedMore => {}
+                Parsed::Part(part) => parts.push((at, format!("{part:?}"))),
+                Parsed::Invalid(Invalid::Body) => parts.push((at, "malformed".to_owned())),
+                Parsed::Invalid(Invalid::StartLine | Invalid::HeadTooLong) => {
+                    // Which of them is noticed, and how early, may differ.
+                    parts.push((0, "not a head".to_owned()));
+                    return parts;
+                }
+                Parsed::Torn => unreachable!("there is no hole"),
+            }
+        }
+    }
+    parts
+}
+
+/// Every second piece is missing.
+fn pass_holes(mut parser: Http1, bytes: &[u8], piece: usize) {
+    for (n, piece) in bytes.chunks(piece).enumerate() {
+        let (mut at, mut edge) = (0, Edge { starts_op: true, ends_op: true });
+        while at < piece.len() {
+            let step = match n % 2 {
+                0 => parser.bytes(&piece[at..], edge),
+                _ => parser.hole((piece.len() - at) as u64, edge),
+            };
+            at += step.consumed as usize;
+            edge.starts_op = false;
+            match step.parsed {
+                Parsed::Torn | Parsed::Invalid(Invalid::HeadTooLong) => {
+                    assert_eq!(step.consumed, 0);
+                    match parser.is_in_head() {
+                        true if matches!(
+                            parser.take_partial_head(),
+                            Some(Part::Request(_) | Part::Response(_))
+                        ) => {}
+                        true => parser.reset(),
+                        false if parser.is_at_start() => break,
+                        false => parser.drift(),
+                    }
+                }
+                Parsed::Invalid(Invalid::StartLine) => return,
+                Parsed::NeedMore | Parsed::Part(_) | Parsed::Invalid(Invalid::Body) => {
+                    assert!(step.consumed > 0);
+                }
+            }
+        }
+    }
+}
+
+/// A socket's events, as a script: each command is a byte, the bytes it needs follow.
+pub fn connection(data: &[u8]) {
+    let limits = ConnectionLimits { head_bytes: 2048, open_exchanges: 8, ..ConnectionLimits::default() };
+    let mut socket = Script { data, clock: 0, offsets: [0; 2] };
+    let mut connection = Connection::new(&limits);
+    let mut out = Vec::new();
+    if let Some(flags) = socket.byte()
+        && flags & 1 == 0
+    {
+        connection.handle_opened(&socket.opened(flags & 2 != 0));
+    }
+    while let Some(command) = socket.byte() {
+        let direction = if command & 8 == 0 { Direction::Ingress } else { Direction::Egress };
+        match command & 7 {
+            0..=3 => {
+                let event = socket.operation(direction, command);
+                connection.handle_data(&event, &mut out);
+                if command & 0x80 != 0 {
+                    connection.handle_data(&event, &mut out);
+                }
+            }
+            4 => {
+                // Lost.
+                socket.operation(direction, command);
+            }
+            5 => {
+                let outcome = if command & 16 == 0 { IoOutcome::EndOfStream } else { IoOutcome::Failed(104) };
+                let event = socket.event(direction, outcome);
+                connection.handle_data(&event, &mut out);
+            }
+            6 => {
+                socket.clock += u64::from(command >> 4) * 500_000_000;
+                connection.handle_timeout(KernelInstant::from_nanos(socket.clock), &mut out);
+            }
+            _ => {
+                // Any position.
+                let offset = u64::from(socket.byte().unwrap_or(0)) << (socket.byte().unwrap_or(0) & 63);
+                let event = DataMoved { offset, ..socket.operation(direction, command) };
+                connection.handle_data(&event, &mut out);
+            }
+        }
+        let payload_bound = 2 * (limits.stream.held_bytes + limits.head_bytes + 8 * 1024);
+        assert!(connection.held_bytes() <= payload_bound);
+    }
+    if socket.clock.is_multiple_of(2) {
+        connection.handle_closed(&socket.closed(), &mut out);
+    }
+    connection.finish(KernelInstant::from_nanos(socket.clock + 1), &mut out);
+    assert_eq!(connection.held_bytes(), 0);
+    check_order(&out);
+}
+
+/// Every exchange begins once, goes forward, and ends once.
+fn check_order(updates: &[ExchangeUpdate]) {
+    #[derive(Default)]
+    struct Progress {
+        request_ended: bool,
+        response_began: bool,
+        ended: bool,
+    }
+    let mut exchanges: BTreeMap<u64, Progress> = BTreeMap::new();
+    for update in updates {
+        let index = update.id().index;
+        if let ExchangeUpdate::RequestBegan { .. } = update {
+            assert_eq!(index, exchanges.len() as u64, "exchanges are numbered in order");
+            exchanges.insert(index, Progress::default());
+            continue;
+        }
+        let progress = exchanges.get_mut(&index);
+        assert!(progress.as_ref().is_some_and(|progress| !progress.ended), "{index} is not open");
+        let Some(progress) = progress else { return };
+        let again = match update {
+            ExchangeUpdate::RequestBegan { .. } => false,
+            ExchangeUpdate::RequestEnded { .. } => std::mem::replace(&mut progress.request_ended, true),
+            ExchangeUpdate::ResponseBegan { .. } => std::mem::replace(&mut progress.response_began, true),
+            ExchangeUpdate::Ended { .. } => std::mem::replace(&mut progress.ended, true),
+        };
+        assert!(!again, "{update:?} again");
+    }
+    assert!(exchanges.values().all(|progress| progress.ended), "every exchange ends");
+}
+
+struct Script<'d> {
+    data: &'d [u8],
+    clock: u64,
+    offsets: [u64; 2],
+}
+
+const PROCESS: ProcessKey = ProcessKey { tgid: tracer_abi::task::Tgid(1), start_boottime: 1 };
+
+impl Script<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.data.split_first()?;
+        self.data = rest;
+        Some(byte)
+    }
+
+    /// Length, what of it is elided, and the bytes that are not.
+    fn operation(&mut self, direction: Direction, command: u8) -> DataMoved {
+        let head = usize::from(self.byte().unwrap_or(0)).min(self.data.len());
+        let (payload, rest) = self.data.split_at(head);
+        let payload = Bytes::copy_from_slice(payload);
+        self.data = rest;
+        let elided = match command & 3 {
+            0 | 1 => 0,
+            2 => u32::from(self.byte().unwrap_or(0)),
+            _ => u32::from(self.byte().unwrap_or(0)) << 16,
+        };
+        let len = (head as u32 + elided).max(1);
+        let event = self.event(direction, IoOutcome::Moved(len));
+        let payload_state = match command >> 4 & 3 {
+            1 => PayloadState::Unreadable,
+            2 => PayloadState::NoUserBuffer,
+            _ => PayloadState::Copied,
+        };
+        let planned = if command & 0x40 == 0 { head as u32 } else { head as u32 / 2 };
+        let (chunk_offset, tail_len) =
+            if command & 0x40 == 0 { (0, 0) } else { (len - head as u32, planned) };
+        DataMoved { head_len: planned, tail_len, chunk_offset, payload, payload_state, ..event }
+    }
+
+    fn event(&mut self, direction: Direction, outcome: IoOutcome) -> DataMoved {
+        self.clock += 1;
+        let offset = &mut self.offsets[usize::from(direction.code())];
+        let start = *offset;
+        if let IoOutcome::Moved(len) = outcome {
+            *offset += u64::from(len);
+        }
+        DataMoved {
+            time: KernelInstant::from_nanos(self.clock),
+            thread: Thread { process: PROCESS, tid: Tid(1), seq: 0 },
+            cpu: 0,
+            cookie: SocketCookie(1),
+            direction,
+            offset: start,
+            outcome,
+            tcp_seq_end: *offset as u32,
+            head_len: 0,
+            tail_len: 0,
+            chunk_offset: 0,
+            payload: Bytes::new(),
+            payload_state: PayloadState::Copied,
+            last: true,
+            muted: false,
+            class: Class::Undecided,
+            blocking: None,
+            nvcsw: 0,
+            user_r14: 0,
+            syscall: 0,
+        }
+    }
+
+    fn opened(&self, preexisting: bool) -> ConnOpened {
+        ConnOpened {
+            origin: self.origin(),
+            cookie: SocketCookie(1),
+            peer_cookie: None,
+            family: Family::Inet,
+            role: Role::Unknown,
+            local: Endpoint::default(),
+            remote: Endpoint::default(),
+            netns: 1,
+            egress_seq: 0,
+            ingress_seq: 0,
+            preexisting,
+            unix_path: Bytes::new(),
+        }
+    }
+
+    fn closed(&self) -> ConnClosed {
+        let [ingress_bytes, egress_bytes] = self.offsets;
+        ConnClosed { origin: self.origin(), cookie: SocketCookie(1), egress_bytes, ingress_bytes }
+    }
+
+    fn origin(&self) -> Origin {
+        let thread = Thread { process: PROCESS, tid: Tid(1), seq: 0 };
+        Origin {
+            time: KernelInstant::from_nanos(self.clock),
+            thread: (self.clock % 4 < 2).then_some(thread),
+            cpu: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "a test reads files")]
+    fn replay(target: &str, run: fn(&[u8])) {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fuzz/corpus/");
+        let mut count = 0;
+        for entry in std::fs::read_dir(format!("{corpus}{target}")).unwrap() {
+            let input = std::fs::read(entry.unwrap().path()).unwrap();
+            run(&input);
+            // Cut and damaged, each is many more.
+            for at in 0..input.len().min(512) {
+                run(&input[..at]);
+                let mut damaged = input.clone();
+                damaged[at] ^= 0x20;
+                run(&damaged);
+            }
+            count += 1;
+        }
+        assert!(count > 0, "no corpus for {target}");
+    }
+
+    #[test]
+    fn the_corpus_holds() {
+        replay("decode", decode);
+        replay("recording", recording);
+        replay("headers", headers);
+        replay("http1", http1);
+        replay("connection", connection);
+    }
+}
