@@ -227,6 +227,7 @@ impl<S: Source> Live<S> {
                 _ = housekeeping.tick() => {
                     self.tick();
                     self.poll_losses(&mut warnings);
+                    self.processes.forget_before(clock::now());
                     if let Some(recorder) = &mut self.recorder {
                         recorder.hand_over();
                     }
@@ -282,6 +283,8 @@ impl<S: Source> Live<S> {
         });
         for verdict in verdicts {
             match verdict {
+                // The kernel half forgot it by itself.
+                Verdict::Trace(process) if processes.has_ended(process) => {}
                 Verdict::Trace(process) => match source.trace(process) {
                     Ok(()) => tracing::debug!("tracing process {}", process.tgid),
                     Err(error) => tracing::warn!("process {} is not traced: {error:#}", process.tgid),

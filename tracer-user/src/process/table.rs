@@ -9,10 +9,11 @@
 //! | unknown | traced | selected at start; forked by a traced one; its first event, if a selector matches |
 //! | unknown | rejected | its first event, if no selector matches: its events are dropped, the kernel half told |
 //! | rejected | traced | it executes a program, or listens on a port, that a selector matches |
-//! | any | unknown | it has ended |
+//! | any | unknown | it ended, some seconds ago: its last records may be read after the record of its end |
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracer_abi::task::{ProcessKey, Tgid};
 use tracer_abi::time::KernelInstant;
@@ -25,6 +26,9 @@ use crate::config::Selectors;
 
 /// Processes remembered. As many live ones as the kernel half traces at most, and some that were rejected.
 const MAX_PROCESSES: usize = 20_000;
+
+/// How long a process that has ended is remembered.
+const REMEMBER_ENDED: Duration = Duration::from_secs(5);
 
 /// The table.
 #[derive(Debug)]
@@ -45,6 +49,7 @@ struct Entry {
     exec: Option<Box<ProcessExeced>>,
     facts: Option<Arc<ProcessFacts>>,
     described: bool,
+    ended: Option<KernelInstant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,14 +94,25 @@ impl Processes {
 
     /// Traced processes that have not been seen to end.
     pub(crate) fn alive(&self) -> usize {
-        self.entries.values().filter(|entry| entry.state == State::Traced).count()
+        self.entries.values().filter(|entry| entry.state == State::Traced && entry.ended.is_none()).count()
+    }
+
+    /// Whether its end was seen.
+    pub(crate) fn has_ended(&self, process: ProcessKey) -> bool {
+        let entry = self.entries.get(&process.tgid).filter(|entry| entry.start == StartTick::of(process));
+        entry.is_some_and(|entry| entry.ended.is_some())
+    }
+
+    /// To be called now and then: forgets processes that ended a while ago.
+    pub(crate) fn forget_before(&mut self, now: KernelInstant) {
+        self.entries.retain(|_, entry| entry.ended.is_none_or(|ended| now.since(ended) < REMEMBER_ENDED));
     }
 
     /// Forgets processes whose end was not seen: the event may have been lost.
     pub(crate) fn forget_ended(&mut self) {
         self.entries.retain(|tgid, entry| {
-            let stat = ProcDir::open(*tgid).and_then(|dir| dir.stat());
-            stat.is_ok_and(|stat| stat.start == entry.start && !stat.zombie)
+            let stat = || ProcDir::open(*tgid).and_then(|dir| dir.stat());
+            entry.ended.is_some() || stat().is_ok_and(|stat| stat.start == entry.start && !stat.zombie)
         });
     }
 
@@ -144,7 +160,9 @@ impl Processes {
                 }
             }
             Event::TaskExited(exit) if exit.process_gone => {
-                self.entries.remove(&process.tgid);
+                if let Some(entry) = self.entries.get_mut(&process.tgid) {
+                    entry.ended = Some(exit.origin.time);
+                }
             }
             Event::TaskExited(_)
             | Event::ConnClosed(_)
@@ -233,8 +251,8 @@ impl Processes {
             self.forget_ended();
         }
         if self.entries.len() >= MAX_PROCESSES {
-            // Processes that were rejected are only remembered to save work.
-            self.entries.retain(|_, entry| entry.state == State::Traced);
+            // The others are only remembered to save work, or for a record that comes late.
+            self.entries.retain(|_, entry| entry.state == State::Traced && entry.ended.is_none());
         }
         if self.entries.len() < MAX_PROCESSES {
             self.entries.insert(tgid, entry);
@@ -244,7 +262,7 @@ impl Processes {
 
 impl Entry {
     const fn new(start: StartTick, state: State) -> Self {
-        Self { start, state, exec: None, facts: None, described: false }
+        Self { start, state, exec: None, facts: None, described: false, ended: None }
     }
 }
 
@@ -394,6 +412,18 @@ mod tests {
         table.observe(&fork(gone(1), gone(3)));
         assert!(!table.observe(&used_socket(gone(3))).drop);
         assert_eq!(table.alive(), 2);
+    }
+
+    #[test]
+    fn records_may_be_read_after_that_of_the_end() {
+        let mut table = selecting("curl", 80);
+        table.observe(&exec(gone(1), "/usr/bin/curl"));
+        table.observe(&exit(gone(1)));
+        assert!(table.has_ended(gone(1)));
+        assert_eq!(table.observe(&used_socket(gone(1))), Outcome::default());
+        assert_eq!(table.alive(), 0);
+        table.forget_before(KernelInstant::from_nanos(7).plus(REMEMBER_ENDED));
+        assert!(table.observe(&used_socket(gone(1))).drop);
     }
 
     #[test]
