@@ -74,18 +74,32 @@ fn watched() -> SigSet {
     set
 }
 
+/// From `/proc`: to ask the kernel is only possible by changing it.
+fn ignored(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal as u32 - 1) & 1 != 0
+}
+
 impl Blocked {
     /// The mask that was in force before.
     pub(crate) const fn before(&self) -> SigSet {
         self.before
     }
 
-    /// Must be called inside a tokio runtime with I/O.
+    /// Must be called inside a tokio runtime with I/O. A hang-up that the tracer was started to ignore (`nohup`) is
+    /// not told; an ignored interrupt is: shells ignore it for whatever they start in the background, and it is how
+    /// the tracer is asked to end.
     ///
     /// # Errors
     /// When no descriptor can be had.
     pub(crate) fn stream(&self) -> io::Result<Signals> {
-        let fd = SignalFd::with_flags(&watched(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let mut watched = watched();
+        if ignored(Signal::SIGHUP) {
+            watched.remove(Signal::SIGHUP);
+        }
+        let fd = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         // SAFETY: the signalfd owns its descriptor, hands it out to nobody and is dropped after the registration.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
         Ok(Signals { fd })
@@ -111,6 +125,13 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_is_ignored() {
+        // The runtime of every Rust program ignores this one.
+        assert!(super::ignored(super::Signal::SIGPIPE));
+        assert!(!super::ignored(super::Signal::SIGWINCH));
+    }
+
     use nix::sys::pthread::{pthread_kill, pthread_self};
 
     use super::*;
