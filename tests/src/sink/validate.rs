@@ -183,10 +183,8 @@ fn attributes(list: &[KeyValue], wrong: &mut dyn FnMut(&str)) {
 
 fn string<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
     let attribute = attributes.iter().find(|attribute| attribute.key == key)?;
-    match attribute.value.as_ref()?.value.as_ref()? {
-        Value::StringValue(text) => Some(text),
-        _ => None,
-    }
+    let value = attribute.value.as_ref()?.value.as_ref()?;
+    if let Value::StringValue(text) = value { Some(text) } else { None }
 }
 
 fn is_id(bytes: &[u8], len: usize) -> bool {

@@ -76,11 +76,11 @@ fn attributes<'a>(list: impl Iterator<Item = (&'a str, &'a Value)>) -> Vec<KeyVa
 
 fn any_value(value: &Value) -> AnyValue<'_> {
     match value {
-        Value::Str(text) => AnyValue::StringValue(text),
-        Value::Int(number) => AnyValue::IntValue(number.to_string()),
-        Value::Bool(truth) => AnyValue::BoolValue(*truth),
+        Value::Str(text) => AnyValue::Str(text),
+        Value::Int(number) => AnyValue::Int(number.to_string()),
+        Value::Bool(truth) => AnyValue::Bool(*truth),
         Value::StrArray(items) => {
-            AnyValue::ArrayValue { values: items.iter().map(|item| AnyValue::StringValue(item)).collect() }
+            AnyValue::Array { values: items.iter().map(|item| AnyValue::Str(item)).collect() }
         }
     }
 }
@@ -164,12 +164,15 @@ struct KeyValue<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 enum AnyValue<'a> {
-    StringValue(&'a str),
-    IntValue(String),
-    BoolValue(bool),
-    ArrayValue { values: Vec<AnyValue<'a>> },
+    #[serde(rename = "stringValue")]
+    Str(&'a str),
+    #[serde(rename = "intValue")]
+    Int(String),
+    #[serde(rename = "boolValue")]
+    Bool(bool),
+    #[serde(rename = "arrayValue")]
+    Array { values: Vec<AnyValue<'a>> },
 }
 
 #[cfg(test)]

@@ -96,8 +96,8 @@ pub(super) struct Sender {
 }
 
 enum Transport {
-    Grpc(grpc::Grpc),
-    Http(http::Http),
+    Grpc(Box<grpc::Grpc>),
+    Http(Box<http::Http>),
 }
 
 impl Sender {
@@ -112,8 +112,8 @@ impl Sender {
         backoff: Backoff,
     ) -> anyhow::Result<Self> {
         let transport = match config.protocol {
-            Protocol::Grpc => grpc::Grpc::new(config).map(Transport::Grpc),
-            Protocol::HttpProtobuf => http::Http::new(config).map(Transport::Http),
+            Protocol::Grpc => grpc::Grpc::new(config).map(|grpc| Transport::Grpc(Box::new(grpc))),
+            Protocol::HttpProtobuf => http::Http::new(config).map(|http| Transport::Http(Box::new(http))),
         };
         let name = config.endpoint.to_string();
         Ok(Self {
