@@ -7,6 +7,7 @@ use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
 use super::fragment::FragmentId;
+use super::join::Place;
 use crate::event::{ConnOpened, Thread};
 use crate::exchange::{BodyLen, ExchangeId, Incomplete, Mark, Outcome, RequestHead, ResponseHead};
 use crate::span::{Confidence, Evidence, SpanId};
@@ -30,6 +31,8 @@ pub(crate) struct Exchange {
     pub(super) end: Option<End>,
     /// How the connection was opened, if that was seen.
     pub(super) conn: Option<Arc<ConnOpened>>,
+    /// Where the request began, as both ends tell it.
+    pub(super) place: Option<Place>,
     pub(super) span_id: SpanId,
     pub(super) fragment: FragmentId,
     pub(super) question: Question,

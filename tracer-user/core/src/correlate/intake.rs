@@ -6,7 +6,7 @@ use tracer_abi::task::ProcessKey;
 use super::Correlator;
 use super::conn::ConnFacts;
 use super::exchange::{Called, End, Exchange, Key, Question, Served, Side};
-use super::join::Occupant;
+use super::join::{self, Occupant};
 use super::rules::{response_window, same_bytes, thread};
 use super::threads::{Continuity, Received};
 use crate::event::{DataMoved, IoOutcome};
@@ -159,6 +159,7 @@ impl Correlator {
             request_body: None,
             response: None,
             end: None,
+            place: join::place(conn.opened.as_deref(), client, &first),
             conn: conn.opened.clone(),
             span_id: self.ids.span_id(),
             fragment: self.fragments.begin(key),

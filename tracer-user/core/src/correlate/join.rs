@@ -6,6 +6,7 @@
 //! `rules::same_bytes`.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use tracer_abi::conn::{Endpoint, Family, Role, SocketCookie};
@@ -13,6 +14,7 @@ use tracer_abi::time::KernelInstant;
 
 use super::exchange::{Exchange, Key};
 use crate::event::ConnOpened;
+use crate::exchange::Mark;
 
 /// How long a closed connection is remembered: a busy server reads requests of clients that have given up.
 pub(super) const MEMORY: Duration = Duration::from_secs(60);
@@ -45,7 +47,7 @@ impl Socket {
 }
 
 /// Where a request began, told so that both ends tell the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Tcp {
         client: Endpoint,
@@ -59,6 +61,18 @@ pub(super) enum Place {
         server: SocketCookie,
         offset: u64,
     },
+}
+
+/// The position and the ports tell places apart well enough, at a third of the cost of hashing the addresses.
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(match self {
+            Self::Tcp { client, server, netns: _, seq } => {
+                u64::from(*seq) << 32 | u64::from(client.port()) << 16 | u64::from(server.port())
+            }
+            Self::Unix { client, server: _, offset } => offset.rotate_left(32) ^ client.0,
+        });
+    }
 }
 
 /// Who claims to be at a place.
@@ -164,8 +178,9 @@ impl JoinTable {
         }
     }
 
+    /// `exchange.place` is that of [`place`].
     pub(super) fn exchange_began(&mut self, key: Key, exchange: &Exchange) {
-        if let Some(place) = place(exchange) {
+        if let Some(place) = exchange.place {
             self.exact.entry(place).or_default().slot(exchange.role()).put(key);
         }
         if let Some(seq) = exchange.first.tcp_seq {
@@ -175,7 +190,7 @@ impl JoinTable {
 
     /// The exchange leaves: nobody can be joined to it any more.
     pub(super) fn exchange_left(&mut self, key: Key, exchange: &Exchange) {
-        fn leave<K: Eq + std::hash::Hash>(table: &mut HashMap<K, Ends>, place: &K, role: Role, key: Key) {
+        fn leave<K: Eq + Hash>(table: &mut HashMap<K, Ends>, place: &K, role: Role, key: Key) {
             let free = table.get_mut(place).map(|ends| {
                 ends.slot(role).take(key);
                 ends.is_free()
@@ -184,7 +199,7 @@ impl JoinTable {
                 table.remove(place);
             }
         }
-        if let Some(place) = place(exchange) {
+        if let Some(place) = exchange.place {
             leave(&mut self.exact, &place, exchange.role(), key);
         }
         if let Some(seq) = exchange.first.tcp_seq {
@@ -194,9 +209,8 @@ impl JoinTable {
 
     /// Who is at the other end, by place. `Several` also when this exchange is not alone at its own end.
     pub(super) fn other_end(&self, exchange: &Exchange) -> Occupant {
-        place(exchange)
-            .and_then(|place| self.exact.get(&place))
-            .map_or(Occupant::Nobody, |ends| meet(*ends, exchange))
+        let ends = exchange.place.and_then(|place| self.exact.get(&place));
+        ends.map_or(Occupant::Nobody, |ends| meet(*ends, exchange))
     }
 
     /// Who is at the other end, by the sequence number of the first byte alone.
@@ -234,20 +248,18 @@ fn meet(ends: Ends, exchange: &Exchange) -> Occupant {
 
 /// `None` when the connection's ends are not known, or stream positions of the two ends do not count from the same
 /// byte.
-fn place(exchange: &Exchange) -> Option<Place> {
-    let conn = exchange.conn.as_deref()?;
-    let client = exchange.role() == Role::Client;
+pub(super) fn place(conn: Option<&ConnOpened>, client: bool, first: &Mark) -> Option<Place> {
+    let conn = conn?;
     match conn.family {
         Family::Unix => {
             let peer = conn.peer_cookie.filter(|_| !conn.preexisting)?;
             let (client, server) = if client { (conn.cookie, peer) } else { (peer, conn.cookie) };
-            Some(Place::Unix { client, server, offset: exchange.first.offset })
+            Some(Place::Unix { client, server, offset: first.offset })
         }
         Family::Inet | Family::Inet6 => {
             let (client, server) = if client { (conn.local, conn.remote) } else { (conn.remote, conn.local) };
             let loopback = client.ip().is_loopback() || server.ip().is_loopback();
-            let seq = exchange.first.tcp_seq?;
-            Some(Place::Tcp { client, server, netns: loopback.then_some(conn.netns), seq })
+            Some(Place::Tcp { client, server, netns: loopback.then_some(conn.netns), seq: first.tcp_seq? })
         }
     }
 }

@@ -18,6 +18,7 @@ mod contexts;
 mod deadlines;
 mod exchange;
 mod fragment;
+mod hash;
 mod ids;
 mod intake;
 mod join;
@@ -27,7 +28,7 @@ mod processes;
 mod rules;
 mod threads;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ use self::contexts::Contexts;
 use self::deadlines::Deadlines;
 use self::exchange::{Key, Question, Settled, Side, Undecided};
 use self::fragment::{Fragments, Trace};
+use self::hash::NumberMap;
 use self::ids::Ids;
 use self::join::{JoinTable, Occupant};
 use self::processes::Processes;
@@ -66,7 +68,7 @@ pub(crate) struct Bounds {
 pub(crate) struct Correlator {
     bounds: Bounds,
     tables: Tables,
-    by_id: HashMap<ExchangeId, Key>,
+    by_id: NumberMap<ExchangeId, Key>,
     fragments: Fragments,
     deadlines: Deadlines,
     ids: Ids,
@@ -91,7 +93,7 @@ impl Correlator {
                 last_loss: None,
             },
             bounds,
-            by_id: HashMap::new(),
+            by_id: NumberMap::default(),
             fragments: Fragments::default(),
             deadlines: Deadlines::default(),
             ids: Ids::new(seed),

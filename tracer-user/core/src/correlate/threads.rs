@@ -1,11 +1,10 @@
 //! What each thread was seen to do: its open requests, what it received last, and where its events have gaps.
 
-use std::collections::HashMap;
-
 use tracer_abi::conn::SocketCookie;
 use tracer_abi::task::{ProcessKey, Tid};
 
 use super::exchange::Key;
+use super::hash::NumberMap;
 use crate::event::Thread as ThreadEvent;
 
 /// Open requests noted per thread. A thread per request holds one, a loop any number: beyond this it is one.
@@ -68,13 +67,13 @@ pub(super) enum Continuity {
 
 #[derive(Debug)]
 pub(super) struct Threads {
-    table: HashMap<(ProcessKey, Tid), Thread>,
+    table: NumberMap<(ProcessKey, Tid), Thread>,
     max: usize,
 }
 
 impl Threads {
     pub(super) fn new(max: usize) -> Self {
-        Self { table: HashMap::new(), max }
+        Self { table: NumberMap::default(), max }
     }
 
     pub(super) fn find(&self, process: ProcessKey, tid: Tid) -> Option<&Thread> {

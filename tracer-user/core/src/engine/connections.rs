@@ -87,7 +87,7 @@ impl Connections {
         let entry = self.entry(cookie);
         entry.process.get_or_insert(event.thread.process);
         if let (IoOutcome::Moved(moved), 0) = (event.outcome, event.chunk_offset) {
-            entry.bytes += u64::from(moved);
+            entry.bytes = entry.bytes.saturating_add(u64::from(moved));
         }
         correlator.observe(event, &mut entry.facts);
         entry.connection.handle_data(event, &mut updates);
@@ -216,7 +216,7 @@ impl Connections {
             let key = if full { (ProcessKey::default(), class) } else { key };
             let (connections, bytes) = self.unrecognised.entry(key).or_default();
             *connections += 1;
-            *bytes += entry.bytes;
+            *bytes = bytes.saturating_add(entry.bytes);
         }
         // Closed connections at the front are not to fill the queue.
         while let Some((number, cookie)) = self.order.front()

@@ -215,7 +215,7 @@ impl Engine {
                 self.correlator.process_described(process, facts);
             }
             Event::LossCounted { time, loss: _, count } => {
-                self.stats.kernel_losses += count;
+                self.stats.kernel_losses = self.stats.kernel_losses.saturating_add(count);
                 self.correlator.lost(time);
             }
         }
