@@ -17,7 +17,7 @@ use crate::vm::initramfs;
 use crate::vm::kernel::Kernel;
 
 /// From power-on to the job's first line: 4 s on an idle machine, more beside a compiler.
-const BOOT_LIMIT: Duration = Duration::from_secs(90);
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
 /// What a machine does before it powers off.
 #[derive(Clone, Debug)]
