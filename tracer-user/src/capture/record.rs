@@ -74,8 +74,8 @@ pub(super) fn conn_closed(time: KernelInstant, cookie: SocketCookie, egress: u64
 
 /// A record without the room behind it: the kernel half reserves in a few sizes.
 pub(super) fn trimmed(slot: &[u8]) -> &[u8] {
-    let len = bytes(slot, offset_of!(Header, len_bytes)).map_or(0, u32::from_ne_bytes);
-    slot.get(..len as usize).unwrap_or(slot)
+    let len = bytes(slot, offset_of!(Header, len_bytes)).map(u32::from_ne_bytes);
+    len.and_then(|len| slot.get(..len as usize)).unwrap_or(slot)
 }
 
 /// Which way a data record's bytes moved.
