@@ -238,7 +238,10 @@ impl Unix {
                 address.cast::<u8>().add((offset!(unix_address_name) + SUN_PATH) as usize).cast(),
             )
         };
-        UnixEnds { role, peer_cookie, path_len: if failed == 0 { len as u8 } else { 0 } }
+        // A name in the file system is stored with its NUL; an abstract one starts with NUL and has no end mark.
+        let end_mark = if path[0] == 0 { 0 } else { 1 };
+        let path_len = if failed == 0 { len.saturating_sub(end_mark) as u8 } else { 0 };
+        UnixEnds { role, peer_cookie, path_len }
     }
 }
 
