@@ -5,6 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
+use aya_log_ebpf::debug;
 use tracer_abi::config::process_flags;
 use tracer_abi::event::{EventKind, ExecRecord, ExitRecord, ForkRecord, flags};
 use tracer_abi::limits::{COMM_BYTES, EXEC_ARGV_BYTES, EXEC_FILENAME_BYTES};
@@ -28,6 +29,7 @@ fn tracer_fork(ctx: BtfTracePointContext) -> i32 {
         return 0;
     };
     let child_start = child.process_start();
+    debug!(&ctx, "process {} forked {}", actor.tgid, tgid);
     if config!(trace_all) == 0 {
         filter::enter(tgid, child_start, actor.flags & process_flags::PENDING);
     }
@@ -63,6 +65,7 @@ fn tracer_exec(ctx: BtfTracePointContext) -> i32 {
         }
         None => return 0,
     };
+    debug!(&ctx, "process {} execs, flags {:x}", actor.tgid, actor.flags);
     emit::control::<ExecSlot>(|slot| {
         let record = &mut slot.record;
         record.header = emit::header::<ExecRecord>(EventKind::ProcessExeced, Some(&actor));
@@ -98,11 +101,14 @@ fn tracer_exec(ctx: BtfTracePointContext) -> i32 {
 
 /// `sched_process_exit(task, …)`: in the context of the ending thread, before its files are closed.
 #[btf_tracepoint(function = "sched_process_exit")]
-fn tracer_exit(_ctx: BtfTracePointContext) -> i32 {
+fn tracer_exit(ctx: BtfTracePointContext) -> i32 {
     let Some(actor) = filter::listed() else {
         return 0;
     };
     let gone = actor.task.live_threads() == 0;
+    if gone {
+        debug!(&ctx, "process {} is gone", actor.tgid);
+    }
     if gone && config!(trace_all) == 0 {
         filter::leave(actor.tgid, actor.flags);
     }
