@@ -245,7 +245,9 @@ impl Want {
         let said = |key: &str| span.attributes.get(key).cloned();
         same("method", said("http.request.method"), Some(Json::from(self.method)));
         same("original method", said("http.request.method_original"), self.original.map(Json::from));
-        same("path", span.path().map(Json::from), self.path.clone().map(Json::from));
+        // `url.full` has no form for `*`.
+        let told = |path: &&String| span.kind == Kind::Server || path.as_str() != "*";
+        same("path", span.path().map(Json::from), self.path.as_ref().filter(told).cloned().map(Json::from));
         same("status code", said("http.response.status_code"), self.status.map(Json::from));
         same("incomplete", said("tracer.incomplete"), None);
         same("version", said("network.protocol.version"), Some(Json::from(self.version)));

@@ -30,29 +30,37 @@ const MARK_SLACK_NANOS: u64 = 20_000_000;
 
 #[test]
 fn message_forms() {
-    run(messages::cases());
+    run(messages::cases(), &[]);
 }
 
 #[test]
 fn bodies() {
-    run(bodies::cases());
+    run(bodies::cases(), &[]);
 }
 
 #[test]
 fn endings() {
-    run(endings::cases());
+    run(endings::cases(), &[]);
 }
 
 #[test]
 fn transports() {
-    run(transports::cases());
+    run(transports::cases(), &[]);
+}
+
+/// Heads as long as they may be are captured whole when that is asked for.
+#[test]
+fn long_heads() {
+    run(messages::long_heads(), &["--head-budget", "64KiB"]);
 }
 
 /// The scripts themselves, without a tracer: both ends get through them.
 #[test]
 fn scripts_play_to_their_end() {
     let (mut client, mut server) = peers();
-    let cases = [messages::cases(), bodies::cases(), endings::cases(), transports::cases()].concat();
+    let cases =
+        [messages::cases(), messages::long_heads(), bodies::cases(), endings::cases(), transports::cases()]
+            .concat();
     let failed: Vec<String> = play_all(cases, &mut client, &mut server)
         .into_iter()
         .filter(|outcome| outcome.client.error.is_some() || outcome.server.error.is_some())
@@ -69,9 +77,9 @@ fn peers() -> (Peer, Peer) {
 }
 
 /// Plays all cases under one tracer, then judges each.
-fn run(cases: Vec<Case>) {
+fn run(cases: Vec<Case>, options: &[&str]) {
     let (mut client, mut server) = peers();
-    let tracer = Tracer::attach(&[client.pid(), server.pid()]).expect("attach");
+    let tracer = Tracer::attach_with(&[client.pid(), server.pid()], options).expect("attach");
     let outcomes = play_all(cases, &mut client, &mut server);
     let report = tracer.finish().expect("tracer");
     let failures: Vec<String> = outcomes.iter().filter_map(|outcome| judge(outcome, &report.spans)).collect();

@@ -219,6 +219,28 @@ fn header_forms() -> Vec<Case> {
     ]
 }
 
+/// Header blocks close to 64 KiB, with what frames the message at their end.
+pub(crate) fn long_heads() -> Vec<Case> {
+    let cookies = format!("Cookie: {}\r\n", "c".repeat(8000)).repeat(7);
+    let request = format!("POST /long HTTP/1.1\r\nHost: case.test\r\n{cookies}Content-Length: 3\r\n\r\nabc");
+    let response =
+        format!("HTTP/1.1 200 OK\r\n{cookies}Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+    let whole = |name: &'static str, how: Put| {
+        Case::new(name)
+            .request_as(&request, how.clone())
+            .response_as(&response, how)
+            .request(get("/next"))
+            .response(OK)
+            .want(Want::new("POST", "/long", 200).sent(3).received(2))
+            .want(ok("/next"))
+    };
+    vec![
+        whole("56k-in-one-write", Put::Once),
+        whole("56k-in-pieces", Put::Pieces(vec![20_000, 20_000, 16_000])),
+        whole("56k-in-vectors", Put::Writev(500)),
+    ]
+}
+
 fn interim() -> Vec<Case> {
     let upgrade = "GET /ws HTTP/1.1\r\nHost: case.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
