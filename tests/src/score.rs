@@ -179,8 +179,10 @@ impl Score {
     }
 
     fn check_facts(&mut self, span: &Span, id: &str, body_len: Option<u64>) {
-        if span.int("http.response.status_code") != Some(200) {
-            self.flaw(span, &format!("status of {id} is not 200"));
+        // What says of itself that it is not whole may lack the status, but not state another one.
+        match (span.int("http.response.status_code"), span.str("tracer.incomplete")) {
+            (Some(200), _) | (None, Some(_)) => {}
+            (said, _) => self.flaw(span, &format!("status of {id} is not 200 but {said:?}")),
         }
         if span.end < span.start {
             self.flaw(span, "ends before it starts");
@@ -225,7 +227,7 @@ impl Score {
     fn note(&mut self, span: &Span, what: &str) {
         if self.notes.len() < MAX_NOTES {
             self.notes.push(format!(
-                "{what}: {:?} {} {} of {} (pid {}), parent {:?} by {:?}, trace {}",
+                "{what}: {:?} {} {} of {} (pid {}), parent {:?} by {:?}, trace {}, {:?}",
                 span.kind,
                 span.name,
                 span.path().unwrap_or("?"),
@@ -233,7 +235,8 @@ impl Score {
                 span.pid(),
                 span.parent,
                 span.evidence(),
-                span.trace_id
+                span.trace_id,
+                span.attributes
             ));
         }
     }
@@ -392,17 +395,27 @@ mod tests {
         twice.push(span(1, Kind::Client, "7.1", "z", None, "w"));
         let mut status = good();
         status[1].attributes.insert("http.response.status_code".to_owned(), 500.into());
+        let mut silent = good();
+        silent[1].attributes.remove("http.response.status_code");
         let mut size = good();
         size[0].attributes.insert("http.response.body.size".to_owned(), 6.into());
         let mut ends = good();
         ends[2].attributes.insert("http.response.body.size".to_owned(), 6.into());
         let mut invented = good();
         invented.push(span(2, Kind::Server, "7.9", "z", None, "w"));
-        for spans in [twice, status, size, ends, invented] {
+        for spans in [twice, status, silent, size, ends, invented] {
             let score = Score::of(&spans, &truth());
             assert_eq!(score.flawed, 1, "{:?}", score.notes);
             assert!(!score.is_clean());
         }
+    }
+
+    #[test]
+    fn an_incomplete_span_may_lack_its_status() {
+        let mut spans = good();
+        spans[1].attributes.remove("http.response.status_code");
+        spans[1].attributes.insert("tracer.incomplete".to_owned(), "events_lost".into());
+        assert!(Score::of(&spans, &truth()).is_clean());
     }
 
     #[test]

@@ -182,14 +182,14 @@ fn of_end(outcome: &Outcome, spans: &[Span], kind: Kind) -> Vec<Span> {
         Kind::Client => port(outcome.listen),
         Kind::Server | Kind::Other(_) => port(outcome.client.local),
     };
-    let tag = format!("/{}", outcome.case.name);
+    let own = [format!("/{}", outcome.case.name), format!("/{}-next", outcome.case.name)];
     let mut found: Vec<Span> = spans
         .iter()
         .filter(|span| span.kind == kind)
         .filter(|span| match peer_port {
             Some(port) => span.int("network.peer.port") == Some(port),
             // Unix sockets have no port; their cases carry their name in the path.
-            None => span.path().is_some_and(|path| path.starts_with(&tag)),
+            None => span.path().is_some_and(|path| own.iter().any(|own| own == path)),
         })
         .cloned()
         .collect();

@@ -237,7 +237,7 @@ pub(crate) fn long_heads() -> Vec<Case> {
     vec![
         whole("56k-in-one-write", Put::Once),
         whole("56k-in-pieces", Put::Pieces(vec![20_000, 20_000, 16_000])),
-        whole("56k-in-vectors", Put::Writev(500)),
+        whole("56k-in-vectors", Put::Writev(2000)),
     ]
 }
 
@@ -301,45 +301,47 @@ fn contexts() -> Vec<Case> {
     let with = |name: &'static str, headers: &str| {
         Case::new(name).request(format!("GET /t HTTP/1.1\r\nHost: case.test\r\n{headers}\r\n")).response(OK)
     };
-    let valid = |name, header: &str| with(name, header).want(ok("/t").context(TRACE, "b7ad6b7169203331"));
+    // A span id of its own per case: one that came in before would name an ancestor.
+    let valid = |name, header: &str, span: &'static str| {
+        with(name, &header.replace("SPAN", span)).want(ok("/t").context(TRACE, span))
+    };
     // Malformed means absent: a root in a trace of its own.
     let malformed = |name, header: &str| {
-        with(name, header).want(ok("/t")).check(|seen| {
+        with(name, &header.replace("SPAN", "b7ad6b7169203331")).want(ok("/t")).check(|seen| {
             let trace = &seen.client_spans[0].trace_id;
             if trace.as_str() == TRACE { Err("a malformed header was believed".to_owned()) } else { Ok(()) }
         })
     };
+    let good = format!("00-{TRACE}-SPAN-01");
     let parent = |fields: &str| format!("traceparent: {fields}\r\n");
-    let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let zeros = "0".repeat(32);
     vec![
-        valid("traceparent", &parent(good)),
-        valid("traceparent-odd-name", &format!("TraceParent:{good}\r\n")),
+        valid("traceparent", &parent(&good), "0000000000000001"),
+        valid("traceparent-odd-name", &format!("TraceParent:{good}\r\n"), "0000000000000002"),
         valid(
             "traceparent-of-a-later-version",
-            &parent(&format!("cc-{}-what-the-future-brings", &good[3..])),
+            &parent(&format!("cc-{TRACE}-SPAN-01-what-the-future-brings")),
+            "0000000000000003",
         ),
-        with("tracestate", &format!("{}tracestate: vendor=x,other=y\r\n", parent(good)))
-            .want(ok("/t").context(TRACE, "b7ad6b7169203331"))
-            .check(|seen| match seen.server_spans[0].trace_state.as_str() {
-                "vendor=x,other=y" => Ok(()),
-                other => Err(format!("tracestate became {other:?}")),
-            }),
+        valid(
+            "tracestate",
+            &format!("{}tracestate: vendor=x,other=y\r\n", parent(&good)),
+            "0000000000000004",
+        )
+        .check(|seen| match seen.server_spans[0].trace_state.as_str() {
+            "vendor=x,other=y" => Ok(()),
+            other => Err(format!("tracestate became {other:?}")),
+        }),
         // Not sampled: counted, not exported.
-        with("not-sampled", &parent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")),
+        with("not-sampled", &parent(&format!("00-{TRACE}-0000000000000005-00"))),
         malformed("traceparent-upper-case", &parent(&good.to_uppercase())),
-        malformed("traceparent-short", &parent(&good[..54])),
+        malformed("traceparent-short", &parent(&format!("00-{TRACE}-SPAN-0"))),
         malformed("traceparent-long-in-version-0", &parent(&format!("{good}-x"))),
-        malformed("traceparent-version-ff", &parent(&format!("ff{}", &good[2..]))),
-        malformed(
-            "traceparent-zero-trace",
-            &parent("00-00000000000000000000000000000000-b7ad6b7169203331-01"),
-        ),
-        malformed(
-            "traceparent-zero-span",
-            &parent("00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01"),
-        ),
-        malformed("traceparent-not-hex", &parent("00-0af7651916cd43dd8448eb211c80319g-b7ad6b7169203331-01")),
-        malformed("traceparent-twice", &(parent(good) + &parent(good))),
+        malformed("traceparent-version-ff", &parent(&format!("ff-{TRACE}-SPAN-01"))),
+        malformed("traceparent-zero-trace", &parent(&format!("00-{zeros}-SPAN-01"))),
+        malformed("traceparent-zero-span", &parent(&format!("00-{TRACE}-0000000000000000-01"))),
+        malformed("traceparent-not-hex", &parent(&format!("00-{}g-SPAN-01", &TRACE[..31]))),
+        malformed("traceparent-twice", &(parent(&good) + &parent(&good))),
         malformed("traceparent-empty", &parent("")),
     ]
 }

@@ -38,7 +38,7 @@ pub(crate) fn cases() -> Vec<Case> {
         let puts = [
             ("write", Put::Once),
             ("writev", Put::Writev(40)),
-            ("writev-of-bytes", Put::Writev(1)),
+            ("writev-of-many", Put::Writev(3)),
             ("send", Put::Send),
             ("sendmsg", Put::Sendmsg(17)),
             ("sendmmsg", Put::Sendmmsg(25)),
