@@ -301,6 +301,32 @@ fn a_socket_closed_under_its_program_is_read_to_the_end() {
     assert_eq!(nothing, [&request[..], &["0 no response @27 t2"]].concat());
 }
 
+/// The end of a stream says how long it was: what is missing before it was lost, not never sent.
+#[test]
+fn an_end_behind_lost_bytes_is_a_loss() {
+    let play = |response: &[&str], then: &dyn Fn(&mut Wire)| {
+        let mut wire = Wire::opened(Role::Client, false);
+        wire.moves(Direction::Egress, GET.as_bytes());
+        for part in response {
+            wire.moves(Direction::Ingress, part.as_bytes());
+        }
+        let kept = wire.records.len();
+        wire.moves(Direction::Ingress, b"lost");
+        wire.records.truncate(kept);
+        then(&mut wire);
+        wire.closes(true);
+        transcript(&wire.records)
+    };
+    let request = ["0 > GET /a @0..27 t1..1", "0 >| @27 t1 len 0"];
+    for then in [&Wire::ends as &dyn Fn(&mut Wire), &|wire: &mut Wire| wire.fails(Direction::Ingress, 104)] {
+        assert_eq!(play(&[], then), [&request[..], &["0 lost @27 t3 events_lost"]].concat());
+        assert_eq!(
+            play(&["HTTP/1.0 200 OK\r\n\r\nhel"], then),
+            [&request[..], &["0 < 200 @0 t2", "0 lost @21 t2 events_lost"]].concat()
+        );
+    }
+}
+
 #[test]
 fn a_reset_cuts_what_lasts_until_the_close() {
     let mut wire = Wire::opened(Role::Client, false);

@@ -23,7 +23,7 @@ pub(super) struct Half {
     pub(super) hurried: bool,
     /// The end of the stream was seen.
     pub(super) ended: bool,
-    /// At the close: how many bytes had been moved.
+    /// At the end or the close: how many bytes had been moved.
     pub(super) total: u64,
 }
 

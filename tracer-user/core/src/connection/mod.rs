@@ -220,10 +220,8 @@ impl Connection {
                 self.half_mut(direction).stream.insert(event, len, &stream_limits);
                 self.run(direction, event.time, out);
             }
-            IoOutcome::EndOfStream => self.handle_stream_end(direction, event.time, true, out),
-            IoOutcome::Failed(errno) if is_fatal(errno) => {
-                self.handle_stream_end(direction, event.time, false, out);
-            }
+            IoOutcome::EndOfStream => self.handle_stream_end(event, true, out),
+            IoOutcome::Failed(errno) if is_fatal(errno) => self.handle_stream_end(event, false, out),
             IoOutcome::Failed(_) => {}
         }
         if event.muted {
@@ -453,20 +451,18 @@ impl Connection {
         }
     }
 
-    /// No more bytes come in this direction.
-    fn handle_stream_end(
-        &mut self,
-        direction: Direction,
-        time: KernelInstant,
-        orderly: bool,
-        out: &mut Vec<ExchangeUpdate>,
-    ) {
+    /// No more bytes come in this direction. The event's position says how many there were.
+    fn handle_stream_end(&mut self, event: &DataMoved, orderly: bool, out: &mut Vec<ExchangeUpdate>) {
+        let (direction, time) = (event.direction, event.time);
         self.hurry(direction, time, out);
-        self.half_mut(direction).ended = true;
+        let half = self.half_mut(direction);
+        half.ended = true;
+        half.total = half.total.max(event.offset);
+        let tail_lost = half.tail_lost() > 0;
         if let Some(closed) = self.closing {
             self.close(closed.max(time), orderly, out);
         } else if self.requests.is_some_and(|requests| requests.flipped() == direction) {
-            self.end_responses(time, orderly, false, out);
+            self.end_responses(time, orderly, tail_lost, out);
         }
     }
 
