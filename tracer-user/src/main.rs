@@ -60,7 +60,10 @@ fn run(cli: Cli) -> u8 {
     match dispatch(&config, &warnings) {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!("{error:#}");
+            // The reasons of several rungs are a line each; a message is one line.
+            for line in format!("{error:#}").lines() {
+                tracing::error!("{line}");
+            }
             if error.is::<UnknownUser>() { USAGE } else { RUNTIME_FAILURE }
         }
     }

@@ -241,6 +241,7 @@ fn without_privileges_it_says_so_and_runs_nothing() {
         let (code, _, stderr) = of(output.unwrap());
         assert_eq!(code, 1, "{stderr}");
         assert!(stderr.contains("rung") || stderr.contains("kernel half"), "{stderr}");
+        assert!(!stderr.contains("\\n"), "lines run together: {stderr}");
     } else {
         let (code, _, stderr) = of(command.output().unwrap());
         assert_eq!(code, 1, "{stderr}");
