@@ -177,17 +177,20 @@ fn times(outcome: &Outcome, client_spans: &[Span], server_spans: &[Span]) -> Vec
 
 /// The spans of one end of a case's connection, in the order of their start.
 fn of_end(outcome: &Outcome, spans: &[Span], kind: Kind) -> Vec<Span> {
-    let port = |addr: Option<SocketAddr>| addr.map(|addr| i64::from(addr.port()));
-    let peer_port = match kind {
-        Kind::Client => port(outcome.listen),
-        Kind::Server | Kind::Other(_) => port(outcome.client.local),
+    // Ports of IPv4 and IPv6 may coincide.
+    let peer = match kind {
+        Kind::Client => outcome.listen,
+        Kind::Server | Kind::Other(_) => outcome.client.local,
     };
     let own = [format!("/{}", outcome.case.name), format!("/{}-next", outcome.case.name)];
     let mut found: Vec<Span> = spans
         .iter()
         .filter(|span| span.kind == kind)
-        .filter(|span| match peer_port {
-            Some(port) => span.int("network.peer.port") == Some(port),
+        .filter(|span| match peer {
+            Some(peer) => {
+                span.int("network.peer.port") == Some(i64::from(peer.port()))
+                    && span.str("network.peer.address") == Some(&peer.ip().to_canonical().to_string())
+            }
             // Unix sockets have no port; their cases carry their name in the path.
             None => span.path().is_some_and(|path| own.iter().any(|own| own == path)),
         })

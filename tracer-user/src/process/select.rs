@@ -26,10 +26,10 @@ pub(crate) struct Selected {
 /// The first process holds other programs' listening sockets (socket activation); everything descends from it.
 const INIT: Tgid = Tgid(1);
 
-/// `*` stays inside a path component, as in a shell.
+/// `*` crosses path components, as with `find -path`: `*/nginx` is nginx wherever it is installed.
 const GLOB: MatchOptions = MatchOptions {
     case_sensitive: true,
-    require_literal_separator: true,
+    require_literal_separator: false,
     require_literal_leading_dot: false,
 };
 
@@ -145,7 +145,9 @@ mod tests {
             ("/usr/sbin/nginx", "/usr/sbin/nginx", true),
             ("/usr/sbin/nginx", "/opt/usr/sbin/nginx", false),
             ("/opt/*", "/opt/shop", true),
-            ("/opt/*", "/opt/shop/bin/x", false),
+            ("/opt/*", "/opt/shop/bin/x", true),
+            ("*/nginx", "/usr/sbin/nginx", true),
+            ("*/nginx", "/usr/sbin/nginx-debug", false),
             ("/opt/**/x", "/opt/shop/bin/x", true),
             ("*", "/any/thing", true),
         ] {

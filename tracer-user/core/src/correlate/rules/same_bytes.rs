@@ -51,6 +51,8 @@ fn meet(server: &Exchange, client: &Exchange, key: Key, moment: Moment) -> Verdi
         (Some(_), Some(_)) => Verdict::abstain(Undecided::Contradiction),
         // The place of the request alone is certain enough, once the responses had time to contradict it.
         (_, _) if moment.last || moment.now.since(server.first.time) >= GRACE => joined,
+        // A call that has ended says nothing more, and does not wait to be found.
+        (_, _) if client.end.is_some() => joined,
         (_, _) => Verdict::Wait,
     }
 }
