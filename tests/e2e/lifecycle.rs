@@ -323,7 +323,8 @@ fn attach_by_port() {
 /// A program that runs already, and one that starts while the tracer waits.
 #[test]
 fn attach_by_executable() {
-    for late in [false, true] {
+    // By its name, and by its path.
+    for (late, glob) in [(false, ""), (true, ""), (false, "/tmp/*/"), (true, "/**/")] {
         let dir = tracer_tests::temp::TempDir::new().expect("folder");
         // A name of its own: nobody else's program may match.
         let name = format!("service-{}-{late}", std::process::id());
@@ -333,7 +334,7 @@ fn attach_by_executable() {
         let start =
             || Service::from_command("copy", Command::new(dir.join(&name))).expect("start the server");
         let early = (!late).then(start);
-        let tracer = Tracer::attach_to(&["--exe".to_owned(), format!("*/{name}")]).expect("attach");
+        let tracer = Tracer::attach_to(&["--exe".to_owned(), format!("{glob}{name}")]).expect("attach");
         let server = early.unwrap_or_else(start);
         go_on_unseen(&go);
         assert_seen(tracer, &server, late);

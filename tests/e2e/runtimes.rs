@@ -122,7 +122,8 @@ fn service(runtime: Runtime, wanted: InProcess) {
 
 fn nginx(workers: usize, keep_alive: bool) {
     for volume in volumes(1.0) {
-        let back = Service::start(Runtime::Go, None).expect("start the leaf");
+        // Slow answers keep as many requests open at once as are asked for.
+        let back = Service::start_with(Runtime::Go, None, &["--delay-ms", "30"]).expect("start the leaf");
         let nginx =
             Nginx::start(&Config::proxy(workers, &back.addr.to_string(), keep_alive)).expect("start nginx");
         let pids = nginx.pids().expect("pids");

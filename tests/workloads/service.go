@@ -21,6 +21,7 @@ import (
 var (
 	downstream   = flag.String("downstream", "", "HOST:PORT")
 	fixedCalls   = flag.Int("calls", -1, "always this many calls")
+	delayMs      = flag.Int("delay-ms", 0, "wait up to this long before answering")
 	backgroundMs = flag.Int("background-ms", 15, "0: no background calls")
 
 	sizes  = []int{0, 10, 1000, 20_000, 100_000}
@@ -59,6 +60,7 @@ func delayedCall(id string) {
 func serve(writer http.ResponseWriter, request *http.Request) {
 	io.Copy(io.Discard, request.Body)
 	id := strings.TrimPrefix(request.URL.Path, "/work/")
+	time.Sleep(time.Duration(rand.Float64() * float64(*delayMs) * float64(time.Millisecond)))
 	calls := 0
 	if *downstream != "" {
 		calls = *fixedCalls

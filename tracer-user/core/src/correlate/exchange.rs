@@ -126,8 +126,8 @@ pub(crate) enum Side {
 pub(crate) struct Served {
     /// A read of its connection could not have waited, or it is not known that it could.
     pub(super) nonblocking: bool,
-    /// Another thread used its connection while it was open.
-    pub(super) shared: bool,
+    /// When another thread first used its connection, as far as it was open then.
+    pub(super) shared: Option<KernelInstant>,
     /// When its thread first read from another connection on which it does not call.
     pub(super) foreign_read: Option<KernelInstant>,
     /// Its thread held another request at the same time.

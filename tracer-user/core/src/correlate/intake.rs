@@ -51,7 +51,9 @@ impl Correlator {
             let own = owner.process == event.thread.process && owner.tid == event.thread.tid;
             let Some(served) = exchange.served_mut() else { continue };
             served.nonblocking |= conn.nonblocking;
-            served.shared |= !own;
+            if !own {
+                served.shared.get_or_insert(event.time);
+            }
             if own && moved && !ingress && !answered {
                 served.last_sent = Some(event.time);
             }

@@ -64,6 +64,34 @@ fn a_call_belongs_to_the_request_of_its_thread() {
     ]);
 }
 
+/// Where a long chunked response ends lies in what is not captured. It shows when the connection goes on, which may be
+/// another thread's doing.
+#[test]
+fn who_takes_the_connection_afterwards_does_not_matter() {
+    let mut shop = Shop::new();
+    let (one, two) = (shop.worker(1), shop.worker(2));
+    shop.arrives(one, "/a");
+    shop.calls(one, "/a1");
+    shop.host.write(one, shop.front.1, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+    for _ in 0..4 {
+        shop.host.write(one, shop.front.1, chunk.as_bytes());
+    }
+    shop.host.write(one, shop.front.1, b"0\r\n\r\n");
+    shop.host.read(NOBODY, shop.front.0);
+    shop.arrives(two, "/b");
+    shop.answers(two);
+    for event in &mut shop.host.events {
+        if let Event::DataMoved(moved) = event
+            && moved.payload.len() == chunk.len()
+        {
+            moved.payload = moved.payload.slice(chunk.len() - 256..);
+            (moved.head_len, moved.tail_len, moved.chunk_offset) = (0, 256, (chunk.len() - 256) as u32);
+        }
+    }
+    shop.expect(&["shop server /a", "shop client /a1 < shop server /a (thread)", "shop server /b"]);
+}
+
 #[test]
 fn calls_between_requests_have_no_parent() {
     let mut shop = Shop::new();

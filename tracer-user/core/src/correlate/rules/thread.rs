@@ -112,8 +112,17 @@ fn objection(tables: &Tables, call: &Exchange, request: &Exchange, served: &Serv
     }
     let whole_head = request.head_last.thread.tid == request.thread().tid;
     let whole_call = call.head_last.thread.tid == tid;
-    if served.shared || !whole_head || !whole_call || request.thread().tid != tid {
+    if !whole_head || !whole_call || request.thread().tid != tid {
         return Some(Undecided::RequestMovedThreads);
+    }
+    // Where a response ends may show only when the connection goes on, and that may be another thread's doing.
+    match (served.shared, &request.end) {
+        (None, _) => {}
+        (Some(at), Some(end)) if end.last.is_some_and(|last| last.time < at) => {}
+        (Some(at), None) if served.last_sent.is_some_and(|sent| sent < at) => {
+            return Some(Undecided::RequestStillOpen);
+        }
+        (Some(_), _) => return Some(Undecided::RequestMovedThreads),
     }
     // After its last byte of the response the thread may go where it likes.
     let strayed = served.foreign_read.is_some_and(|at| served.last_sent.is_none_or(|sent| at < sent));
