@@ -27,7 +27,7 @@ pub const EXEC_FILENAME_BYTES: u32 = 256;
 pub const EXEC_ARGV_BYTES: u32 = 512;
 
 /// Size of the data ring unless configured otherwise.
-pub const DEFAULT_DATA_RING_BYTES: u32 = 8 << 20;
+pub const DEFAULT_DATA_RING_BYTES: u32 = 16 << 20;
 
 /// A CPU wakes the consumer of the data ring at most this often while the ring is nearly empty. The consumer looks
 /// by itself for longer than this after it was woken.

@@ -71,6 +71,7 @@ impl DestinationStats {
     }
 }
 
+#[cfg(test)]
 impl ExportStats {
     /// After the shutdown: losses of all destinations.
     pub(crate) fn lost(&self) -> u64 {
