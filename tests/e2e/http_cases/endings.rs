@@ -21,7 +21,11 @@ fn unanswered(path: &str) -> Want {
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![
         Case::new("no-response").request(get("/n")).client(Step::ReadToEnd).want(unanswered("/n")),
-        Case::new("no-response-but-reset").request(get("/n")).server(Step::Reset).want(unanswered("/n")),
+        Case::new("no-response-but-reset")
+            .request(get("/n"))
+            .client(Step::Sleep { ms: 50 })
+            .server(Step::Reset)
+            .want(unanswered("/n")),
         Case::new("second-gets-no-response")
             .request(get("/1"))
             .response(OK)
