@@ -177,18 +177,20 @@ fn times(outcome: &Outcome, client_spans: &[Span], server_spans: &[Span]) -> Vec
 
 /// The spans of one end of a case's connection, in the order of their start.
 fn of_end(outcome: &Outcome, spans: &[Span], kind: Kind) -> Vec<Span> {
-    // Ports of IPv4 and IPv6 may coincide.
-    let peer = match kind {
-        Kind::Client => outcome.listen,
-        Kind::Server | Kind::Other(_) => outcome.client.local,
+    // A port may serve several cases, one after the other or one of each address family: both ends tell.
+    let ends = match kind {
+        Kind::Client => (outcome.client.local, outcome.listen),
+        Kind::Server | Kind::Other(_) => (outcome.listen, outcome.client.local),
     };
+    let port = |addr: Option<SocketAddr>| addr.map(|addr| i64::from(addr.port()));
     let own = [format!("/{}", outcome.case.name), format!("/{}-next", outcome.case.name)];
     let mut found: Vec<Span> = spans
         .iter()
         .filter(|span| span.kind == kind)
-        .filter(|span| match peer {
+        .filter(|span| match ends.1 {
             Some(peer) => {
-                span.int("network.peer.port") == Some(i64::from(peer.port()))
+                span.int("network.local.port") == port(ends.0)
+                    && span.int("network.peer.port") == Some(i64::from(peer.port()))
                     && span.str("network.peer.address") == Some(&peer.ip().to_canonical().to_string())
             }
             // Unix sockets have no port; their cases carry their name in the path.
