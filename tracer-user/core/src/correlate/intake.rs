@@ -290,8 +290,7 @@ impl Correlator {
         }
         let reader = exchange.thread();
         let context = exchange.request.context.as_ref().map(|context| context.span_id);
-        let calls = exchange.served_mut().map(|served| std::mem::take(&mut served.calls));
-        if let Some(calls) = calls {
+        if exchange.served().is_some() {
             if let Some(thread) = self.tables.threads.find_mut(reader) {
                 thread.request_ended(key);
             }
@@ -301,8 +300,11 @@ impl Correlator {
             if let Some(process) = self.tables.processes.note(reader.process) {
                 process.open_requests = process.open_requests.saturating_sub(1);
             }
-            thread::settle_rivals(&mut self.tables, key);
-            self.examine(key, reader.process, calls);
+            let mut settled = thread::settle_rivals(&mut self.tables, key);
+            settled.push(key);
+            for request in settled {
+                self.examine(request, reader.process);
+            }
         }
         self.decide(key, false);
         self.decide_other_end(key);
@@ -316,8 +318,15 @@ impl Correlator {
         }
     }
 
-    /// A request has been answered: what that says about the calls of its thread, and about the process.
-    fn examine(&mut self, request: Key, process: ProcessKey, calls: Vec<Key>) {
+    /// A request has been answered, and it is known of all others that its thread held whether they overlap: what that
+    /// says about the calls of its thread, and about the process.
+    fn examine(&mut self, request: Key, process: ProcessKey) {
+        let exchange = self.tables.exchanges.get_mut(&request);
+        let Some(served) = exchange.and_then(|exchange| exchange.served_mut()) else { return };
+        if !served.rivals.is_empty() {
+            return;
+        }
+        let calls = std::mem::take(&mut served.calls);
         for key in calls {
             let Some(call) = self.tables.exchanges.get(&key) else { continue };
             let examined = thread::examine(&self.tables, call, request);

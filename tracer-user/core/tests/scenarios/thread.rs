@@ -64,32 +64,91 @@ fn a_call_belongs_to_the_request_of_its_thread() {
     ]);
 }
 
-/// Where a long chunked response ends lies in what is not captured. It shows when the connection goes on, which may be
-/// another thread's doing.
+impl Shop {
+    /// A long chunked response, whose end lies in what is not captured: it shows only when the connection goes on.
+    fn answers_at_length(&mut self, thread: T, parts: std::ops::Range<usize>) {
+        const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        const CHUNKS: usize = 4;
+        let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+        for part in parts {
+            let before = self.host.events.len();
+            match part {
+                0 => self.host.write(thread, self.front.1, HEAD),
+                1..=CHUNKS => self.host.write(thread, self.front.1, chunk.as_bytes()),
+                _ => self.host.write(thread, self.front.1, b"0\r\n\r\n"),
+            }
+            for event in &mut self.host.events[before..] {
+                if let Event::DataMoved(moved) = event
+                    && moved.payload.len() == chunk.len()
+                {
+                    moved.payload = moved.payload.slice(chunk.len() - 256..);
+                    (moved.head_len, moved.tail_len) = (0, 256);
+                    moved.chunk_offset = (chunk.len() - 256) as u32;
+                }
+            }
+        }
+        self.host.read(NOBODY, self.front.0);
+    }
+}
+
 #[test]
 fn who_takes_the_connection_afterwards_does_not_matter() {
     let mut shop = Shop::new();
     let (one, two) = (shop.worker(1), shop.worker(2));
     shop.arrives(one, "/a");
     shop.calls(one, "/a1");
-    shop.host.write(one, shop.front.1, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-    let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
-    for _ in 0..4 {
-        shop.host.write(one, shop.front.1, chunk.as_bytes());
-    }
-    shop.host.write(one, shop.front.1, b"0\r\n\r\n");
-    shop.host.read(NOBODY, shop.front.0);
+    shop.answers_at_length(one, 0..6);
     shop.arrives(two, "/b");
     shop.answers(two);
-    for event in &mut shop.host.events {
-        if let Event::DataMoved(moved) = event
-            && moved.payload.len() == chunk.len()
-        {
-            moved.payload = moved.payload.slice(chunk.len() - 256..);
-            (moved.head_len, moved.tail_len, moved.chunk_offset) = (0, 256, (chunk.len() - 256) as u32);
-        }
-    }
     shop.expect(&["shop server /a", "shop client /a1 < shop server /a (thread)", "shop server /b"]);
+}
+
+/// The thread goes on to another connection while the end of its response does not show yet.
+#[test]
+fn a_response_without_a_visible_end_is_not_a_second_open_request() {
+    let mut shop = Shop::new();
+    let (one, two) = (shop.worker(1), shop.worker(2));
+    let other = shop.host.connect(None, Some(shop.main));
+    shop.arrives(one, "/a");
+    shop.calls(one, "/a1");
+    shop.answers_at_length(one, 0..6);
+    shop.host.asks(NOBODY, other, one, "/b");
+    shop.calls(one, "/b1");
+    shop.host.answers(NOBODY, other, one);
+    shop.arrives(two, "/c");
+    shop.calls(two, "/c1");
+    shop.answers(two);
+    shop.expect(&[
+        "shop server /a",
+        "shop client /a1 < shop server /a (thread)",
+        "shop server /b",
+        // As far as was known then, two requests were open in the process, which has proven little yet.
+        "shop client /b1 - process-unproven",
+        "shop server /c",
+        "shop client /c1 < shop server /c (thread)",
+    ]);
+}
+
+/// The same, but the thread comes back to the first response: then it did hold two requests.
+#[test]
+fn a_response_that_goes_on_is_a_second_open_request() {
+    let mut shop = Shop::new();
+    let (one, two) = (shop.worker(1), shop.worker(2));
+    let other = shop.host.connect(None, Some(shop.main));
+    shop.arrives(one, "/a");
+    shop.answers_at_length(one, 0..5);
+    shop.host.asks(NOBODY, other, one, "/b");
+    shop.calls(one, "/b1");
+    shop.host.answers(NOBODY, other, one);
+    shop.answers_at_length(one, 5..6);
+    shop.arrives(two, "/c");
+    shop.answers(two);
+    shop.expect(&[
+        "shop server /a",
+        "shop server /b",
+        "shop client /b1 - not-thread-per-request",
+        "shop server /c",
+    ]);
 }
 
 #[test]

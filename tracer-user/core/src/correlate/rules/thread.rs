@@ -24,8 +24,6 @@
 //! The answer is given when the request has been answered, or at the call's deadline if its response has begun to
 //! flow after the call.
 
-use tracer_abi::time::KernelInstant;
-
 use super::{Moment, Tables, Verdict};
 use crate::correlate::exchange::{Exchange, Key, Served, Undecided};
 use crate::exchange::Outcome;
@@ -135,12 +133,16 @@ fn objection(tables: &Tables, call: &Exchange, request: &Exchange, served: &Serv
 
 /// A request of this thread has ended: which of the others that it held meanwhile overlap, and whether that shows
 /// that the process does not keep one request per thread.
-pub(in crate::correlate) fn settle_rivals(tables: &mut Tables, key: Key) {
-    let Some(ended) = tables.exchanges.get_mut(&key) else { return };
+///
+/// Where a response ends may show later than its thread went on, so nothing is concluded from a request that has not
+/// ended: the two remain rivals until it has. Returns requests that had ended before and have no rival left.
+pub(in crate::correlate) fn settle_rivals(tables: &mut Tables, key: Key) -> Vec<Key> {
+    let mut settled = Vec::new();
+    let Some(ended) = tables.exchanges.get_mut(&key) else { return settled };
     let (first, cookie, process) = (ended.first.time, ended.cookie(), ended.process());
     let (reader, clean) = (ended.thread().tid, !ended.is_damaged());
-    let Some(end) = ended.end else { return };
-    let Some(served) = ended.served_mut() else { return };
+    let Some(end) = ended.end else { return settled };
+    let Some(served) = ended.served_mut() else { return settled };
     let clean = clean && !served.thread_lost;
     let rivals = std::mem::take(&mut served.rivals);
     // A response that only the close ends was over for its thread at its last byte.
@@ -149,14 +151,17 @@ pub(in crate::correlate) fn settle_rivals(tables: &mut Tables, key: Key) {
     let moved = complete && clean && end.last.is_some_and(|mark| mark.thread.tid != reader);
 
     let (mut overlapped, mut two_held) = (false, false);
+    let mut remaining = Vec::new();
     for rival in rivals {
         let Some(other) = tables.exchanges.get_mut(&rival) else {
             overlapped = true;
             continue;
         };
         let other_first = other.first.time;
-        let other_last =
-            other.end.map_or(KernelInstant::MAX, |end| end.last.map_or(end.time, |mark| mark.time));
+        let Some(other_last) = other.end.map(|end| end.last.map_or(end.time, |mark| mark.time)) else {
+            remaining.push(rival);
+            continue;
+        };
         let together = first.max(other_first) <= last.min(other_last);
         // Pipelining is the client's doing: it says nothing about threads.
         two_held |= together && complete && clean && other.cookie() != cookie;
@@ -164,14 +169,19 @@ pub(in crate::correlate) fn settle_rivals(tables: &mut Tables, key: Key) {
         if let Some(served) = other.served_mut() {
             served.overlapped |= together;
             served.rivals.retain(|rival| *rival != key);
+            if served.rivals.is_empty() {
+                settled.push(rival);
+            }
         }
     }
-    if overlapped && let Some(served) = tables.exchanges.get_mut(&key).and_then(|ended| ended.served_mut()) {
-        served.overlapped = true;
+    if let Some(served) = tables.exchanges.get_mut(&key).and_then(|ended| ended.served_mut()) {
+        served.overlapped |= overlapped;
+        served.rivals = remaining;
     }
     if (moved || two_held)
         && let Some(process) = tables.processes.note(process)
     {
         process.not_exclusive = true;
     }
+    settled
 }
