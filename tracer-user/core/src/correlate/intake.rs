@@ -300,11 +300,8 @@ impl Correlator {
             if let Some(process) = self.tables.processes.note(reader.process) {
                 process.open_requests = process.open_requests.saturating_sub(1);
             }
-            let mut settled = thread::settle_rivals(&mut self.tables, key);
-            settled.push(key);
-            for request in settled {
-                self.examine(request, reader.process);
-            }
+            self.settle_rivals(key, reader.process);
+            self.examine(key, reader.process);
         }
         self.decide(key, false);
         self.decide_other_end(key);
@@ -315,6 +312,14 @@ impl Correlator {
                 self.deadlines.add(end.time.plus(response_window::SETTLE), key);
             }
             self.deadlines.add(end.time.plus(self.bounds.decide_timeout), key);
+        }
+    }
+
+    /// A request has ended: others of its thread may have waited for that.
+    pub(super) fn settle_rivals(&mut self, key: Key, process: ProcessKey) {
+        for request in thread::settle_rivals(&mut self.tables, key) {
+            self.examine(request, process);
+            self.unpin(request);
         }
     }
 

@@ -149,6 +149,7 @@ impl Correlator {
                         served.thread_lost = true;
                     }
                 }
+                self.settle_rivals(key, reader.process);
             }
             self.decide(key, true);
             self.leave(key);

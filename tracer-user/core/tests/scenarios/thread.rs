@@ -129,6 +129,28 @@ fn a_response_without_a_visible_end_is_not_a_second_open_request() {
     ]);
 }
 
+/// The end shows, and the first request is forgotten, while the next one is open.
+#[test]
+fn a_response_whose_end_shows_during_the_next_request_is_no_second_one() {
+    let mut shop = Shop::new();
+    let (one, two) = (shop.worker(1), shop.worker(2));
+    let other = shop.host.connect(None, Some(shop.main));
+    shop.arrives(one, "/a");
+    shop.answers_at_length(one, 0..6);
+    shop.host.asks(NOBODY, other, one, "/b");
+    shop.arrives(two, "/c");
+    shop.answers(two);
+    shop.host.sleep(Duration::from_secs(1));
+    shop.calls(one, "/b1");
+    shop.host.answers(NOBODY, other, one);
+    shop.expect(&[
+        "shop server /a",
+        "shop server /b",
+        "shop server /c",
+        "shop client /b1 < shop server /b (thread)",
+    ]);
+}
+
 /// The same, but the thread comes back to the first response: then it did hold two requests.
 #[test]
 fn a_response_that_goes_on_is_a_second_open_request() {

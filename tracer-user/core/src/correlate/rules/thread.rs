@@ -24,6 +24,8 @@
 //! The answer is given when the request has been answered, or at the call's deadline if its response has begun to
 //! flow after the call.
 
+use tracer_abi::time::KernelInstant;
+
 use super::{Moment, Tables, Verdict};
 use crate::correlate::exchange::{Exchange, Key, Served, Undecided};
 use crate::exchange::Outcome;
@@ -134,8 +136,9 @@ fn objection(tables: &Tables, call: &Exchange, request: &Exchange, served: &Serv
 /// A request of this thread has ended: which of the others that it held meanwhile overlap, and whether that shows
 /// that the process does not keep one request per thread.
 ///
-/// Where a response ends may show later than its thread went on, so nothing is concluded from a request that has not
-/// ended: the two remain rivals until it has. Returns requests that had ended before and have no rival left.
+/// Where a response ends may show later than its thread went on, so nothing is concluded from an earlier request that
+/// has not ended: the two remain rivals until it has, and this one is pinned. Returns the requests that had ended before
+/// and waited for this one: each has a pin less to hold.
 pub(in crate::correlate) fn settle_rivals(tables: &mut Tables, key: Key) -> Vec<Key> {
     let mut settled = Vec::new();
     let Some(ended) = tables.exchanges.get_mut(&key) else { return settled };
@@ -158,25 +161,34 @@ pub(in crate::correlate) fn settle_rivals(tables: &mut Tables, key: Key) -> Vec<
             continue;
         };
         let other_first = other.first.time;
-        let Some(other_last) = other.end.map(|end| end.last.map_or(end.time, |mark| mark.time)) else {
-            remaining.push(rival);
-            continue;
+        let other_last = match other.end {
+            Some(end) => end.last.map_or(end.time, |mark| mark.time),
+            // It began when this one was over.
+            None if last < other_first => KernelInstant::MAX,
+            None => {
+                remaining.push(rival);
+                continue;
+            }
         };
+        let waited = other.end.is_some();
         let together = first.max(other_first) <= last.min(other_last);
         // Pipelining is the client's doing: it says nothing about threads.
         two_held |= together && complete && clean && other.cookie() != cookie;
         overlapped |= together;
         if let Some(served) = other.served_mut() {
             served.overlapped |= together;
-            served.rivals.retain(|rival| *rival != key);
-            if served.rivals.is_empty() {
+            if waited && served.rivals.contains(&key) {
                 settled.push(rival);
             }
+            served.rivals.retain(|rival| *rival != key);
         }
     }
-    if let Some(served) = tables.exchanges.get_mut(&key).and_then(|ended| ended.served_mut()) {
-        served.overlapped |= overlapped;
-        served.rivals = remaining;
+    if let Some(ended) = tables.exchanges.get_mut(&key) {
+        ended.pins += remaining.len() as u32;
+        if let Some(served) = ended.served_mut() {
+            served.overlapped |= overlapped;
+            served.rivals = remaining;
+        }
     }
     if (moved || two_held)
         && let Some(process) = tables.processes.note(process)
