@@ -7,7 +7,7 @@ use tracer_abi::config::{NANOS_PER_TICK, PREFILTER_SLOTS, ProcessState, process_
 use tracer_abi::error::KernelLoss;
 
 use crate::kernel::Task;
-use crate::maps::{TRACER_KSLOTS, TRACER_PROCS, TRACER_USLOTS, config, count};
+use crate::maps::{TRACER_KSLOTS, TRACER_PORTS, TRACER_PROCS, TRACER_USLOTS, config, count};
 
 /// A traced task, as record headers name it.
 #[derive(Clone, Copy)]
@@ -21,9 +21,9 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    /// The current task, which is not traced: for events that are reported all the same.
+    /// The current task, which is not traced yet.
     #[inline(always)]
-    pub(crate) fn untraced() -> Self {
+    fn untraced() -> Self {
         let pid_tgid = bpf_get_current_pid_tgid();
         let task = Task::current();
         Self {
@@ -115,6 +115,24 @@ pub(crate) fn enter(tgid: u32, start_boottime: u64, flags: u32) {
         // SAFETY: a valid slot.
         unsafe { atomic_add(slot, 1) };
     }
+}
+
+/// Whether a listener on this port makes its process one that user space decides about.
+#[inline(always)]
+pub(crate) fn awaits_port(port: u16) -> bool {
+    let port = u32::from(port);
+    TRACER_PORTS.get(port >> 6).is_some_and(|word| word >> (port & 63) & 1 != 0)
+}
+
+/// Captures the current process, which is not traced, until user space has decided. `None` for the tracer itself.
+#[inline(always)]
+pub(crate) fn enter_pending() -> Option<Actor> {
+    let actor = Actor::untraced();
+    if actor.tgid == config!(tracer_tgid) {
+        return None;
+    }
+    enter(actor.tgid, actor.process_start, process_flags::PENDING);
+    Some(actor)
 }
 
 /// Takes a process out of the table when its last thread exits. `flags` are those of its entry.

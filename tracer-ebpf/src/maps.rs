@@ -10,7 +10,7 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use tracer_abi::config::{Config, Offsets, PREFILTER_SLOTS, ProcessState};
+use tracer_abi::config::{Config, Offsets, PORTS, PREFILTER_SLOTS, ProcessState};
 use tracer_abi::conn::Endpoint;
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::DataRecord;
@@ -78,6 +78,11 @@ pub(crate) static TRACER_USLOTS: Array<u64> = Array::with_max_entries(PREFILTER_
 /// writers of one word could undo each other's work.
 #[map]
 pub(crate) static TRACER_KSLOTS: Array<[u32; PREFILTER_SLOTS as usize]> = Array::with_max_entries(1, 0);
+
+/// TCP ports whose new listeners are captured until user space has decided, one bit each. Written by the tracer, read
+/// here.
+#[map]
+pub(crate) static TRACER_PORTS: Array<u64> = Array::with_max_entries(PORTS / 64, 0);
 
 /// Addresses of the tracer's own TCP connections, as their peers see them. A connection whose remote end is in
 /// here is never reported. Written and read here. 1024: the exporter holds one or two.

@@ -33,7 +33,7 @@ words! {
         trace_all,
         /// Report the exec of every process (1), so that user space can match executables that start later.
         watch_exec,
-        /// Report every new listener (1), so that user space can match ports that open later.
+        /// Capture and report processes that come to listen on an awaited port (1), until user space has decided.
         watch_listen,
         /// Payload bytes per turn of a direction; at most [`crate::limits::MAX_HEAD_BUDGET_BYTES`].
         head_budget_bytes,
@@ -103,7 +103,7 @@ pub struct ProcessState {
 pub mod process_flags {
     /// The start time is known to the tick only, as `/proc/PID/stat` gives it.
     pub const START_IN_TICKS: u32 = 1;
-    /// Execed a moment ago and captured until user space has decided.
+    /// Execed, or began to listen, a moment ago and captured until user space has decided.
     pub const PENDING: u32 = 1 << 1;
     /// The tracer's own thread that proves that capture works.
     pub const SELF_TEST: u32 = 1 << 2;
@@ -115,6 +115,9 @@ pub mod process_flags {
 
 /// Nanoseconds in the tick (`USER_HZ` = 100) in which `/proc/PID/stat` gives a start time.
 pub const NANOS_PER_TICK: u64 = 10_000_000;
+
+/// Number of TCP ports.
+pub const PORTS: u32 = 1 << 16;
 
 /// Slots of the prefilter: thread group ids that agree in their low 16 bits share one.
 pub const PREFILTER_SLOTS: u32 = 1 << 16;

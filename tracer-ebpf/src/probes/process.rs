@@ -12,7 +12,7 @@ use tracer_abi::limits::{COMM_BYTES, EXEC_ARGV_BYTES, EXEC_FILENAME_BYTES};
 use tracer_abi::task::{Tgid, Tid};
 
 use crate::emit;
-use crate::filter::{self, Actor};
+use crate::filter;
 use crate::kernel::{Task, probe};
 use crate::maps::{config, offset};
 
@@ -55,14 +55,10 @@ fn tracer_exec(ctx: BtfTracePointContext) -> i32 {
     let bprm: *const c_void = ctx.arg(2);
     let actor = match filter::current() {
         Some(actor) => actor,
-        None if config!(watch_exec) != 0 => {
-            let actor = Actor::untraced();
-            if actor.tgid == config!(tracer_tgid) {
-                return 0;
-            }
-            filter::enter(actor.tgid, actor.process_start, process_flags::PENDING);
-            actor
-        }
+        None if config!(watch_exec) != 0 => match filter::enter_pending() {
+            Some(actor) => actor,
+            None => return 0,
+        },
         None => return 0,
     };
     debug!(&ctx, "process {} execs, flags {:x}", actor.tgid, actor.flags);

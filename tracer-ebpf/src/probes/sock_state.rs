@@ -20,7 +20,7 @@ use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{ConnClosedRecord, EventKind, ListenRecord};
 
 use crate::emit;
-use crate::filter::{self, Actor};
+use crate::filter;
 use crate::io::self_key;
 use crate::kernel::Task;
 use crate::maps::{TRACER_SELF, config, count, sock_flags, sock_state};
@@ -123,11 +123,14 @@ fn closed(sock: Sock) {
     });
 }
 
+/// A listener on an awaited port: whatever its process sends and receives from here on is captured until user space has
+/// decided, so that not even the first request is missed.
 #[inline(always)]
 fn listening(sock: Sock) {
+    let local = sock.local();
     let mut actor = filter::current();
-    if actor.is_none() && config!(watch_listen) != 0 {
-        actor = Some(Actor::untraced());
+    if actor.is_none() && config!(watch_listen) != 0 && filter::awaits_port(local.port()) {
+        actor = filter::enter_pending();
     }
     let Some(actor) = actor else {
         return;
@@ -135,7 +138,7 @@ fn listening(sock: Sock) {
     emit::control::<ListenRecord>(|record| {
         record.header = emit::header::<ListenRecord>(EventKind::ListenStarted, Some(&actor));
         record.cookie = SocketCookie(sock.cookie());
-        record.local = sock.local();
+        record.local = local;
         record.netns = sock.netns();
     });
 }

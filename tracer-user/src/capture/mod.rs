@@ -47,8 +47,9 @@ pub(crate) struct CaptureConfig {
     /// Report the exec of every process, and capture it until [`Capture::trace_process`] or
     /// [`Capture::untrace_process`] decides.
     pub(crate) watch_exec: bool,
-    /// Report every new TCP listener.
-    pub(crate) watch_listen: bool,
+    /// Report every process that comes to listen on one of these TCP ports, and capture it until
+    /// [`Capture::trace_process`] or [`Capture::untrace_process`] decides.
+    pub(crate) watch_ports: Vec<u16>,
     /// Payload bytes captured each time a connection changes direction.
     pub(crate) head_budget_bytes: u32,
     /// Size of the ring that carries payload; a power of two of at least 64 KiB.
@@ -62,7 +63,7 @@ impl Default for CaptureConfig {
         Self {
             trace_all: false,
             watch_exec: false,
-            watch_listen: false,
+            watch_ports: Vec::new(),
             head_budget_bytes: DEFAULT_HEAD_BUDGET_BYTES,
             data_ring_bytes: DEFAULT_DATA_RING_BYTES,
             kernel_log: false,
@@ -126,13 +127,14 @@ impl Capture {
             tracer_tgid: std::process::id(),
             trace_all: config.trace_all.into(),
             watch_exec: config.watch_exec.into(),
-            watch_listen: config.watch_listen.into(),
+            watch_listen: (!config.watch_ports.is_empty()).into(),
             head_budget_bytes: config.head_budget_bytes,
             data_ring_bytes: config.data_ring_bytes,
         };
         let mut loaded = object::load(rung, &types, kernel_config, config.kernel_log)?;
         let mut rings = Rings::new(&mut loaded)?;
         let mut processes = Processes::new(&mut loaded)?;
+        loaded.await_ports(&config.watch_ports)?;
         let early = self_test::run(&mut rings, &mut processes).context("self-test")?;
         let mut capture = Self {
             rung,

@@ -1,7 +1,7 @@
 //! Loads the object into the kernel and attaches what a rung needs.
 
 use anyhow::{Context as _, bail};
-use aya::maps::{Map, PerCpuArray};
+use aya::maps::{Array, Map, PerCpuArray};
 use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use tracer_abi::config::Config;
@@ -105,6 +105,18 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
 impl Loaded {
     pub(super) fn take_map(&mut self, name: &str) -> anyhow::Result<Map> {
         take_map(&mut self.ebpf, name)
+    }
+
+    /// Has the kernel half capture processes that come to listen on these ports.
+    pub(super) fn await_ports(&mut self, ports: &[u16]) -> anyhow::Result<()> {
+        let mut words: Array<_, u64> =
+            self.take_map("TRACER_PORTS")?.try_into().context("open map TRACER_PORTS")?;
+        for &port in ports {
+            let (word, bit) = (u32::from(port) / 64, 1 << (port % 64));
+            let old = words.get(&word, 0).context("read map TRACER_PORTS")?;
+            words.set(word, old | bit, 0).context("write map TRACER_PORTS")?;
+        }
+        Ok(())
     }
 
     /// A loss counter's sum over all CPUs.

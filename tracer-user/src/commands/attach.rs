@@ -44,7 +44,7 @@ async fn trace(config: &Attach, own: Tgid, blocked: &Blocked, verbosity: u8) -> 
         trace_all: selectors.all,
         // A program that is started with a listener that it inherited is found at its exec, too.
         watch_exec: later,
-        watch_listen: !selectors.ports.is_empty(),
+        watch_ports: selectors.ports.clone(),
         ..capture_config(wanted, verbosity)
     })?;
     let describer = Describer::new(wanted.command_args);

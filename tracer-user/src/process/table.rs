@@ -214,8 +214,6 @@ impl Processes {
         let verdict = match (selected, event) {
             _ if ended => None,
             (true, _) => Some(Verdict::Trace(process)),
-            // The kernel half does not trace it, it only told.
-            (false, Event::ListenStarted(_)) => None,
             (false, _) => Some(Verdict::Leave(process)),
         };
         Outcome { drop: !selected, verdict, ..Outcome::default() }
@@ -430,7 +428,7 @@ mod tests {
     fn selectors_decide_at_listen() {
         let mut table = selecting("curl", 80);
         let outcome = table.observe(&listen(gone(1), 81));
-        assert_eq!((outcome.drop, outcome.verdict), (true, None));
+        assert_eq!((outcome.drop, outcome.verdict), (true, Some(Verdict::Leave(gone(1)))));
         let outcome = table.observe(&listen(gone(1), 80));
         assert_eq!((outcome.drop, outcome.verdict), (false, Some(Verdict::Trace(gone(1)))));
     }
