@@ -5,7 +5,7 @@
 use tracer_abi::conn::{Role, SocketCookie};
 use tracer_abi::time::KernelInstant;
 
-use crate::context::RemoteContext;
+use crate::context::Carried;
 use crate::event::Thread;
 
 /// One exchange on one socket. The two ends of a connection have a cookie each, so an exchange between two traced
@@ -143,8 +143,8 @@ pub struct RequestHead {
     pub host: Option<String>,
     pub user_agent: Option<String>,
     pub content_length: Option<u64>,
-    /// Trace context that the request carried, if valid.
-    pub context: Option<RemoteContext>,
+    /// What its headers say about where it comes from.
+    pub context: Option<Box<Carried>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,13 +13,14 @@ use tracer_abi::task::{ProcessKey, Tid};
 use tracer_abi::time::KernelInstant;
 
 use crate::connection::{Connection, ConnectionLimits};
+use crate::context::{Fields, Format, Propagators, RemoteContext};
+use crate::decode;
 use crate::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome, Origin, Thread};
 use crate::exchange::ExchangeUpdate;
 use crate::protocol::http1::{Answering, Http1, Part};
 use crate::protocol::{Invalid, Parsed, Parser};
 use crate::recording::Reader;
 use crate::stream::Edge;
-use crate::{context, decode};
 
 /// One kernel record.
 pub fn decode(data: &[u8]) {
@@ -39,13 +40,27 @@ pub fn headers(data: &[u8]) {
         let colon = line.iter().position(|&byte| byte == b':')?;
         Some((&line[..colon], &line[colon + 1..]))
     });
-    let Some(found) = context::extract(fields) else { return };
-    // What was believed is believed again as it would be sent.
-    let flags = u8::from(found.sampled);
-    let parent = format!("00-{}-{}-{flags:02x}", found.trace_id, found.span_id);
-    let mut again: Vec<(&[u8], &[u8])> = vec![(b"traceparent", parent.as_bytes())];
-    again.extend(found.trace_state.iter().map(|state| (&b"tracestate"[..], state.as_bytes())));
-    assert_eq!(context::extract(again.into_iter()), Some(found));
+    let mut taken = Fields::default();
+    for (name, value) in fields {
+        taken.take(name, value);
+    }
+    let Some(carried) = taken.read() else { return };
+    let Some(context) = carried.choose(&Propagators::default()) else { return };
+    assert!(context.claims().len() <= Format::ALL.len());
+    let Some(remote) = context.remote() else { return };
+    let Some(span_id) = remote.span_id else { return };
+    // What was believed is believed again as W3C would write it.
+    let flags = u8::from(context.sampling().is_recorded());
+    let parent = format!("00-{}-{span_id}-{flags:02x}", remote.trace_id);
+    let mut again = Fields::default();
+    again.take(b"traceparent", parent.as_bytes());
+    if let Some(state) = &remote.trace_state {
+        again.take(b"tracestate", state.as_bytes());
+    }
+    let again = again.read().and_then(|carried| carried.choose(&Propagators::default()));
+    let Some(again) = again else { panic!("{parent} is not believed") };
+    assert_eq!(again.remote(), Some(&RemoteContext { format: Format::TraceContext, ..remote.clone() }));
+    assert_eq!(again.sampling().is_recorded(), context.sampling().is_recorded());
 }
 
 /// One direction. The first byte chooses what it is, the second how it is cut.

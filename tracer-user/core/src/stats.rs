@@ -59,6 +59,10 @@ counters! {
     exchanges_cut,
     /// Connections that the bound on their number ended early.
     connections_cut,
+    /// Times that a request's headers of one trace context format are not valid in it, or are there more than once.
+    context_headers_refused,
+    /// Requests whose trace context headers disagree with each other.
+    context_conflicts,
     /// Edges not claimed because two kinds of evidence disagree.
     contradictions,
     /// Records that the kernel half reported as lost.

@@ -17,3 +17,12 @@ pub const TIME_TO_FIRST_BYTE: &str = "tracer.time_to_first_byte_ns";
 
 /// True when the start is the end of a long send and may be late.
 pub const START_LATE: &str = "tracer.start_late";
+
+/// Which header format named the caller; values: [`crate::context::Format::as_str`].
+pub const CONTEXT_FORMAT: &str = "tracer.context.format";
+
+/// What other header formats say and was not followed: `format=trace id-span id-sampling`.
+pub const CONTEXT_CONFLICTS: &str = "tracer.context.conflicts";
+
+/// Header formats that are present but not valid, so that nothing of them was believed.
+pub const CONTEXT_REFUSED: &str = "tracer.context.refused";

@@ -3,12 +3,14 @@
 //! It decides nothing about causality and keeps no state. Text that came from traffic or from a process is made safe
 //! to print here, once ([`text`]).
 
+mod context;
 mod http;
 pub mod keys;
 mod resource;
 mod text;
 mod url;
 
+pub(crate) use context::context;
 pub(crate) use http::{Described, Socket, describe};
 pub(crate) use resource::resource;
 

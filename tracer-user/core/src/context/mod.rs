@@ -1,39 +1,76 @@
-//! Trace context that came with a request: one file per header format, precedence written once, here.
+//! Trace context that came with a request: one file per header format.
 //!
 //! Deliberately strict: what a format's grammar does not allow is absent, never repaired, because a wrong trace id
 //! joins strangers. It does not decide whether the context is believed; the correlation does.
+//!
+//! A protocol parser hands the fields of a head to [`Fields`], in message order, and reads them once: the result says
+//! what each format says. [`Carried::choose`] makes one context of that, by the precedence written in [`carried`].
 
+pub mod carried;
+mod claim;
+mod digits;
+mod fields;
+mod propagators;
 mod w3c;
 
-use crate::span::{SpanId, TraceId};
+pub use self::carried::{Carried, RemoteContext, RequestContext};
+pub use self::claim::{Claim, Format, Sampling};
+pub use self::fields::Fields;
+pub use self::propagators::{Propagators, PropagatorsError};
 
-/// A caller's span, as a header named it. Only valid ones are built: ids are non-zero.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemoteContext {
-    pub trace_id: TraceId,
-    pub span_id: SpanId,
-    pub sampled: bool,
-    /// `tracestate`: the valid list members in order, joined by commas.
-    pub trace_state: Option<String>,
-}
+use self::fields::Refused;
 
-/// Whether a header of this name can change what [`extract`] returns. Case does not matter.
-pub fn is_relevant(name: &[u8]) -> bool {
-    w3c::is_relevant(name)
-}
+/// What one format found in the fields: nothing of its own, or what it says.
+type Extracted = Result<Option<Claim>, Refused>;
 
-/// The context that a request's headers carry, if any of the known formats is present and valid.
-///
-/// Headers come as name and raw value, in message order; surrounding white space does not matter. Precedence: the
-/// W3C format is the only one known.
-pub fn extract<'h>(headers: impl Iterator<Item = (&'h [u8], &'h [u8])> + Clone) -> Option<RemoteContext> {
-    w3c::extract(headers)
-}
+type Extractor = fn(&Fields<'_>) -> Extracted;
 
-/// Strips optional white space (RFC 9110 section 5.6.3), and the line ends that obsolete line folding leaves.
-fn trim(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t' | b'\r' | b'\n', rest @ ..] | [rest @ .., b' ' | b'\t' | b'\r' | b'\n'] = value {
-        value = rest;
+/// In no order.
+const EXTRACTORS: &[(Format, Extractor)] = &[(Format::TraceContext, w3c::extract)];
+
+impl Fields<'_> {
+    /// What all formats say. `None` when no field matters.
+    pub fn read(&self) -> Option<Box<Carried>> {
+        if self.is_empty() {
+            return None;
+        }
+        let mut carried = Box::<Carried>::default();
+        for (format, extract) in EXTRACTORS {
+            match extract(self) {
+                Ok(None) => {}
+                Ok(Some(claim)) if !self.too_many() => carried.claims.push(claim),
+                Ok(Some(_)) | Err(Refused) => carried.refused.push(*format),
+            }
+        }
+        if carried.claims.iter().any(|claim| claim.format == Format::TraceContext) {
+            carried.trace_state = w3c::trace_state(self);
+        }
+        Some(carried)
     }
-    value
+}
+
+#[cfg(test)]
+mod testing {
+    //! Headers in, as text; what is made of them out.
+
+    use super::*;
+
+    pub(super) fn carried(headers: &[(&str, &str)]) -> Carried {
+        let mut fields = Fields::default();
+        for (name, value) in headers {
+            fields.take(name.as_bytes(), value.as_bytes());
+        }
+        fields.read().map_or_else(Carried::default, |carried| *carried)
+    }
+
+    /// `<trace id>-<span id>-<decision>`, `refused`, or nothing; of the only format there is.
+    pub(super) fn said(headers: &[(&str, &str)]) -> String {
+        let Carried { claims, refused, .. } = carried(headers);
+        match (claims.as_slice(), refused.as_slice()) {
+            ([], []) => String::new(),
+            ([], [_]) => "refused".to_owned(),
+            ([claim], []) => claim.to_string(),
+            other => format!("{other:?}"),
+        }
+    }
 }

@@ -3,11 +3,11 @@
 //! `tracestate` is an addition to a valid `traceparent`: when it is malformed it is dropped alone, and it is never
 //! looked at without a valid `traceparent`. Vendor entries are carried, not interpreted.
 
-use super::{RemoteContext, trim};
+use super::Extracted;
+use super::claim::{Claim, Format, Sampling};
+use super::digits::lower_hex;
+use super::fields::{Fields, Header, Refused, trim};
 use crate::span::{SpanId, TraceId};
-
-const TRACEPARENT: &[u8] = b"traceparent";
-const TRACESTATE: &[u8] = b"tracestate";
 
 /// `00-<32>-<16>-<2>`.
 const TRACEPARENT_LEN: usize = 55;
@@ -20,32 +20,14 @@ const MAX_VALUE: usize = 256;
 const MAX_TENANT: usize = 241;
 const MAX_SYSTEM: usize = 14;
 
-pub(super) fn is_relevant(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(TRACEPARENT) || name.eq_ignore_ascii_case(TRACESTATE)
+pub(super) fn extract(fields: &Fields<'_>) -> Extracted {
+    let Some(value) = fields.one(Header::Traceparent)? else { return Ok(None) };
+    parse_traceparent(value, Format::TraceContext).ok_or(Refused).map(Some)
 }
 
-pub(super) fn extract<'h>(
-    headers: impl Iterator<Item = (&'h [u8], &'h [u8])> + Clone,
-) -> Option<RemoteContext> {
-    let named = |wanted: &'static [u8]| {
-        headers
-            .clone()
-            .filter(move |(name, _)| name.eq_ignore_ascii_case(wanted))
-            .map(|(_, value)| trim(value))
-    };
-    let mut parents = named(TRACEPARENT);
-    let parent = parents.next()?;
-    if parents.next().is_some() {
-        // Two callers claim the request: neither is believed.
-        return None;
-    }
-    let (trace_id, span_id, sampled) = parse_traceparent(parent)?;
-    Some(RemoteContext { trace_id, span_id, sampled, trace_state: parse_tracestate(named(TRACESTATE)) })
-}
-
-fn parse_traceparent(value: &[u8]) -> Option<(TraceId, SpanId, bool)> {
+pub(super) fn parse_traceparent(value: &[u8], format: Format) -> Option<Claim> {
     let (known, rest) = value.split_at_checked(TRACEPARENT_LEN)?;
-    let [version] = hex(known.get(0..2)?)?;
+    let [version] = lower_hex(known.get(0..2)?)?;
     match version {
         // Section 3.2.2.1: "Version ff is forbidden."
         0xff => return None,
@@ -57,44 +39,38 @@ fn parse_traceparent(value: &[u8]) -> Option<(TraceId, SpanId, bool)> {
     if [2, 35, 52].iter().any(|&at| known.get(at) != Some(&b'-')) {
         return None;
     }
-    let trace_id = TraceId::new(hex(known.get(3..35)?)?)?;
-    let span_id = SpanId::new(hex(known.get(36..52)?)?)?;
-    let [flags] = hex(known.get(53..55)?)?;
-    Some((trace_id, span_id, flags & 1 != 0))
+    let trace_id = TraceId::new(lower_hex(known.get(3..35)?)?)?;
+    let span_id = SpanId::new(lower_hex(known.get(36..52)?)?)?;
+    let [flags] = lower_hex(known.get(53..55)?)?;
+    Some(Claim {
+        format,
+        trace_id: Some(trace_id),
+        span_id: Some(span_id),
+        sampling: Sampling::from_flag(flags & 1 != 0),
+    })
 }
 
-/// Lower-case hexadecimal only, as the grammar demands.
-fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let mut bytes = [0; N];
-    let (pairs, rest) = digits.as_chunks::<2>();
-    if pairs.len() != N || !rest.is_empty() {
-        return None;
-    }
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(bytes)
-}
-
-/// `None` when there is none, it is empty, or any part of it is malformed.
-fn parse_tracestate<'h>(values: impl Iterator<Item = &'h [u8]>) -> Option<String> {
+/// The valid list members in order, joined by commas. `None` when there is none, it is empty, or any part of it is
+/// malformed.
+pub(super) fn trace_state(fields: &Fields<'_>) -> Option<String> {
+    let values = fields.all(Header::Tracestate);
     let mut state = String::new();
-    let mut members = 0;
+    let mut keys: Vec<&[u8]> = Vec::new();
     // Section 3.3.1: several header fields are one list (RFC 9110 section 5.3), in order.
     for member in values.flat_map(|value| value.split(|&byte| byte == b',')).map(trim) {
         // Section 3.3.1.2: empty members are allowed.
         if member.is_empty() {
             continue;
         }
-        members += 1;
-        if members > MAX_MEMBERS || !is_member(member) {
+        let key = member_key(member)?;
+        if keys.len() == MAX_MEMBERS {
             return None;
         }
+        // Section 3.3.1.4: who changes an entry puts it in front, so the first one of a key is the latest.
+        if keys.contains(&key) {
+            continue;
+        }
+        keys.push(key);
         if !state.is_empty() {
             state.push(',');
         }
@@ -103,10 +79,11 @@ fn parse_tracestate<'h>(values: impl Iterator<Item = &'h [u8]>) -> Option<String
     (!state.is_empty()).then_some(state)
 }
 
-fn is_member(member: &[u8]) -> bool {
-    let Some(equals) = member.iter().position(|&byte| byte == b'=') else { return false };
+/// The key of a valid list member.
+fn member_key(member: &[u8]) -> Option<&[u8]> {
+    let equals = member.iter().position(|&byte| byte == b'=')?;
     let (key, value) = (&member[..equals], &member[equals + 1..]);
-    is_key(key) && is_value(value)
+    (is_key(key) && is_value(value)).then_some(key)
 }
 
 /// The union of both published grammars: the second edition lets a simple key begin with a digit.
@@ -137,21 +114,24 @@ fn is_value(value: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Carried;
+    use super::super::testing::{carried, said};
     use super::*;
 
     const ID: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    fn run(headers: &[(&str, &str)]) -> Option<RemoteContext> {
-        extract(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+    fn run(headers: &[(&str, &str)]) -> Option<(Claim, Option<String>)> {
+        let Carried { claims, trace_state, .. } = carried(headers);
+        claims.first().map(|claim| (*claim, trace_state))
     }
 
     fn check_parent(value: &str, want: Option<bool>) {
         let got = run(&[("traceparent", value)]);
-        assert_eq!(got.as_ref().map(|context| context.sampled), want, "{value:?}");
-        if let Some(context) = got {
-            assert_eq!(context.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
-            assert_eq!(context.span_id.to_string(), "00f067aa0ba902b7");
-            assert_eq!(context.trace_state, None);
+        assert_eq!(got.as_ref().map(|(claim, _)| claim.sampling.is_recorded()), want, "{value:?}");
+        if let Some((claim, trace_state)) = got {
+            assert_eq!(claim.trace_id.unwrap().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+            assert_eq!(claim.span_id.unwrap().to_string(), "00f067aa0ba902b7");
+            assert_eq!(trace_state, None);
         }
     }
 
@@ -206,10 +186,15 @@ mod tests {
 
     #[test]
     fn names_are_case_insensitive_and_duplicates_are_absent() {
-        assert!(run(&[("Accept", "x"), ("TraceParent", ID)]).is_some());
+        let want = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1";
+        assert_eq!(said(&[("Accept", "x"), ("TraceParent", ID)]), want);
         assert!(run(&[("TRACEPARENT", ID)]).is_some());
         assert_eq!(run(&[("trace-parent", ID)]), None);
-        assert_eq!(run(&[("traceparent", ID), ("Traceparent", ID)]), None);
+        assert_eq!(said(&[("traceparent", ID), ("Traceparent", ID)]), "refused");
+        assert_eq!(said(&[("traceparent", ID), ("traceparent", "")]), "refused");
+        // Joined by a proxy.
+        assert_eq!(said(&[("traceparent", &format!("{ID},{ID}"))]), "refused");
+        assert_eq!(said(&[("traceparent", "")]), "refused");
         assert_eq!(run(&[("tracestate", "a=1")]), None);
         assert_eq!(run(&[]), None);
     }
@@ -217,8 +202,8 @@ mod tests {
     fn check_state(values: &[&str], want: Option<&str>) {
         let mut headers = vec![("traceparent", ID)];
         headers.extend(values.iter().map(|value| ("tracestate", *value)));
-        let context = run(&headers).expect("the traceparent is valid whatever the tracestate");
-        assert_eq!(context.trace_state.as_deref(), want, "{values:?}");
+        let (_, trace_state) = run(&headers).expect("the traceparent is valid whatever the tracestate");
+        assert_eq!(trace_state.as_deref(), want, "{values:?}");
     }
 
     #[test]
@@ -231,6 +216,7 @@ mod tests {
         check_state(&["foo=1", "bar=2"], Some("foo=1,bar=2"));
         check_state(&["foo=1,", ",bar=2", ""], Some("foo=1,bar=2"));
         check_state(&["foo=a b"], Some("foo=a b"));
+        check_state(&["foo=1,bar=2,foo=3", "bar=4,baz=5"], Some("foo=1,bar=2,baz=5"));
         check_state(&["0f=1"], Some("0f=1"));
         check_state(&["fw529a3039@dt=FfAaBb,*=1"], None);
         check_state(&["fw529a3039@dt=FfAaBb"], Some("fw529a3039@dt=FfAaBb"));

@@ -8,6 +8,7 @@ use tracer_abi::time::KernelInstant;
 
 use super::fragment::FragmentId;
 use super::join::Place;
+use crate::context::{RemoteContext, RequestContext};
 use crate::event::{ConnOpened, Thread};
 use crate::exchange::{BodyLen, ExchangeId, Incomplete, Mark, Outcome, RequestHead, ResponseHead};
 use crate::span::{Confidence, Evidence, SpanId};
@@ -20,7 +21,10 @@ pub(crate) struct Key(pub(super) u64);
 pub(crate) struct Exchange {
     pub(super) id: ExchangeId,
     pub(super) side: Side,
+    /// Without what it carried, which is in `context`.
     pub(super) request: Box<RequestHead>,
+    /// What its headers say about where it comes from.
+    pub(super) context: Option<Box<RequestContext>>,
     /// The request's first byte.
     pub(super) first: Mark,
     /// The last byte of the request's head: nothing is done for a request before it.
@@ -97,11 +101,18 @@ impl Exchange {
 
     /// What its strings hold, in bytes: what a hostile peer could make large.
     pub(super) fn text_bytes(&self) -> usize {
-        let RequestHead { version: _, method, target, host, user_agent, content_length: _, context } =
+        let RequestHead { version: _, method, target, host, user_agent, content_length: _, context: _ } =
             &*self.request;
-        let state = context.as_ref().and_then(|context| context.trace_state.as_ref());
-        let optional = [host.as_ref(), user_agent.as_ref(), state];
-        method.len() + target.len() + optional.into_iter().flatten().map(String::len).sum::<usize>()
+        let optional = [host.as_ref(), user_agent.as_ref()];
+        method.len()
+            + target.len()
+            + optional.into_iter().flatten().map(String::len).sum::<usize>()
+            + self.context.as_ref().map_or(0, |context| context.text_bytes())
+    }
+
+    /// The caller's span or trace, as its headers name it.
+    pub(super) fn remote(&self) -> Option<&RemoteContext> {
+        self.context.as_ref().and_then(|context| context.remote())
     }
 
     /// Bytes were lost inside it, so that its marks may not be what they seem.

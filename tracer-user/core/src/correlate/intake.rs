@@ -140,7 +140,7 @@ impl Correlator {
         &mut self,
         id: ExchangeId,
         role: Role,
-        request: Box<RequestHead>,
+        mut request: Box<RequestHead>,
         first: Mark,
         head_last: Mark,
         conn: &mut ConnFacts,
@@ -151,10 +151,16 @@ impl Correlator {
         let client = role == Role::Client;
         conn.calls = Some(client);
         let side = if client { Side::Client(Called::default()) } else { Side::Server(Served::default()) };
+        let context = request.context.take().and_then(|carried| carried.choose(&self.bounds.propagators));
+        if let Some(context) = &context {
+            self.stats.context_headers_refused += context.refused().len() as u64;
+            self.stats.context_conflicts += u64::from(context.conflicts().next().is_some());
+        }
         let exchange = Box::new(Exchange {
             id,
             side,
             request,
+            context: context.map(Box::new),
             first,
             head_last,
             request_last: None,
@@ -173,8 +179,11 @@ impl Correlator {
         });
         self.text_bytes += exchange.text_bytes();
         self.tables.join.exchange_began(key, &exchange);
-        if let (false, Some(context)) = (client, &exchange.request.context) {
-            self.tables.contexts.came_in(context.span_id, key, exchange.process(), first.time);
+        if let (false, Some(context)) = (client, &exchange.context) {
+            // Not only the one that was chosen: any of them may be handed on alone.
+            for span_id in context.span_ids() {
+                self.tables.contexts.came_in(span_id, key, exchange.process(), first.time);
+            }
         }
         self.tables.exchanges.insert(key, exchange);
         self.by_id.insert(id, key);
@@ -289,13 +298,12 @@ impl Correlator {
             self.tables.last_loss = self.tables.last_loss.max(Some(end.time));
         }
         let reader = exchange.thread();
-        let context = exchange.request.context.as_ref().map(|context| context.span_id);
         if exchange.served().is_some() {
             if let Some(thread) = self.tables.threads.find_mut(reader) {
                 thread.request_ended(key);
             }
-            if let Some(context) = context {
-                self.tables.contexts.ended(context, key, end.time);
+            for span_id in exchange.context.iter().flat_map(|context| context.span_ids()) {
+                self.tables.contexts.ended(span_id, key, end.time);
             }
             if let Some(process) = self.tables.processes.note(reader.process) {
                 process.open_requests = process.open_requests.saturating_sub(1);

@@ -39,7 +39,9 @@ pub(super) fn weigh(tables: &Tables, exchange: &Exchange, moment: Moment) -> Ver
 
 /// A call that carries a trace's header was made for a request of that trace.
 fn contradicts_header(tables: &Tables, call: &Exchange, request: super::exchange::Key) -> bool {
-    let Some(carried) = &call.request.context else { return false };
-    let brought = tables.exchanges.get(&request).and_then(|request| request.request.context.as_ref());
-    brought.is_none_or(|brought| brought.trace_id != carried.trace_id)
+    let Some(carried) = call.context.as_ref().filter(|carried| carried.remote().is_some()) else {
+        return false;
+    };
+    let brought = tables.exchanges.get(&request).and_then(|request| request.context.as_ref());
+    brought.is_none_or(|brought| !brought.shares_trace(carried))
 }

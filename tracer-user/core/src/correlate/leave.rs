@@ -52,6 +52,9 @@ impl Correlator {
             exchange.received_by_peer.map_or(exchange.first.time, |peer| exchange.first.time.min(peer));
         let (name, status, mut attributes) =
             attributes::describe(&described(exchange, end, start, self.bounds.redact_query));
+        if let Some(context) = &exchange.context {
+            attributes::context(context, &mut attributes);
+        }
         let (parent, undecided) = match settled {
             Settled::Parent { span_id, evidence, confidence, remote } => {
                 attributes.push((keys::PARENT_EVIDENCE, Value::from(evidence.as_str())));

@@ -48,6 +48,7 @@ use self::join::{JoinTable, Occupant};
 use self::processes::Processes;
 use self::rules::{Moment, Tables, Verdict};
 use self::threads::Threads;
+use crate::context::Propagators;
 use crate::event::{ConnOpened, HostFacts, ProcessFacts};
 use crate::exchange::ExchangeId;
 use crate::span::{Span, SpanId};
@@ -62,6 +63,7 @@ pub(crate) struct Bounds {
     pub(crate) max_threads: usize,
     pub(crate) max_processes: usize,
     pub(crate) redact_query: bool,
+    pub(crate) propagators: Propagators,
 }
 
 #[derive(Debug)]
@@ -273,13 +275,21 @@ impl Correlator {
             Settled::Parent { remote: false, .. } => {}
             Settled::Parent { remote: true, .. } | Settled::Root(_) => {
                 // A header gives the trace, also where it does not give the parent.
-                if let Some(context) = exchange.request.context.as_ref() {
-                    let trace = Trace {
-                        id: context.trace_id,
-                        sampled: context.sampled,
-                        state: context.trace_state.clone(),
-                    };
-                    self.fragments.fix_trace(fragment, || trace);
+                if let Some(context) = exchange.context.as_ref() {
+                    let sampled = context.sampling().is_recorded();
+                    let ids = &mut self.ids;
+                    match context.remote() {
+                        Some(remote) => {
+                            let (id, state) = (remote.trace_id, remote.trace_state.clone());
+                            self.fragments.fix_trace(fragment, || Trace { id, sampled, state });
+                        }
+                        // The decision alone, for a trace that begins here.
+                        None if !sampled => {
+                            let begun = || Trace { id: ids.trace_id(), sampled, state: None };
+                            self.fragments.fix_trace(fragment, begun);
+                        }
+                        None => {}
+                    }
                 }
                 for waiting in self.fragments.close(fragment) {
                     self.leave(waiting);

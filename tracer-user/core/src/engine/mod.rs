@@ -12,6 +12,7 @@ use tracer_abi::time::KernelInstant;
 
 use self::connections::Connections;
 use crate::connection::ConnectionLimits;
+use crate::context::Propagators;
 use crate::correlate::{Bounds, Correlator};
 use crate::event::{Event, HostFacts, ProcessDescribed};
 use crate::reorder::Reorder;
@@ -30,6 +31,8 @@ pub struct EngineConfig {
     pub host: HostFacts,
     /// Replace the values of URL queries.
     pub redact_query: bool,
+    /// The trace context headers that are read, and which of them decides.
+    pub propagators: Propagators,
     pub limits: Limits,
     pub connection: ConnectionLimits,
 }
@@ -58,6 +61,7 @@ impl Default for EngineConfig {
             reorder_window: Duration::from_millis(50),
             host: HostFacts::default(),
             redact_query: true,
+            propagators: Propagators::default(),
             limits: Limits::default(),
             connection: ConnectionLimits::default(),
         }
@@ -90,7 +94,15 @@ pub struct Engine {
 impl Engine {
     /// `seed` is the only source of randomness: ids depend on it and on the events alone.
     pub fn new(config: EngineConfig, seed: [u8; 32]) -> Self {
-        let EngineConfig { decide_timeout, reorder_window, host, redact_query, limits, connection } = config;
+        let EngineConfig {
+            decide_timeout,
+            reorder_window,
+            host,
+            redact_query,
+            propagators,
+            limits,
+            connection,
+        } = config;
         let Limits {
             max_reordered,
             max_connections,
@@ -107,6 +119,7 @@ impl Engine {
             max_threads,
             max_processes,
             redact_query,
+            propagators,
         };
         Self {
             reorder: Reorder::new(reorder_window, max_reordered),

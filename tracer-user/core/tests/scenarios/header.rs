@@ -1,6 +1,6 @@
 //! Trace context headers.
 
-use crate::host::{End, Host, T, name};
+use crate::host::{End, Host, T, name, text};
 
 const NOBODY: Option<T> = None;
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -42,6 +42,7 @@ fn a_header_names_the_parent_of_a_request_from_outside() {
     let parent = span.parent.unwrap();
     assert_eq!(parent.span_id.to_string(), "00f067aa0ba902b7");
     assert!(parent.remote && span.sampled);
+    assert_eq!(text(span, "tracer.context.format"), Some("tracecontext"));
     assert_eq!(host.lines(), ["shop server /a < 00f067aa0ba902b7 (header)"]);
 }
 

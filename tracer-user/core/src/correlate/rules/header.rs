@@ -20,9 +20,11 @@ const LOSS_MEMORY: Duration = Duration::from_secs(10);
 const UNSEEN_REQUESTS: Duration = Duration::from_secs(10);
 
 pub(in crate::correlate) fn judge(tables: &Tables, exchange: &Exchange, moment: Moment) -> Verdict {
-    let Some(context) = &exchange.request.context else { return Verdict::Abstain(None) };
-    let named = Verdict::Remote(context.span_id, Evidence::Header, Confidence::Certain);
-    let mut earlier = tables.contexts.before(context.span_id, exchange.first.time);
+    let Some(span_id) = exchange.remote().and_then(|remote| remote.span_id) else {
+        return Verdict::Abstain(None);
+    };
+    let named = Verdict::Remote(span_id, Evidence::Header, Confidence::Certain);
+    let mut earlier = tables.contexts.before(span_id, exchange.first.time);
     match exchange.role() {
         Role::Server | Role::Unknown => {
             if earlier.any(|incoming| {

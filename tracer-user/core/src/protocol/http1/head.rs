@@ -230,7 +230,7 @@ pub(super) fn parse_request(head: &[u8]) -> Option<(Box<RequestHead>, Facts)> {
     let line = parse_request_line(first_line(head))?;
     let mut facts = Facts::default();
     let (mut host, mut user_agent) = (None, None);
-    let mut contexts = Vec::new();
+    let mut contexts = context::Fields::default();
     for (name, value) in Fields::of(head) {
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => host = host.or_else(|| Some(text(value))),
@@ -240,11 +240,10 @@ pub(super) fn parse_request(head: &[u8]) -> Option<(Box<RequestHead>, Facts)> {
             10 if name.eq_ignore_ascii_case(b"user-agent") => {
                 user_agent = user_agent.or_else(|| Some(text(value)))
             }
-            _ if context::is_relevant(name) => contexts.push((name, value)),
+            _ if contexts.take(name, value) => {}
             _ => facts.take(name, value),
         }
     }
-    let context = if contexts.is_empty() { None } else { context::extract(contexts.into_iter()) };
     let head = RequestHead {
         version: line.version,
         method: text(line.method),
@@ -252,7 +251,7 @@ pub(super) fn parse_request(head: &[u8]) -> Option<(Box<RequestHead>, Facts)> {
         host,
         user_agent,
         content_length: facts.content_length.valid(),
-        context,
+        context: contexts.read(),
     };
     Some((Box::new(head), facts))
 }
@@ -421,6 +420,7 @@ mod tests {
         assert_eq!(head.target, "/\\xff?q");
         assert_eq!(head.host.as_deref(), Some("a"));
         assert_eq!(head.user_agent.as_deref(), Some("x/1  (y)"));
-        assert_eq!(head.context.unwrap().trace_state.as_deref(), Some("a=1"));
+        let context = head.context.unwrap().choose(&context::Propagators::default()).unwrap();
+        assert_eq!(context.remote().unwrap().trace_state.as_deref(), Some("a=1"));
     }
 }
