@@ -1,5 +1,7 @@
 //! Raw facts of the kernel half: every form of system call, on every family, delivers its bytes at their place.
 
+#![expect(clippy::unwrap_used, reason = "tests may state what cannot fail")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::BufReader;

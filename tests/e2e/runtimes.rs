@@ -20,9 +20,6 @@ use tracer_tests::tracer::Tracer;
 enum InProcess {
     /// At least 99 of 100 in-process parents are right.
     Decided,
-    /// The same at one request at a time. At 32, one event that is stamped late may close the thread rule's gate for the
-    /// process, which then abstains.
-    DecidedAtOne,
     /// May abstain.
     MayAbstain,
 }
@@ -93,8 +90,7 @@ fn judged(
         assert!(score.in_process.total() >= wanted, "too few edges: {}", context());
     }
     match wanted {
-        InProcess::DecidedAtOne if concurrency > 1 => {}
-        InProcess::Decided | InProcess::DecidedAtOne => {
+        InProcess::Decided => {
             assert!(
                 score.in_process.right * 100 >= score.in_process.total() * 99,
                 "undecided: {}",
@@ -208,7 +204,7 @@ fn java_work_stealing() {
 
 #[test]
 fn java_threads() {
-    service(Runtime::Java, InProcess::DecidedAtOne);
+    service(Runtime::Java, InProcess::Decided);
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub(crate) fn listed() -> Option<Actor> {
     if !slot_in_use(tgid) {
         return None;
     }
-    let entry = TRACER_PROCS.get_ptr_mut(&tgid)?;
+    let entry = TRACER_PROCS.get_ptr_mut(tgid)?;
     let task = Task::current();
     let process_start = task.process_start();
     // SAFETY: a live entry of the table; entries are plain integers.
@@ -107,9 +107,9 @@ pub(crate) fn enter(tgid: u32, start_boottime: u64, flags: u32) {
     let state = ProcessState { start_boottime, flags: flags | process_flags::BY_KERNEL, only_tid: 0 };
     // SAFETY: a live entry of the table, if any; entries are plain integers.
     let counted = TRACER_PROCS
-        .get_ptr(&tgid)
+        .get_ptr(tgid)
         .is_some_and(|entry| unsafe { (*entry).flags } & process_flags::BY_KERNEL != 0);
-    if TRACER_PROCS.insert(&tgid, &state, 0).is_err() {
+    if TRACER_PROCS.insert(tgid, state, 0).is_err() {
         count(KernelLoss::ProcessTableFull);
     } else if !counted && let Some(slot) = kernel_slot(tgid) {
         // SAFETY: a valid slot.
@@ -138,7 +138,7 @@ pub(crate) fn enter_pending() -> Option<Actor> {
 /// Takes a process out of the table when its last thread exits. `flags` are those of its entry.
 #[inline(always)]
 pub(crate) fn leave(tgid: u32, flags: u32) {
-    if TRACER_PROCS.remove(&tgid).is_ok()
+    if TRACER_PROCS.remove(tgid).is_ok()
         && flags & process_flags::BY_KERNEL != 0
         && let Some(slot) = kernel_slot(tgid)
     {

@@ -175,7 +175,7 @@ fn announce(
 ) -> bool {
     state.flags |= sock_flags::ANNOUNCED;
     if let Some(tcp) = sock.tcp() {
-        if TRACER_SELF.get_ptr(&self_key(sock, sock.remote())).is_some() {
+        if TRACER_SELF.get_ptr(self_key(sock, sock.remote())).is_some() {
             state.flags |= sock_flags::SELF;
             return false;
         }

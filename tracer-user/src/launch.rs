@@ -146,18 +146,12 @@ impl Running {
 
 impl NotExecuted {
     pub(crate) fn exit_code(&self) -> u8 {
-        match self.source.kind() {
-            io::ErrorKind::NotFound => 127,
-            _ => 126,
-        }
+        if self.source.kind() == io::ErrorKind::NotFound { 127 } else { 126 }
     }
 }
 
 fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "not found".to_owned(),
-        _ => error.to_string(),
-    }
+    if error.kind() == io::ErrorKind::NotFound { "not found".to_owned() } else { error.to_string() }
 }
 
 /// 128 + n for signal n.

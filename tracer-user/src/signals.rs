@@ -128,8 +128,8 @@ mod tests {
     #[test]
     fn what_is_ignored() {
         // The runtime of every Rust program ignores this one.
-        assert!(super::ignored(super::Signal::SIGPIPE));
-        assert!(!super::ignored(super::Signal::SIGWINCH));
+        assert!(ignored(Signal::SIGPIPE));
+        assert!(!ignored(Signal::SIGWINCH));
     }
 
     use nix::sys::pthread::{pthread_kill, pthread_self};

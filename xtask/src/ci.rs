@@ -33,7 +33,8 @@ pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
 
     let mut doc = repo.cargo();
     doc.arg("doc").args(user_half).args(["--no-deps", "--document-private-items"]);
-    exec::run(doc.env("RUSTDOCFLAGS", "-Dwarnings"))?;
+    // What is read here has the private items too.
+    exec::run(doc.env("RUSTDOCFLAGS", "-Dwarnings -Arustdoc::private-intra-doc-links"))?;
 
     if options.no_test {
         return Ok(ExitCode::SUCCESS);

@@ -20,7 +20,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// How long an interrupted or overdue process group may take to clean up before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Set by SIGINT and SIGTERM once [`catch_interrupts`] was called.
+/// Set by SIGINT and SIGTERM once [`Interrupt::catch`] was called.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 

@@ -81,7 +81,7 @@ impl Endpoint {
     /// 127.0.0.0/8 or ::1, without the standard library's address types: the kernel half asks.
     pub const fn is_loopback(&self) -> bool {
         let (high, low) = (u64_at(&self.addr, 0), u64_at(&self.addr, 8));
-        high == 0 && (low >> 24 == 0xffff_7f || low == 1)
+        high == 0 && (low >> 24 == 0x00ff_ff7f || low == 1)
     }
 
     pub fn new(addr: SocketAddr) -> Self {

@@ -2,7 +2,7 @@
 //!
 //! It holds no logic beyond conversions and the byte classifier that both sides run. The rules of this ABI:
 //!
-//! 1. A record starts with [`Header`]; every multi-byte field is in host byte order unless its name or type
+//! 1. A record starts with [`event::Header`]; every multi-byte field is in host byte order unless its name or type
 //!    says otherwise; every record is 8-byte aligned and has no implicit padding ([`layout`] proves it).
 //! 2. Codes are integers on the wire and are append-only: a retired code is never given a new meaning. User
 //!    space converts them with `TryFrom`, so that an unexpected byte is an error and not undefined behaviour.

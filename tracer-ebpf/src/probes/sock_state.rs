@@ -93,7 +93,7 @@ fn established(sock: Sock, passive: bool) {
     if state.flags & sock_flags::SELF != 0 {
         // Only now is the port known; the peer's end is established later. Should the table be full, its oldest entry
         // goes.
-        let _ = TRACER_SELF.insert(&self_key(sock, sock.local()), &1, 0);
+        let _ = TRACER_SELF.insert(self_key(sock, sock.local()), 1, 0);
     } else if state.flags & sock_flags::ANNOUNCED == 0
         && let Some(tcp) = sock.tcp()
     {

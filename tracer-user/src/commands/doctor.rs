@@ -142,7 +142,7 @@ fn capabilities() -> Check {
     let has = |number: u32| mask >> number & 1 != 0;
     let missing: Vec<_> = CAPABILITIES
         .iter()
-        .filter(|&&(number, _, _, essential)| !has(number) && !(essential && has(CAP_SYS_ADMIN)))
+        .filter(|&&(number, _, _, essential)| !has(number) && (!essential || !has(CAP_SYS_ADMIN)))
         .collect();
     if missing.is_empty() {
         return ok("capabilities", "all that are needed");

@@ -7,9 +7,9 @@ pub(crate) fn container_id(cgroup: &[u8]) -> Option<String> {
     cgroup.split(|&byte| byte == b'\n').find_map(|line| {
         // hierarchy-ID:controllers:path
         let path = line.splitn(3, |&byte| byte == b':').nth(2)?;
-        let words = path.split(|byte| !byte.is_ascii_alphanumeric());
+        let mut words = path.split(|byte| !byte.is_ascii_alphanumeric());
         // podman's own process that watches the container sits in a sibling cgroup.
-        let id = words.filter(|word| is_id(word)).last()?;
+        let id = words.rfind(|word| is_id(word))?;
         let conmon = path.windows(7).any(|word| word == b"conmon-");
         (!conmon).then(|| id.iter().map(|&byte| char::from(byte)).collect())
     })

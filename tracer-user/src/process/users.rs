@@ -12,7 +12,7 @@ pub(crate) struct Users(BTreeMap<u32, String>);
 
 impl Users {
     pub(crate) fn read() -> Self {
-        std::fs::File::open("/etc/passwd").map(|file| Self::parse(file)).unwrap_or_default()
+        std::fs::File::open("/etc/passwd").map(Self::parse).unwrap_or_default()
     }
 
     fn parse(passwd: impl Read) -> Self {

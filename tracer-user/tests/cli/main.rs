@@ -1,5 +1,7 @@
 //! The command line's contract, as far as it needs neither root nor a kernel half: usage, exit codes, replay, outputs.
 
+#![expect(clippy::unwrap_used, reason = "tests may state what cannot fail")]
+
 mod recording;
 
 use std::io::Read;
