@@ -26,6 +26,17 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     }
 }
 
+/// A command line of the tracer under test, up to its subcommand: `run`, `attach`. `TRACER_TESTS_RUNG` names the one way
+/// of capture that tests use, where a kernel offers several.
+fn command_line(subcommand: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new(binary()?);
+    command.arg(subcommand);
+    if let Some(rung) = std::env::var_os("TRACER_TESTS_RUNG") {
+        command.arg("--rung").arg(rung);
+    }
+    Ok(command)
+}
+
 /// A tracer at work, writing to a file of its own.
 #[derive(Debug)]
 pub struct Tracer {
@@ -63,8 +74,8 @@ impl Tracer {
     pub fn attach_to(options: &[String]) -> anyhow::Result<Self> {
         let dir = TempDir::new()?;
         let output = dir.join("spans.jsonl");
-        let mut command = Command::new(binary()?);
-        command.arg("attach").args(["--format", "otlp-json", "--output"]).arg(&output).args(options);
+        let mut command = command_line("attach")?;
+        command.args(["--format", "otlp-json", "--output"]).arg(&output).args(options);
         let program = Program::spawn_dying_by("tracer", command, Signal::TERM)?;
         program.wait_stderr(is_live, LIVE_PATIENCE)?;
         Ok(Self { program, output, _dir: dir })
@@ -123,8 +134,8 @@ where
 {
     let dir = TempDir::new()?;
     let output = dir.join("spans.jsonl");
-    let mut tracer = Command::new(binary()?);
-    tracer.arg("run").args(["--format", "otlp-json", "--output"]).arg(&output).args(options).arg("--");
+    let mut tracer = command_line("run")?;
+    tracer.args(["--format", "otlp-json", "--output"]).arg(&output).args(options).arg("--");
     tracer.args(command.into_iter().map(Into::into));
     let mut program = Program::spawn_dying_by("tracer run", tracer, Signal::TERM)?;
     let exit = program.wait(Duration::from_secs(120))?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::builder::ValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::capture::Rung;
 use crate::units;
 
 #[derive(Debug, Parser)]
@@ -152,6 +153,10 @@ pub(crate) struct CaptureArgs {
     /// Payload bytes captured per message and direction, up to 64KiB; the rest is counted
     #[arg(long, value_name = "SIZE", default_value = "8KiB", value_parser = size())]
     pub(crate) head_budget: u64,
+
+    /// Capture in this way or not at all [default: the best one that works; `tracer doctor` tries them all]
+    #[arg(long, value_enum)]
+    pub(crate) rung: Option<Rung>,
 
     /// Put the command-line arguments of traced processes into their resource. They may contain secrets
     #[arg(long)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tracer_abi::limits::MAX_HEAD_BUDGET_BYTES;
 
+use crate::capture::Rung;
 pub(crate) use crate::cli::DoctorFormat;
 use crate::cli::{
     AttachArgs, CaptureArgs, Cli, Command as CliCommand, Format, ReplayArgs, RunArgs, SpanArgs,
@@ -83,6 +84,8 @@ pub(crate) struct Capture {
     pub(crate) record: Option<Record>,
     /// At most [`MAX_HEAD_BUDGET_BYTES`].
     pub(crate) head_budget_bytes: u32,
+    /// This way of capture or none.
+    pub(crate) rung: Option<Rung>,
     /// Keep the arguments of traced processes.
     pub(crate) command_args: bool,
 }
@@ -220,13 +223,13 @@ fn attach(args: AttachArgs, otel: OtelEnv) -> Result<Attach, UsageError> {
 }
 
 fn capture(args: CaptureArgs) -> Result<Capture, UsageError> {
-    let CaptureArgs { record, record_max_size, head_budget, command_args } = args;
+    let CaptureArgs { record, record_max_size, head_budget, rung, command_args } = args;
     let head_budget_bytes = u32::try_from(head_budget)
         .ok()
         .filter(|bytes| (1..=MAX_HEAD_BUDGET_BYTES).contains(bytes))
         .ok_or(UsageError::HeadBudget)?;
     let record = record.map(|path| Record { path, max_size_bytes: record_max_size });
-    Ok(Capture { record, head_budget_bytes, command_args })
+    Ok(Capture { record, head_budget_bytes, rung, command_args })
 }
 
 fn spans(args: SpanArgs, otel: OtelEnv) -> Result<Spans, UsageError> {

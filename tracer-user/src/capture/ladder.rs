@@ -5,9 +5,12 @@ use super::btf::TypeInfo;
 use super::{rung_a, rung_b};
 
 /// A way to watch socket operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "verbatim")]
 pub(crate) enum Rung {
+    /// Socket length trace points (Linux 6.3 and later)
     A,
+    /// Returns of the socket send and receive functions
     B,
 }
 

@@ -56,6 +56,8 @@ pub(crate) struct CaptureConfig {
     pub(crate) data_ring_bytes: u32,
     /// Debugging messages of the kernel half, through `tracing`.
     pub(crate) kernel_log: bool,
+    /// This rung or none.
+    pub(crate) rung: Option<Rung>,
 }
 
 impl Default for CaptureConfig {
@@ -67,6 +69,7 @@ impl Default for CaptureConfig {
             head_budget_bytes: DEFAULT_HEAD_BUDGET_BYTES,
             data_ring_bytes: DEFAULT_DATA_RING_BYTES,
             kernel_log: false,
+            rung: None,
         }
     }
 }
@@ -88,7 +91,7 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// Climbs the ladder.
+    /// Climbs the ladder, or takes the one rung that is wanted.
     ///
     /// # Errors
     ///
@@ -96,13 +99,19 @@ impl Capture {
     /// in the initial pid namespace, whose numbers the kernel half reports.
     pub(crate) fn start(config: &CaptureConfig) -> anyhow::Result<Self> {
         let mut reasons = Vec::new();
-        for &rung in Rung::ALL {
+        let rungs = config.rung.as_ref().map_or(Rung::ALL, std::slice::from_ref);
+        for &rung in rungs {
             match Self::start_rung(rung, config) {
                 Ok(capture) => return Ok(capture),
                 Err(error) => reasons.push(format!("rung {rung}: {error:#}")),
             }
         }
-        bail!("no way to capture works on this kernel\n  {}", reasons.join("\n  "))
+        let none = if config.rung.is_some() {
+            "the wanted way to capture does not work"
+        } else {
+            "no way to capture works"
+        };
+        bail!("{none} on this kernel\n  {}", reasons.join("\n  "))
     }
 
     /// Loads, attaches and self-tests one rung.

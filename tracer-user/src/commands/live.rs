@@ -62,6 +62,7 @@ pub(super) fn capture_config(capture: &config::Capture, verbosity: u8) -> Captur
     CaptureConfig {
         head_budget_bytes: capture.head_budget_bytes,
         kernel_log: verbosity > 1,
+        rung: capture.rung,
         ..CaptureConfig::default()
     }
 }
