@@ -89,6 +89,11 @@ pub(crate) static TRACER_PORTS: Array<u64> = Array::with_max_entries(PORTS / 64,
 #[map]
 pub(crate) static TRACER_SELF: LruHashMap<SelfKey, u8> = LruHashMap::with_max_entries(1024, 0);
 
+/// Which Unix sockets a walk lists: those whose cookie under the mask in the lower half is the upper half. Written by
+/// the tracer before each walk, read here.
+#[map]
+pub(crate) static TRACER_WALK: Array<u64> = Array::with_max_entries(1, 0);
+
 /// When this CPU last woke the consumer of the data ring. Written and read here.
 #[map]
 pub(crate) static TRACER_WAKE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);

@@ -6,7 +6,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated as helpers;
 
-use crate::maps::{sock_flags, sock_state};
+use crate::maps::{TRACER_WALK, sock_flags, sock_state};
 use crate::sock::Sock;
 
 /// `struct bpf_iter__unix`: pointers to the walk's own state and to the socket, which is null behind the last.
@@ -34,7 +34,7 @@ extern "C" fn tracer_un_mark(context: &Context) -> i32 {
     0
 }
 
-/// Writes the cookies of the sockets that were announced and still exist.
+/// Writes the cookies of the sockets that were announced and still exist, as far as this walk is to list them.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/unix")]
 extern "C" fn tracer_un_live(context: &Context) -> i32 {
@@ -48,8 +48,11 @@ extern "C" fn tracer_un_live(context: &Context) -> i32 {
     };
     if state.flags & sock_flags::ANNOUNCED != 0 {
         let cookie = Sock(socket).cookie();
-        // SAFETY: `seq` is the first field of the walk's state; the helper copies eight bytes from the stack. A full
-        // buffer makes the kernel call again for this socket.
+        let selection = TRACER_WALK.get(0).copied().unwrap_or(0);
+        if cookie & (selection & 0xffff_ffff) != selection >> 32 {
+            return 0;
+        }
+        // SAFETY: `seq` is the first field of the walk's state; the helper copies eight bytes from the stack.
         unsafe {
             let seq = *context.meta;
             helpers::bpf_seq_write(seq.cast(), (&raw const cookie).cast_mut().cast(), 8);

@@ -149,7 +149,7 @@ impl Capture {
             rung,
             rings,
             processes,
-            unix_sockets: UnixSockets::new(&loaded),
+            unix_sockets: UnixSockets::new(&mut loaded)?,
             loaded,
             closed: Vec::new(),
             early,

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, ensure};
+use aya::maps::{Array, MapData};
 use aya::programs::Iter;
 use tracer_abi::conn::{Direction, Family, SocketCookie};
 use tracer_abi::event::EventKind;
@@ -26,12 +28,23 @@ pub(super) const WALK: &str = "unix";
 /// only what waits for the close itself waits for this.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// Sockets that one walk lists, on average. The kernel gathers what one read returns in eight pages (`bpf_seq_read`), room
+/// for 4096 cookies; and a walk that pauses because they are full, or the reader's buffer is, goes on behind the rest
+/// of its hash bucket (`bpf_iter_unix_batch`: `st_bucket_done`). What it passes over must not count as closed, so
+/// walks are kept from pausing.
+const PART: usize = 1024;
+
+/// More than what one read can return.
+const WALK_BYTES: usize = 64 << 10;
+
 /// Sockets remembered at most; those beyond are not reported as closed.
 const MAX_OPEN: usize = 65_536;
 
 pub(super) struct UnixSockets {
     /// Inode number of the tracer's network namespace; zero when walks are not to be had.
     netns: u32,
+    /// Which part of the sockets the next walk lists.
+    selection: Array<MapData, u64>,
     /// Bytes moved by each open socket that was announced.
     open: HashMap<SocketCookie, Moved>,
     next_look: Instant,
@@ -44,12 +57,13 @@ struct Moved {
 }
 
 impl UnixSockets {
-    pub(super) fn new(loaded: &Loaded) -> Self {
+    pub(super) fn new(loaded: &mut Loaded) -> anyhow::Result<Self> {
         use std::os::unix::fs::MetadataExt as _;
         let netns =
             std::fs::metadata("/proc/self/ns/net").ok().and_then(|file| u32::try_from(file.ino()).ok());
         let netns = netns.filter(|_| loaded.has_program(LIST)).unwrap_or(0);
-        Self { netns, open: HashMap::new(), next_look: Instant::now() }
+        let selection = loaded.take_map("TRACER_WALK")?.try_into().context("open map TRACER_WALK")?;
+        Ok(Self { netns, selection, open: HashMap::new(), next_look: Instant::now() })
     }
 
     /// When [`Self::closed`] wants to be called next.
@@ -94,19 +108,35 @@ impl UnixSockets {
             return Vec::new();
         }
         self.next_look = Instant::now() + INTERVAL;
-        let Ok(listed) = walk(loaded, LIST) else {
-            return Vec::new();
+        let alive = match self.alive(loaded) {
+            Ok(alive) => alive,
+            Err(error) => {
+                tracing::debug!("closed Unix sockets are looked for later: {error:#}");
+                return Vec::new();
+            }
         };
         let now = clock::now();
-        let mut alive: Vec<u64> =
-            listed.as_chunks().0.iter().map(|&bytes| u64::from_ne_bytes(bytes)).collect();
-        alive.sort_unstable();
         let gone = self.open.extract_if(|cookie, _| alive.binary_search(&cookie.0).is_err());
         let mut gone: Vec<_> = gone.collect();
         gone.sort_unstable_by_key(|&(cookie, _)| cookie);
         gone.into_iter()
             .map(|(cookie, moved)| record::conn_closed(now, cookie, moved.egress, moved.ingress))
             .collect()
+    }
+}
+
+impl UnixSockets {
+    /// Cookies of the announced sockets that exist, sorted.
+    fn alive(&mut self, loaded: &mut Loaded) -> anyhow::Result<Vec<u64>> {
+        let parts = self.open.len().div_ceil(PART).next_power_of_two() as u64;
+        let mut alive = Vec::with_capacity(self.open.len());
+        for part in 0..parts {
+            self.selection.set(0, part << 32 | (parts - 1), 0).context("select sockets")?;
+            let listed = walk(loaded, LIST)?;
+            alive.extend(listed.as_chunks().0.iter().map(|&bytes| u64::from_ne_bytes(bytes)));
+        }
+        alive.sort_unstable();
+        Ok(alive)
     }
 }
 
@@ -117,11 +147,14 @@ pub(super) fn mark_existing(loaded: &mut Loaded) {
     }
 }
 
-/// Runs one of the programs over all sockets; returns what it wrote.
+/// Runs one of the programs over all sockets, without a pause; returns what it wrote.
 fn walk(loaded: &mut Loaded, program: &str) -> anyhow::Result<Vec<u8>> {
     let program: &mut Iter = loaded.program(program)?;
     let link = program.attach()?;
-    let mut output = Vec::new();
-    program.take_link(link)?.into_file()?.read_to_end(&mut output)?;
+    let mut file = program.take_link(link)?.into_file()?;
+    let mut output = vec![0; WALK_BYTES];
+    let len = file.read(&mut output)?;
+    output.truncate(len);
+    ensure!(file.read(&mut [0; 8])? == 0, "too many sockets for one walk");
     Ok(output)
 }
