@@ -9,15 +9,21 @@ use crate::span::{SpanId, TraceId};
 pub enum Format {
     /// W3C `traceparent`.
     TraceContext,
+    /// Zipkin's B3 in one header.
+    B3,
+    /// Zipkin's B3 in several headers.
+    B3Multi,
 }
 
 impl Format {
-    pub const ALL: &[Self] = &[Self::TraceContext];
+    pub const ALL: &[Self] = &[Self::TraceContext, Self::B3, Self::B3Multi];
 
     /// Value of `tracer.context.format`: the name by which `OTEL_PROPAGATORS` knows the format, where it does.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TraceContext => "tracecontext",
+            Self::B3 => "b3",
+            Self::B3Multi => "b3multi",
         }
     }
 }

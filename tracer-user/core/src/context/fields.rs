@@ -32,6 +32,12 @@ macro_rules! headers {
 headers! {
     Traceparent "traceparent",
     Tracestate "tracestate",
+    B3 "b3",
+    B3TraceId "x-b3-traceid",
+    B3SpanId "x-b3-spanid",
+    B3ParentSpanId "x-b3-parentspanid",
+    B3Sampled "x-b3-sampled",
+    B3Flags "x-b3-flags",
 }
 
 impl Header {
@@ -40,8 +46,13 @@ impl Header {
         // The bit that tells the cases of letters apart; what it makes of other bytes is compared below.
         let first = *name.first()? | 0x20;
         let candidates: &[Self] = match (name.len(), first) {
+            (2, b'b') => &[Self::B3],
             (10, b't') => &[Self::Tracestate],
+            (10, b'x') => &[Self::B3Flags],
             (11, b't') => &[Self::Traceparent],
+            (11, b'x') => &[Self::B3SpanId],
+            (12, b'x') => &[Self::B3TraceId, Self::B3Sampled],
+            (17, b'x') => &[Self::B3ParentSpanId],
             _ => return None,
         };
         candidates.iter().copied().find(|header| name.eq_ignore_ascii_case(header.name().as_bytes()))

@@ -6,6 +6,7 @@
 //! A protocol parser hands the fields of a head to [`Fields`], in message order, and reads them once: the result says
 //! what each format says. [`Carried::choose`] makes one context of that, by the precedence written in [`carried`].
 
+mod b3;
 pub mod carried;
 mod claim;
 mod digits;
@@ -26,7 +27,11 @@ type Extracted = Result<Option<Claim>, Refused>;
 type Extractor = fn(&Fields<'_>) -> Extracted;
 
 /// In no order.
-const EXTRACTORS: &[(Format, Extractor)] = &[(Format::TraceContext, w3c::extract)];
+const EXTRACTORS: &[(Format, Extractor)] = &[
+    (Format::TraceContext, w3c::extract),
+    (Format::B3, b3::extract_single),
+    (Format::B3Multi, b3::extract_multi),
+];
 
 impl Fields<'_> {
     /// What all formats say. `None` when no field matters.

@@ -37,8 +37,12 @@ enum Meaning {
 }
 
 impl Propagators {
-    const NAMES: [(&'static str, Meaning); 2] =
-        [("tracecontext", Meaning::Formats(&[Format::TraceContext])), ("none", Meaning::None)];
+    const NAMES: [(&'static str, Meaning); 4] = [
+        ("tracecontext", Meaning::Formats(&[Format::TraceContext])),
+        ("b3", Meaning::Formats(&[Format::B3, Format::B3Multi])),
+        ("b3multi", Meaning::Formats(&[Format::B3, Format::B3Multi])),
+        ("none", Meaning::None),
+    ];
 
     /// Reads a list of names, separated by commas. What is named twice counts where it is first.
     ///
