@@ -13,10 +13,12 @@ pub enum Format {
     B3,
     /// Zipkin's B3 in several headers.
     B3Multi,
+    /// Jaeger's `uber-trace-id`.
+    Jaeger,
 }
 
 impl Format {
-    pub const ALL: &[Self] = &[Self::TraceContext, Self::B3, Self::B3Multi];
+    pub const ALL: &[Self] = &[Self::TraceContext, Self::B3, Self::B3Multi, Self::Jaeger];
 
     /// Value of `tracer.context.format`: the name by which `OTEL_PROPAGATORS` knows the format, where it does.
     pub const fn as_str(self) -> &'static str {
@@ -24,6 +26,7 @@ impl Format {
             Self::TraceContext => "tracecontext",
             Self::B3 => "b3",
             Self::B3Multi => "b3multi",
+            Self::Jaeger => "jaeger",
         }
     }
 }

@@ -38,6 +38,7 @@ headers! {
     B3ParentSpanId "x-b3-parentspanid",
     B3Sampled "x-b3-sampled",
     B3Flags "x-b3-flags",
+    UberTraceId "uber-trace-id",
 }
 
 impl Header {
@@ -52,6 +53,7 @@ impl Header {
             (11, b't') => &[Self::Traceparent],
             (11, b'x') => &[Self::B3SpanId],
             (12, b'x') => &[Self::B3TraceId, Self::B3Sampled],
+            (13, b'u') => &[Self::UberTraceId],
             (17, b'x') => &[Self::B3ParentSpanId],
             _ => return None,
         };

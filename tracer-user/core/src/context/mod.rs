@@ -11,6 +11,7 @@ pub mod carried;
 mod claim;
 mod digits;
 mod fields;
+mod jaeger;
 mod propagators;
 mod w3c;
 
@@ -31,6 +32,7 @@ const EXTRACTORS: &[(Format, Extractor)] = &[
     (Format::TraceContext, w3c::extract),
     (Format::B3, b3::extract_single),
     (Format::B3Multi, b3::extract_multi),
+    (Format::Jaeger, jaeger::extract),
 ];
 
 impl Fields<'_> {

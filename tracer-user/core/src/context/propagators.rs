@@ -37,10 +37,11 @@ enum Meaning {
 }
 
 impl Propagators {
-    const NAMES: [(&'static str, Meaning); 4] = [
+    const NAMES: [(&'static str, Meaning); 5] = [
         ("tracecontext", Meaning::Formats(&[Format::TraceContext])),
         ("b3", Meaning::Formats(&[Format::B3, Format::B3Multi])),
         ("b3multi", Meaning::Formats(&[Format::B3, Format::B3Multi])),
+        ("jaeger", Meaning::Formats(&[Format::Jaeger])),
         ("none", Meaning::None),
     ];
 
