@@ -15,10 +15,12 @@ pub enum Format {
     B3Multi,
     /// Jaeger's `uber-trace-id`.
     Jaeger,
+    /// Datadog's `x-datadog-…`.
+    Datadog,
 }
 
 impl Format {
-    pub const ALL: &[Self] = &[Self::TraceContext, Self::B3, Self::B3Multi, Self::Jaeger];
+    pub const ALL: &[Self] = &[Self::TraceContext, Self::B3, Self::B3Multi, Self::Jaeger, Self::Datadog];
 
     /// Value of `tracer.context.format`: the name by which `OTEL_PROPAGATORS` knows the format, where it does.
     pub const fn as_str(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Format {
             Self::B3 => "b3",
             Self::B3Multi => "b3multi",
             Self::Jaeger => "jaeger",
+            Self::Datadog => "datadog",
         }
     }
 }

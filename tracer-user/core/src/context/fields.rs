@@ -39,6 +39,10 @@ headers! {
     B3Sampled "x-b3-sampled",
     B3Flags "x-b3-flags",
     UberTraceId "uber-trace-id",
+    DatadogTraceId "x-datadog-trace-id",
+    DatadogParentId "x-datadog-parent-id",
+    DatadogSamplingPriority "x-datadog-sampling-priority",
+    DatadogTags "x-datadog-tags",
 }
 
 impl Header {
@@ -54,7 +58,11 @@ impl Header {
             (11, b'x') => &[Self::B3SpanId],
             (12, b'x') => &[Self::B3TraceId, Self::B3Sampled],
             (13, b'u') => &[Self::UberTraceId],
+            (14, b'x') => &[Self::DatadogTags],
             (17, b'x') => &[Self::B3ParentSpanId],
+            (18, b'x') => &[Self::DatadogTraceId],
+            (19, b'x') => &[Self::DatadogParentId],
+            (27, b'x') => &[Self::DatadogSamplingPriority],
             _ => return None,
         };
         candidates.iter().copied().find(|header| name.eq_ignore_ascii_case(header.name().as_bytes()))

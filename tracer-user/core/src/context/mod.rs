@@ -9,6 +9,7 @@
 mod b3;
 pub mod carried;
 mod claim;
+mod datadog;
 mod digits;
 mod fields;
 mod jaeger;
@@ -33,6 +34,7 @@ const EXTRACTORS: &[(Format, Extractor)] = &[
     (Format::B3, b3::extract_single),
     (Format::B3Multi, b3::extract_multi),
     (Format::Jaeger, jaeger::extract),
+    (Format::Datadog, datadog::extract),
 ];
 
 impl Fields<'_> {
