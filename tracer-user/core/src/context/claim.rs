@@ -17,10 +17,13 @@ pub enum Format {
     Jaeger,
     /// Datadog's `x-datadog-…`.
     Datadog,
+    /// Elastic's `elastic-apm-traceparent`.
+    Elastic,
 }
 
 impl Format {
-    pub const ALL: &[Self] = &[Self::TraceContext, Self::B3, Self::B3Multi, Self::Jaeger, Self::Datadog];
+    pub const ALL: &[Self] =
+        &[Self::TraceContext, Self::B3, Self::B3Multi, Self::Jaeger, Self::Datadog, Self::Elastic];
 
     /// Value of `tracer.context.format`: the name by which `OTEL_PROPAGATORS` knows the format, where it does.
     pub const fn as_str(self) -> &'static str {
@@ -30,6 +33,7 @@ impl Format {
             Self::B3Multi => "b3multi",
             Self::Jaeger => "jaeger",
             Self::Datadog => "datadog",
+            Self::Elastic => "elastic",
         }
     }
 }

@@ -43,6 +43,7 @@ headers! {
     DatadogParentId "x-datadog-parent-id",
     DatadogSamplingPriority "x-datadog-sampling-priority",
     DatadogTags "x-datadog-tags",
+    ElasticTraceparent "elastic-apm-traceparent",
 }
 
 impl Header {
@@ -62,6 +63,7 @@ impl Header {
             (17, b'x') => &[Self::B3ParentSpanId],
             (18, b'x') => &[Self::DatadogTraceId],
             (19, b'x') => &[Self::DatadogParentId],
+            (23, b'e') => &[Self::ElasticTraceparent],
             (27, b'x') => &[Self::DatadogSamplingPriority],
             _ => return None,
         };

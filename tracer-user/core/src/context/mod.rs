@@ -11,6 +11,7 @@ pub mod carried;
 mod claim;
 mod datadog;
 mod digits;
+mod elastic;
 mod fields;
 mod jaeger;
 mod propagators;
@@ -35,6 +36,7 @@ const EXTRACTORS: &[(Format, Extractor)] = &[
     (Format::B3Multi, b3::extract_multi),
     (Format::Jaeger, jaeger::extract),
     (Format::Datadog, datadog::extract),
+    (Format::Elastic, elastic::extract),
 ];
 
 impl Fields<'_> {

@@ -37,12 +37,13 @@ enum Meaning {
 }
 
 impl Propagators {
-    const NAMES: [(&'static str, Meaning); 6] = [
+    const NAMES: [(&'static str, Meaning); 7] = [
         ("tracecontext", Meaning::Formats(&[Format::TraceContext])),
         ("b3", Meaning::Formats(&[Format::B3, Format::B3Multi])),
         ("b3multi", Meaning::Formats(&[Format::B3, Format::B3Multi])),
         ("jaeger", Meaning::Formats(&[Format::Jaeger])),
         ("datadog", Meaning::Formats(&[Format::Datadog])),
+        ("elastic", Meaning::Formats(&[Format::Elastic])),
         ("none", Meaning::None),
     ];
 
