@@ -19,11 +19,20 @@ pub enum Format {
     Datadog,
     /// Elastic's `elastic-apm-traceparent`.
     Elastic,
+    /// OpenTracing's `ot-tracer-…`.
+    OtTrace,
 }
 
 impl Format {
-    pub const ALL: &[Self] =
-        &[Self::TraceContext, Self::B3, Self::B3Multi, Self::Jaeger, Self::Datadog, Self::Elastic];
+    pub const ALL: &[Self] = &[
+        Self::TraceContext,
+        Self::B3,
+        Self::B3Multi,
+        Self::Jaeger,
+        Self::Datadog,
+        Self::Elastic,
+        Self::OtTrace,
+    ];
 
     /// Value of `tracer.context.format`: the name by which `OTEL_PROPAGATORS` knows the format, where it does.
     pub const fn as_str(self) -> &'static str {
@@ -34,6 +43,7 @@ impl Format {
             Self::Jaeger => "jaeger",
             Self::Datadog => "datadog",
             Self::Elastic => "elastic",
+            Self::OtTrace => "ottrace",
         }
     }
 }

@@ -44,6 +44,9 @@ headers! {
     DatadogSamplingPriority "x-datadog-sampling-priority",
     DatadogTags "x-datadog-tags",
     ElasticTraceparent "elastic-apm-traceparent",
+    OtTraceId "ot-tracer-traceid",
+    OtSpanId "ot-tracer-spanid",
+    OtSampled "ot-tracer-sampled",
 }
 
 impl Header {
@@ -60,6 +63,8 @@ impl Header {
             (12, b'x') => &[Self::B3TraceId, Self::B3Sampled],
             (13, b'u') => &[Self::UberTraceId],
             (14, b'x') => &[Self::DatadogTags],
+            (16, b'o') => &[Self::OtSpanId],
+            (17, b'o') => &[Self::OtTraceId, Self::OtSampled],
             (17, b'x') => &[Self::B3ParentSpanId],
             (18, b'x') => &[Self::DatadogTraceId],
             (19, b'x') => &[Self::DatadogParentId],

@@ -14,6 +14,7 @@ mod digits;
 mod elastic;
 mod fields;
 mod jaeger;
+mod ottrace;
 mod propagators;
 mod w3c;
 
@@ -37,6 +38,7 @@ const EXTRACTORS: &[(Format, Extractor)] = &[
     (Format::Jaeger, jaeger::extract),
     (Format::Datadog, datadog::extract),
     (Format::Elastic, elastic::extract),
+    (Format::OtTrace, ottrace::extract),
 ];
 
 impl Fields<'_> {

@@ -37,13 +37,14 @@ enum Meaning {
 }
 
 impl Propagators {
-    const NAMES: [(&'static str, Meaning); 7] = [
+    const NAMES: [(&'static str, Meaning); 8] = [
         ("tracecontext", Meaning::Formats(&[Format::TraceContext])),
         ("b3", Meaning::Formats(&[Format::B3, Format::B3Multi])),
         ("b3multi", Meaning::Formats(&[Format::B3, Format::B3Multi])),
         ("jaeger", Meaning::Formats(&[Format::Jaeger])),
         ("datadog", Meaning::Formats(&[Format::Datadog])),
         ("elastic", Meaning::Formats(&[Format::Elastic])),
+        ("ottrace", Meaning::Formats(&[Format::OtTrace])),
         ("none", Meaning::None),
     ];
 
