@@ -21,6 +21,8 @@ pub enum Format {
     Elastic,
     /// OpenTracing's `ot-tracer-…`.
     OtTrace,
+    /// Google Cloud's `X-Cloud-Trace-Context`.
+    Gcp,
 }
 
 impl Format {
@@ -32,6 +34,7 @@ impl Format {
         Self::Datadog,
         Self::Elastic,
         Self::OtTrace,
+        Self::Gcp,
     ];
 
     /// Value of `tracer.context.format`: the name by which `OTEL_PROPAGATORS` knows the format, where it does.
@@ -44,6 +47,7 @@ impl Format {
             Self::Datadog => "datadog",
             Self::Elastic => "elastic",
             Self::OtTrace => "ottrace",
+            Self::Gcp => "gcp",
         }
     }
 }

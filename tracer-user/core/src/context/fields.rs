@@ -47,6 +47,7 @@ headers! {
     OtTraceId "ot-tracer-traceid",
     OtSpanId "ot-tracer-spanid",
     OtSampled "ot-tracer-sampled",
+    CloudTraceContext "x-cloud-trace-context",
 }
 
 impl Header {
@@ -68,6 +69,7 @@ impl Header {
             (17, b'x') => &[Self::B3ParentSpanId],
             (18, b'x') => &[Self::DatadogTraceId],
             (19, b'x') => &[Self::DatadogParentId],
+            (21, b'x') => &[Self::CloudTraceContext],
             (23, b'e') => &[Self::ElasticTraceparent],
             (27, b'x') => &[Self::DatadogSamplingPriority],
             _ => return None,

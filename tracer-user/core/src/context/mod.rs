@@ -13,6 +13,7 @@ mod datadog;
 mod digits;
 mod elastic;
 mod fields;
+mod gcp;
 mod jaeger;
 mod ottrace;
 mod propagators;
@@ -39,6 +40,7 @@ const EXTRACTORS: &[(Format, Extractor)] = &[
     (Format::Datadog, datadog::extract),
     (Format::Elastic, elastic::extract),
     (Format::OtTrace, ottrace::extract),
+    (Format::Gcp, gcp::extract),
 ];
 
 impl Fields<'_> {

@@ -37,7 +37,7 @@ enum Meaning {
 }
 
 impl Propagators {
-    const NAMES: [(&'static str, Meaning); 8] = [
+    const NAMES: [(&'static str, Meaning); 9] = [
         ("tracecontext", Meaning::Formats(&[Format::TraceContext])),
         ("b3", Meaning::Formats(&[Format::B3, Format::B3Multi])),
         ("b3multi", Meaning::Formats(&[Format::B3, Format::B3Multi])),
@@ -45,6 +45,7 @@ impl Propagators {
         ("datadog", Meaning::Formats(&[Format::Datadog])),
         ("elastic", Meaning::Formats(&[Format::Elastic])),
         ("ottrace", Meaning::Formats(&[Format::OtTrace])),
+        ("gcp", Meaning::Formats(&[Format::Gcp])),
         ("none", Meaning::None),
     ];
 
