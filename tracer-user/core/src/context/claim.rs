@@ -23,6 +23,8 @@ pub enum Format {
     OtTrace,
     /// Google Cloud's `X-Cloud-Trace-Context`.
     Gcp,
+    /// AWS X-Ray's `X-Amzn-Trace-Id`.
+    XRay,
 }
 
 impl Format {
@@ -35,6 +37,7 @@ impl Format {
         Self::Elastic,
         Self::OtTrace,
         Self::Gcp,
+        Self::XRay,
     ];
 
     /// Value of `tracer.context.format`: the name by which `OTEL_PROPAGATORS` knows the format, where it does.
@@ -48,6 +51,7 @@ impl Format {
             Self::Elastic => "elastic",
             Self::OtTrace => "ottrace",
             Self::Gcp => "gcp",
+            Self::XRay => "xray",
         }
     }
 }

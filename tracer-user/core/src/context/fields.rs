@@ -48,6 +48,7 @@ headers! {
     OtSpanId "ot-tracer-spanid",
     OtSampled "ot-tracer-sampled",
     CloudTraceContext "x-cloud-trace-context",
+    AmznTraceId "x-amzn-trace-id",
 }
 
 impl Header {
@@ -64,6 +65,7 @@ impl Header {
             (12, b'x') => &[Self::B3TraceId, Self::B3Sampled],
             (13, b'u') => &[Self::UberTraceId],
             (14, b'x') => &[Self::DatadogTags],
+            (15, b'x') => &[Self::AmznTraceId],
             (16, b'o') => &[Self::OtSpanId],
             (17, b'o') => &[Self::OtTraceId, Self::OtSampled],
             (17, b'x') => &[Self::B3ParentSpanId],

@@ -18,6 +18,7 @@ mod jaeger;
 mod ottrace;
 mod propagators;
 mod w3c;
+mod xray;
 
 pub use self::carried::{Carried, RemoteContext, RequestContext};
 pub use self::claim::{Claim, Format, Sampling};
@@ -41,6 +42,7 @@ const EXTRACTORS: &[(Format, Extractor)] = &[
     (Format::Elastic, elastic::extract),
     (Format::OtTrace, ottrace::extract),
     (Format::Gcp, gcp::extract),
+    (Format::XRay, xray::extract),
 ];
 
 impl Fields<'_> {

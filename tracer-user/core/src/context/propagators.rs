@@ -37,7 +37,7 @@ enum Meaning {
 }
 
 impl Propagators {
-    const NAMES: [(&'static str, Meaning); 9] = [
+    const NAMES: [(&'static str, Meaning); 10] = [
         ("tracecontext", Meaning::Formats(&[Format::TraceContext])),
         ("b3", Meaning::Formats(&[Format::B3, Format::B3Multi])),
         ("b3multi", Meaning::Formats(&[Format::B3, Format::B3Multi])),
@@ -46,6 +46,7 @@ impl Propagators {
         ("elastic", Meaning::Formats(&[Format::Elastic])),
         ("ottrace", Meaning::Formats(&[Format::OtTrace])),
         ("gcp", Meaning::Formats(&[Format::Gcp])),
+        ("xray", Meaning::Formats(&[Format::XRay])),
         ("none", Meaning::None),
     ];
 
