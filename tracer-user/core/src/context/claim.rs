@@ -9,6 +9,8 @@ use crate::span::{SpanId, TraceId};
 pub enum Format {
     /// W3C `traceparent`.
     TraceContext,
+    /// OpenCensus's `grpc-trace-bin`.
+    OpenCensus,
     /// Zipkin's B3 in one header.
     B3,
     /// Zipkin's B3 in several headers.
@@ -30,6 +32,7 @@ pub enum Format {
 impl Format {
     pub const ALL: &[Self] = &[
         Self::TraceContext,
+        Self::OpenCensus,
         Self::B3,
         Self::B3Multi,
         Self::Jaeger,
@@ -44,6 +47,7 @@ impl Format {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TraceContext => "tracecontext",
+            Self::OpenCensus => "opencensus",
             Self::B3 => "b3",
             Self::B3Multi => "b3multi",
             Self::Jaeger => "jaeger",

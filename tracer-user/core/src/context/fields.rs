@@ -49,6 +49,7 @@ headers! {
     OtSampled "ot-tracer-sampled",
     CloudTraceContext "x-cloud-trace-context",
     AmznTraceId "x-amzn-trace-id",
+    GrpcTraceBin "grpc-trace-bin",
 }
 
 impl Header {
@@ -64,6 +65,7 @@ impl Header {
             (11, b'x') => &[Self::B3SpanId],
             (12, b'x') => &[Self::B3TraceId, Self::B3Sampled],
             (13, b'u') => &[Self::UberTraceId],
+            (14, b'g') => &[Self::GrpcTraceBin],
             (14, b'x') => &[Self::DatadogTags],
             (15, b'x') => &[Self::AmznTraceId],
             (16, b'o') => &[Self::OtSpanId],

@@ -7,6 +7,7 @@
 //! what each format says. [`Carried::choose`] makes one context of that, by the precedence written in [`carried`].
 
 mod b3;
+mod base64;
 pub mod carried;
 mod claim;
 mod datadog;
@@ -14,6 +15,7 @@ mod digits;
 mod elastic;
 mod fields;
 mod gcp;
+mod grpc;
 mod jaeger;
 mod ottrace;
 mod propagators;
@@ -35,6 +37,7 @@ type Extractor = fn(&Fields<'_>) -> Extracted;
 /// In no order.
 const EXTRACTORS: &[(Format, Extractor)] = &[
     (Format::TraceContext, w3c::extract),
+    (Format::OpenCensus, grpc::extract),
     (Format::B3, b3::extract_single),
     (Format::B3Multi, b3::extract_multi),
     (Format::Jaeger, jaeger::extract),

@@ -37,7 +37,7 @@ enum Meaning {
 }
 
 impl Propagators {
-    const NAMES: [(&'static str, Meaning); 10] = [
+    const NAMES: [(&'static str, Meaning); 11] = [
         ("tracecontext", Meaning::Formats(&[Format::TraceContext])),
         ("b3", Meaning::Formats(&[Format::B3, Format::B3Multi])),
         ("b3multi", Meaning::Formats(&[Format::B3, Format::B3Multi])),
@@ -47,6 +47,7 @@ impl Propagators {
         ("ottrace", Meaning::Formats(&[Format::OtTrace])),
         ("gcp", Meaning::Formats(&[Format::Gcp])),
         ("xray", Meaning::Formats(&[Format::XRay])),
+        ("opencensus", Meaning::Formats(&[Format::OpenCensus])),
         ("none", Meaning::None),
     ];
 
