@@ -93,7 +93,7 @@ async fn jaeger_gives_back_the_whole_trace() {
             host_attributes: Vec::new(),
             pace: Pace::Live,
         };
-        let export = start(config, WallClock::from_offset_nanos(EPOCH)).unwrap();
+        let mut export = start(config, WallClock::from_offset_nanos(EPOCH)).unwrap();
         trace(number).into_iter().for_each(|span| export.push(span));
         let stats = export.shutdown(Duration::from_secs(20)).await;
         assert_eq!((stats.pushed, stats.lost()), (4, 0), "{stats:?}");

@@ -20,7 +20,6 @@ mod text;
 mod tree;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -32,8 +31,8 @@ use tracer_core::span::Span;
 use self::config::{BatchLimits, ExportConfig};
 use self::counters::Counters;
 pub(crate) use self::counters::{DestinationStats, ExportStats};
-use self::otlp::Backoff;
-use self::queue::Queue;
+use self::otlp::{Backoff, Draft, Encoder};
+use self::queue::{Batch, Queue, Whole};
 use self::text::{TextFormat, TextWriter};
 use crate::clock::WallClock;
 use crate::output::Output;
@@ -45,14 +44,15 @@ const SCOPE_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Takes spans, hands them to every destination.
 #[derive(Debug)]
 pub(crate) struct ExportHandle {
-    destinations: Vec<Destination>,
-    pushed: AtomicU64,
+    text: Option<Destination<Whole>>,
+    otlp: Option<(Encoder, Destination<Draft>)>,
+    pushed: u64,
 }
 
 #[derive(Debug)]
-struct Destination {
+struct Destination<B> {
     name: String,
-    queue: Arc<Queue>,
+    queue: Arc<Queue<B>>,
     counters: Arc<Counters>,
     task: JoinHandle<()>,
 }
@@ -68,70 +68,102 @@ pub(crate) fn start(config: ExportConfig, clock: WallClock) -> anyhow::Result<Ex
 }
 
 fn start_with(config: ExportConfig, clock: WallClock, backoff: Backoff) -> anyhow::Result<ExportHandle> {
-    let mut destinations = Vec::new();
     let host: Arc<[_]> = config.host_attributes.into();
-    if let Some(format) = TextFormat::of(config.format) {
-        let output = match &config.output {
-            None => Output::stderr().context("open standard error"),
-            Some(path) => Output::create(path).with_context(|| format!("create {}", path.display())),
-        }?;
-        let writer = TextWriter::new(format, &output, clock, Arc::clone(&host), config.pace);
-        let queue = Arc::new(Queue::new(BatchLimits::default().immediate()));
-        let counters = Arc::new(Counters::default());
-        let name = output.name().to_owned();
-        let task = tokio::spawn(text::run(Arc::clone(&queue), output, writer, Arc::clone(&counters)));
-        destinations.push(Destination { name, queue, counters, task });
-    }
-    if let Some(otlp) = config.otlp {
-        let sender = otlp::Sender::new(&otlp, host, clock, backoff)?;
-        let queue = Arc::new(Queue::new(otlp.batch));
-        let counters = Arc::new(Counters::default());
-        let name = sender.name().to_owned();
-        let task = tokio::spawn(otlp::run(Arc::clone(&queue), sender, Arc::clone(&counters), otlp.batch));
-        destinations.push(Destination { name, queue, counters, task });
-    }
-    Ok(ExportHandle { destinations, pushed: AtomicU64::new(0) })
+    let text = match TextFormat::of(config.format) {
+        None => None,
+        Some(format) => {
+            let output = match &config.output {
+                None => Output::stderr().context("open standard error"),
+                Some(path) => Output::create(path).with_context(|| format!("create {}", path.display())),
+            }?;
+            let writer = TextWriter::new(format, &output, clock, Arc::clone(&host), config.pace);
+            let name = output.name().to_owned();
+            Some(Destination::start(name, BatchLimits::default().immediate(), |queue, counters| {
+                tokio::spawn(text::run(queue, output, writer, counters))
+            }))
+        }
+    };
+    let otlp = match config.otlp {
+        None => None,
+        Some(otlp) => {
+            let sender = otlp::Sender::new(&otlp, backoff)?;
+            let name = sender.name().to_owned();
+            let destination = Destination::start(name, otlp.batch, |queue, counters| {
+                tokio::spawn(otlp::run(queue, sender, counters, otlp.batch))
+            });
+            Some((Encoder::new(clock, host), destination))
+        }
+    };
+    Ok(ExportHandle { text, otlp, pushed: 0 })
 }
 
 impl ExportHandle {
     /// Never blocks: a destination whose queue is full loses the span, counted.
-    pub(crate) fn push(&self, span: Span) {
-        self.pushed.fetch_add(1, Ordering::Relaxed);
-        let span = Arc::new(span);
-        for destination in &self.destinations {
-            destination.queue.push(Arc::clone(&span));
+    pub(crate) fn push(&mut self, span: Span) {
+        self.pushed += 1;
+        if let Some((encoder, destination)) = &mut self.otlp {
+            destination.queue.push(encoder.encode(&span));
+        }
+        if let Some(destination) = &self.text {
+            destination.queue.push(Arc::new(span));
         }
     }
 
     /// Waits until at least half of every queue is free: for a replay, which can wait and should lose nothing.
     pub(crate) async fn room(&self) {
-        for destination in &self.destinations {
+        if let Some(destination) = &self.text {
+            destination.queue.room().await;
+        }
+        if let Some((_, destination)) = &self.otlp {
             destination.queue.room().await;
         }
     }
 
     pub(crate) fn stats(&self) -> ExportStats {
-        let pushed = self.pushed.load(Ordering::Relaxed);
-        let destinations = self.destinations.iter().map(|destination| destination.stats(pushed)).collect();
-        ExportStats { pushed, destinations }
+        let text = self.text.as_ref().map(|destination| destination.stats(self.pushed));
+        let otlp = self.otlp.as_ref().map(|(_, destination)| destination.stats(self.pushed));
+        ExportStats { pushed: self.pushed, destinations: text.into_iter().chain(otlp).collect() }
     }
 
     /// Lets every destination finish what it has, all together for at most `deadline`. What is then unsent is lost.
     pub(crate) async fn shutdown(mut self, deadline: Duration) -> ExportStats {
         let deadline = Instant::now() + deadline;
-        for destination in &self.destinations {
-            destination.queue.close();
-        }
-        for destination in &mut self.destinations {
-            if tokio::time::timeout_at(deadline, &mut destination.task).await.is_err() {
-                destination.task.abort();
+        let text = async {
+            match &mut self.text {
+                Some(destination) => destination.finish(deadline).await,
+                None => {}
             }
-        }
+        };
+        let otlp = async {
+            match &mut self.otlp {
+                Some((_, destination)) => destination.finish(deadline).await,
+                None => {}
+            }
+        };
+        tokio::join!(text, otlp);
         self.stats()
     }
 }
 
-impl Destination {
+impl<B: Batch> Destination<B> {
+    fn start(
+        name: String,
+        limits: BatchLimits,
+        spawn: impl FnOnce(Arc<Queue<B>>, Arc<Counters>) -> JoinHandle<()>,
+    ) -> Self {
+        let queue = Arc::new(Queue::new(limits));
+        let counters = Arc::new(Counters::default());
+        let task = spawn(Arc::clone(&queue), Arc::clone(&counters));
+        Self { name, queue, counters, task }
+    }
+
+    async fn finish(&mut self, deadline: Instant) {
+        self.queue.close();
+        if tokio::time::timeout_at(deadline, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+    }
+
     fn stats(&self, pushed: u64) -> DestinationStats {
         self.counters.stats(&self.name, pushed, self.queue.refused())
     }
@@ -171,7 +203,7 @@ mod tests {
     async fn every_span_reaches_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let config = to_file(Format::Line, file.path());
-        let export = start(config, WallClock::from_offset_nanos(0)).unwrap();
+        let mut export = start(config, WallClock::from_offset_nanos(0)).unwrap();
         for n in 1..=250 {
             export.push(span(n, n).build());
         }
@@ -187,7 +219,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         // Both ways, so that opening waits for nobody; and never read.
         let mut reader = std::fs::File::options().read(true).write(true).open(&fifo).unwrap();
-        let export = start(to_file(Format::OtlpJson, &fifo), WallClock::from_offset_nanos(0)).unwrap();
+        let mut export = start(to_file(Format::OtlpJson, &fifo), WallClock::from_offset_nanos(0)).unwrap();
         let total = 30_000;
         for n in 0..total {
             export.push(span(1, (n % 250) as u8 + 1).build());
@@ -212,7 +244,7 @@ mod tests {
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         let reader = std::fs::File::options().read(true).write(true).open(&fifo).unwrap();
-        let export = start(to_file(Format::Line, &fifo), WallClock::from_offset_nanos(0)).unwrap();
+        let mut export = start(to_file(Format::Line, &fifo), WallClock::from_offset_nanos(0)).unwrap();
         drop(reader);
         for _ in 0..100 {
             export.push(span(1, 1).build());

@@ -1,7 +1,9 @@
 //! The bounded queue between the task that makes spans and one destination.
 //!
-//! `push` never waits: it refuses what does not fit, and counts it. There is one consumer, which takes spans in
-//! batches: when one is full, or when the oldest span has waited for the delay, or at the end.
+//! `push` never waits: it refuses what does not fit, and counts it. It gathers spans into batches, so that the two sides
+//! meet once a batch and not once a span: there is one consumer, which is woken when the first span of a batch has
+//! come, and when the batch is full. It takes a batch when it is full, when its oldest span has waited for the delay, or
+//! at the end.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,13 +18,25 @@ use super::config::BatchLimits;
 
 /// Memory that the spans of a queue may hold, in bytes: hostile requests can make single spans large.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
-/// Estimated memory of the spans of one batch. Receivers refuse gRPC messages above 4 MiB by default, and an encoded
-/// span is smaller than what [`weight`] says, its share of the resources aside.
+/// Memory of the spans of one batch. Receivers refuse gRPC messages above 4 MiB by default.
 const MAX_BATCH_BYTES: usize = 2 * 1024 * 1024;
 
+/// Spans that leave together, in the form that their destination wants.
+pub(super) trait Batch: Default {
+    /// A span, in the form in which it comes.
+    type Item<'a>;
+
+    /// Memory that [`Self::add`] would take, in bytes.
+    fn weight(&self, span: &Self::Item<'_>) -> usize;
+    fn add(&mut self, span: Self::Item<'_>);
+    fn spans(&self) -> usize;
+    /// Memory that it has taken, in bytes.
+    fn bytes(&self) -> usize;
+}
+
 #[derive(Debug)]
-pub(super) struct Queue {
-    state: Mutex<State>,
+pub(super) struct Queue<B> {
+    state: Mutex<State<B>>,
     /// There is something for the consumer to look at.
     arrived: Notify,
     /// The consumer took something.
@@ -33,15 +47,18 @@ pub(super) struct Queue {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    spans: VecDeque<(Arc<Span>, usize)>,
-    bytes: usize,
-    /// When the oldest span came, as far as the consumer needs to know: when the queue was last empty before a push.
+struct State<B> {
+    full: VecDeque<B>,
+    /// Takes the next span.
+    open: B,
+    /// When the first span of the open batch came.
     since: Option<Instant>,
+    spans: usize,
+    bytes: usize,
     closed: bool,
 }
 
-impl Queue {
+impl<B: Batch> Queue<B> {
     pub(super) fn new(limits: BatchLimits) -> Self {
         Self {
             state: Mutex::default(),
@@ -54,33 +71,57 @@ impl Queue {
     }
 
     /// Never waits; a span that does not fit is dropped and counted as refused.
-    pub(super) fn push(&self, span: Arc<Span>) {
-        let weight = weight(&span);
+    pub(super) fn push(&self, span: B::Item<'_>) {
         let mut state = self.lock();
-        if state.closed || state.spans.len() >= self.limits.max_queue || state.bytes + weight > MAX_BYTES {
+        let weight = state.open.weight(&span);
+        if state.closed || state.spans >= self.limits.max_queue || state.bytes + weight > MAX_BYTES {
             drop(state);
             self.refused.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        state.since.get_or_insert_with(Instant::now);
-        state.bytes += weight;
-        state.spans.push_back((span, weight));
+        let mut wake = false;
+        if state.open.spans() > 0 && state.open.bytes() + weight > MAX_BATCH_BYTES {
+            state.seal();
+            wake = true;
+        }
+        if state.since.is_none() {
+            state.since = Some(Instant::now());
+            wake = true;
+        }
+        // Not the weight from above: that was for the batch that was open then.
+        let before = state.open.bytes();
+        state.open.add(span);
+        state.bytes += state.open.bytes() - before;
+        state.spans += 1;
+        if state.open.spans() >= self.limits.max_batch || state.open.bytes() >= MAX_BATCH_BYTES {
+            state.seal();
+            wake = true;
+        }
         drop(state);
-        self.arrived.notify_one();
+        if wake {
+            self.arrived.notify_one();
+        }
     }
 
-    /// The next batch; empty only when nothing more will come. Cancel safe.
-    pub(super) async fn batch(&self) -> Vec<Arc<Span>> {
+    /// The next batch; `None` when nothing more will come. Cancel safe.
+    pub(super) async fn batch(&self) -> Option<B> {
         loop {
             let wait_until = {
                 let mut state = self.lock();
-                let full = state.spans.len() >= self.limits.max_batch || state.bytes >= MAX_BATCH_BYTES;
                 let due = state.since.map(|since| since + self.limits.schedule_delay);
-                match due {
-                    _ if full || state.closed => return self.take(&mut state),
-                    Some(due) if due <= Instant::now() => return self.take(&mut state),
-                    due => due,
+                if state.full.is_empty() && (state.closed || due.is_some_and(|due| due <= Instant::now())) {
+                    state.seal();
                 }
+                if let Some(batch) = state.full.pop_front() {
+                    state.spans -= batch.spans();
+                    state.bytes -= batch.bytes();
+                    self.taken.notify_waiters();
+                    return Some(batch);
+                }
+                if state.closed {
+                    return None;
+                }
+                due
             };
             match wait_until {
                 Some(due) => drop(tokio::time::timeout_at(due, self.arrived.notified()).await),
@@ -95,8 +136,7 @@ impl Queue {
             let taken = self.taken.notified();
             {
                 let state = self.lock();
-                if state.closed
-                    || (state.spans.len() * 2 <= self.limits.max_queue && state.bytes * 2 <= MAX_BYTES)
+                if state.closed || (state.spans * 2 <= self.limits.max_queue && state.bytes * 2 <= MAX_BYTES)
                 {
                     return;
                 }
@@ -130,7 +170,12 @@ impl Queue {
 
     /// Closes it and takes everything, however much: for a destination that gives up.
     pub(super) fn abandon(&self) -> u64 {
-        let left = std::mem::take(&mut self.lock().spans).len() as u64;
+        let left = {
+            let mut state = self.lock();
+            let left = state.spans;
+            *state = State { closed: true, ..State::default() };
+            left as u64
+        };
         self.close();
         left
     }
@@ -139,28 +184,20 @@ impl Queue {
         self.refused.load(Ordering::Relaxed)
     }
 
-    fn take(&self, state: &mut State) -> Vec<Arc<Span>> {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        while let Some((_, weight)) = state.spans.front() {
-            if batch.len() >= self.limits.max_batch || (!batch.is_empty() && bytes + weight > MAX_BATCH_BYTES)
-            {
-                break;
-            }
-            bytes += weight;
-            batch.extend(state.spans.pop_front().map(|(span, _)| span));
-        }
-        state.bytes = state.bytes.saturating_sub(bytes);
-        if state.spans.is_empty() {
-            state.since = None;
-        }
-        self.taken.notify_waiters();
-        batch
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
         // The state is consistent between any two statements that could panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Batch> State<B> {
+    /// Closes the open batch, unless it is empty.
+    fn seal(&mut self) {
+        if self.open.spans() > 0 {
+            let batch = std::mem::take(&mut self.open);
+            self.full.push_back(batch);
+        }
+        self.since = None;
     }
 }
 
@@ -168,6 +205,34 @@ impl BatchLimits {
     /// Every span at once, whatever is there: for outputs that people watch.
     pub(super) fn immediate(self) -> Self {
         Self { schedule_delay: Duration::ZERO, ..self }
+    }
+}
+
+/// Spans as they are, for outputs that are written by one process.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    pub(super) spans: Vec<Arc<Span>>,
+    bytes: usize,
+}
+
+impl Batch for Whole {
+    type Item<'a> = Arc<Span>;
+
+    fn weight(&self, span: &Arc<Span>) -> usize {
+        weight(span)
+    }
+
+    fn add(&mut self, span: Arc<Span>) {
+        self.bytes += weight(&span);
+        self.spans.push(span);
+    }
+
+    fn spans(&self) -> usize {
+        self.spans.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -203,7 +268,7 @@ mod tests {
         export_timeout: Duration::ZERO,
     };
 
-    fn queue(limits: BatchLimits, spans: u8) -> Queue {
+    fn queue(limits: BatchLimits, spans: u8) -> Queue<Whole> {
         let queue = Queue::new(limits);
         (1..=spans).for_each(|n| queue.push(Arc::new(span(1, n).build())));
         queue
@@ -213,9 +278,9 @@ mod tests {
     async fn a_full_batch_leaves_at_once_and_a_partial_one_after_the_delay() {
         let queue = queue(LIMITS, 5);
         let start = Instant::now();
-        assert_eq!(queue.batch().await.len(), 4);
+        assert_eq!(queue.batch().await.unwrap().spans(), 4);
         assert_eq!(start.elapsed(), Duration::ZERO);
-        assert_eq!(queue.batch().await.len(), 1);
+        assert_eq!(queue.batch().await.unwrap().spans(), 1);
         assert!(start.elapsed() >= Duration::from_secs(60));
     }
 
@@ -227,25 +292,21 @@ mod tests {
         queue.push(Arc::new(span(1, 1).build()));
         assert_eq!(queue.refused(), 4);
         let mut sizes = Vec::new();
-        loop {
-            let batch = queue.batch().await;
-            if batch.is_empty() {
-                break;
-            }
-            sizes.push(batch.len());
+        while let Some(batch) = queue.batch().await {
+            sizes.push(batch.spans());
         }
         assert_eq!(sizes, [4, 4, 2]);
     }
 
     #[tokio::test]
     async fn memory_is_bounded_too() {
-        let queue = Queue::new(BatchLimits { max_queue: 100_000, max_batch: 100_000, ..LIMITS });
+        let queue = Queue::<Whole>::new(BatchLimits { max_queue: 100_000, max_batch: 100_000, ..LIMITS });
         let mut large = span(1, 1).build();
         large.name = "x".repeat(1024 * 1024);
         let large = Arc::new(large);
         (0..20).for_each(|_| queue.push(Arc::clone(&large)));
         assert_eq!(queue.refused(), 5);
-        assert_eq!(queue.batch().await.len(), 1, "batches are bounded in bytes");
+        assert_eq!(queue.batch().await.unwrap().spans(), 1, "batches are bounded in bytes");
     }
 
     #[tokio::test]
@@ -255,6 +316,6 @@ mod tests {
         queue.batch().await;
         tokio::time::timeout(Duration::from_millis(20), queue.room()).await.unwrap_err();
         let (_, batch) = tokio::join!(queue.room(), queue.batch());
-        assert_eq!(batch.len(), 4);
+        assert_eq!(batch.unwrap().spans(), 4);
     }
 }

@@ -8,7 +8,7 @@ use tracer_core::span::{Span, Value};
 
 use super::config::Pace;
 use super::counters::Counters;
-use super::queue::Queue;
+use super::queue::{Queue, Whole};
 use super::tree::{Style, Tree};
 use super::{line, otlp_json};
 use crate::cli::Format;
@@ -101,7 +101,12 @@ impl TextWriter {
 }
 
 /// Runs until the queue is closed and everything of it written, or the output ends.
-pub(super) async fn run(queue: Arc<Queue>, output: Output, mut writer: TextWriter, counters: Arc<Counters>) {
+pub(super) async fn run(
+    queue: Arc<Queue<Whole>>,
+    output: Output,
+    mut writer: TextWriter,
+    counters: Arc<Counters>,
+) {
     if write_spans(&queue, &output, &mut writer, &counters).await.is_ok() {
         return;
     }
@@ -113,7 +118,7 @@ pub(super) async fn run(queue: Arc<Queue>, output: Output, mut writer: TextWrite
 }
 
 async fn write_spans(
-    queue: &Queue,
+    queue: &Queue<Whole>,
     output: &Output,
     writer: &mut TextWriter,
     counters: &Counters,
@@ -132,20 +137,18 @@ async fn write_spans(
                 }
             },
         };
-        let last = batch.is_empty();
-        if last {
+        let Some(batch) = batch else {
             writer.finish(&mut block);
-        }
-        for span in &batch {
+            write(output, &mut block, counters).await?;
+            return output.flush().await;
+        };
+        for span in &batch.spans {
             writer.span(span, start.elapsed(), &mut block);
             if block.bytes.len() >= BLOCK_LEN {
                 write(output, &mut block, counters).await?;
             }
         }
         write(output, &mut block, counters).await?;
-        if last {
-            return output.flush().await;
-        }
     }
 }
 

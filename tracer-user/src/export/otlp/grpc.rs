@@ -7,19 +7,25 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
-use tonic::codec::CompressionEncoding;
+use bytes::{Buf as _, BufMut as _};
+use http::uri::PathAndQuery;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message as _;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
+use super::request::Request as Message;
 use super::{Outcome, USER_AGENT, tls, with_causes};
 use crate::config::otel::{Compression, Otlp};
 
+/// `TraceService.Export` of opentelemetry/proto/collector/trace/v1/trace_service.proto.
+const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
 pub(super) struct Grpc {
-    client: TraceServiceClient<Channel>,
+    client: tonic::client::Grpc<Channel>,
     headers: MetadataMap,
 }
 
@@ -35,7 +41,7 @@ impl Grpc {
         if config.endpoint.scheme_str() == Some("https") {
             endpoint = endpoint.tls_config(tls::for_grpc(config.certificate.as_deref())?)?;
         }
-        let client = TraceServiceClient::new(endpoint.connect_lazy());
+        let client = tonic::client::Grpc::new(endpoint.connect_lazy());
         let client = match config.compression {
             Compression::None => client,
             // Servers in Go answer as they were asked.
@@ -47,12 +53,16 @@ impl Grpc {
         Ok(Self { client, headers })
     }
 
-    pub(super) async fn send(&self, message: ExportTraceServiceRequest, timeout: Duration) -> Outcome {
-        let mut request = Request::new(message);
+    pub(super) async fn send(&self, message: &Message, timeout: Duration) -> Outcome {
+        let mut request = Request::new(message.clone());
         *request.metadata_mut() = self.headers.clone();
         request.set_timeout(timeout);
         // Clones share the connection.
-        match self.client.clone().export(request).await {
+        let mut client = self.client.clone();
+        if let Err(error) = client.ready().await {
+            return Outcome::Unreachable(with_causes(&error));
+        }
+        match client.unary(request, PathAndQuery::from_static(EXPORT), Ready).await {
             Ok(response) => match response.into_inner().partial_success {
                 Some(partial) => {
                     Outcome::Accepted { rejected: partial.rejected_spans, message: partial.error_message }
@@ -61,6 +71,47 @@ impl Grpc {
             },
             Err(status) => classify(&status),
         }
+    }
+}
+
+/// Requests are bytes already; answers are messages.
+#[derive(Clone, Copy, Debug)]
+struct Ready;
+
+impl Codec for Ready {
+    type Encode = Message;
+    type Decode = ExportTraceServiceResponse;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        *self
+    }
+
+    fn decoder(&mut self) -> Self {
+        *self
+    }
+}
+
+impl Encoder for Ready {
+    type Item = Message;
+    type Error = Status;
+
+    fn encode(&mut self, message: Message, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        let chunks = message.chunks();
+        into.reserve(chunks.len());
+        chunks.for_each(|chunk| into.put(chunk));
+        Ok(())
+    }
+}
+
+impl Decoder for Ready {
+    type Item = ExportTraceServiceResponse;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<ExportTraceServiceResponse>, Status> {
+        let answer = ExportTraceServiceResponse::decode(from.copy_to_bytes(from.remaining()));
+        answer.map(Some).map_err(|error| Status::internal(error.to_string()))
     }
 }
 

@@ -9,18 +9,17 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
 
+use super::request::{Chunks, Request as Message};
 use super::{Outcome, USER_AGENT, tls, with_causes};
 use crate::config::otel::{Compression, Otlp};
 
@@ -28,7 +27,7 @@ use crate::config::otel::{Compression, Otlp};
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
 pub(super) struct Http {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Chunks>,
     endpoint: Uri,
     headers: HeaderMap,
     compression: Compression,
@@ -62,12 +61,12 @@ impl Http {
         })
     }
 
-    pub(super) async fn send(&self, message: &ExportTraceServiceRequest) -> Outcome {
+    pub(super) async fn send(&self, message: &Message) -> Outcome {
         let body = match self.body(message) {
             Ok(body) => body,
             Err(error) => return Outcome::Refused(format!("compress: {error}")),
         };
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.clone();
         *request.headers_mut() = self.headers.clone();
@@ -87,14 +86,15 @@ impl Http {
         }
     }
 
-    fn body(&self, message: &ExportTraceServiceRequest) -> std::io::Result<Bytes> {
-        let plain = message.encode_to_vec();
+    fn body(&self, message: &Message) -> std::io::Result<Chunks> {
         match self.compression {
-            Compression::None => Ok(plain.into()),
+            Compression::None => Ok(message.chunks()),
             Compression::Gzip => {
                 let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                encoder.write_all(&plain)?;
-                Ok(encoder.finish()?.into())
+                for chunk in message.chunks() {
+                    encoder.write_all(&chunk)?;
+                }
+                Ok(Chunks::from(Bytes::from(encoder.finish()?)))
             }
         }
     }

@@ -1,9 +1,10 @@
 //! The task that sends spans to an OpenTelemetry Protocol receiver (<https://opentelemetry.io/docs/specs/otlp/>).
 //!
-//! Used of the OpenTelemetry project: the protocol's messages and its gRPC client (`opentelemetry-proto`, over tonic).
-//! Not its `SpanExporter`: one of them speaks for one resource, so that the spans of many services would need a
-//! connection each, and it logs what a receiver rejects where it must be counted. Over HTTP the same messages go by
-//! hyper. This folder is the only one that names OpenTelemetry's types; what it does not do is decide what a span says.
+//! Used of the OpenTelemetry project: the protocol's messages (`opentelemetry-proto`), for answers, and in the tests to
+//! compare requests with, which are encoded without them ([`encode`]). Not its `SpanExporter`: one of them speaks for one
+//! resource, so that the spans of many services would need a connection each, and it logs what a receiver rejects where
+//! it must be counted. The same bytes go by tonic (gRPC) or hyper. This folder is the only one that names OpenTelemetry's
+//! types; what it does not do is decide what a span says.
 //!
 //! One request is under way at a time. What becomes of a batch:
 //!
@@ -21,8 +22,12 @@ mod encode;
 mod grpc;
 mod http;
 #[cfg(test)]
+mod reference;
+mod request;
+#[cfg(test)]
 pub(super) mod tests;
 mod tls;
+mod wire;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
@@ -31,14 +36,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::time::Instant;
-use tracer_core::span::{Span, Value};
 
-use self::encode::Encoder;
+use self::request::Request;
+pub(super) use self::request::{Draft, Encoder};
 use super::config::BatchLimits;
 use super::counters::Counters;
 use super::queue::Queue;
 use crate::cli::Protocol;
-use crate::clock::WallClock;
 use crate::config::otel::Otlp;
 
 /// Names the tracer to receivers.
@@ -86,7 +90,6 @@ impl Backoff {
 /// A receiver.
 pub(super) struct Sender {
     transport: Transport,
-    encoder: Encoder,
     name: String,
     timeout: Duration,
     backoff: Backoff,
@@ -105,12 +108,7 @@ impl Sender {
     ///
     /// # Errors
     /// When the certificates cannot be read.
-    pub(super) fn new(
-        config: &Otlp,
-        host: Arc<[(String, Value)]>,
-        clock: WallClock,
-        backoff: Backoff,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn new(config: &Otlp, backoff: Backoff) -> anyhow::Result<Self> {
         let transport = match config.protocol {
             Protocol::Grpc => grpc::Grpc::new(config).map(|grpc| Transport::Grpc(Box::new(grpc))),
             Protocol::HttpProtobuf => http::Http::new(config).map(|http| Transport::Http(Box::new(http))),
@@ -118,7 +116,6 @@ impl Sender {
         let name = config.endpoint.to_string();
         Ok(Self {
             transport: transport.with_context(|| format!("prepare to send spans to {name}"))?,
-            encoder: Encoder { clock, host },
             name,
             timeout: config.timeout,
             backoff,
@@ -132,12 +129,11 @@ impl Sender {
     }
 
     /// One attempt.
-    async fn send(&self, batch: &[Arc<Span>], timeout: Duration) -> Outcome {
-        let request = self.encoder.request(batch);
+    async fn send(&self, request: &Request, timeout: Duration) -> Outcome {
         let answer = async {
             match &self.transport {
                 Transport::Grpc(grpc) => grpc.send(request, timeout).await,
-                Transport::Http(http) => http.send(&request).await,
+                Transport::Http(http) => http.send(request).await,
             }
         };
         tokio::time::timeout(timeout, answer)
@@ -145,8 +141,7 @@ impl Sender {
             .unwrap_or_else(|_| Outcome::Unreachable(format!("no answer within {timeout:?}")))
     }
 
-    fn accepted(&mut self, sent: usize, rejected: i64, message: &str, counters: &Counters) {
-        let sent = sent as u64;
+    fn accepted(&mut self, sent: u64, rejected: i64, message: &str, counters: &Counters) {
         let rejected = u64::try_from(rejected).unwrap_or(0).min(sent);
         counters.delivered.fetch_add(sent - rejected, Ordering::Relaxed);
         counters.rejected.fetch_add(rejected, Ordering::Relaxed);
@@ -162,12 +157,12 @@ impl Sender {
         }
     }
 
-    fn lost(&mut self, spans: usize, reason: &str, counters: &Counters) {
-        counters.failed.fetch_add(spans as u64, Ordering::Relaxed);
+    fn lost(&mut self, spans: u64, reason: &str, counters: &Counters) {
+        counters.failed.fetch_add(spans, Ordering::Relaxed);
         counters.note_error(reason.to_owned());
         self.fails(reason);
         if let Some((_, lost)) = &mut self.failing {
-            *lost += spans as u64;
+            *lost += spans;
         }
     }
 
@@ -180,35 +175,36 @@ impl Sender {
 }
 
 /// Runs until the queue is closed and everything of it sent or given up.
-pub(super) async fn run(queue: Arc<Queue>, mut sender: Sender, counters: Arc<Counters>, limits: BatchLimits) {
-    loop {
-        let batch = queue.batch().await;
-        if batch.is_empty() {
-            return;
-        }
-        deliver(&queue, &mut sender, &counters, limits, &batch).await;
+pub(super) async fn run(
+    queue: Arc<Queue<Draft>>,
+    mut sender: Sender,
+    counters: Arc<Counters>,
+    limits: BatchLimits,
+) {
+    while let Some(draft) = queue.batch().await {
+        deliver(&queue, &mut sender, &counters, limits, &draft.finish()).await;
     }
 }
 
 async fn deliver(
-    queue: &Queue,
+    queue: &Queue<Draft>,
     sender: &mut Sender,
     counters: &Counters,
     limits: BatchLimits,
-    batch: &[Arc<Span>],
+    request: &Request,
 ) {
     let deadline = Instant::now() + limits.export_timeout;
     for attempt in 1.. {
         let left = deadline.saturating_duration_since(Instant::now());
-        let outcome = sender.send(batch, sender.timeout.min(left)).await;
+        let outcome = sender.send(request, sender.timeout.min(left)).await;
         let (after, reason) = match outcome {
             Outcome::Accepted { rejected, message } => {
-                return sender.accepted(batch.len(), rejected, &message, counters);
+                return sender.accepted(request.spans, rejected, &message, counters);
             }
-            Outcome::Refused(reason) => return sender.lost(batch.len(), &reason, counters),
+            Outcome::Refused(reason) => return sender.lost(request.spans, &reason, counters),
             Outcome::Busy { after, reason } => (after.map(|after| after.min(MAX_THROTTLE)), reason),
             Outcome::Unreachable(reason) if queue.is_closed() && attempt >= LAST_ATTEMPTS => {
-                sender.lost(batch.len(), &reason, counters);
+                sender.lost(request.spans, &reason, counters);
                 counters.failed.fetch_add(queue.abandon(), Ordering::Relaxed);
                 return;
             }
@@ -218,7 +214,7 @@ async fn deliver(
         let delay = after.unwrap_or_else(|| sender.backoff.delay(attempt));
         let in_time = Instant::now() + delay < deadline;
         if !in_time {
-            sender.lost(batch.len(), &reason, counters);
+            sender.lost(request.spans, &reason, counters);
         }
         match after {
             // Also the next batch must not come sooner.

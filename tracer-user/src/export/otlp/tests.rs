@@ -1,22 +1,24 @@
 //! The exporter against a strict receiver that misbehaves.
 
 use ::http::{HeaderName, HeaderValue};
-use tracer_core::span::Evidence;
+use tracer_core::span::{Evidence, Span, Value};
 use tracer_tests::sink::{Options, Reply, Sink};
 
 use super::super::config::{ExportConfig, Pace};
 use super::super::testing::{EPOCH, span};
 use super::super::{ExportHandle, ExportStats, start_with};
+use super::reference::Reference;
 use super::*;
 use crate::cli::Format;
+use crate::clock::WallClock;
 use crate::config::otel::Compression;
 
-/// `hex` is the encoder's message for this span, and nothing else.
+/// `hex` is the message for this span, and nothing else.
 pub(in super::super) fn check_hex(hex: &str, span: Span, host: &[(String, Value)], clock: WallClock) {
     use prost::Message as _;
     let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
     let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
-    let mut expected = Encoder { clock, host: host.into() }.request(&[Arc::new(span)]);
+    let mut expected = Reference { clock, host: host.into() }.request(&[Arc::new(span)]);
     for span in expected.resource_spans.iter_mut().flat_map(|group| &mut group.scope_spans[0].spans) {
         // The reader makes no difference between no status and an unset one.
         span.status.get_or_insert_default();
@@ -59,7 +61,7 @@ fn start(otlp: Otlp) -> ExportHandle {
 }
 
 /// `count` spans of three services with different ids.
-fn push(export: &ExportHandle, count: u8) {
+fn push(export: &mut ExportHandle, count: u8) {
     let services =
         [("shop", 1), ("stock", 2), ("price", 3)].map(|(name, pid)| span(1, 1).service(name, pid).build());
     for n in 1..=count {
@@ -82,8 +84,8 @@ async fn scripted(protocol: Protocol, script: Vec<Reply>) -> (ExportStats, Sink)
     sink.script(script);
     let mut otlp = otlp(&sink.endpoint(), protocol);
     otlp.timeout = Duration::from_millis(300);
-    let export = start(otlp);
-    push(&export, 10);
+    let mut export = start(otlp);
+    push(&mut export, 10);
     let stats = export.shutdown(LONG).await;
     assert_eq!(sink.violations(), Vec::<String>::new(), "{protocol:?}");
     (stats, sink)
@@ -95,8 +97,8 @@ async fn spans_of_many_services_share_a_connection() {
         let sink = Sink::start(Options::default()).unwrap();
         let mut otlp = otlp(&sink.endpoint(), protocol);
         otlp.batch.max_batch = 20;
-        let export = start(otlp);
-        push(&export, 250);
+        let mut export = start(otlp);
+        push(&mut export, 250);
         let stats = export.shutdown(LONG).await;
         assert_eq!(counts(&stats), [250, 0, 0, 0, 0]);
         let spans = sink.wait_for_spans(250, LONG).unwrap();
@@ -121,7 +123,7 @@ async fn headers_and_compression_are_as_configured() {
             let mut otlp = otlp(&sink.endpoint(), protocol);
             otlp.headers = vec![(HeaderName::from_static("x-key"), HeaderValue::from_static("a b"))];
             otlp.compression = compression;
-            let export = start(otlp);
+            let mut export = start(otlp);
             for n in 1..=100 {
                 let trace = if compression == Compression::Gzip { 1 } else { 2 };
                 export.push(span(trace, n).parent(101, Evidence::Thread).build());
@@ -176,8 +178,8 @@ async fn after_a_throttle_that_outlasts_its_batch_the_next_one_waits_too() {
         sink.script([Reply::Throttle(Duration::from_secs(2))]);
         let mut otlp = otlp(&sink.endpoint(), protocol);
         otlp.batch.export_timeout = Duration::from_millis(500);
-        let export = start(otlp);
-        push(&export, 10);
+        let mut export = start(otlp);
+        push(&mut export, 10);
         sink.wait_for_requests(1, LONG).unwrap();
         export.push(span(77, 77).build());
         assert_eq!(counts(&export.shutdown(LONG).await), [1, 0, 0, 10, 0], "{protocol:?}");
@@ -192,8 +194,8 @@ async fn a_refusal_is_final_for_its_batch_only() {
         let sink = Sink::start(Options::default()).unwrap();
         let message = "no such tenant".to_owned();
         sink.script([Reply::Fail { http: 403, grpc: tonic::Code::PermissionDenied, message }]);
-        let export = start(otlp(&sink.endpoint(), protocol));
-        push(&export, 10);
+        let mut export = start(otlp(&sink.endpoint(), protocol));
+        push(&mut export, 10);
         sink.wait_for_requests(1, LONG).unwrap();
         // The next batch.
         export.push(span(77, 77).build());
@@ -222,8 +224,8 @@ async fn a_receiver_that_stays_busy_costs_the_batch_after_its_time() {
         sink.script(vec![busy; 1000]);
         let mut otlp = otlp(&sink.endpoint(), protocol);
         otlp.batch.export_timeout = Duration::from_millis(600);
-        let export = start(otlp);
-        push(&export, 10);
+        let mut export = start(otlp);
+        push(&mut export, 10);
         let stats = export.shutdown(LONG).await;
         assert_eq!(counts(&stats), [0, 0, 0, 10, 0]);
         let requests = sink.requests();
@@ -239,8 +241,8 @@ async fn a_slow_receiver_costs_what_the_queue_cannot_hold() {
         sink.script(vec![Reply::Slow(Duration::from_millis(300)); 4]);
         let mut otlp = otlp(&sink.endpoint(), protocol);
         (otlp.batch.max_queue, otlp.batch.max_batch) = (40, 20);
-        let export = start(otlp);
-        push(&export, 20);
+        let mut export = start(otlp);
+        push(&mut export, 20);
         sink.wait_for_requests(1, LONG).unwrap();
         for n in 21..=160 {
             export.push(span(n, n).build());
@@ -255,8 +257,8 @@ async fn a_slow_receiver_costs_what_the_queue_cannot_hold() {
 async fn a_dead_endpoint_blocks_nobody_and_is_used_again_when_it_comes() {
     for protocol in BOTH {
         let port = Sink::start(Options::default()).unwrap().port();
-        let export = start(otlp(&format!("http://127.0.0.1:{port}"), protocol));
-        push(&export, 10);
+        let mut export = start(otlp(&format!("http://127.0.0.1:{port}"), protocol));
+        push(&mut export, 10);
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(counts(&export.stats()), [0, 0, 0, 0, 10]);
         let sink = Sink::start(Options { port, tls: false }).unwrap();
@@ -264,7 +266,7 @@ async fn a_dead_endpoint_blocks_nobody_and_is_used_again_when_it_comes() {
         drop(sink);
 
         // It dies again, for good.
-        push(&export, 100);
+        push(&mut export, 100);
         let began = Instant::now();
         let stats = export.shutdown(LONG).await;
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
@@ -277,8 +279,8 @@ async fn the_shutdown_has_a_deadline() {
     for protocol in BOTH {
         let sink = Sink::start(Options::default()).unwrap();
         sink.script([Reply::Hang]);
-        let export = start(otlp(&sink.endpoint(), protocol));
-        push(&export, 10);
+        let mut export = start(otlp(&sink.endpoint(), protocol));
+        push(&mut export, 10);
         let began = Instant::now();
         let stats = export.shutdown(Duration::from_millis(400)).await;
         assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
@@ -292,16 +294,16 @@ async fn tls_is_used_and_the_receiver_verified() {
         let sink = Sink::start(Options { port: 0, tls: true }).unwrap();
         let mut trusted = otlp(&sink.endpoint(), protocol);
         trusted.certificate = sink.certificate().map(Into::into);
-        let export = start(trusted);
-        push(&export, 10);
+        let mut export = start(trusted);
+        push(&mut export, 10);
         assert_eq!(counts(&export.shutdown(LONG).await), [10, 0, 0, 0, 0], "{protocol:?}");
         sink.wait_for_spans(10, LONG).unwrap();
 
         let stranger = Sink::start(Options { port: 0, tls: true }).unwrap();
         let mut untrusted = otlp(&sink.endpoint(), protocol);
         untrusted.certificate = stranger.certificate().map(Into::into);
-        let export = start(untrusted);
-        push(&export, 10);
+        let mut export = start(untrusted);
+        push(&mut export, 10);
         let stats = export.shutdown(LONG).await;
         assert_eq!(counts(&stats), [0, 0, 0, 10, 0], "{protocol:?}");
         let error = stats.destinations[0].error.as_ref().unwrap();
