@@ -1,7 +1,7 @@
 //! Runs the tracer under test and reads what it wrote.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -28,13 +28,13 @@ pub fn binary() -> anyhow::Result<PathBuf> {
 
 /// A command line of the tracer under test, up to its subcommand: `run`, `attach`. `TRACER_TESTS_RUNG` names the one way
 /// of capture that tests use, where a kernel offers several.
-fn command_line(subcommand: &str) -> anyhow::Result<Command> {
-    let mut command = Command::new(binary()?);
+fn command_line(binary: &Path, subcommand: &str) -> Command {
+    let mut command = Command::new(binary);
     command.arg(subcommand);
     if let Some(rung) = std::env::var_os("TRACER_TESTS_RUNG") {
         command.arg("--rung").arg(rung);
     }
-    Ok(command)
+    command
 }
 
 /// A tracer at work, writing to a file of its own.
@@ -72,9 +72,14 @@ impl Tracer {
 
     /// `tracer attach` with these selectors and options.
     pub fn attach_to(options: &[String]) -> anyhow::Result<Self> {
+        Self::attach_binary(&binary()?, options)
+    }
+
+    /// The same with this binary.
+    pub fn attach_binary(binary: &Path, options: &[String]) -> anyhow::Result<Self> {
         let dir = TempDir::new()?;
         let output = dir.join("spans.jsonl");
-        let mut command = command_line("attach")?;
+        let mut command = command_line(binary, "attach");
         command.args(["--format", "otlp-json", "--output"]).arg(&output).args(options);
         let program = Program::spawn_dying_by("tracer", command, Signal::TERM)?;
         program.wait_stderr(is_live, LIVE_PATIENCE)?;
@@ -123,7 +128,7 @@ impl Tracer {
 
 /// Does this line of standard error say that capture has begun?
 fn is_live(line: &str) -> bool {
-    line.to_ascii_lowercase().contains("live")
+    line.contains("capture is live")
 }
 
 /// `tracer run -- COMMAND` to its end, whatever its exit code.
@@ -134,7 +139,7 @@ where
 {
     let dir = TempDir::new()?;
     let output = dir.join("spans.jsonl");
-    let mut tracer = command_line("run")?;
+    let mut tracer = command_line(&binary()?, "run");
     tracer.args(["--format", "otlp-json", "--output"]).arg(&output).args(options).arg("--");
     tracer.args(command.into_iter().map(Into::into));
     let mut program = Program::spawn_dying_by("tracer run", tracer, Signal::TERM)?;

@@ -61,7 +61,7 @@ pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
         attach.env_remove(name);
     }
     let mut tracer = Program::spawn_dying_by("tracer", attach, Signal::TERM)?;
-    let live = tracer.wait_stderr(|line| line.contains("live"), LIVE_LIMIT)?;
+    let live = tracer.wait_stderr(|line| line.contains("capture is live"), LIVE_LIMIT)?;
     println!("\n{live}");
     go_on(interrupt)?;
 

@@ -7,6 +7,7 @@ mod ci;
 mod demo;
 mod ebpf;
 mod exec;
+mod record;
 mod repo;
 mod setup;
 mod test;
@@ -41,6 +42,8 @@ enum Command {
     Test(test::Options),
     /// Run the tests, or any command, under Debian's 6.1 and 6.12 kernels
     Vm(vm::Options),
+    /// Make the recordings under tests/replay anew
+    Record(record::Options),
     /// Measure what tracing costs
     Bench(bench::Options),
     /// Check form, lints, dependencies and documentation, then run every test
@@ -65,6 +68,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Build(options) => build::run(&repo, &options)?,
         Command::Demo(options) => demo::run(&repo, &options, &interrupt)?,
         Command::Vm(options) => vm::run(&repo, &options, &interrupt)?,
+        Command::Record(options) => record::run(&repo, &options, &interrupt)?,
         Command::Bench(options) => bench::run(&repo, &options, &interrupt)?,
         Command::Ci(options) => return ci::run(&repo, &options, &interrupt),
         // Its last line is its result, for people and for continuous integration: nothing may follow.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may state what cannot fail")]
 
+mod golden;
 mod recording;
 
 use std::io::Read;

@@ -173,7 +173,7 @@ fn attach(repo: &Repo, nginx: &Nginx, sink: &Sink) -> anyhow::Result<Program> {
         attach.env_remove(name);
     }
     let tracer = Program::spawn_dying_by("tracer", attach, Signal::TERM)?;
-    tracer.wait_stderr(|line| line.contains("live"), LIVE_LIMIT)?;
+    tracer.wait_stderr(|line| line.contains("capture is live"), LIVE_LIMIT)?;
     Ok(tracer)
 }
 
