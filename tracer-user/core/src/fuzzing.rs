@@ -13,7 +13,7 @@ use tracer_abi::task::{ProcessKey, Tid};
 use tracer_abi::time::KernelInstant;
 
 use crate::connection::{Connection, ConnectionLimits};
-use crate::context::{Fields, Format, Propagators, RemoteContext};
+use crate::context::{Fields, Format, Propagators, RemoteContext, RequestIdKey};
 use crate::decode;
 use crate::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome, Origin, Thread};
 use crate::exchange::ExchangeUpdate;
@@ -40,12 +40,13 @@ pub fn headers(data: &[u8]) {
         let colon = line.iter().position(|&byte| byte == b':')?;
         Some((&line[..colon], &line[colon + 1..]))
     });
+    let (propagators, key) = (Propagators::default(), RequestIdKey::new([1; 32]));
     let mut taken = Fields::default();
     for (name, value) in fields {
         taken.take(name, value);
     }
     let Some(carried) = taken.read() else { return };
-    let Some(context) = carried.choose(&Propagators::default()) else { return };
+    let Some(context) = carried.choose(&propagators, &key) else { return };
     assert!(context.claims().len() <= Format::ALL.len());
     let Some(remote) = context.remote() else { return };
     let Some(span_id) = remote.span_id else { return };
@@ -57,7 +58,7 @@ pub fn headers(data: &[u8]) {
     if let Some(state) = &remote.trace_state {
         again.take(b"tracestate", state.as_bytes());
     }
-    let again = again.read().and_then(|carried| carried.choose(&Propagators::default()));
+    let again = again.read().and_then(|carried| carried.choose(&propagators, &key));
     let Some(again) = again else { panic!("{parent} is not believed") };
     assert_eq!(again.remote(), Some(&RemoteContext { format: Format::TraceContext, ..remote.clone() }));
     assert_eq!(again.sampling().is_recorded(), context.sampling().is_recorded());

@@ -1,6 +1,7 @@
 //! What a request's headers say about where it comes from, as far as ids and parents do not tell it.
 
 use super::keys;
+use super::text::clean;
 use crate::context::RequestContext;
 use crate::span::Value;
 
@@ -19,4 +20,10 @@ pub(crate) fn context(context: &RequestContext, out: &mut Vec<(&'static str, Val
     if !refused.is_empty() {
         out.push((keys::CONTEXT_REFUSED, Value::StrArray(refused)));
     }
+    if let Some(span) = context.sky_walking() {
+        out.push((keys::SW8_TRACE_ID, Value::from(clean(&span.trace_id))));
+        out.push((keys::SW8_SEGMENT_ID, Value::from(clean(&span.segment_id))));
+        out.push((keys::SW8_SPAN_ID, Value::Int(i64::from(span.span_id))));
+    }
+    out.extend(context.baggage().iter().map(|(key, value)| (*key, Value::from(clean(value)))));
 }

@@ -26,3 +26,10 @@ pub const CONTEXT_CONFLICTS: &str = "tracer.context.conflicts";
 
 /// Header formats that are present but not valid, so that nothing of them was believed.
 pub const CONTEXT_REFUSED: &str = "tracer.context.refused";
+
+/// SkyWalking's own ids of the caller, which map to no ids of a span.
+pub const SW8_TRACE_ID: &str = "tracer.context.sw8.trace_id";
+/// As above: the segment.
+pub const SW8_SEGMENT_ID: &str = "tracer.context.sw8.segment_id";
+/// As above: the number of the span in its segment.
+pub const SW8_SPAN_ID: &str = "tracer.context.sw8.span_id";

@@ -11,8 +11,11 @@
 //!    same trace or no trace at all.
 //! 5. What does not agree is kept as a conflict, to be told on the span. Nothing of it is used.
 
+use super::baggage;
 use super::claim::{Claim, Format, Sampling, is_short, same_trace};
 use super::propagators::Propagators;
+use super::request_id::{self, RequestId, RequestIdKey};
+use super::sw8::SkyWalkingSpan;
 use crate::span::{SpanId, TraceId};
 
 /// What the formats that a request's headers belong to say, before any choice.
@@ -24,6 +27,10 @@ pub struct Carried {
     pub(super) trace_state: Option<String>,
     /// Formats that are present and not valid.
     pub(super) refused: Vec<Format>,
+    pub(super) sky_walking: Option<SkyWalkingSpan>,
+    pub(super) request_ids: Vec<request_id::Raw>,
+    /// As sent, within the limits.
+    pub(super) baggage: Vec<u8>,
 }
 
 /// A caller's span, as a header named it. Only valid ones are built: ids are non-zero.
@@ -45,19 +52,33 @@ pub struct RequestContext {
     /// In order of precedence.
     claims: Vec<Claim>,
     refused: Vec<Format>,
+    sky_walking: Option<SkyWalkingSpan>,
+    request_ids: Vec<RequestId>,
+    baggage: Vec<(&'static str, String)>,
 }
 
 impl Carried {
     /// Chooses between what the formats say. `None` when nothing of it is configured.
-    pub fn choose(self, propagators: &Propagators) -> Option<RequestContext> {
-        let Self { mut claims, trace_state, mut refused } = self;
+    pub fn choose(self, propagators: &Propagators, key: &RequestIdKey) -> Option<RequestContext> {
+        let Self { mut claims, trace_state, mut refused, sky_walking, request_ids, baggage } = self;
         claims.retain(|claim| propagators.rank(claim.format).is_some());
         claims.sort_by_key(|claim| propagators.rank(claim.format));
         let remote = remote(&claims, trace_state);
         let sampling = sampling(&claims, remote.as_ref());
         refused.retain(|format| propagators.rank(*format).is_some());
-        let empty = claims.is_empty() && refused.is_empty();
-        (!empty).then_some(RequestContext { remote, sampling, claims, refused })
+        let sky_walking = sky_walking.filter(|_| propagators.rank(Format::Sw8).is_some());
+        let request_ids = request_id::hash(request_ids, key);
+        let baggage = baggage::choose(&baggage, propagators.baggage_keys());
+        let empty = claims.is_empty() && refused.is_empty() && request_ids.is_empty() && baggage.is_empty();
+        (!empty).then_some(RequestContext {
+            remote,
+            sampling,
+            claims,
+            refused,
+            sky_walking,
+            request_ids,
+            baggage,
+        })
     }
 }
 
@@ -138,9 +159,26 @@ impl RequestContext {
         self.claims.iter().filter_map(|claim| claim.trace_id)
     }
 
+    /// SkyWalking's name of the caller, whose ids are of no use elsewhere.
+    pub fn sky_walking(&self) -> Option<&SkyWalkingSpan> {
+        self.sky_walking.as_ref()
+    }
+
+    /// What the request is called by in logs: no trace and no parent, but what is done for it may carry it on.
+    pub fn request_ids(&self) -> &[RequestId] {
+        &self.request_ids
+    }
+
+    /// Attributes of the baggage that was asked for: `baggage.<key>` and the decoded value.
+    pub fn baggage(&self) -> &[(&'static str, String)] {
+        &self.baggage
+    }
+
     /// What its strings hold, in bytes.
     pub(crate) fn text_bytes(&self) -> usize {
-        let Self { remote, sampling: _, claims: _, refused: _ } = self;
-        remote.as_ref().and_then(|remote| remote.trace_state.as_ref()).map_or(0, String::len)
+        let state = self.remote.as_ref().and_then(|remote| remote.trace_state.as_ref());
+        let sky_walking = self.sky_walking.iter().flat_map(|span| [&span.trace_id, &span.segment_id]);
+        let baggage = self.baggage.iter().map(|(_, value)| value);
+        state.into_iter().chain(sky_walking).chain(baggage).map(String::len).sum()
     }
 }

@@ -23,6 +23,8 @@ pub enum Format {
     Elastic,
     /// OpenTracing's `ot-tracer-…`.
     OtTrace,
+    /// SkyWalking's `sw8`.
+    Sw8,
     /// Google Cloud's `X-Cloud-Trace-Context`.
     Gcp,
     /// AWS X-Ray's `X-Amzn-Trace-Id`.
@@ -39,6 +41,7 @@ impl Format {
         Self::Datadog,
         Self::Elastic,
         Self::OtTrace,
+        Self::Sw8,
         Self::Gcp,
         Self::XRay,
     ];
@@ -54,6 +57,7 @@ impl Format {
             Self::Datadog => "datadog",
             Self::Elastic => "elastic",
             Self::OtTrace => "ottrace",
+            Self::Sw8 => "sw8",
             Self::Gcp => "gcp",
             Self::XRay => "xray",
         }

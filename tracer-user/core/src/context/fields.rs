@@ -50,6 +50,14 @@ headers! {
     CloudTraceContext "x-cloud-trace-context",
     AmznTraceId "x-amzn-trace-id",
     GrpcTraceBin "grpc-trace-bin",
+    Sw8 "sw8",
+    Baggage "baggage",
+    XRequestId "x-request-id",
+    RequestId "request-id",
+    XCorrelationId "x-correlation-id",
+    CorrelationId "correlation-id",
+    XAmznRequestId "x-amzn-requestid",
+    XTraceId "x-trace-id",
 }
 
 impl Header {
@@ -59,16 +67,21 @@ impl Header {
         let first = *name.first()? | 0x20;
         let candidates: &[Self] = match (name.len(), first) {
             (2, b'b') => &[Self::B3],
+            (3, b's') => &[Self::Sw8],
+            (7, b'b') => &[Self::Baggage],
+            (10, b'r') => &[Self::RequestId],
             (10, b't') => &[Self::Tracestate],
-            (10, b'x') => &[Self::B3Flags],
+            (10, b'x') => &[Self::B3Flags, Self::XTraceId],
             (11, b't') => &[Self::Traceparent],
             (11, b'x') => &[Self::B3SpanId],
-            (12, b'x') => &[Self::B3TraceId, Self::B3Sampled],
+            (12, b'x') => &[Self::B3TraceId, Self::B3Sampled, Self::XRequestId],
             (13, b'u') => &[Self::UberTraceId],
+            (14, b'c') => &[Self::CorrelationId],
             (14, b'g') => &[Self::GrpcTraceBin],
             (14, b'x') => &[Self::DatadogTags],
             (15, b'x') => &[Self::AmznTraceId],
             (16, b'o') => &[Self::OtSpanId],
+            (16, b'x') => &[Self::XCorrelationId, Self::XAmznRequestId],
             (17, b'o') => &[Self::OtTraceId, Self::OtSampled],
             (17, b'x') => &[Self::B3ParentSpanId],
             (18, b'x') => &[Self::DatadogTraceId],

@@ -7,6 +7,7 @@
 //! what each format says. [`Carried::choose`] makes one context of that, by the precedence written in [`carried`].
 
 mod b3;
+mod baggage;
 mod base64;
 pub mod carried;
 mod claim;
@@ -19,6 +20,8 @@ mod grpc;
 mod jaeger;
 mod ottrace;
 mod propagators;
+mod request_id;
+mod sw8;
 mod w3c;
 mod xray;
 
@@ -26,6 +29,8 @@ pub use self::carried::{Carried, RemoteContext, RequestContext};
 pub use self::claim::{Claim, Format, Sampling};
 pub use self::fields::Fields;
 pub use self::propagators::{Propagators, PropagatorsError};
+pub use self::request_id::{RequestId, RequestIdKey};
+pub use self::sw8::SkyWalkingSpan;
 
 use self::fields::Refused;
 
@@ -44,6 +49,7 @@ const EXTRACTORS: &[(Format, Extractor)] = &[
     (Format::Datadog, datadog::extract),
     (Format::Elastic, elastic::extract),
     (Format::OtTrace, ottrace::extract),
+    (Format::Sw8, |fields| Ok(sw8::extract(fields)?.map(|(claim, _)| claim))),
     (Format::Gcp, gcp::extract),
     (Format::XRay, xray::extract),
 ];
@@ -65,6 +71,11 @@ impl Fields<'_> {
         if carried.claims.iter().any(|claim| claim.format == Format::TraceContext) {
             carried.trace_state = w3c::trace_state(self);
         }
+        if carried.claims.iter().any(|claim| claim.format == Format::Sw8) {
+            carried.sky_walking = sw8::extract(self).ok().flatten().map(|(_, span)| span);
+        }
+        carried.request_ids = request_id::extract(self);
+        carried.baggage = baggage::extract(self);
         Some(carried)
     }
 }

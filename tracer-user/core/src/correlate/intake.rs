@@ -151,7 +151,10 @@ impl Correlator {
         let client = role == Role::Client;
         conn.calls = Some(client);
         let side = if client { Side::Client(Called::default()) } else { Side::Server(Served::default()) };
-        let context = request.context.take().and_then(|carried| carried.choose(&self.bounds.propagators));
+        let context = request
+            .context
+            .take()
+            .and_then(|carried| carried.choose(&self.bounds.propagators, &self.request_id_key));
         if let Some(context) = &context {
             self.stats.context_headers_refused += context.refused().len() as u64;
             self.stats.context_conflicts += u64::from(context.conflicts().next().is_some());

@@ -48,7 +48,7 @@ use self::join::{JoinTable, Occupant};
 use self::processes::Processes;
 use self::rules::{Moment, Tables, Verdict};
 use self::threads::Threads;
-use crate::context::Propagators;
+use crate::context::{Propagators, RequestIdKey};
 use crate::event::{ConnOpened, HostFacts, ProcessFacts};
 use crate::exchange::ExchangeId;
 use crate::span::{Span, SpanId};
@@ -74,6 +74,7 @@ pub(crate) struct Correlator {
     fragments: Fragments,
     deadlines: Deadlines,
     ids: Ids,
+    request_id_key: RequestIdKey,
     next_key: u64,
     text_bytes: usize,
     now: KernelInstant,
@@ -99,6 +100,7 @@ impl Correlator {
             fragments: Fragments::default(),
             deadlines: Deadlines::default(),
             ids: Ids::new(seed),
+            request_id_key: RequestIdKey::new(seed),
             next_key: 0,
             text_bytes: 0,
             now: KernelInstant::ZERO,

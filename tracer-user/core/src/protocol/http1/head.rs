@@ -420,7 +420,11 @@ mod tests {
         assert_eq!(head.target, "/\\xff?q");
         assert_eq!(head.host.as_deref(), Some("a"));
         assert_eq!(head.user_agent.as_deref(), Some("x/1  (y)"));
-        let context = head.context.unwrap().choose(&context::Propagators::default()).unwrap();
+        let context = head
+            .context
+            .unwrap()
+            .choose(&context::Propagators::default(), &context::RequestIdKey::new([0; 32]))
+            .unwrap();
         assert_eq!(context.remote().unwrap().trace_state.as_deref(), Some("a=1"));
     }
 }
