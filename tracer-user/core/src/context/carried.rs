@@ -182,3 +182,6 @@ impl RequestContext {
         state.into_iter().chain(sky_walking).chain(baggage).map(String::len).sum()
     }
 }
+
+#[cfg(test)]
+mod tests;

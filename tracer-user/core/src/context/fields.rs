@@ -24,7 +24,7 @@ macro_rules! headers {
             }
 
             #[cfg(test)]
-            const ALL: &[Self] = &[$(Self::$header,)+];
+            pub(super) const ALL: &[Self] = &[$(Self::$header,)+];
         }
     };
 }

@@ -54,6 +54,7 @@ mod tests {
     fn with_and_without_span_and_options() {
         check(&format!("{TRACE}/67667974448284343;o=1"), &format!("{TRACE}-00f067aa0ba902b7-1"));
         check(&format!("{TRACE}/1;o=0"), &format!("{TRACE}-0000000000000001-0"));
+        check(&format!("{TRACE}/1;o=2"), &format!("{TRACE}-0000000000000001-0"));
         check(&format!("{TRACE}/1;o=3"), &format!("{TRACE}-0000000000000001-1"));
         check(&format!("{TRACE}/18446744073709551615"), &format!("{TRACE}-ffffffffffffffff-?"));
         check(&format!("{TRACE}/1;o="), &format!("{TRACE}-0000000000000001-?"));

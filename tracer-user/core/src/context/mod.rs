@@ -81,6 +81,9 @@ impl Fields<'_> {
 }
 
 #[cfg(test)]
+mod tests;
+
+#[cfg(test)]
 mod testing {
     //! Headers in, as text; what is made of them out.
 
