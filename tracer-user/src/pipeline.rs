@@ -21,6 +21,7 @@ use tracer_abi::time::KernelInstant;
 use tracer_core::decode::decode;
 use tracer_core::event::{Event, IoOutcome};
 use tracer_core::recording::{Frame, Reader};
+use tracer_core::span::Span;
 use tracer_core::{Engine, EngineConfig};
 
 use crate::clock;
@@ -44,7 +45,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// A warning about the same loss is repeated at most this often.
 const LOSS_WARNING: Duration = Duration::from_secs(10);
 
-/// Frames of a replay between two looks at the exporters' queues; their bound is in the thousands.
+/// Spans of a replay between two looks at the exporters' queues; their bound is in the thousands.
 const REPLAY_TURN: usize = 256;
 
 /// Processes whose names are kept for the summary.
@@ -82,6 +83,8 @@ pub(crate) struct Spans {
     services: BTreeSet<ProcessKey>,
     names: BTreeMap<ProcessKey, String>,
     kernel_losses: BTreeMap<KernelLoss, u64>,
+    /// Replay: spans handed on since the last look at the exporters' queues.
+    since_room: usize,
 }
 
 impl Spans {
@@ -99,6 +102,7 @@ impl Spans {
             services: BTreeSet::new(),
             names: BTreeMap::new(),
             kernel_losses: BTreeMap::new(),
+            since_room: 0,
         }
     }
 
@@ -120,19 +124,35 @@ impl Spans {
 
     fn drain(&mut self) {
         while let Some(span) = self.engine.poll_span() {
-            if !span.sampled && !self.include_unsampled {
-                self.counts.unsampled += 1;
-                continue;
-            }
-            self.counts.spans += 1;
-            if self.services.len() < MAX_NAMES {
-                self.services.insert(span.process);
-            }
-            if let Some(reason) = span.undecided {
-                *self.counts.undecided.entry(reason).or_default() += 1;
-            }
-            self.export.push(span);
+            self.hand_on(span);
         }
+    }
+
+    /// At the pace of the exporters: of one moment may be more than their queues hold.
+    async fn drain_in_turns(&mut self) {
+        while let Some(span) = self.engine.poll_span() {
+            self.hand_on(span);
+            self.since_room += 1;
+            if self.since_room >= REPLAY_TURN {
+                self.since_room = 0;
+                self.export.room().await;
+            }
+        }
+    }
+
+    fn hand_on(&mut self, span: Span) {
+        if !span.sampled && !self.include_unsampled {
+            self.counts.unsampled += 1;
+            return;
+        }
+        self.counts.spans += 1;
+        if self.services.len() < MAX_NAMES {
+            self.services.insert(span.process);
+        }
+        if let Some(reason) = span.undecided {
+            *self.counts.undecided.entry(reason).or_default() += 1;
+        }
+        self.export.push(span);
     }
 
     fn count(&mut self, event: &Event) {
@@ -158,7 +178,16 @@ impl Spans {
 
     /// Waits for the exporters, then sums up.
     async fn shutdown(self) -> Summary {
-        let Self { engine, export, include_unsampled: _, mut counts, services, names, kernel_losses } = self;
+        let Self {
+            engine,
+            export,
+            include_unsampled: _,
+            mut counts,
+            services,
+            names,
+            kernel_losses,
+            since_room: _,
+        } = self;
         counts.services = services.len() as u64;
         counts.processes = names.len() as u64;
         let unrecognised = engine
@@ -363,17 +392,18 @@ impl LossWarnings {
 /// # Errors
 /// When it cannot be read any further because of the file or its form. A recording that was cut is none.
 pub(crate) async fn replay<R: io::Read>(mut spans: Spans, mut reader: Reader<R>) -> anyhow::Result<Summary> {
-    let (mut now, mut gap, mut frames) = (KernelInstant::ZERO, 0, 0_usize);
+    let (mut now, mut gap) = (KernelInstant::ZERO, 0);
     let mut failure = None;
     for frame in &mut reader {
         match frame {
             Ok(Frame::Event(event)) => {
                 now = now.max(event.time());
-                spans.handle_event(event);
+                spans.count(&event);
+                spans.engine.handle_event(event);
             }
             Ok(Frame::Tick(tick)) => {
                 now = now.max(tick);
-                spans.handle_timeout(tick);
+                spans.engine.handle_timeout(tick);
             }
             Ok(Frame::Gap(frames)) => gap += frames,
             Err(error) if error.is_fatal() => failure = Some(error),
@@ -382,16 +412,14 @@ pub(crate) async fn replay<R: io::Read>(mut spans: Spans, mut reader: Reader<R>)
                 spans.engine.count_malformed();
             }
         }
-        frames += 1;
-        if frames.is_multiple_of(REPLAY_TURN) {
-            // A recording is read faster than it was made, and can wait.
-            spans.export.room().await;
-        }
+        // A recording is read faster than it was made, and can wait.
+        spans.drain_in_turns().await;
     }
     if reader.truncated() {
         tracing::warn!("the recording was cut off: it ends inside an event");
     }
-    spans.finish(now);
+    spans.engine.finish(now);
+    spans.drain_in_turns().await;
     let summary = Summary { recording_gap: gap, ..spans.shutdown().await };
     match failure {
         // What came before it is good, and has been written.
