@@ -2,6 +2,7 @@
 //!
 //! Protocol-neutral: HTTP/1 numbers the exchanges of a connection in order, a multiplexed protocol by stream.
 
+use smol_str::SmolStr;
 use tracer_abi::conn::{Role, SocketCookie};
 use tracer_abi::time::KernelInstant;
 
@@ -137,11 +138,11 @@ pub struct RequestHead {
     /// "1.1" or "1.0".
     pub version: &'static str,
     /// As sent; any token.
-    pub method: String,
+    pub method: SmolStr,
     /// Request target as sent, non-UTF-8 bytes escaped.
-    pub target: String,
-    pub host: Option<String>,
-    pub user_agent: Option<String>,
+    pub target: SmolStr,
+    pub host: Option<SmolStr>,
+    pub user_agent: Option<SmolStr>,
     pub content_length: Option<u64>,
     /// What its headers say about where it comes from.
     pub context: Option<Box<Carried>>,

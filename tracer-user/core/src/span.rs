@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use smol_str::SmolStr;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
@@ -142,21 +143,35 @@ pub enum Status {
 /// Attribute value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    Str(String),
+    /// Most are fixed words, addresses and short paths, which need no allocation.
+    Str(SmolStr),
     Int(i64),
     Bool(bool),
     StrArray(Vec<String>),
 }
 
+impl Value {
+    /// Text that is known at compile time.
+    pub const fn word(word: &'static str) -> Self {
+        Self::Str(SmolStr::new_static(word))
+    }
+}
+
+impl From<SmolStr> for Value {
+    fn from(value: SmolStr) -> Self {
+        Self::Str(value)
+    }
+}
+
 impl From<&str> for Value {
     fn from(value: &str) -> Self {
-        Self::Str(value.to_owned())
+        Self::Str(SmolStr::new(value))
     }
 }
 
 impl From<String> for Value {
     fn from(value: String) -> Self {
-        Self::Str(value)
+        Self::Str(SmolStr::from(value))
     }
 }
 

@@ -37,7 +37,7 @@ impl ExportConfig {
             output: spans.output.clone(),
             otlp: spans.otlp.clone(),
             host_attributes: attributes
-                .map(|(key, value)| (key.clone(), Value::Str(value.clone())))
+                .map(|(key, value)| (key.clone(), Value::from(value.as_str())))
                 .collect(),
             pace,
         }

@@ -3,12 +3,15 @@
 //! Source: semantic conventions for HTTP spans, in the version of [`super::SCHEMA_URL`]. No route is known from
 //! outside, so names are methods only. What was not seen has no attribute.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use opentelemetry_semantic_conventions::attribute as semconv;
-use tracer_abi::conn::{Endpoint, Family, Role};
+use smol_str::{SmolStr, ToSmolStr as _};
+use tracer_abi::conn::{Family, Role};
 
 use super::keys;
+use super::socket::{Address, Socket};
 use super::text::clean;
 use super::url::{Authority, Target, redact};
 use crate::exchange::{BodyLen, Incomplete, Outcome, RequestHead, ResponseHead};
@@ -37,32 +40,25 @@ pub(crate) struct Described<'a> {
     pub(crate) time_to_first_byte: Option<Duration>,
     pub(crate) start_late: bool,
     /// `None` when the connection's opening was not seen.
-    pub(crate) socket: Option<Socket<'a>>,
+    pub(crate) socket: Option<&'a Socket>,
     pub(crate) redact_query: bool,
 }
 
-/// The connection's addresses.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Socket<'a> {
-    pub(crate) family: Family,
-    pub(crate) local: Endpoint,
-    pub(crate) remote: Endpoint,
-    /// Unix sockets: the bound name; an abstract one starts with NUL.
-    pub(crate) unix_path: &'a [u8],
-}
+/// How many attributes most spans have at most: room that is made at once.
+const USUAL_ATTRIBUTES: usize = 20;
 
 /// Name, status and attributes of the span.
 pub(crate) fn describe(facts: &Described<'_>) -> (String, Status, Vec<(&'static str, Value)>) {
-    let mut out = Attributes(Vec::with_capacity(24));
+    let mut out = Attributes(Vec::with_capacity(USUAL_ATTRIBUTES));
     let method = facts.request.method.as_str();
-    let known = KNOWN_METHODS.contains(&method);
-    out.text(semconv::HTTP_REQUEST_METHOD, if known { method } else { "_OTHER" });
-    if !known {
+    let known = KNOWN_METHODS.into_iter().find(|known| *known == method);
+    out.word(semconv::HTTP_REQUEST_METHOD, known.unwrap_or("_OTHER"));
+    if known.is_none() {
         out.text(semconv::HTTP_REQUEST_METHOD_ORIGINAL, method);
     }
     url(facts, &mut out);
     peers(facts, &mut out);
-    out.text(semconv::NETWORK_PROTOCOL_VERSION, facts.request.version);
+    out.word(semconv::NETWORK_PROTOCOL_VERSION, facts.request.version);
     if let Some(agent) = &facts.request.user_agent {
         out.text(semconv::USER_AGENT_ORIGINAL, agent);
     }
@@ -77,9 +73,11 @@ pub(crate) fn describe(facts: &Described<'_>) -> (String, Status, Vec<(&'static 
             out.int(semconv::HTTP_RESPONSE_BODY_SIZE, len);
         }
     }
-    let error = error_type(facts);
-    if let Some(error) = &error {
-        out.text(semconv::ERROR_TYPE, error);
+    // The status code says why, so a description would only repeat it.
+    let mut status = Status::Unset;
+    if let Some(error) = error_type(facts) {
+        out.clean(semconv::ERROR_TYPE, error);
+        status = Status::Error { description: None };
     }
     if let Some(duration) = facts.time_to_first_byte {
         out.int(keys::TIME_TO_FIRST_BYTE, u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
@@ -88,16 +86,14 @@ pub(crate) fn describe(facts: &Described<'_>) -> (String, Status, Vec<(&'static 
         out.0.push((keys::START_LATE, Value::Bool(true)));
     }
     if let Some(reason) = facts.incomplete {
-        out.text(keys::INCOMPLETE, reason.as_str());
+        out.word(keys::INCOMPLETE, reason.as_str());
     }
-    // The status code says why, so a description would only repeat it.
-    let status = if error.is_some() { Status::Error { description: None } } else { Status::Unset };
-    (if known { method.to_owned() } else { "HTTP".to_owned() }, status, out.0)
+    (known.unwrap_or("HTTP").to_owned(), status, out.0)
 }
 
-fn error_type(facts: &Described<'_>) -> Option<String> {
+fn error_type(facts: &Described<'_>) -> Option<SmolStr> {
     match facts.outcome {
-        Outcome::NoResponse => return Some(CONNECTION_CLOSED.to_owned()),
+        Outcome::NoResponse => return Some(SmolStr::new_static(CONNECTION_CLOSED)),
         Outcome::ResponseCut => {}
         Outcome::Complete | Outcome::Upgraded | Outcome::Lost | Outcome::StillOpen => {}
     }
@@ -107,8 +103,8 @@ fn error_type(facts: &Described<'_>) -> Option<String> {
     };
     let status = facts.response.map(|response| response.status).filter(|status| failing.contains(status));
     match status {
-        Some(status) => Some(status.to_string()),
-        None if facts.outcome == Outcome::ResponseCut => Some(RESPONSE_TRUNCATED.to_owned()),
+        Some(status) => Some(status.to_smolstr()),
+        None if facts.outcome == Outcome::ResponseCut => Some(SmolStr::new_static(RESPONSE_TRUNCATED)),
         None => None,
     }
 }
@@ -124,63 +120,80 @@ fn url(facts: &Described<'_>, out: &mut Attributes) {
         Target::Authority(authority) => ("http", Some(authority), None, None),
         Target::Asterisk => ("http", host, None, None),
     };
-    let scheme = scheme.to_ascii_lowercase();
-    let query = query.map(|query| if facts.redact_query { redact(query) } else { query.to_owned() });
+    let scheme = match ["http", "https"].into_iter().find(|usual| usual.eq_ignore_ascii_case(scheme)) {
+        Some(usual) => Cow::Borrowed(usual),
+        None => Cow::Owned(scheme.to_ascii_lowercase()),
+    };
+    let query =
+        query.map(|query| if facts.redact_query { redact(query).into() } else { Cow::Borrowed(query) });
     let client = facts.role == Role::Client;
-    let server = facts.socket.map(|socket| if client { socket.remote } else { socket.local });
-    let server = server.filter(|server| !server.is_unspecified());
-    let path_on_disk = facts.socket.map(|socket| socket.unix_path).filter(|path| !path.is_empty());
+    let server = facts.socket.and_then(|socket| if client { &socket.remote } else { &socket.local }.as_ref());
 
     if client {
-        let authority = match (named, server) {
-            (Some(authority), _) => Some(authority.text.to_owned()),
-            (None, Some(server)) => Some(server.socket_addr().to_string()),
-            (None, None) => None,
-        };
-        if let (Some(authority), Some(path)) = (authority, path) {
-            let mut full = format!("{scheme}://{authority}{path}");
-            if let Some(query) = &query {
-                full.push('?');
-                full.push_str(query);
-            }
-            out.text(semconv::URL_FULL, &full);
+        if let Some(path) = path {
+            full_url(&scheme, named, server, path, query.as_deref(), out);
         }
     } else {
         match target {
-            Target::Asterisk => out.text(semconv::URL_PATH, "*"),
+            Target::Asterisk => out.word(semconv::URL_PATH, "*"),
             Target::Origin { path, .. } | Target::Absolute { path, .. } => out.text(semconv::URL_PATH, path),
             Target::Authority(_) => {}
         }
         if let Some(query) = query.as_deref().filter(|query| !query.is_empty()) {
             out.text(semconv::URL_QUERY, query);
         }
-        out.text(semconv::URL_SCHEME, &scheme);
+        match &scheme {
+            Cow::Borrowed(usual) => out.word(semconv::URL_SCHEME, usual),
+            Cow::Owned(other) => out.text(semconv::URL_SCHEME, other),
+        }
     }
 
     // A Host header without a port may be a name that never was one of the network (a proxy's upstream): then the
     // socket knows the port better, unless a forward proxy is asked.
     let direct = matches!(target, Target::Origin { .. } | Target::Asterisk);
-    let socket_port = server.map(Endpoint::port).filter(|port| direct && *port != 0);
-    let usual_port = match scheme.as_str() {
+    let socket_port = server.map(|server| server.endpoint.port()).filter(|port| direct && *port != 0);
+    let usual_port = match &*scheme {
         "http" => Some(80),
         "https" => Some(443),
         _ => None,
     };
-    match (named, server, path_on_disk) {
-        (Some(authority), _, path) => {
+    match (named, server, facts.socket.and_then(|socket| socket.unix_name.as_ref())) {
+        (Some(authority), _, name) => {
             out.text(semconv::SERVER_ADDRESS, authority.host);
-            let implied = socket_port.or(usual_port.filter(|_| path.is_none()));
+            let implied = socket_port.or(usual_port.filter(|_| name.is_none()));
             if let Some(port) = authority.port.or(implied) {
                 out.int(semconv::SERVER_PORT, u64::from(port));
             }
         }
         (None, Some(server), _) => {
-            out.text(semconv::SERVER_ADDRESS, &server.ip().to_string());
-            out.int(semconv::SERVER_PORT, u64::from(server.port()));
+            out.clean(semconv::SERVER_ADDRESS, server.ip.clone());
+            out.int(semconv::SERVER_PORT, u64::from(server.endpoint.port()));
         }
-        (None, None, Some(path)) => out.text(semconv::SERVER_ADDRESS, &socket_name(path)),
+        (None, None, Some(name)) => out.clean(semconv::SERVER_ADDRESS, name.clone()),
         (None, None, None) => {}
     }
+}
+
+/// `url.full`, if an authority is known.
+fn full_url(
+    scheme: &str,
+    named: Option<Authority<'_>>,
+    server: Option<&Address>,
+    path: &str,
+    query: Option<&str>,
+    out: &mut Attributes,
+) {
+    let authority = match (named, server) {
+        (Some(authority), _) => Cow::Borrowed(authority.text),
+        (None, Some(server)) => Cow::Owned(server.endpoint.socket_addr().to_string()),
+        (None, None) => return,
+    };
+    let mut full = [scheme, "://", &authority, path].concat();
+    if let Some(query) = query {
+        full.push('?');
+        full.push_str(query);
+    }
+    out.text(semconv::URL_FULL, &full);
 }
 
 /// `client.*` and `network.*`: from the socket.
@@ -189,43 +202,45 @@ fn peers(facts: &Described<'_>, out: &mut Attributes) {
     let server = facts.role == Role::Server;
     match socket.family {
         Family::Unix => {
-            out.text(semconv::NETWORK_TRANSPORT, "unix");
-            if !socket.unix_path.is_empty() {
+            out.word(semconv::NETWORK_TRANSPORT, "unix");
+            if let Some(name) = &socket.unix_name {
                 let key = if server { semconv::NETWORK_LOCAL_ADDRESS } else { semconv::NETWORK_PEER_ADDRESS };
-                out.text(key, &socket_name(socket.unix_path));
+                out.clean(key, name.clone());
             }
         }
         Family::Inet | Family::Inet6 => {
-            if !socket.remote.is_unspecified() {
-                let ip = socket.remote.ip().to_string();
+            if let Some(Address { ip, endpoint }) = &socket.remote {
                 if server {
-                    out.text(semconv::CLIENT_ADDRESS, &ip);
+                    out.clean(semconv::CLIENT_ADDRESS, ip.clone());
                 }
-                out.text(semconv::NETWORK_PEER_ADDRESS, &ip);
-                out.int(semconv::NETWORK_PEER_PORT, u64::from(socket.remote.port()));
+                out.clean(semconv::NETWORK_PEER_ADDRESS, ip.clone());
+                out.int(semconv::NETWORK_PEER_PORT, u64::from(endpoint.port()));
             }
-            if !socket.local.is_unspecified() {
-                out.text(semconv::NETWORK_LOCAL_ADDRESS, &socket.local.ip().to_string());
-                out.int(semconv::NETWORK_LOCAL_PORT, u64::from(socket.local.port()));
+            if let Some(Address { ip, endpoint }) = &socket.local {
+                out.clean(semconv::NETWORK_LOCAL_ADDRESS, ip.clone());
+                out.int(semconv::NETWORK_LOCAL_PORT, u64::from(endpoint.port()));
             }
-            out.text(semconv::NETWORK_TRANSPORT, "tcp");
+            out.word(semconv::NETWORK_TRANSPORT, "tcp");
         }
-    }
-}
-
-/// As other tools show it: the NUL of an abstract name as `@`.
-fn socket_name(path: &[u8]) -> String {
-    match path.split_first() {
-        Some((0, rest)) => format!("@{}", String::from_utf8_lossy(rest)),
-        Some(_) | None => String::from_utf8_lossy(path).into_owned(),
     }
 }
 
 struct Attributes(Vec<(&'static str, Value)>);
 
 impl Attributes {
+    /// What others wrote.
     fn text(&mut self, key: &'static str, text: &str) {
-        self.0.push((key, Value::Str(clean(text))));
+        self.clean(key, clean(text));
+    }
+
+    /// What is safe to print already.
+    fn clean(&mut self, key: &'static str, text: SmolStr) {
+        self.0.push((key, Value::Str(text)));
+    }
+
+    /// One of this tracer's own words.
+    fn word(&mut self, key: &'static str, word: &'static str) {
+        self.clean(key, SmolStr::new_static(word));
     }
 
     fn int(&mut self, key: &'static str, number: u64) {

@@ -7,12 +7,14 @@ mod context;
 mod http;
 pub mod keys;
 mod resource;
+mod socket;
 mod text;
 mod url;
 
 pub(crate) use context::context;
-pub(crate) use http::{Described, Socket, describe};
+pub(crate) use http::{Described, describe};
 pub(crate) use resource::resource;
+pub(crate) use socket::Socket;
 
 /// Schema of all attributes, for the instrumentation scope and the resource.
 pub use opentelemetry_semantic_conventions::SCHEMA_URL;

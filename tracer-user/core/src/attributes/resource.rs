@@ -64,7 +64,10 @@ pub(crate) fn resource(process: ProcessKey, facts: Option<&ProcessFacts>, host: 
             put(semconv::PROCESS_VPID, Value::Int(i64::from(pid)));
         }
         if let Some(args) = &facts.command_args {
-            put(semconv::PROCESS_COMMAND_ARGS, Value::StrArray(args.iter().map(|arg| clean(arg)).collect()));
+            put(
+                semconv::PROCESS_COMMAND_ARGS,
+                Value::StrArray(args.iter().map(|arg| clean(arg).into()).collect()),
+            );
         }
     }
     attributes.sort_by(|(a, _), (b, _)| a.cmp(b));

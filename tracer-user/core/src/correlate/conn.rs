@@ -7,11 +7,19 @@ use tracer_abi::conn::{Direction, Role};
 use tracer_abi::task::Tid;
 
 use super::exchange::Key;
+use crate::attributes::Socket;
 use crate::event::{ConnOpened, DataMoved, IoOutcome};
+
+/// A connection as it was opened: shared by its exchanges, which may outlive it.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) opened: ConnOpened,
+    pub(super) socket: Socket,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct ConnFacts {
-    pub(super) opened: Option<Arc<ConnOpened>>,
+    pub(super) conn: Option<Arc<Conn>>,
     /// The process makes requests here (true) or serves them (false).
     pub(super) calls: Option<bool>,
     /// A read was seen that could not have waited, or of which that is not known.
@@ -23,18 +31,19 @@ pub(crate) struct ConnFacts {
 }
 
 impl ConnFacts {
-    pub(super) fn opened(&mut self, opened: Arc<ConnOpened>) {
+    pub(super) fn opened(&mut self, opened: ConnOpened) {
         self.calls = match opened.role {
             Role::Client => Some(true),
             Role::Server => Some(false),
             Role::Unknown => None,
         };
-        self.opened = Some(opened);
+        let socket = Socket::of(&opened);
+        self.conn = Some(Arc::new(Conn { opened, socket }));
     }
 
     /// Learns from an operation which way requests go, where the opening did not say.
     pub(super) fn note_direction(&mut self, event: &DataMoved) {
-        let whole = self.opened.as_ref().is_none_or(|opened| !opened.preexisting);
+        let whole = self.conn.as_ref().is_none_or(|conn| !conn.opened.preexisting);
         if self.calls.is_none() && whole && event.offset == 0 && matches!(event.outcome, IoOutcome::Moved(_))
         {
             self.calls = Some(event.direction == Direction::Egress);

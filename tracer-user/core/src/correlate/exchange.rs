@@ -6,10 +6,11 @@ use tracer_abi::conn::{Role, SocketCookie};
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
+use super::conn::Conn;
 use super::fragment::FragmentId;
 use super::join::Place;
 use crate::context::{RemoteContext, RequestContext};
-use crate::event::{ConnOpened, Thread};
+use crate::event::Thread;
 use crate::exchange::{BodyLen, ExchangeId, Incomplete, Mark, Outcome, RequestHead, ResponseHead};
 use crate::span::{Confidence, Evidence, SpanId};
 
@@ -34,7 +35,7 @@ pub(crate) struct Exchange {
     pub(super) response: Option<(Box<ResponseHead>, Mark)>,
     pub(super) end: Option<End>,
     /// How the connection was opened, if that was seen.
-    pub(super) conn: Option<Arc<ConnOpened>>,
+    pub(super) conn: Option<Arc<Conn>>,
     /// Where the request began, as both ends tell it.
     pub(super) place: Option<Place>,
     pub(super) span_id: SpanId,
@@ -106,7 +107,7 @@ impl Exchange {
         let optional = [host.as_ref(), user_agent.as_ref()];
         method.len()
             + target.len()
-            + optional.into_iter().flatten().map(String::len).sum::<usize>()
+            + optional.into_iter().flatten().map(|text| text.len()).sum::<usize>()
             + self.context.as_ref().map_or(0, |context| context.text_bytes())
     }
 

@@ -229,7 +229,7 @@ impl JoinTable {
 
     /// The connection's other end is a socket of a traced process.
     pub(super) fn peer_is_traced(&self, exchange: &Exchange) -> bool {
-        let peer = exchange.conn.as_deref().and_then(Socket::peer);
+        let peer = exchange.conn.as_deref().and_then(|conn| Socket::peer(&conn.opened));
         peer.is_some_and(|peer| self.sockets.contains_key(&peer))
     }
 }

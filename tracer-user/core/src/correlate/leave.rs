@@ -7,7 +7,7 @@ use super::Correlator;
 use super::exchange::{End, Exchange, Key, Question, Settled, Undecided};
 use super::fragment::Trace;
 use super::join;
-use crate::attributes::{self, Described, Socket, keys};
+use crate::attributes::{self, Described, keys};
 use crate::exchange::{BodyLen, Incomplete, Outcome};
 use crate::span::{Parent, Span, SpanKind, Value};
 
@@ -57,14 +57,14 @@ impl Correlator {
         }
         let (parent, undecided) = match settled {
             Settled::Parent { span_id, evidence, confidence, remote } => {
-                attributes.push((keys::PARENT_EVIDENCE, Value::from(evidence.as_str())));
-                attributes.push((keys::PARENT_CONFIDENCE, Value::from(confidence.as_str())));
+                attributes.push((keys::PARENT_EVIDENCE, Value::word(evidence.as_str())));
+                attributes.push((keys::PARENT_CONFIDENCE, Value::word(confidence.as_str())));
                 (Some(Parent { span_id, evidence, confidence, remote }), None)
             }
             Settled::Root(reason) => (None, reason.map(Undecided::as_str)),
         };
         if let Some(reason) = undecided {
-            attributes.push((keys::PARENT_UNDECIDED, Value::from(reason)));
+            attributes.push((keys::PARENT_UNDECIDED, Value::word(reason)));
             self.stats.spans_undecided += 1;
         }
         self.stats.spans += 1;
@@ -191,12 +191,7 @@ fn described(exchange: &Exchange, end: End, start: KernelInstant, redact_query: 
             && in_one_send
             && long
             && exchange.received_by_peer.is_none(),
-        socket: exchange.conn.as_deref().map(|conn| Socket {
-            family: conn.family,
-            local: conn.local,
-            remote: conn.remote,
-            unix_path: &conn.unix_path,
-        }),
+        socket: exchange.conn.as_deref().map(|conn| &conn.socket),
         redact_query,
     }
 }

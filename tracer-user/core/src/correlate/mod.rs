@@ -29,7 +29,6 @@ mod rules;
 mod threads;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tracer_abi::conn::Role;
@@ -110,7 +109,7 @@ impl Correlator {
         }
     }
 
-    pub(crate) fn conn_opened(&mut self, opened: Arc<ConnOpened>, facts: &mut ConnFacts) {
+    pub(crate) fn conn_opened(&mut self, opened: ConnOpened, facts: &mut ConnFacts) {
         self.tables.join.conn_opened(&opened);
         if opened.preexisting
             && let Some(thread) = opened.origin.thread
@@ -123,8 +122,8 @@ impl Correlator {
 
     /// May be said more than once.
     pub(crate) fn conn_closed(&mut self, facts: &mut ConnFacts, at: KernelInstant) {
-        if let Some(opened) = facts.opened.take() {
-            self.tables.join.conn_closed(&opened, at);
+        if let Some(conn) = facts.conn.take() {
+            self.tables.join.conn_closed(&conn.opened, at);
         }
     }
 

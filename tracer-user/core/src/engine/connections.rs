@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::sync::Arc;
 
 use tracer_abi::conn::SocketCookie;
 use tracer_abi::sniff::Class;
@@ -70,7 +69,7 @@ impl Connections {
         }
     }
 
-    pub(super) fn opened(&mut self, event: Arc<ConnOpened>, correlator: &mut Correlator) {
+    pub(super) fn opened(&mut self, event: ConnOpened, correlator: &mut Correlator) {
         let cookie = event.cookie;
         let process = event.origin.thread.map(|thread| thread.process);
         self.make_room(cookie, event.origin.time, correlator);

@@ -5,7 +5,6 @@
 
 mod connections;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tracer_abi::time::KernelInstant;
@@ -200,7 +199,7 @@ impl Engine {
         self.advance(event.time());
         match event {
             Event::DataMoved(event) => self.connections.data_moved(&event, &mut self.correlator),
-            Event::ConnOpened(event) => self.connections.opened(Arc::new(event), &mut self.correlator),
+            Event::ConnOpened(event) => self.connections.opened(event, &mut self.correlator),
             Event::ConnClosed(event) => self.connections.closed(&event, &mut self.correlator),
             // Which processes and ports to trace is the caller's business.
             Event::ListenStarted(_) => {}

@@ -106,7 +106,7 @@ fn attributes<'a>(list: impl Iterator<Item = (&'a str, &'a Value)>) -> Vec<KeyVa
 
 fn any_value(value: &Value) -> AnyValue {
     let value = match value {
-        Value::Str(text) => ProtoValue::StringValue(text.clone()),
+        Value::Str(text) => ProtoValue::StringValue(text.to_string()),
         Value::Int(number) => ProtoValue::IntValue(*number),
         Value::Bool(truth) => ProtoValue::BoolValue(*truth),
         Value::StrArray(items) => {

@@ -342,7 +342,7 @@ mod tests {
 
     fn value() -> impl Strategy<Value = Value> {
         prop_oneof![
-            ".{0,300}".prop_map(Value::Str),
+            ".{0,300}".prop_map(Value::from),
             any::<i64>().prop_map(Value::Int),
             (0_i64..1000).prop_map(Value::Int),
             any::<bool>().prop_map(Value::Bool),

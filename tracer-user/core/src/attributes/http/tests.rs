@@ -1,4 +1,9 @@
+use bytes::Bytes;
+use tracer_abi::conn::{Endpoint, SocketCookie};
+use tracer_abi::time::KernelInstant;
+
 use super::*;
+use crate::event::{ConnOpened, Origin};
 
 fn endpoint(text: &str) -> Endpoint {
     Endpoint::new(text.parse().unwrap())
@@ -18,13 +23,26 @@ fn response(status: u16) -> &'static ResponseHead {
     Box::leak(Box::new(ResponseHead { version: "1.1", status, content_length: None }))
 }
 
-fn tcp() -> Socket<'static> {
-    Socket {
-        family: Family::Inet,
-        local: endpoint("10.0.0.1:8080"),
-        remote: endpoint("10.0.0.2:50000"),
-        unix_path: b"",
-    }
+fn socket(family: Family, local: Endpoint, remote: Endpoint, unix_path: &'static [u8]) -> &'static Socket {
+    let opened = ConnOpened {
+        origin: Origin { time: KernelInstant::ZERO, thread: None, cpu: 0 },
+        cookie: SocketCookie(1),
+        peer_cookie: None,
+        family,
+        role: Role::Unknown,
+        local,
+        remote,
+        netns: 0,
+        egress_seq: 0,
+        ingress_seq: 0,
+        preexisting: false,
+        unix_path: Bytes::from_static(unix_path),
+    };
+    Box::leak(Box::new(Socket::of(&opened)))
+}
+
+fn tcp() -> &'static Socket {
+    socket(Family::Inet, endpoint("10.0.0.1:8080"), endpoint("10.0.0.2:50000"), b"")
 }
 
 fn facts<'a>(role: Role, request: &'a RequestHead, response: Option<&'a ResponseHead>) -> Described<'a> {
@@ -98,7 +116,7 @@ fn a_client_span_has_the_whole_url() {
         (Some("proxy"), "https://far/x", "https://far/x", "far", 443),
     ] {
         let mut request = request("GET", target);
-        request.host = host.map(str::to_owned);
+        request.host = host.map(SmolStr::new);
         assert_eq!(
             lines(&facts(Role::Client, &request, Some(response(200))), &["url.", "server."]),
             [format!("url.full={url}"), format!("server.address={address}"), format!("server.port={port}")],
@@ -190,12 +208,7 @@ fn unix_sockets_have_names_instead_of_addresses() {
     request.host = None;
     for (path, name) in [(b"/run/app".as_slice(), "/run/app"), (b"\0app", "@app")] {
         let mut facts = facts(Role::Server, &request, Some(response(200)));
-        facts.socket = Some(Socket {
-            family: Family::Unix,
-            local: Endpoint::default(),
-            remote: Endpoint::default(),
-            unix_path: path,
-        });
+        facts.socket = Some(socket(Family::Unix, Endpoint::default(), Endpoint::default(), path));
         assert_eq!(
             lines(&facts, &["server.", "client.", "network.l", "network.pe", "network.t"]),
             [

@@ -41,7 +41,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, exchange: &Exchange, moment: 
 }
 
 fn meet(server: &Exchange, client: &Exchange, key: Key, moment: Moment) -> Verdict {
-    let evidence = match server.conn.as_ref().map(|conn| conn.family) {
+    let evidence = match server.conn.as_ref().map(|conn| conn.opened.family) {
         Some(Family::Unix) => Evidence::UnixPeer,
         Some(Family::Inet | Family::Inet6) | None => Evidence::TcpSequence,
     };

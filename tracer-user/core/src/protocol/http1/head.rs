@@ -3,6 +3,8 @@
 //! Lines may end in LF alone, a name may be followed by white space, folded values are one value, and a line that is
 //! no field is passed over. Only what spans and framing need is taken; no other value is looked at.
 
+use smol_str::SmolStr;
+
 use crate::context;
 use crate::exchange::{RequestHead, ResponseHead};
 
@@ -287,10 +289,10 @@ fn first_line(head: &[u8]) -> &[u8] {
 }
 
 /// Text as sent, without the white space around it; bytes that are not UTF-8 appear as `\xNN`, and the line end of a fold as the space it stands for.
-fn text(bytes: &[u8]) -> String {
+fn text(bytes: &[u8]) -> SmolStr {
     let bytes = bytes.trim_ascii();
     match str::from_utf8(bytes) {
-        Ok(text) if !bytes.contains(&b'\n') => text.to_owned(),
+        Ok(text) if !bytes.contains(&b'\n') => SmolStr::new(text),
         Ok(_) | Err(_) => {
             let mut text = String::with_capacity(bytes.len());
             for chunk in bytes.utf8_chunks() {
@@ -301,7 +303,7 @@ fn text(bytes: &[u8]) -> String {
                     text.push_str(&format!("\\x{byte:02x}"));
                 }
             }
-            text
+            SmolStr::from(text)
         }
     }
 }
@@ -381,7 +383,7 @@ mod tests {
         let head = b"GET / HTTP/1.1\r\nHOST:a\r\nX-A : \t b \r\nX-Fold: a\r\n\tb\r\n c\r\nno field\r\n: x\r\nX-E:\nY:1\r\n\r\n";
         let fields: Vec<_> = Fields::of(head).map(|(n, v)| (text(n), text(v))).collect();
         let want = [("HOST", "a"), ("X-A", "b"), ("X-Fold", "a \tb  c"), ("", "x"), ("X-E", ""), ("Y", "1")];
-        assert_eq!(fields, want.map(|(n, v)| (n.to_owned(), v.to_owned())));
+        assert_eq!(fields, want.map(|(n, v)| (n.into(), v.into())));
     }
 
     #[test]
