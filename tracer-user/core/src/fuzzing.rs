@@ -4,6 +4,7 @@
 //! committed corpus, so that what a fuzzer once found stays found.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
@@ -13,7 +14,7 @@ use tracer_abi::task::{ProcessKey, Tid};
 use tracer_abi::time::KernelInstant;
 
 use crate::connection::{Connection, ConnectionLimits};
-use crate::context::{Fields, Format, Propagators, RemoteContext, RequestIdKey};
+use crate::context::{Fields, Format, Propagators, RemoteContext, RequestContext, RequestIdKey};
 use crate::decode;
 use crate::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome, Origin, Thread};
 use crate::exchange::ExchangeUpdate;
@@ -40,14 +41,30 @@ pub fn headers(data: &[u8]) {
         let colon = line.iter().position(|&byte| byte == b':')?;
         Some((&line[..colon], &line[colon + 1..]))
     });
-    let (propagators, key) = (Propagators::default(), RequestIdKey::new([1; 32]));
     let mut taken = Fields::default();
     for (name, value) in fields {
         taken.take(name, value);
     }
     let Some(carried) = taken.read() else { return };
-    let Some(context) = carried.choose(&propagators, &key) else { return };
-    assert!(context.claims().len() <= Format::ALL.len());
+    for propagators in &*PROPAGATORS {
+        if let Some(context) = carried.clone().choose(propagators, &RequestIdKey::new([1; 32])) {
+            believed(&context);
+        }
+    }
+}
+
+/// Any order, and all that can be kept. Made once: what baggage is kept is never freed.
+static PROPAGATORS: LazyLock<[Propagators; 3]> = LazyLock::new(|| {
+    let backwards: Vec<&str> = Format::ALL.iter().rev().map(|format| format.as_str()).collect();
+    let list = |list: &str| Propagators::parse(list).unwrap_or_default();
+    let keys = Propagators::default().with_baggage_keys("tenant,user_id").unwrap_or_default();
+    [keys, list(&backwards.join(",")), list("none")]
+});
+
+fn believed(context: &RequestContext) {
+    assert!(context.claims().len() + context.refused().len() <= Format::ALL.len());
+    assert!(context.conflicts().count() <= context.claims().len());
+    assert!(context.remote().is_none() || context.shares_trace(context));
     let Some(remote) = context.remote() else { return };
     let Some(span_id) = remote.span_id else { return };
     // What was believed is believed again as W3C would write it.
@@ -58,10 +75,21 @@ pub fn headers(data: &[u8]) {
     if let Some(state) = &remote.trace_state {
         again.take(b"tracestate", state.as_bytes());
     }
-    let again = again.read().and_then(|carried| carried.choose(&propagators, &key));
+    let again =
+        again.read().and_then(|carried| carried.choose(&Propagators::default(), &RequestIdKey::new([1; 32])));
     let Some(again) = again else { panic!("{parent} is not believed") };
     assert_eq!(again.remote(), Some(&RemoteContext { format: Format::TraceContext, ..remote.clone() }));
     assert_eq!(again.sampling().is_recorded(), context.sampling().is_recorded());
+}
+
+/// A list of propagators.
+pub fn propagators(data: &[u8]) {
+    let list = String::from_utf8_lossy(data);
+    let (known, errors) = Propagators::parse_known(&list);
+    match Propagators::parse(&list) {
+        Ok(parsed) => assert!(errors.is_empty() && parsed == known),
+        Err(error) => assert_eq!(errors.first(), Some(&error)),
+    }
 }
 
 /// One direction. The first byte chooses what it is, the second how it is cut.
@@ -356,6 +384,7 @@ mod tests {
         replay("decode", decode);
         replay("recording", recording);
         replay("headers", headers);
+        replay("propagators", propagators);
         replay("http1", http1);
         replay("connection", connection);
     }

@@ -4,6 +4,8 @@ mod host;
 
 #[path = "scenarios/deadlines.rs"]
 mod deadlines;
+#[path = "scenarios/dialects.rs"]
+mod dialects;
 #[path = "scenarios/header.rs"]
 mod header;
 #[path = "scenarios/nginx.rs"]
