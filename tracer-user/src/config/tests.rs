@@ -159,7 +159,7 @@ fn a_bad_variable_is_named_and_ignored() {
         ("OTEL_BSP_SCHEDULE_DELAY", "soon"),
         ("OTEL_BSP_EXPORT_TIMEOUT", "99999999999999999999"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
-        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "9000"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "17000"),
         ("OTEL_RESOURCE_ATTRIBUTES", "a=b,c"),
     ] {
         let (spans, warnings) = replay(&[], &[endpoint, (name, value)]);

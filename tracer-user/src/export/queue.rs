@@ -284,6 +284,28 @@ mod tests {
         assert!(start.elapsed() >= Duration::from_secs(60));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_waiting_consumer_is_woken_by_the_first_span_of_a_batch_and_by_its_last() {
+        let queue = queue(LIMITS, 0);
+        let push = |n| queue.push(Arc::new(span(1, n).build()));
+        let start = Instant::now();
+        let four = async {
+            for n in 1..=4 {
+                // Now the consumer waits, without and then with an end.
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                push(n);
+            }
+        };
+        let (batch, ()) = tokio::join!(queue.batch(), four);
+        assert_eq!((batch.unwrap().spans(), start.elapsed().as_secs()), (4, 20));
+        let one = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            push(5);
+        };
+        let (batch, ()) = tokio::join!(queue.batch(), one);
+        assert_eq!((batch.unwrap().spans(), start.elapsed().as_secs()), (1, 85));
+    }
+
     #[tokio::test]
     async fn what_does_not_fit_is_counted() {
         let queue = queue(LIMITS, 13);
