@@ -54,6 +54,7 @@ fn serve(stream: TcpStream, spans: &AtomicU64) {
 }
 
 fn requests(stream: TcpStream, spans: &AtomicU64) -> io::Result<()> {
+    stream.set_nodelay(true)?;
     let mut answers = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
     let mut body = Vec::new();
@@ -141,19 +142,52 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::common::v1::any_value::Value;
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+    use opentelemetry_proto::tonic::trace::v1::span::Link;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+    use prost::Message as _;
+
     use super::*;
 
-    fn field(number: u8, content: &[u8]) -> Vec<u8> {
-        let mut out = vec![number << 3 | 2, u8::try_from(content.len()).unwrap()];
-        out.extend_from_slice(content);
-        out
-    }
-
+    /// What a tracer sends: two processes, two scopes each, two spans each, with all kinds of fields around them.
     fn request() -> Vec<u8> {
-        let span = field(2, &[0x08, 0x96, 0x01, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0x1d, 0, 0, 0, 0]);
-        let scope_spans = field(2, &[field(1, b"scope"), span.clone(), span].concat());
-        let resource_spans = field(1, &[field(1, b"resource"), scope_spans.clone(), scope_spans].concat());
-        [resource_spans.clone(), resource_spans].concat()
+        let text = |text: &str| Some(AnyValue { value: Some(Value::StringValue(text.to_owned())) });
+        let attribute = |key: &str| KeyValue {
+            key: key.to_owned(),
+            // Long enough for a length of two bytes.
+            value: text(&"v".repeat(200)),
+            ..KeyValue::default()
+        };
+        let span = Span {
+            trace_id: vec![1; 16],
+            span_id: vec![2; 8],
+            flags: 0x101,
+            name: "GET".to_owned(),
+            kind: 2,
+            start_time_unix_nano: 1_772_334_729_000_000_000,
+            end_time_unix_nano: 1_772_334_729_000_001_000,
+            attributes: vec![attribute("url.path"), attribute("url.query")],
+            links: vec![Link { trace_id: vec![3; 16], span_id: vec![4; 8], ..Link::default() }],
+            status: Some(Status { message: "why".to_owned(), code: 2 }),
+            ..Span::default()
+        };
+        let scope_spans = ScopeSpans {
+            scope: Some(InstrumentationScope {
+                name: "tracer".to_owned(),
+                ..InstrumentationScope::default()
+            }),
+            spans: vec![span; 2],
+            schema_url: "https://opentelemetry.io/schemas/1.42.0".to_owned(),
+        };
+        let resource_spans = ResourceSpans {
+            resource: Some(Resource { attributes: vec![attribute("service.name")], ..Resource::default() }),
+            scope_spans: vec![scope_spans; 2],
+            schema_url: "https://opentelemetry.io/schemas/1.42.0".to_owned(),
+        };
+        ExportTraceServiceRequest { resource_spans: vec![resource_spans; 2] }.encode_to_vec()
     }
 
     #[test]
