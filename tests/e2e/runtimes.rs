@@ -10,6 +10,7 @@ use std::sync::Once;
 use tracer_tests::http::Client;
 use tracer_tests::load::Load;
 use tracer_tests::nginx::{Config, Nginx};
+use tracer_tests::scale;
 use tracer_tests::score::{Naming, Score, Truth};
 use tracer_tests::service::{Runtime, Service};
 use tracer_tests::spans::Span;
@@ -86,7 +87,7 @@ fn judged(
     assert_eq!(score.entry.lost, 0, "lost: {}", context());
     assert_eq!(score.cross_process.right, score.cross_process.total(), "not all joined: {}", context());
     if concurrency == 32 {
-        let wanted = (MIN_EDGES as f64 * volume_factor()) as usize;
+        let wanted = (MIN_EDGES as f64 * scale::volume()) as usize;
         assert!(score.in_process.total() >= wanted, "too few edges: {}", context());
     }
     match wanted {
@@ -103,13 +104,8 @@ fn judged(
 
 /// Concurrency and number of requests of each run.
 fn volumes(edges_per_request: f64) -> [(usize, usize); 2] {
-    let at_32 = (MIN_EDGES as f64 * 1.08 / edges_per_request * volume_factor()) as usize;
-    [(1, (150.0 * volume_factor()) as usize), (32, at_32)]
-}
-
-/// `TRACER_TESTS_VOLUME`: more than 1 for long runs, less for slow machines.
-fn volume_factor() -> f64 {
-    std::env::var("TRACER_TESTS_VOLUME").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1.0)
+    let at_32 = (MIN_EDGES as f64 * 1.08 / edges_per_request * scale::volume()) as usize;
+    [(1, (150.0 * scale::volume()) as usize), (32, at_32)]
 }
 
 fn service(runtime: Runtime, wanted: InProcess) {

@@ -12,6 +12,7 @@ pub mod namespace;
 pub mod nginx;
 pub mod program;
 pub mod raw;
+pub mod scale;
 pub mod score;
 pub mod service;
 #[cfg(feature = "sink")]

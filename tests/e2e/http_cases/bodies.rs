@@ -1,6 +1,9 @@
 //! Bodies: framing, size, and how long they take.
 
+use std::time::Duration;
+
 use tracer_tests::raw::{FillWith, Put, Step, Take};
+use tracer_tests::scale;
 
 use crate::case::Seen;
 use crate::{Case, Want};
@@ -223,17 +226,23 @@ fn streams() -> Vec<Case> {
     ]
 }
 
+/// In milliseconds.
+fn slack(ordinary: u64) -> u64 {
+    scale::time(Duration::from_millis(ordinary)).as_millis() as u64
+}
+
 /// Both ends' spans last at least `ms`, and no longer than the step after which, counted from the end, nothing of
 /// the exchange happened any more.
 fn lasts(seen: &Seen<'_>, ms: u64, idle_steps: usize) -> Result<(), String> {
     let last_byte = seen.client.marks[seen.client.marks.len() - 1 - idle_steps];
     for span in seen.client_spans.iter().chain(seen.server_spans) {
         let lasted = (span.end - span.start) / 1_000_000;
-        if lasted + 2 < ms || lasted > ms + 250 {
+        // The first byte may be read late.
+        if lasted + slack(2) < ms || lasted > ms + slack(250) {
             return Err(format!("lasts {lasted} ms instead of {ms}"));
         }
         let after = span.end.saturating_sub(last_byte) / 1_000_000;
-        if after > 20 {
+        if after > slack(20) {
             return Err(format!("ends {after} ms after its last byte"));
         }
     }

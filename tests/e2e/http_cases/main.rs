@@ -9,8 +9,10 @@ mod transports;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use tracer_tests::raw::{Peer, Place, Played, play};
+use tracer_tests::scale;
 use tracer_tests::spans::{Kind, Span};
 use tracer_tests::temp::TempDir;
 use tracer_tests::tracer::Tracer;
@@ -26,7 +28,7 @@ struct Outcome {
 }
 
 /// Clocks of tracer and peers are the same, but a mark is taken after the call that it marks.
-const MARK_SLACK_NANOS: u64 = 20_000_000;
+const MARK_SLACK: Duration = Duration::from_millis(20);
 
 #[test]
 fn message_forms() {
@@ -159,7 +161,7 @@ fn times(outcome: &Outcome, client_spans: &[Span], server_spans: &[Span]) -> Vec
         else {
             continue;
         };
-        if last_span > last_mark + MARK_SLACK_NANOS {
+        if Duration::from_nanos(last_span.saturating_sub(*last_mark)) > scale::time(MARK_SLACK) {
             complaints
                 .push(format!("a span ends {} µs after the conversation", (last_span - last_mark) / 1000));
         }
