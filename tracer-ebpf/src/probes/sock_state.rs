@@ -84,22 +84,37 @@ fn connecting(sock: Sock) {
 #[inline(always)]
 fn established(sock: Sock, passive: bool) {
     // SAFETY: the hook's own argument.
-    let Some(state) = (unsafe { sock_state(sock.0, passive) }) else {
+    let state = unsafe { sock_state(sock.0, passive) };
+    let own = state.as_ref().is_some_and(|state| state.flags & sock_flags::SELF != 0);
+    if !passive {
+        // Only now is the port known; the peer's end is established later.
+        note_client(sock, own);
+    }
+    let Some(state) = state else {
         return;
     };
     if passive {
         state.role = Role::Server.code();
     }
-    if state.flags & sock_flags::SELF != 0 {
-        // Only now is the port known; the peer's end is established later. Should the table be full, its oldest entry
-        // goes.
-        let _ = TRACER_SELF.insert(self_key(sock, sock.local()), 1, 0);
-    } else if state.flags & sock_flags::ANNOUNCED == 0
+    if !own
+        && state.flags & sock_flags::ANNOUNCED == 0
         && let Some(tcp) = sock.tcp()
     {
         state.egress.next_seq = tcp.write_seq();
         state.ingress.next_seq = tcp.copied_seq(sock);
         state.flags |= sock_flags::OPEN_SEEN;
+    }
+}
+
+/// Keeps the table of the tracer's own addresses: who gets a port that was the tracer's is not the tracer.
+#[inline(always)]
+fn note_client(sock: Sock, own: bool) {
+    let key = self_key(sock, sock.local());
+    if own {
+        // Should the table be full, its oldest entry goes.
+        let _ = TRACER_SELF.insert(key, 1, 0);
+    } else if TRACER_SELF.get_ptr(key).is_some() {
+        let _ = TRACER_SELF.remove(key);
     }
 }
 
