@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracer_abi::conn::{Direction, Role, SocketCookie};
 use tracer_abi::error::PayloadState;
 use tracer_core::event::{ConnOpened, IoOutcome};
+use tracer_tests::http::Client;
+use tracer_tests::nginx::{Config, Nginx};
 use tracer_tests::temp::TempDir;
+use tracer_tests::tracer::Tracer;
 
-use crate::recorded::{Recorded, run_python};
+use crate::recorded::{Recorded, read, run_python};
 
 /// Payload budget per turn, and the tail of every operation.
 const HEAD: usize = 8192;
@@ -85,6 +88,46 @@ fn check(family: &str) {
     for (tid, seqs) in numbers {
         assert_eq!(seqs, (1..=seqs.len() as u32).collect::<Vec<_>>(), "thread {tid}");
     }
+}
+
+/// nginx sends files without having their bytes: they are counted, and what follows is where it belongs.
+#[test]
+fn files_that_nginx_sends() {
+    const LEN: usize = 1_234_567;
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.join("large"), vec![b'f'; LEN]).unwrap();
+    let server = format!("root {}; sendfile on;", dir.path().display());
+    let nginx = Nginx::start(&Config { workers: 1, http: String::new(), server }).unwrap();
+    let recording = dir.join("recording");
+    let options = ["--record", recording.to_str().unwrap()];
+    let tracer = Tracer::attach_with(&nginx.pids().unwrap(), &options).unwrap();
+    let mut client = Client::new(nginx.addr);
+    for _ in 0..3 {
+        assert_eq!(client.get("/large").unwrap().body.len(), LEN);
+    }
+    let report = tracer.finish().unwrap();
+    let sizes: Vec<_> = report.spans.iter().map(|span| span.int("http.response.body.size")).collect();
+    assert_eq!(sizes, [Some(LEN as i64); 3], "{:#?}", report.spans);
+
+    let seen = read(&recording);
+    let [cookie] = seen.opened.keys().collect::<Vec<_>>()[..] else { panic!("{:?}", seen.opened) };
+    let sent = seen.data.iter().filter(|data| (data.cookie, data.direction) == (*cookie, Direction::Egress));
+    let (mut end, mut heads) = (0, Vec::new());
+    for data in sent.filter(|data| data.last) {
+        let IoOutcome::Moved(moved) = data.outcome else { panic!("{data:?}") };
+        assert_eq!(data.offset, end, "no hole and no overlap");
+        end += u64::from(moved);
+        if data.payload.starts_with(b"HTTP/1.1 200 OK") {
+            heads.push((data.offset, moved as usize));
+        } else {
+            assert_eq!(data.payload_state, PayloadState::NoUserBuffer, "{data:?}");
+        }
+    }
+    let [(0, head), (second, _), (third, _)] = heads[..] else { panic!("{heads:?}") };
+    assert_eq!(
+        (second as usize, third as usize, end as usize),
+        (head + LEN, 2 * (head + LEN), 3 * (head + LEN))
+    );
 }
 
 #[test]
