@@ -19,6 +19,7 @@ pub mod fuzzing;
 pub mod protocol;
 pub mod recording;
 mod reorder;
+mod sorted;
 pub mod span;
 pub mod stats;
 pub mod stream;

@@ -26,8 +26,8 @@ pub(crate) struct ConnFacts {
     pub(super) nonblocking: bool,
     /// The thread that read the last request's first byte.
     pub(super) read_by: Option<Tid>,
-    /// Exchanges that have not ended, in order.
-    pub(super) open: VecDeque<Key>,
+    /// Exchanges that have not ended, in order of their numbers on the connection, which come with them.
+    pub(super) open: VecDeque<(u64, Key)>,
 }
 
 impl ConnFacts {
@@ -39,6 +39,18 @@ impl ConnFacts {
         };
         let socket = Socket::of(&opened);
         self.conn = Some(Arc::new(Conn { opened, socket }));
+    }
+
+    /// The open exchange of this number.
+    pub(super) fn find(&self, index: u64) -> Option<Key> {
+        let at = self.open.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+        self.open.get(at).map(|(_, key)| *key)
+    }
+
+    /// The exchange of this number has ended.
+    pub(super) fn take(&mut self, index: u64) -> Option<Key> {
+        let at = self.open.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+        self.open.remove(at).map(|(_, key)| key)
     }
 
     /// Learns from an operation which way requests go, where the opening did not say.

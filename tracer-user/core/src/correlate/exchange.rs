@@ -8,15 +8,20 @@ use tracer_abi::time::KernelInstant;
 
 use super::conn::Conn;
 use super::fragment::FragmentId;
-use super::join::Place;
+use super::join::Seats;
 use crate::context::{RemoteContext, RequestContext};
 use crate::event::Thread;
 use crate::exchange::{BodyLen, ExchangeId, Incomplete, Mark, Outcome, RequestHead, ResponseHead};
 use crate::span::{Confidence, Evidence, SpanId};
 
-/// Number of an exchange in this run, in the order in which requests were understood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Key(pub(super) u64);
+/// An exchange of this run. Keys are in the order in which requests were understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    /// How many came before.
+    pub(super) number: u64,
+    /// Where it is in the table of exchanges.
+    pub(super) slot: u32,
+}
 
 #[derive(Debug)]
 pub(crate) struct Exchange {
@@ -37,7 +42,7 @@ pub(crate) struct Exchange {
     /// How the connection was opened, if that was seen.
     pub(super) conn: Option<Arc<Conn>>,
     /// Where the request began, as both ends tell it.
-    pub(super) place: Option<Place>,
+    pub(super) seats: Seats,
     pub(super) span_id: SpanId,
     pub(super) fragment: FragmentId,
     pub(super) question: Question,
@@ -45,6 +50,8 @@ pub(crate) struct Exchange {
     pub(super) received_by_peer: Option<KernelInstant>,
     /// Calls with open questions that may turn out to be its children: it stays until they are settled.
     pub(super) pins: u32,
+    /// A look at it when the decide timeout has passed is planned.
+    pub(super) has_deadline: bool,
     /// Its span has left; it stays for its pins.
     pub(super) left: bool,
     /// Client: it stays after its span has left, because its peer is traced and has not been seen to receive it.

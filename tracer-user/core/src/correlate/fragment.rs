@@ -171,6 +171,10 @@ impl Fragments {
 mod tests {
     use super::*;
 
+    fn key(number: u64) -> Key {
+        Key { number, slot: 0 }
+    }
+
     fn trace(byte: u8) -> Trace {
         Trace { id: TraceId::new([byte; 16]).unwrap(), sampled: true, state: None }
     }
@@ -178,13 +182,13 @@ mod tests {
     #[test]
     fn the_upper_trace_holds_for_both() {
         let mut fragments = Fragments::default();
-        let (lower, upper) = (fragments.begin(Key(0)), fragments.begin(Key(0)));
+        let (lower, upper) = (fragments.begin(key(0)), fragments.begin(key(0)));
         fragments.fix_trace(upper, || trace(1));
-        fragments.wait(lower, Key(7));
+        fragments.wait(lower, key(7));
         assert!(fragments.can_merge(lower, upper));
         assert!(fragments.merge(lower, upper).is_empty());
         assert_eq!(fragments.trace(lower), Some(&trace(1)));
-        assert_eq!(fragments.close(lower), BTreeSet::from([Key(7)]));
+        assert_eq!(fragments.close(lower), BTreeSet::from([key(7)]));
         assert!(fragments.is_whole(upper));
     }
 
@@ -192,7 +196,7 @@ mod tests {
     fn an_id_that_already_left_is_taken_over_by_an_open_upper_only() {
         let mut fragments = Fragments::default();
         let (lower, open, fixed) =
-            (fragments.begin(Key(0)), fragments.begin(Key(0)), fragments.begin(Key(0)));
+            (fragments.begin(key(0)), fragments.begin(key(0)), fragments.begin(key(0)));
         fragments.fix_trace(lower, || trace(1));
         fragments.fix_trace(fixed, || trace(2));
         assert!(!fragments.can_merge(lower, fixed));
@@ -204,7 +208,7 @@ mod tests {
     #[test]
     fn no_circle_is_made() {
         let mut fragments = Fragments::default();
-        let (a, b) = (fragments.begin(Key(0)), fragments.begin(Key(0)));
+        let (a, b) = (fragments.begin(key(0)), fragments.begin(key(0)));
         fragments.merge(a, b);
         assert!(!fragments.can_merge(b, a));
         assert!(!fragments.can_merge(a, a));
@@ -214,13 +218,13 @@ mod tests {
     fn slots_are_used_again_when_nobody_names_them() {
         let mut fragments = Fragments::default();
         for _ in 0..100 {
-            let (a, b) = (fragments.begin(Key(0)), fragments.begin(Key(0)));
+            let (a, b) = (fragments.begin(key(0)), fragments.begin(key(0)));
             fragments.merge(a, b);
             fragments.release(b);
             fragments.release(a);
         }
         assert_eq!(fragments.slots.len(), 2);
-        let fresh = fragments.begin(Key(0));
+        let fresh = fragments.begin(key(0));
         assert_eq!((fragments.trace(fresh), fragments.is_whole(fresh)), (None, false));
     }
 }

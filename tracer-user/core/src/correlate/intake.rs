@@ -5,8 +5,9 @@ use tracer_abi::task::ProcessKey;
 
 use super::Correlator;
 use super::conn::ConnFacts;
+use super::deadlines::Look;
 use super::exchange::{Called, End, Exchange, Key, Question, Served, Side};
-use super::join::{self, Occupant};
+use super::join::Occupant;
 use super::rules::{response_window, same_bytes, thread};
 use super::threads::{Continuity, Received};
 use crate::event::{DataMoved, IoOutcome};
@@ -45,7 +46,7 @@ impl Correlator {
         conn.nonblocking |= ingress && event.blocking != Some(true);
         let exchanges = &mut self.tables.exchanges;
         let mut answered = false;
-        for key in &conn.open {
+        for (_, key) in &conn.open {
             let Some(exchange) = exchanges.get_mut(key) else { continue };
             let owner = exchange.thread();
             let own = owner.process == event.thread.process && owner.tid == event.thread.tid;
@@ -79,7 +80,7 @@ impl Correlator {
         if !self.tables.processes.find(event.thread.process).is_some_and(|process| process.is_nginx()) {
             return;
         }
-        let call = conn.open.iter().copied().find(|key| self.tables.exchanges.contains_key(key));
+        let call = conn.open.iter().map(|(_, key)| *key).find(|key| self.tables.exchanges.contains(key));
         let what = match (event.outcome, conn.calls, call) {
             (IoOutcome::Failed(_), _, _) => return,
             (IoOutcome::Moved(_) | IoOutcome::EndOfStream, Some(true), Some(call)) => {
@@ -113,14 +114,14 @@ impl Correlator {
                 self.request_began(id, role, request, first, head_last, conn);
             }
             ExchangeUpdate::RequestEnded { id, last, body_len } => {
-                if let Some(exchange) = self.by_id.get(&id).and_then(|key| self.tables.exchanges.get_mut(key))
-                {
+                let exchange = conn.find(id.index).and_then(|key| self.tables.exchanges.get_mut(&key));
+                if let Some(exchange) = exchange {
                     exchange.request_last = Some(last);
                     exchange.request_body = Some(body_len);
                 }
             }
             ExchangeUpdate::ResponseBegan { id, response, first } => {
-                let Some(key) = self.by_id.get(&id).copied() else { return };
+                let Some(key) = conn.find(id.index) else { return };
                 let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
                 exchange.response = Some((response, first));
                 if exchange.role() == Role::Server {
@@ -146,8 +147,7 @@ impl Correlator {
         conn: &mut ConnFacts,
     ) {
         self.make_room();
-        let key = Key(self.next_key);
-        self.next_key += 1;
+        let key = self.tables.exchanges.next_key();
         let client = role == Role::Client;
         conn.calls = Some(client);
         let side = if client { Side::Client(Called::default()) } else { Side::Server(Served::default()) };
@@ -170,27 +170,26 @@ impl Correlator {
             request_body: None,
             response: None,
             end: None,
-            place: join::place(conn.conn.as_deref().map(|conn| &conn.opened), client, &first),
+            seats: self.tables.join.exchange_began(key, conn.conn.as_deref(), role, &first),
             conn: conn.conn.clone(),
             span_id: self.ids.span_id(),
             fragment: self.fragments.begin(key),
             question: Question::Open,
             received_by_peer: None,
             pins: 0,
+            has_deadline: false,
             left: false,
             kept: false,
         });
         self.text_bytes += exchange.text_bytes();
-        self.tables.join.exchange_began(key, &exchange);
         if let (false, Some(context)) = (client, &exchange.context) {
             // Not only the one that was chosen: any of them may be handed on alone.
             for span_id in context.span_ids() {
                 self.tables.contexts.came_in(span_id, key, exchange.process(), first.time);
             }
         }
-        self.tables.exchanges.insert(key, exchange);
-        self.by_id.insert(id, key);
-        conn.open.push_back(key);
+        self.tables.exchanges.add(exchange);
+        conn.open.push_back((id.index, key));
         if client {
             self.call_began(key, first);
         } else {
@@ -260,7 +259,7 @@ impl Correlator {
         if owned {
             self.thread_serves(key, first, read_by == Some(tid));
         }
-        self.deadlines.add(first.time.plus(same_bytes::GRACE), key);
+        self.deadlines.add(Look::Grace, first.time.plus(same_bytes::GRACE), key);
     }
 
     /// Where threads may own requests: what this one holds besides.
@@ -292,8 +291,7 @@ impl Correlator {
     }
 
     fn ended(&mut self, id: ExchangeId, end: End, conn: &mut ConnFacts) {
-        let Some(key) = self.by_id.remove(&id) else { return };
-        conn.open.retain(|open| *open != key);
+        let Some(key) = conn.take(id.index) else { return };
         let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
         exchange.end = Some(end);
         if matches!(end.incomplete, Some(Incomplete::EventsLost)) {
@@ -317,12 +315,23 @@ impl Correlator {
         self.decide(key, false);
         self.decide_other_end(key);
         self.ready(key);
-        // Most have left by now, and need no deadline.
-        if let Some(exchange) = self.tables.exchanges.get(&key).filter(|exchange| !exchange.left) {
-            if exchange.role() == Role::Client && exchange.question == Question::Open {
-                self.deadlines.add(end.time.plus(response_window::SETTLE), key);
+        // Most leave before their deadline: it is planned when an earlier look has left them waiting.
+        let Some(exchange) = self.tables.exchanges.get(&key).filter(|exchange| !exchange.left) else {
+            return;
+        };
+        let earlier = match exchange.role() {
+            Role::Server | Role::Unknown => {
+                Some(exchange.first.time.plus(same_bytes::GRACE)).filter(|grace| *grace > self.now)
             }
-            self.deadlines.add(end.time.plus(self.bounds.decide_timeout), key);
+            Role::Client if exchange.question == Question::Open => {
+                let settled = end.time.plus(response_window::SETTLE);
+                self.deadlines.add(Look::Settle, settled, key);
+                Some(settled)
+            }
+            Role::Client => None,
+        };
+        if earlier.is_none_or(|earlier| earlier > end.time.plus(self.bounds.decide_timeout)) {
+            self.plan_deadline(key);
         }
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tracer_abi::conn::{Endpoint, Family, Role, SocketCookie};
 use tracer_abi::time::KernelInstant;
 
+use super::conn::Conn;
 use super::exchange::{Exchange, Key};
 use crate::event::ConnOpened;
 use crate::exchange::Mark;
@@ -48,7 +49,7 @@ impl Socket {
 
 /// Where a request began, told so that both ends tell the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+enum Place {
     Tcp {
         client: Endpoint,
         server: Endpoint,
@@ -88,6 +89,17 @@ pub(super) enum Occupant {
 struct Ends {
     client: Slot,
     server: Slot,
+}
+
+/// Where the two ends of an exchange are noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seat(u32);
+
+/// How an exchange is found by its other end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seats {
+    exact: Option<(Place, Seat)>,
+    by_seq: Option<(u32, Seat)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -141,8 +153,11 @@ impl Ends {
 
 #[derive(Debug, Default)]
 pub(super) struct JoinTable {
-    exact: HashMap<Place, Ends>,
-    by_seq: HashMap<u32, Ends>,
+    exact: HashMap<Place, Seat>,
+    by_seq: HashMap<u32, Seat>,
+    /// What both tables lead to; free ones are used again.
+    ends: Vec<Ends>,
+    free: Vec<Seat>,
     /// Sockets of traced processes: open, or closed not long ago.
     sockets: HashMap<Socket, u32>,
     closed: VecDeque<(KernelInstant, Socket)>,
@@ -178,45 +193,67 @@ impl JoinTable {
         }
     }
 
-    /// `exchange.place` is that of [`place`].
-    pub(super) fn exchange_began(&mut self, key: Key, exchange: &Exchange) {
-        if let Some(place) = exchange.place {
-            self.exact.entry(place).or_default().slot(exchange.role()).put(key);
+    /// Its request begins at `first`; `conn` is how its connection was opened.
+    pub(super) fn exchange_began(
+        &mut self,
+        key: Key,
+        conn: Option<&Conn>,
+        role: Role,
+        first: &Mark,
+    ) -> Seats {
+        let Self { exact, by_seq, ends, free, .. } = self;
+        let mut fresh = || {
+            free.pop().unwrap_or_else(|| {
+                ends.push(Ends::default());
+                // No more than two for an exchange that is held.
+                Seat(ends.len() as u32 - 1)
+            })
+        };
+        let place = place(conn.map(|conn| &conn.opened), role == Role::Client, first);
+        let seats = Seats {
+            exact: place.map(|place| (place, *exact.entry(place).or_insert_with(&mut fresh))),
+            by_seq: first.tcp_seq.map(|seq| (seq, *by_seq.entry(seq).or_insert_with(&mut fresh))),
+        };
+        let taken = [seats.exact.map(|(_, seat)| seat), seats.by_seq.map(|(_, seat)| seat)];
+        for seat in taken.into_iter().flatten() {
+            ends[seat.0 as usize].slot(role).put(key);
         }
-        if let Some(seq) = exchange.first.tcp_seq {
-            self.by_seq.entry(seq).or_default().slot(exchange.role()).put(key);
-        }
+        seats
     }
 
     /// The exchange leaves: nobody can be joined to it any more.
     pub(super) fn exchange_left(&mut self, key: Key, exchange: &Exchange) {
-        fn leave<K: Eq + Hash>(table: &mut HashMap<K, Ends>, place: &K, role: Role, key: Key) {
-            let free = table.get_mut(place).map(|ends| {
-                ends.slot(role).take(key);
-                ends.is_free()
-            });
-            if free == Some(true) {
-                table.remove(place);
-            }
+        if let Some((place, seat)) = exchange.seats.exact
+            && self.vacate(seat, exchange.role(), key)
+        {
+            self.exact.remove(&place);
         }
-        if let Some(place) = exchange.place {
-            leave(&mut self.exact, &place, exchange.role(), key);
+        if let Some((seq, seat)) = exchange.seats.by_seq
+            && self.vacate(seat, exchange.role(), key)
+        {
+            self.by_seq.remove(&seq);
         }
-        if let Some(seq) = exchange.first.tcp_seq {
-            leave(&mut self.by_seq, &seq, exchange.role(), key);
+    }
+
+    /// True when nobody is left there.
+    fn vacate(&mut self, seat: Seat, role: Role, key: Key) -> bool {
+        let ends = &mut self.ends[seat.0 as usize];
+        ends.slot(role).take(key);
+        let is_free = ends.is_free();
+        if is_free {
+            self.free.push(seat);
         }
+        is_free
     }
 
     /// Who is at the other end, by place. `Several` also when this exchange is not alone at its own end.
     pub(super) fn other_end(&self, exchange: &Exchange) -> Occupant {
-        let ends = exchange.place.and_then(|place| self.exact.get(&place));
-        ends.map_or(Occupant::Nobody, |ends| meet(*ends, exchange))
+        exchange.seats.exact.map_or(Occupant::Nobody, |(_, seat)| self.meet(seat, exchange))
     }
 
     /// Who is at the other end, by the sequence number of the first byte alone.
     pub(super) fn other_end_by_seq(&self, exchange: &Exchange) -> Occupant {
-        let ends = exchange.first.tcp_seq.and_then(|seq| self.by_seq.get(&seq));
-        ends.map_or(Occupant::Nobody, |ends| meet(*ends, exchange))
+        exchange.seats.by_seq.map_or(Occupant::Nobody, |(_, seat)| self.meet(seat, exchange))
     }
 
     /// By place, else by sequence number.
@@ -232,23 +269,24 @@ impl JoinTable {
         let peer = exchange.conn.as_deref().and_then(|conn| Socket::peer(&conn.opened));
         peer.is_some_and(|peer| self.sockets.contains_key(&peer))
     }
-}
 
-fn meet(ends: Ends, exchange: &Exchange) -> Occupant {
-    let (own, other) = match exchange.role() {
-        Role::Client => (ends.client, ends.server),
-        Role::Server | Role::Unknown => (ends.server, ends.client),
-    };
-    match (own.occupant(), other.occupant()) {
-        (_, Occupant::Nobody) => Occupant::Nobody,
-        (Occupant::Several, _) => Occupant::Several,
-        (Occupant::Nobody | Occupant::One(_), other) => other,
+    fn meet(&self, seat: Seat, exchange: &Exchange) -> Occupant {
+        let Ends { client, server } = &self.ends[seat.0 as usize];
+        let (own, other) = match exchange.role() {
+            Role::Client => (client, server),
+            Role::Server | Role::Unknown => (server, client),
+        };
+        match (own.occupant(), other.occupant()) {
+            (_, Occupant::Nobody) => Occupant::Nobody,
+            (Occupant::Several, _) => Occupant::Several,
+            (Occupant::Nobody | Occupant::One(_), other) => other,
+        }
     }
 }
 
 /// `None` when the connection's ends are not known, or stream positions of the two ends do not count from the same
 /// byte.
-pub(super) fn place(conn: Option<&ConnOpened>, client: bool, first: &Mark) -> Option<Place> {
+fn place(conn: Option<&ConnOpened>, client: bool, first: &Mark) -> Option<Place> {
     let conn = conn?;
     match conn.family {
         Family::Unix => {

@@ -4,6 +4,7 @@ use tracer_abi::conn::Role;
 use tracer_abi::time::KernelInstant;
 
 use super::Correlator;
+use super::deadlines::Look;
 use super::exchange::{End, Exchange, Key, Question, Settled, Undecided};
 use super::fragment::Trace;
 use super::join;
@@ -91,7 +92,7 @@ impl Correlator {
         if unseen && self.tables.join.peer_is_traced(exchange) {
             exchange.kept = true;
             exchange.pins += 1;
-            self.deadlines.add(end.time.plus(join::MEMORY), key);
+            self.deadlines.add(Look::Kept, end.time.plus(join::MEMORY), key);
         }
         self.forget_if_unpinned(key);
     }
@@ -131,14 +132,14 @@ impl Correlator {
         while self.tables.exchanges.len() >= self.bounds.max_exchanges
             || self.text_bytes > self.bounds.max_text_bytes
         {
-            let Some((&key, exchange)) = self.tables.exchanges.first_key_value() else { return };
-            let (id, reader, open) = (exchange.id, exchange.thread(), exchange.end.is_none());
+            let Some(key) = self.tables.exchanges.oldest() else { return };
+            let Some(exchange) = self.tables.exchanges.get(&key) else { return };
+            let (reader, open) = (exchange.thread(), exchange.end.is_none());
             let exchange_is_request = exchange.role() == Role::Server;
             if !exchange.left {
                 self.stats.exchanges_cut += 1;
             }
             if open {
-                self.by_id.remove(&id);
                 if let Some(thread) = self.tables.threads.find_mut(reader) {
                     thread.request_ended(key);
                 }

@@ -26,9 +26,10 @@ mod ladder;
 mod leave;
 mod processes;
 mod rules;
+mod table;
 mod threads;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tracer_abi::conn::Role;
@@ -38,18 +39,17 @@ use tracer_abi::time::KernelInstant;
 pub(crate) use conn::ConnFacts;
 
 use self::contexts::Contexts;
-use self::deadlines::Deadlines;
+use self::deadlines::{Deadlines, Look};
 use self::exchange::{Key, Question, Settled, Side, Undecided};
 use self::fragment::{Fragments, Trace};
-use self::hash::NumberMap;
 use self::ids::Ids;
 use self::join::{JoinTable, Occupant};
 use self::processes::Processes;
 use self::rules::{Moment, Tables, Verdict};
+use self::table::Exchanges;
 use self::threads::Threads;
 use crate::context::{Propagators, RequestIdKey};
 use crate::event::{ConnOpened, HostFacts, ProcessFacts};
-use crate::exchange::ExchangeId;
 use crate::span::{Span, SpanId};
 use crate::stats::Stats;
 
@@ -69,12 +69,10 @@ pub(crate) struct Bounds {
 pub(crate) struct Correlator {
     bounds: Bounds,
     tables: Tables,
-    by_id: NumberMap<ExchangeId, Key>,
     fragments: Fragments,
     deadlines: Deadlines,
     ids: Ids,
     request_id_key: RequestIdKey,
-    next_key: u64,
     text_bytes: usize,
     now: KernelInstant,
     /// Spans are held back until all questions are settled: the end of a run.
@@ -87,7 +85,7 @@ impl Correlator {
     pub(crate) fn new(bounds: Bounds, host: HostFacts, seed: [u8; 32]) -> Self {
         Self {
             tables: Tables {
-                exchanges: BTreeMap::new(),
+                exchanges: Exchanges::new(),
                 threads: Threads::new(bounds.max_threads),
                 processes: Processes::new(host, bounds.max_processes),
                 join: JoinTable::default(),
@@ -95,12 +93,10 @@ impl Correlator {
                 last_loss: None,
             },
             bounds,
-            by_id: NumberMap::default(),
             fragments: Fragments::default(),
             deadlines: Deadlines::default(),
             ids: Ids::new(seed),
             request_id_key: RequestIdKey::new(seed),
-            next_key: 0,
             text_bytes: 0,
             now: KernelInstant::ZERO,
             holding: false,
@@ -187,7 +183,7 @@ impl Correlator {
     /// Settles every question with what is known, and lets every span leave. All exchanges have ended.
     pub(crate) fn finish(&mut self, now: KernelInstant) {
         self.now = self.now.max(now);
-        let keys: Vec<Key> = self.tables.exchanges.keys().copied().collect();
+        let keys: Vec<Key> = self.tables.exchanges.keys().collect();
         self.holding = true;
         for key in &keys {
             self.decide(*key, true);
@@ -212,7 +208,10 @@ impl Correlator {
         self.decide(key, last);
         let traced = began.plus(rules::same_bytes::GRACE_TRACED);
         if server && self.now < traced && self.is_open(key) {
-            self.deadlines.add(traced, key);
+            self.deadlines.add(Look::Traced, traced, key);
+        }
+        if !last {
+            self.plan_deadline(key);
         }
         if last {
             // Whatever is known of those above it by now gives it its trace.
@@ -220,6 +219,16 @@ impl Correlator {
                 && self.decide_parent(top)
             {}
             self.leave(key);
+        }
+    }
+
+    /// Plans the last look at an exchange that has ended.
+    fn plan_deadline(&mut self, key: Key) {
+        if let Some(exchange) = self.tables.exchanges.get_mut(&key)
+            && let (Some(end), false, false) = (exchange.end, exchange.left, exchange.has_deadline)
+        {
+            exchange.has_deadline = true;
+            self.deadlines.add(Look::Decide, end.time.plus(self.bounds.decide_timeout), key);
         }
     }
 

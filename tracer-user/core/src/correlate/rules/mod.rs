@@ -9,21 +9,20 @@ pub(super) mod response_window;
 pub(super) mod same_bytes;
 pub(super) mod thread;
 
-use std::collections::BTreeMap;
-
 use tracer_abi::time::KernelInstant;
 
 use super::contexts::Contexts;
 use super::exchange::{Exchange, Key, Undecided};
 use super::join::JoinTable;
 use super::processes::Processes;
+use super::table::Exchanges;
 use super::threads::Threads;
 use crate::span::{Confidence, Evidence, SpanId};
 
 /// Everything that rules may look at.
 #[derive(Debug)]
 pub(super) struct Tables {
-    pub(super) exchanges: BTreeMap<Key, Box<Exchange>>,
+    pub(super) exchanges: Exchanges,
     pub(super) threads: Threads,
     pub(super) processes: Processes,
     pub(super) join: JoinTable,
