@@ -4,23 +4,21 @@
 //! than that is let through at once and counted: it is still a fact, only its place is lost. Events of the same
 //! instant keep the order in which they came.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use tracer_abi::time::KernelInstant;
 
 use crate::event::Event;
+use crate::sorted::Sorted;
 
 #[derive(Debug)]
 pub(crate) struct Reorder {
     window: Duration,
     max_events: usize,
-    /// (time, order of arrival, place in `slots`)
-    order: BinaryHeap<Reverse<(KernelInstant, u64, usize)>>,
+    /// Places in `slots`.
+    order: Sorted<KernelInstant, u32>,
     slots: Vec<Option<Event>>,
-    free: Vec<usize>,
-    arrivals: u64,
+    free: Vec<u32>,
     /// The latest time seen, from events and from the caller's clock.
     newest: KernelInstant,
     /// Everything up to here has been released.
@@ -32,10 +30,9 @@ impl Reorder {
         Self {
             window,
             max_events: max_events.max(1),
-            order: BinaryHeap::new(),
+            order: Sorted::default(),
             slots: Vec::new(),
             free: Vec::new(),
-            arrivals: 0,
             newest: KernelInstant::ZERO,
             released: KernelInstant::ZERO,
         }
@@ -48,16 +45,16 @@ impl Reorder {
         self.newest = self.newest.max(time);
         let slot = match self.free.pop() {
             Some(slot) => {
-                self.slots[slot] = Some(event);
+                self.slots[slot as usize] = Some(event);
                 slot
             }
             None => {
                 self.slots.push(Some(event));
-                self.slots.len() - 1
+                // As many as the bound allows, and one.
+                self.slots.len() as u32 - 1
             }
         };
-        self.order.push(Reverse((time, self.arrivals, slot)));
-        self.arrivals += 1;
+        self.order.insert(time, slot);
         late
     }
 
@@ -68,7 +65,7 @@ impl Reorder {
 
     /// The next event in order, if its time has come.
     pub(crate) fn pop(&mut self) -> Option<Event> {
-        let Reverse((time, _, _)) = *self.order.peek()?;
+        let time = *self.order.first()?;
         if self.order.len() <= self.max_events && time > self.horizon() {
             return None;
         }
@@ -77,10 +74,10 @@ impl Reorder {
 
     /// The next event in order, whatever its time: for the end of a run.
     pub(crate) fn take(&mut self) -> Option<Event> {
-        let Reverse((time, _, slot)) = self.order.pop()?;
+        let (time, slot) = self.order.pop()?;
         self.released = self.released.max(time);
         self.free.push(slot);
-        self.slots.get_mut(slot)?.take()
+        self.slots.get_mut(slot as usize)?.take()
     }
 
     /// No event before this instant is to come, but late ones.
@@ -90,7 +87,7 @@ impl Reorder {
 
     /// When the oldest held event is due.
     pub(crate) fn next_release(&self) -> Option<KernelInstant> {
-        self.order.peek().map(|Reverse((time, _, _))| time.plus(self.window))
+        self.order.first().map(|time| time.plus(self.window))
     }
 }
 

@@ -36,7 +36,7 @@ use crate::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome};
 use crate::exchange::{ExchangeUpdate, Incomplete, Outcome};
 use crate::protocol::detect::{self, Opening};
 use crate::protocol::http1::{Finish, Http1};
-use crate::stream::{Run, StreamLimits};
+use crate::stream::{Run, StreamCounts, StreamLimits};
 
 /// Bounds of one connection. What they cut is counted, and marked on the exchanges that it touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -526,6 +526,9 @@ impl Connection {
     fn collect_counts(&mut self) {
         for half in &mut self.halves {
             let counts = half.stream.take_counts();
+            if counts == StreamCounts::default() {
+                continue;
+            }
             self.stats.add(ConnectionStats {
                 lost_bytes: counts.lost_bytes,
                 unreadable_bytes: counts.unreadable_bytes,

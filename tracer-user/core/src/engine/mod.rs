@@ -87,6 +87,7 @@ pub struct Engine {
     connections: Connections,
     correlator: Correlator,
     reorder_window: Duration,
+    /// What the stages do not count themselves.
     stats: Stats,
 }
 
@@ -163,12 +164,14 @@ impl Engine {
         }
         self.connections.finish(now, &mut self.correlator);
         self.correlator.finish(now);
-        self.count();
     }
 
     /// Counts so far.
-    pub const fn stats(&self) -> &Stats {
-        &self.stats
+    pub fn stats(&self) -> Stats {
+        let Stats { events_late, records_malformed, kernel_losses, .. } = self.stats;
+        let mut stats = self.correlator.stats.clone();
+        self.connections.count(&mut stats);
+        Stats { events_late, records_malformed, kernel_losses, ..stats }
     }
 
     /// A record that `decode` refused: counted here, with the other losses.
@@ -187,7 +190,6 @@ impl Engine {
             self.dispatch(event);
         }
         self.advance(self.reorder.horizon());
-        self.count();
     }
 
     fn advance(&mut self, now: KernelInstant) {
@@ -231,13 +233,5 @@ impl Engine {
                 self.correlator.lost(time);
             }
         }
-    }
-
-    /// Brings the counters of the stages together.
-    fn count(&mut self) {
-        let Stats { events_late, records_malformed, kernel_losses, .. } = self.stats;
-        let mut stats = self.correlator.stats.clone();
-        self.connections.count(&mut stats);
-        self.stats = Stats { events_late, records_malformed, kernel_losses, ..stats };
     }
 }
