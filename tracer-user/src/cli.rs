@@ -187,6 +187,15 @@ pub(crate) struct SpanArgs {
     #[arg(long, value_name = "D", default_value = "10s", value_parser = duration())]
     pub(crate) decide_timeout: Duration,
 
+    /// Headers that name a caller's trace, in order of precedence: a list of tracecontext, b3, b3multi, jaeger, xray,
+    /// ottrace, opencensus, datadog, gcp, sw8, elastic and baggage, or none [default: all of them]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) propagators: Option<String>,
+
+    /// Keep the baggage of these keys, a list, as attributes of the spans. It may contain secrets [default: none]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) baggage_keys: Option<String>,
+
     /// Write spans that their caller marked as not sampled, too
     #[arg(long)]
     pub(crate) include_unsampled: bool,

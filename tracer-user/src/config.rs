@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tracer_abi::limits::MAX_HEAD_BUDGET_BYTES;
+use tracer_core::context::{Propagators, PropagatorsError};
 
 use crate::capture::Rung;
 pub(crate) use crate::cli::DoctorFormat;
@@ -105,6 +106,7 @@ pub(crate) struct Spans {
     pub(crate) otlp: Option<Otlp>,
     pub(crate) decide_timeout: Duration,
     pub(crate) include_unsampled: bool,
+    pub(crate) propagators: Propagators,
     pub(crate) seed: Option<[u8; 32]>,
     /// The tracer's own `OTEL_RESOURCE_ATTRIBUTES`, without what would rename the traced processes.
     pub(crate) resource_attributes: Vec<(String, String)>,
@@ -129,6 +131,10 @@ pub(crate) enum UsageError {
     Endpoint(otel::EndpointError),
     #[error("--otlp-protocol needs an endpoint: give --otlp-endpoint or OTEL_EXPORTER_OTLP_ENDPOINT")]
     ProtocolWithoutEndpoint,
+    #[error("--propagators: {0}")]
+    Propagators(PropagatorsError),
+    #[error("--baggage-keys: {0}")]
+    BaggageKeys(PropagatorsError),
     #[error("--output would stay empty with --format none")]
     OutputWithoutFormat,
     #[error("SUDO_UID or SUDO_GID is not a number: say with --user as whom to run the command")]
@@ -240,12 +246,22 @@ fn spans(args: SpanArgs, otel: OtelEnv) -> Result<Spans, UsageError> {
         otlp_protocol,
         decide_timeout,
         include_unsampled,
+        propagators,
+        baggage_keys,
         seed,
         verbose: _,
     } = args;
     if decide_timeout > MAX_DECIDE_TIMEOUT {
         return Err(UsageError::DecideTimeout);
     }
+    let propagators = match propagators {
+        Some(list) => Propagators::parse(&list).map_err(UsageError::Propagators)?,
+        None => otel.propagators.clone(),
+    };
+    let propagators = match baggage_keys {
+        Some(keys) => propagators.with_baggage_keys(&keys).map_err(UsageError::BaggageKeys)?,
+        None => propagators,
+    };
     let endpoint = match otlp_endpoint {
         Some(url) => Some(Endpoint::base(&url).map_err(UsageError::Endpoint)?),
         None => None,
@@ -261,7 +277,16 @@ fn spans(args: SpanArgs, otel: OtelEnv) -> Result<Spans, UsageError> {
     if format == Format::None && output.is_some() {
         return Err(UsageError::OutputWithoutFormat);
     }
-    Ok(Spans { format, output, otlp, decide_timeout, include_unsampled, seed, resource_attributes })
+    Ok(Spans {
+        format,
+        output,
+        otlp,
+        decide_timeout,
+        include_unsampled,
+        propagators,
+        seed,
+        resource_attributes,
+    })
 }
 
 #[cfg(test)]

@@ -217,9 +217,11 @@ impl Spans {
 }
 
 /// Whether a counter of the core counts something that is missing in the spans. The kernel half's losses are listed
-/// by reason instead.
+/// by reason instead; what was not believed of a header, the span says.
 fn is_loss(counter: &str) -> bool {
-    !counter.starts_with("spans") && !matches!(counter, "kernel_losses" | "resyncs" | "contradictions")
+    !counter.starts_with("spans")
+        && !counter.starts_with("context_")
+        && !matches!(counter, "kernel_losses" | "resyncs" | "contradictions")
 }
 
 /// A live run.

@@ -55,7 +55,12 @@ pub(super) fn open_outputs(spans: &config::Spans, capture: &config::Capture) -> 
 }
 
 pub(super) fn engine_config(spans: &config::Spans, host: HostFacts) -> EngineConfig {
-    EngineConfig { decide_timeout: spans.decide_timeout, host, ..EngineConfig::default() }
+    EngineConfig {
+        decide_timeout: spans.decide_timeout,
+        propagators: spans.propagators.clone(),
+        host,
+        ..EngineConfig::default()
+    }
 }
 
 pub(super) fn capture_config(capture: &config::Capture, verbosity: u8) -> CaptureConfig {

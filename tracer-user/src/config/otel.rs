@@ -8,6 +8,7 @@
 //! | `…_TIMEOUT` | milliseconds for one request | 10000 |
 //! | `…_COMPRESSION` | `gzip`, `none` | `none` |
 //! | `…_CERTIFICATE` | PEM file to verify the receiver with | the usual roots |
+//! | `OTEL_PROPAGATORS` | names of header formats, in order of precedence | all that are known |
 //! | `OTEL_RESOURCE_ATTRIBUTES` | `key=value,…` for every resource | none |
 //! | `OTEL_BSP_SCHEDULE_DELAY`, `_EXPORT_TIMEOUT` | milliseconds | 1000, 30000 |
 //! | `OTEL_BSP_MAX_QUEUE_SIZE`, `_MAX_EXPORT_BATCH_SIZE` | spans | 16384, 1024 |
@@ -19,6 +20,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
+
+use tracer_core::context::Propagators;
 
 use super::Warning;
 use crate::cli::Protocol;
@@ -111,6 +114,7 @@ pub(crate) struct OtelEnv {
     certificate: Option<PathBuf>,
     batch: BatchLimits,
     pub(super) resource_attributes: Vec<(String, String)>,
+    pub(super) propagators: Propagators,
 }
 
 /// The default of `OTEL_EXPORTER_OTLP_TIMEOUT`.
@@ -147,8 +151,10 @@ impl OtelEnv {
             }
             Ok(batch)
         });
+        let propagators = vars.propagators();
         Self {
             endpoint,
+            propagators,
             protocol: vars.signal("PROTOCOL", protocol),
             headers: vars.signal("HEADERS", headers).unwrap_or_default(),
             timeout: vars.signal("TIMEOUT", millis),
@@ -268,6 +274,17 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<'_, F> {
             None => Err("not valid UTF-8".to_owned()),
         };
         parsed.map_err(|reason| self.warnings.push(Warning { variable: name.to_owned(), reason })).ok()
+    }
+
+    /// What is not known is named, and the rest of the list followed.
+    fn propagators(&mut self) -> Propagators {
+        const NAME: &str = "OTEL_PROPAGATORS";
+        let (propagators, errors) =
+            self.parse(NAME, |list| Ok(Propagators::parse_known(list))).unwrap_or_default();
+        self.warnings.extend(
+            errors.iter().map(|error| Warning { variable: NAME.to_owned(), reason: error.to_string() }),
+        );
+        propagators
     }
 
     /// The variable for traces, else the one for all signals.

@@ -42,6 +42,14 @@ fn what_makes_no_sense_is_refused() {
         (&["replay", "f", "--otlp-endpoint", "http://u:p@h"], "OTEL_EXPORTER_OTLP_HEADERS"),
         (&["replay", "f", "--otlp-protocol", "grpc"], "needs an endpoint"),
         (&["replay", "f", "--format", "none", "-o", "x"], "--output"),
+        (&["replay", "f", "--propagators", "b3,zipkin"], "--propagators: `zipkin` is not known"),
+        (&["replay", "f", "--propagators", "none,b3"], "--propagators: `none`"),
+        (&["replay", "f", "--propagators", ""], "--propagators: the list is empty"),
+        (&["replay", "f", "--baggage-keys", "a b"], "--baggage-keys: `a b`"),
+        (
+            &["replay", "f", "--propagators", "b3", "--baggage-keys", "a"],
+            "--baggage-keys: baggage is not read",
+        ),
         (&["run", "--", ""], "command is empty"),
     ] {
         let error = config(line, &[]).unwrap_err().to_string();
@@ -141,6 +149,25 @@ fn variables_set_the_rest() {
         max_batch: 64,
     };
     assert_eq!(otlp.batch, want);
+}
+
+#[test]
+fn propagators_are_the_flags_then_the_variables() {
+    let list = |list: &str| Propagators::parse(list).unwrap();
+    let variable = |list| [("OTEL_PROPAGATORS", list)];
+    let chosen = |flags: &[&str], vars: Vars<'_>| {
+        let (spans, warnings) = replay(flags, vars);
+        (spans.propagators, warnings.len())
+    };
+    assert_eq!(chosen(&[], &[]), (Propagators::default(), 0));
+    assert_eq!(chosen(&[], &variable("b3,tracecontext")), (list("b3,tracecontext"), 0));
+    assert_eq!(chosen(&["--propagators", "none"], &variable("b3")), (list("none"), 0));
+    assert_eq!(chosen(&[], &variable("b3,zipkin,x")), (list("b3"), 2));
+    assert_eq!(chosen(&[], &variable("zipkin")), (Propagators::default(), 1));
+    assert_eq!(chosen(&[], &variable("none,b3")), (list("b3"), 1));
+    let keys = list("baggage").with_baggage_keys("a,b").unwrap();
+    assert_eq!(chosen(&["--baggage-keys", "a,b"], &variable("baggage")), (keys, 0));
+    assert_eq!(replay(&[], &variable("x")).1, ["OTEL_PROPAGATORS"]);
 }
 
 #[test]
