@@ -7,8 +7,8 @@
 //! 2. The first configured format that names a trace decides: its trace, its parent span.
 //! 3. Others *agree* if they name the same trace and neither another span nor another sampling decision. An id of 64
 //!    bits is the same as one of 128 bits that ends with it; then the longer one is taken.
-//! 4. The sampling decision is the deciding format's; where that has none, the first one of a format that names the
-//!    same trace or no trace at all.
+//! 4. The sampling decision is the first one, in the same order, of a format that names the same trace or no trace at
+//!    all.
 //! 5. What does not agree is kept as a conflict, to be told on the span. Nothing of it is used.
 
 use super::baggage;

@@ -142,6 +142,10 @@ fn the_decision_is_of_who_knows_one() {
         &[("b3", &open), ("x-cloud-trace-context", &stranger)],
         &format!("b3={open}-? !gcp={OTHER}-0000000000000001-0"),
     );
+    // Without a trace, of a higher precedence than the format that names one.
+    let datadog = [("x-datadog-trace-id", LOW_DECIMAL), ("x-datadog-sampling-priority", "1"), ("b3", "0")];
+    check("", &datadog, &format!("datadog={SHORT}--0 !datadog={SHORT}--1"));
+    check("datadog,b3", &datadog, &format!("datadog={SHORT}--1 !b3=0"));
     check("", &[("b3", "0")], "No");
     check("", &[("b3", "d")], "Debug");
     check("", &[("b3", "1"), ("x-datadog-sampling-priority", "0")], "Yes !datadog=0");
