@@ -39,10 +39,10 @@ fn parse(value: &[u8]) -> Option<Claim> {
 fn split_colon(value: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = value.iter().position(|byte| matches!(byte, b':' | b'%'))?;
     let (before, rest) = value.split_at(at);
-    let after = rest.strip_prefix(b":").or_else(|| match rest {
-        [b'%', b'3', b'A' | b'a', after @ ..] => Some(after),
-        _ => None,
-    })?;
+    let after = match rest {
+        [b':', after @ ..] | [b'%', b'3', b'A' | b'a', after @ ..] => after,
+        _ => return None,
+    };
     Some((before, after))
 }
 
