@@ -67,20 +67,25 @@ impl<'a> Authority<'a> {
 
 /// Every value replaced: `a=1&b` becomes `a=REDACTED&REDACTED`. What stands without a name is a value.
 pub(super) fn redact(query: &str) -> String {
-    let mut redacted = String::with_capacity(query.len());
-    for (n, pair) in query.split('&').enumerate() {
-        if n > 0 {
-            redacted.push('&');
-        }
-        if let Some((name, _)) = pair.split_once('=') {
-            redacted.push_str(name);
-            redacted.push('=');
+    const REDACTED: &str = "REDACTED";
+    // Enough where there are one or two values.
+    let mut redacted = String::with_capacity(query.len() + 2 * REDACTED.len());
+    let mut rest = query;
+    loop {
+        let (pair, more) = match memchr::memchr(b'&', rest.as_bytes()) {
+            Some(at) => (&rest[..at], Some(&rest[at + 1..])),
+            None => (rest, None),
+        };
+        if let Some(at) = memchr::memchr(b'=', pair.as_bytes()) {
+            redacted.push_str(&pair[..=at]);
         }
         if !pair.is_empty() {
-            redacted.push_str("REDACTED");
+            redacted.push_str(REDACTED);
         }
+        let Some(more) = more else { return redacted };
+        redacted.push('&');
+        rest = more;
     }
-    redacted
 }
 
 /// RFC 3986 section 3.1.

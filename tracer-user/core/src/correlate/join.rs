@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tracer_abi::conn::{Endpoint, Family, Role, SocketCookie};
@@ -24,11 +25,29 @@ pub(super) const MEMORY: Duration = Duration::from_secs(60);
 const MAX_CLOSED: usize = 32_768;
 
 /// One end of a connection, as an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Socket {
     /// Local and remote address.
     Tcp(Endpoint, Endpoint),
     Unix(SocketCookie),
+}
+
+/// Ports and addresses in few words; the derived hash writes them byte by byte.
+impl Hash for Socket {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Tcp(local, remote) => {
+                state.write_u32(u32::from(local.port()) << 16 | u32::from(remote.port()));
+                for end in [local, remote] {
+                    match end.ip() {
+                        IpAddr::V4(ip) => state.write_u32(ip.to_bits()),
+                        IpAddr::V6(ip) => state.write_u128(ip.to_bits()),
+                    }
+                }
+            }
+            Self::Unix(cookie) => state.write_u64(cookie.0),
+        }
+    }
 }
 
 impl Socket {
