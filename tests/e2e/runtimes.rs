@@ -3,6 +3,7 @@
 //! Per program: driver (not traced) → program → program of the same kind that makes no calls. Every program makes
 //! background calls to the same downstream, through the same connections, all the while.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Once;
@@ -76,9 +77,9 @@ fn judged(
     let truth = Truth {
         front: front.1.iter().copied().collect(),
         back: back.iter().copied().collect(),
-        naming,
         requests: happened.requests,
-        calls: happened.calls,
+        abandoned: BTreeSet::new(),
+        calls: naming.calls(&happened.calls),
     };
     let score = Score::of(&report.spans, &truth);
     print_row(&row(name, concurrency, &score, begin.elapsed().as_secs_f64()));
@@ -226,9 +227,9 @@ fn python_processes() {
     let truth = Truth {
         front: pids.filter(|pid| *pid != back.pid()).collect(),
         back: [back.pid()].into(),
-        naming: Naming::Numbered,
         requests: happened.requests,
-        calls: happened.calls,
+        abandoned: BTreeSet::new(),
+        calls: Naming::Numbered.calls(&happened.calls),
     };
     assert!(truth.front.len() > 50, "processes: {:?}\n{}", truth.front, report.log);
     let score = Score::of(&report.spans, &truth);

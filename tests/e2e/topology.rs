@@ -1,6 +1,7 @@
 //! Both ends of a connection found and joined, however they are connected: Unix sockets, network namespaces,
 //! translated addresses.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
@@ -38,9 +39,9 @@ fn unix_socket_behind_nginx() {
         let truth = Truth {
             front: nginx.pid_set().expect("pids"),
             back: [app.pid()].into(),
-            naming: Naming::Same,
             requests: happened.requests,
-            calls: happened.calls,
+            abandoned: BTreeSet::new(),
+            calls: Naming::Same.calls(&happened.calls),
         };
         let score = Score::of(&report.spans, &truth);
         assert!(score.is_clean(), "{score:#?}\n{}", report.log);

@@ -50,6 +50,22 @@ impl Client {
         .with_context(|| format!("{method} http://{}{path}", self.addr))
     }
 
+    /// Sends a request on a connection of its own and goes away after `wait`, whatever has come by then.
+    pub fn abandon(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&[u8]>,
+        wait: Duration,
+    ) -> anyhow::Result<()> {
+        let mut stream = TcpStream::connect(self.addr).context("connect")?;
+        stream.set_nodelay(true)?;
+        // The server may have given up by now, which is as good.
+        let _ = stream.write_all(&self.message(method, path, body));
+        std::thread::sleep(wait);
+        Ok(())
+    }
+
     /// Closes the connection; the next request opens another.
     pub fn close(&mut self) {
         self.connection = None;
@@ -66,6 +82,14 @@ impl Client {
                 BufReader::new(stream)
             }
         };
+        let message = self.message(method, path, body);
+        connection.get_mut().write_all(&message).map_err(|_| anyhow!(Stale))?;
+        let (response, keep) = read_response(&mut connection, method == "HEAD")?;
+        self.connection = keep.then_some(connection);
+        Ok(response)
+    }
+
+    fn message(&self, method: &str, path: &str, body: Option<&[u8]>) -> Vec<u8> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.addr);
         if let Some(body) = body {
             head += &format!("Content-Length: {}\r\n", body.len());
@@ -73,10 +97,7 @@ impl Client {
         head += "\r\n";
         let mut message = head.into_bytes();
         message.extend_from_slice(body.unwrap_or_default());
-        connection.get_mut().write_all(&message).map_err(|_| anyhow!(Stale))?;
-        let (response, keep) = read_response(&mut connection, method == "HEAD")?;
-        self.connection = keep.then_some(connection);
-        Ok(response)
+        message
     }
 }
 

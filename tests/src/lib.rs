@@ -3,6 +3,7 @@
 //! It traces only programs that it started itself, and ends exactly those. It never reads the tracer's insides: the
 //! judge knows the truth from ids in request paths, which no rule of the tracer looks at.
 
+pub mod accuracy;
 pub mod demo;
 pub mod http;
 pub mod jaeger;

@@ -1,9 +1,10 @@
 //! Judges spans against the truth, which is in the request paths.
 //!
-//! Every request path ends in an id. A service that serves `/work/7` calls `/work/7.0`, `/work/7.1`, …; a proxy calls
-//! the path that it was asked for. Ids are unique per request, so the truth is complete: the parent of a client span
+//! Every request path ends in an id. Ids are unique per request, so the truth is complete: the parent of a client span
 //! is the server span of the same process with the id it was made for, and the parent of a server span is the client
-//! span with its own id. Ids that start with `bg` belong to background work, which has no parent in its process.
+//! span with its own id. Which id a call was made for is told by the ids themselves (a service that serves `/work/7`
+//! calls `/work/7.0`, `/work/7.1`, …; a proxy calls the path that it was asked for; ids that start with `bg` belong to
+//! background work, which has no parent in its process), or by a ledger that the service keeps, where ids are random.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -46,16 +47,40 @@ pub enum Naming {
 }
 
 impl Naming {
-    /// The id of the request that `call` was made for; `None` for background work.
-    fn cause(self, call: &str) -> Option<&str> {
-        if call.starts_with("bg") {
-            return None;
-        }
-        match self {
-            Self::Numbered => call.rsplit_once('.').map(|(parent, _)| parent),
-            Self::Same => Some(call),
-        }
+    /// What the ids of calls tell of them; every one must get a 200.
+    pub fn calls(self, ids: &BTreeSet<String>) -> BTreeMap<String, Call> {
+        let call = |id: &String| {
+            let cause = match self {
+                Self::Numbered => id.rsplit_once('.').map(|(parent, _)| parent),
+                Self::Same => Some(id.as_str()),
+            };
+            (id.clone(), Call { cause: cause.map(str::to_owned), status: 200 })
+        };
+        ids.iter().map(call).collect()
     }
+}
+
+/// The truth about a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The id of the request that it was made for; `None` for background work.
+    pub cause: Option<String>,
+    /// That it must get.
+    pub status: i64,
+}
+
+/// Reads a service's ledger: lines of a call's id, its request's id or `-`, and its status.
+pub fn ledger(text: &str) -> anyhow::Result<BTreeMap<String, Call>> {
+    text.lines()
+        .map(|line| {
+            let mut words = line.split(' ');
+            let (Some(id), Some(cause), Some(status)) = (words.next(), words.next(), words.next()) else {
+                anyhow::bail!("ledger line {line:?}");
+            };
+            let cause = (cause != "-").then(|| cause.to_owned());
+            Ok((id.to_owned(), Call { cause, status: status.parse()? }))
+        })
+        .collect()
 }
 
 /// What is known to have happened.
@@ -65,11 +90,18 @@ pub struct Truth {
     pub front: BTreeSet<u32>,
     /// Processes that it calls.
     pub back: BTreeSet<u32>,
-    pub naming: Naming,
-    /// Ids that the driver asked `front` for, and the length of each response's body.
+    /// Ids that the driver asked `front` for and got a whole answer, and the length of its body.
     pub requests: BTreeMap<String, u64>,
-    /// Ids of the calls that `front` made for them.
-    pub calls: BTreeSet<String>,
+    /// Ids that the driver asked for without waiting for the answer. A proxy may or may not have called for them.
+    pub abandoned: BTreeSet<String>,
+    /// The calls that `front` made.
+    pub calls: BTreeMap<String, Call>,
+}
+
+impl Truth {
+    fn is_background(&self, id: &str) -> bool {
+        self.calls.get(id).map_or_else(|| id.starts_with("bg"), |call| call.cause.is_none())
+    }
 }
 
 /// The verdict on one run.
@@ -106,14 +138,15 @@ impl Score {
         for (id, len) in &truth.requests {
             let span = front_servers.get(id.as_str()).copied();
             if let Some(span) = span {
-                score.check_facts(span, id, Some(*len));
+                score.check_facts(span, id, 200, Some(*len));
             }
             let verdict = judge_root(span);
             score.count(|s| &mut s.entry, verdict, span);
         }
-        for id in &truth.calls {
+        for (id, call) in &truth.calls {
+            let Some(cause) = &call.cause else { continue };
             let client = front_clients.get(id.as_str()).copied();
-            let server = truth.naming.cause(id).and_then(|cause| front_servers.get(cause)).copied();
+            let server = front_servers.get(cause.as_str()).copied();
             let verdict = judge(client, server);
             if let (Verdict::Right, Some(client)) = (verdict, client) {
                 *score.evidence.entry(client.evidence().unwrap_or("none").to_owned()).or_default() += 1;
@@ -122,27 +155,42 @@ impl Score {
                 let reason = client.str("tracer.parent.undecided").unwrap_or("-").to_owned();
                 *score.reasons.entry(reason).or_default() += 1;
             }
+            if verdict == Verdict::Lost {
+                let missing = [("client", client.is_none()), ("server", server.is_none())];
+                score.note_missing(id, cause, &missing);
+            }
             score.count(|s| &mut s.in_process, verdict, client);
 
             let served = back_servers.get(id.as_str()).copied();
             if let (Some(client), Some(served)) = (client, served) {
-                score.check_facts(client, id, None);
-                score.check_facts(served, id, None);
+                score.check_facts(client, id, call.status, None);
+                score.check_facts(served, id, call.status, None);
                 score.check_pair(client, served);
             }
-            score.count(|s| &mut s.cross_process, judge(served, client), served);
+            let verdict = judge(served, client);
+            if verdict == Verdict::Lost {
+                score.note_missing(id, cause, &[("client", client.is_none()), ("served", served.is_none())]);
+            }
+            score.count(|s| &mut s.cross_process, verdict, served);
         }
         // A background call that began before the tracer, or ends after it, shows on neither side or on one: it is
         // judged where it shows.
-        for (id, client) in front_clients.iter().filter(|(id, _)| id.starts_with("bg")) {
+        for (id, client) in front_clients.iter().filter(|(id, _)| truth.is_background(id)) {
             score.count(|s| &mut s.background, judge_root(Some(client)), Some(client));
             if let Some(served) = back_servers.get(id).copied() {
                 score.count(|s| &mut s.cross_process, judge(Some(served), Some(client)), Some(served));
             }
         }
+        // What a proxy called for somebody who had gone may have no parent to be seen, but no wrong one.
+        for (id, client) in front_clients.iter().filter(|(id, _)| truth.abandoned.contains(**id)) {
+            if judge(Some(client), front_servers.get(id).copied()) == Verdict::Wrong {
+                score.count(|s| &mut s.in_process, Verdict::Wrong, Some(client));
+            }
+        }
         // Claims about spans that are in no list of what happened.
         for (id, span) in front_clients.iter().chain(&back_servers) {
-            if !id.starts_with("bg") && !truth.calls.contains(*id) {
+            let known = truth.calls.contains_key(*id) || truth.abandoned.contains(*id);
+            if !truth.is_background(id) && !known {
                 score.flaw(span, "an exchange that nobody made");
             }
         }
@@ -178,11 +226,12 @@ impl Score {
         index
     }
 
-    fn check_facts(&mut self, span: &Span, id: &str, body_len: Option<u64>) {
+    fn check_facts(&mut self, span: &Span, id: &str, status: i64, body_len: Option<u64>) {
         // What says of itself that it is not whole may lack the status, but not state another one.
         match (span.int("http.response.status_code"), span.str("tracer.incomplete")) {
-            (Some(200), _) | (None, Some(_)) => {}
-            (said, _) => self.flaw(span, &format!("status of {id} is not 200 but {said:?}")),
+            (Some(said), _) if said == status => {}
+            (None, Some(_)) => {}
+            (said, _) => self.flaw(span, &format!("status of {id} is not {status} but {said:?}")),
         }
         if span.end < span.start {
             self.flaw(span, "ends before it starts");
@@ -222,6 +271,15 @@ impl Score {
     fn flaw(&mut self, span: &Span, what: &str) {
         self.flawed += 1;
         self.note(span, what);
+    }
+
+    fn note_missing(&mut self, id: &str, cause: &str, missing: &[(&str, bool)]) {
+        if self.notes.len() < MAX_NOTES {
+            let missing: Vec<_> =
+                missing.iter().filter(|(_, missing)| *missing).map(|(end, _)| *end).collect();
+            self.notes
+                .push(format!("lost: the {} span of {id}, called for {cause}", missing.join(" and the ")));
+        }
     }
 
     fn note(&mut self, span: &Span, what: &str) {
@@ -309,9 +367,9 @@ mod tests {
         Truth {
             front: [1].into(),
             back: [2].into(),
-            naming: Naming::Numbered,
             requests: [("7".to_owned(), 5)].into(),
-            calls: ["7.0".to_owned(), "7.1".to_owned()].into(),
+            abandoned: BTreeSet::new(),
+            calls: Naming::Numbered.calls(&["7.0".to_owned(), "7.1".to_owned()].into()),
         }
     }
 
@@ -419,13 +477,31 @@ mod tests {
     }
 
     #[test]
+    fn a_ledger_tells_what_ids_do_not() {
+        let mut spans = good();
+        for (old, new) in [("7.0", "a1"), ("7.1", "b2"), ("bg-1", "c3")] {
+            for span in &mut spans {
+                if span.path() == Some(&format!("/work/{old}")) {
+                    span.attributes.insert("url.path".to_owned(), format!("/work/{new}").into());
+                }
+            }
+        }
+        let truth = Truth { calls: ledger("a1 7 200\nb2 7 503\nc3 - 200\n").unwrap(), ..truth() };
+        let score = Score::of(&spans, &truth);
+        assert_eq!((score.in_process, score.background), (edges(2, 0, 0, 0), edges(1, 0, 0, 0)));
+        // Both ends of the call that had to fail say 200.
+        assert_eq!(score.flawed, 2, "{:?}", score.notes);
+        assert!(ledger("a1 7\n").is_err());
+    }
+
+    #[test]
     fn a_proxy_calls_what_it_serves() {
         let spans = [
             span(1, Kind::Server, "7", "a", None, "t"),
             span(1, Kind::Client, "7", "b", Some("a"), "t"),
             span(2, Kind::Server, "7", "c", Some("b"), "t"),
         ];
-        let truth = Truth { naming: Naming::Same, calls: ["7".to_owned()].into(), ..truth() };
+        let truth = Truth { calls: Naming::Same.calls(&["7".to_owned()].into()), ..truth() };
         let score = Score::of(&spans, &truth);
         assert_eq!((score.in_process, score.cross_process), (edges(1, 0, 0, 0), edges(1, 0, 0, 0)));
     }

@@ -1,11 +1,22 @@
 // An HTTP service on com.sun.net.httpserver: answers /work/ID after up to three calls of /work/ID.N downstream.
 //
 // --mode pool      a fixed thread pool serves; calls are made by the thread that serves
-// --mode hop       calls are handed to a second pool that all requests share
+// --mode hop       calls are handed to a second pool that all requests share, whose results are waited for
+// --mode nested    the same through two pools
+// --mode fan-out   all calls at once on the second pool; all are waited for
+// --mode forget    calls on the second pool that nobody waits for
+// --mode queue     a bounded queue before four threads: who puts a job in waits for other requests' jobs
+// --mode latch     the end of any call lets every request that waits go on
+// --mode refresh   requests wait for a refresh that no request causes
+// --mode client    calls by java.net.http.HttpClient, which waits for threads of its own
+// --mode async     the same, all at once
 // --mode fork      a work-stealing pool serves; calls are forked as its tasks, and a thread that waits for its own may
 //                  meanwhile run those of other requests
 // --mode virtual   a virtual thread per request serves and calls (Java 21 and later)
 // Meanwhile a timer thread calls the same downstream as /work/bg-PID-N.
+//
+// --ledger FILE    the truth: a line per call, its id, the id of its request or -, and the status that it must get
+// --names random   ids that tell nothing
 
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
@@ -16,22 +27,37 @@ import java.io.UncheckedIOException;
 import java.net.HttpURLConnection;
 import java.net.InetSocketAddress;
 import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
 import java.util.Map;
+import java.util.concurrent.ArrayBlockingQueue;
+import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ForkJoinPool;
 import java.util.concurrent.ForkJoinTask;
+import java.util.concurrent.Future;
 import java.util.concurrent.ThreadLocalRandom;
 
 public class Service {
     static final int[] SIZES = {0, 10, 1000, 20_000, 100_000};
     static final Map<String, String> OPTIONS = new HashMap<>();
     static ExecutorService callers;
+    static ExecutorService between;
+    static final BlockingQueue<Runnable> JOBS = new ArrayBlockingQueue<>(2);
+    static final Object LATCH = new Object();
+    static long turn;
+    static long generation;
+    static HttpClient client;
 
     static double chance() {
         return ThreadLocalRandom.current().nextDouble();
@@ -41,7 +67,31 @@ public class Service {
         return items[ThreadLocalRandom.current().nextInt(items.length)];
     }
 
-    static void call(String id) {
+    /** The id of a call; {@code cause} is null for background work. */
+    static String name(String cause, String number) {
+        String id = cause == null ? "bg-" + ProcessHandle.current().pid() + "-" + number : cause + "." + number;
+        if (OPTIONS.getOrDefault("names", "").equals("random")) {
+            id = String.format("%016x", ThreadLocalRandom.current().nextLong());
+        }
+        if (OPTIONS.containsKey("ledger")) {
+            try {
+                Files.writeString(
+                    Path.of(OPTIONS.get("ledger")),
+                    id + " " + (cause == null ? "-" : cause) + " 200\n",
+                    StandardOpenOption.CREATE,
+                    StandardOpenOption.APPEND);
+            } catch (IOException e) {
+                throw new UncheckedIOException(e);
+            }
+        }
+        return id;
+    }
+
+    static void call(String cause, String number) {
+        send(name(cause, number));
+    }
+
+    static void send(String id) {
         try {
             var url = URI.create("http://" + OPTIONS.get("downstream") + "/work/" + id + "?k=v").toURL();
             var connection = (HttpURLConnection) url.openConnection();
@@ -83,13 +133,7 @@ public class Service {
             if (OPTIONS.containsKey("downstream")) {
                 String fixed = OPTIONS.get("calls");
                 calls = fixed == null ? pick(0, 1, 2, 3) : Integer.parseInt(fixed);
-                if (OPTIONS.getOrDefault("mode", "").equals("fork")) forkCalls(id, calls);
-                else for (int number = 0; number < calls; number++) {
-                    pause(3);
-                    String callId = id + "." + number;
-                    if (callers == null) call(callId);
-                    else CompletableFuture.runAsync(() -> call(callId), callers).join();
-                }
+                makeCalls(OPTIONS.getOrDefault("mode", "pool"), id, calls);
             }
             byte[] head = ("calls=" + calls + "\n").getBytes(StandardCharsets.UTF_8);
             byte[] body = Arrays.copyOf(head, head.length + pick(SIZES));
@@ -102,14 +146,128 @@ public class Service {
         }
     }
 
-    static void forkCalls(String id, int calls) {
+    static void makeCalls(String mode, String cause, int count) {
+        switch (mode) {
+            case "fork" -> forkCalls(cause, count);
+            case "fan-out" -> {
+                var results = new ArrayList<Future<?>>();
+                for (int i = 0; i < count; i++) {
+                    String number = "" + i;
+                    results.add(callers.submit(() -> call(cause, number)));
+                }
+                results.forEach(Service::await);
+            }
+            case "async" -> {
+                var results = new ArrayList<CompletableFuture<?>>();
+                for (int i = 0; i < count; i++) {
+                    results.add(client.sendAsync(request(cause, "" + i), HttpResponse.BodyHandlers.ofByteArray()));
+                }
+                results.forEach(CompletableFuture::join);
+            }
+            default -> {
+                for (int i = 0; i < count; i++) {
+                    pause(3);
+                    oneCall(mode, cause, "" + i);
+                }
+            }
+        }
+    }
+
+    static void oneCall(String mode, String cause, String number) {
+        switch (mode) {
+            case "hop" -> CompletableFuture.runAsync(() -> call(cause, number), callers).join();
+            case "nested" -> await(between.submit(() -> await(callers.submit(() -> call(cause, number)))));
+            case "forget" -> callers.submit(() -> call(cause, number));
+            case "queue" -> put(() -> call(cause, number));
+            case "latch" -> {
+                synchronized (LATCH) {
+                    long seen = turn;
+                    callers.submit(() -> {
+                        call(cause, number);
+                        synchronized (LATCH) {
+                            turn++;
+                            LATCH.notifyAll();
+                        }
+                    });
+                    waitWhile(() -> turn == seen);
+                }
+            }
+            case "refresh" -> {
+                synchronized (LATCH) {
+                    long seen = generation;
+                    waitWhile(() -> generation == seen);
+                }
+                call(cause, number);
+            }
+            case "client" -> {
+                try {
+                    client.send(request(cause, number), HttpResponse.BodyHandlers.ofByteArray());
+                } catch (IOException | InterruptedException e) {
+                    throw new IllegalStateException(e);
+                }
+            }
+            default -> call(cause, number);
+        }
+    }
+
+    static HttpRequest request(String cause, String number) {
+        String id = name(cause, number);
+        return HttpRequest.newBuilder(URI.create("http://" + OPTIONS.get("downstream") + "/work/" + id)).build();
+    }
+
+    static void await(Future<?> future) {
+        try {
+            future.get();
+        } catch (Exception e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    static void put(Runnable job) {
+        try {
+            JOBS.put(job);
+        } catch (InterruptedException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    /** Waits for {@link #LATCH}, which the caller holds, at most a second. */
+    static void waitWhile(java.util.function.BooleanSupplier condition) {
+        long end = System.nanoTime() + 1_000_000_000L;
+        try {
+            while (condition.getAsBoolean() && System.nanoTime() < end) LATCH.wait(100);
+        } catch (InterruptedException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    static void workOff() {
+        try {
+            while (true) JOBS.take().run();
+        } catch (InterruptedException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    static void refreshForEver() {
+        for (long number = 0; ; number++) {
+            pause(3);
+            call(null, "refresh" + number);
+            synchronized (LATCH) {
+                generation++;
+                LATCH.notifyAll();
+            }
+        }
+    }
+
+    static void forkCalls(String cause, int calls) {
         var tasks = new ArrayList<ForkJoinTask<?>>();
-        for (int number = 0; number < calls; number++) {
-            String callId = id + "." + number;
+        for (int i = 0; i < calls; i++) {
+            String number = "" + i;
             tasks.add(ForkJoinTask.adapt(() -> {
                 pause(3);
                 // A task with a task of its own: what steals this one has work to be stolen in turn.
-                ForkJoinTask.adapt(() -> call(callId)).fork().join();
+                ForkJoinTask.adapt(() -> call(cause, number)).fork().join();
             }).fork());
         }
         tasks.forEach(ForkJoinTask::join);
@@ -117,10 +275,9 @@ public class Service {
 
     static void background() {
         long period = Long.parseLong(OPTIONS.getOrDefault("background-ms", "15"));
-        long pid = ProcessHandle.current().pid();
         for (int number = 0; period > 0; number++) {
             pause(2 * period);
-            call("bg-" + pid + "-" + number);
+            call(null, "" + number);
         }
     }
 
@@ -135,7 +292,9 @@ public class Service {
         System.setProperty("sun.net.httpserver.maxIdleConnections", "1000");
         System.setProperty("http.maxConnections", "64");
         String mode = OPTIONS.getOrDefault("mode", "pool");
-        if (mode.equals("hop")) callers = Executors.newFixedThreadPool(16);
+        callers = Executors.newFixedThreadPool(16);
+        between = Executors.newFixedThreadPool(16);
+        client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
         var server = HttpServer.create(new InetSocketAddress("127.0.0.1", 0), 128);
         server.setExecutor(switch (mode) {
             case "virtual" -> virtualThreads();
@@ -145,6 +304,9 @@ public class Service {
         server.createContext("/work/", Service::serve);
         server.start();
         System.out.println("PORT " + server.getAddress().getPort());
-        if (OPTIONS.containsKey("downstream")) new Thread(Service::background).start();
+        if (!OPTIONS.containsKey("downstream")) return;
+        new Thread(Service::background).start();
+        if (mode.equals("refresh")) new Thread(Service::refreshForEver).start();
+        for (int i = 0; i < 4 && mode.equals("queue"); i++) new Thread(Service::workOff).start();
     }
 }

@@ -23,11 +23,29 @@ var (
 	fixedCalls   = flag.Int("calls", -1, "always this many calls")
 	delayMs      = flag.Int("delay-ms", 0, "wait up to this long before answering")
 	backgroundMs = flag.Int("background-ms", 15, "0: no background calls")
+	ledgerPath   = flag.String("ledger", "", "file to write the truth to: a call's id, its request's or -, its status")
+	names        = flag.String("names", "numbered", "or random: ids that tell nothing")
+	ledger       *os.File
 
 	sizes  = []int{0, 10, 1000, 20_000, 100_000}
 	pooled = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	fresh  = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 )
+
+// The id of a call; an empty cause is background work.
+func name(cause string, number int) string {
+	id := fmt.Sprintf("%s.%d", cause, number)
+	if cause == "" {
+		cause, id = "-", fmt.Sprintf("bg-%d-%d", os.Getpid(), number)
+	}
+	if *names == "random" {
+		id = fmt.Sprintf("%016x", rand.Uint64())
+	}
+	if ledger != nil {
+		fmt.Fprintf(ledger, "%s %s 200\n", id, cause)
+	}
+	return id
+}
 
 func call(id string) {
 	client := fresh
@@ -70,12 +88,12 @@ func serve(writer http.ResponseWriter, request *http.Request) {
 		if rand.Float64() < 0.5 {
 			var group sync.WaitGroup
 			for number := range calls {
-				group.Go(func() { delayedCall(fmt.Sprintf("%s.%d", id, number)) })
+				group.Go(func() { delayedCall(name(id, number)) })
 			}
 			group.Wait()
 		} else {
 			for number := range calls {
-				delayedCall(fmt.Sprintf("%s.%d", id, number))
+				delayedCall(name(id, number))
 			}
 		}
 	}
@@ -96,12 +114,18 @@ func serve(writer http.ResponseWriter, request *http.Request) {
 func background() {
 	for number := 0; ; number++ {
 		time.Sleep(time.Duration(rand.Float64()*2*float64(*backgroundMs)*1e6) * time.Nanosecond)
-		call(fmt.Sprintf("bg-%d-%d", os.Getpid(), number))
+		call(name("", number))
 	}
 }
 
 func main() {
 	flag.Parse()
+	if *ledgerPath != "" {
+		var err error
+		if ledger, err = os.OpenFile(*ledgerPath, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600); err != nil {
+			log.Fatal(err)
+		}
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)

@@ -1,6 +1,8 @@
 // An event-loop HTTP service: answers /work/ID after up to three calls of /work/ID.N downstream, one after the other
 // or at once. Meanwhile a timer calls the same downstream, through the same agent, as /work/bg-PID-N.
 'use strict';
+const crypto = require('crypto');
+const fs = require('fs');
 const http = require('http');
 const { setTimeout: sleep } = require('timers/promises');
 
@@ -12,6 +14,14 @@ const backgroundMs = Number(options['background-ms'] ?? 15);
 const SIZES = [0, 10, 1000, 20000, 100000];
 const pick = (items) => items[Math.floor(Math.random() * items.length)];
 const pool = new http.Agent({ keepAlive: true });
+
+// The id of a call; its truth goes to the ledger: the id, that of its request or -, and the status that it must get.
+function name(cause, number) {
+  let id = cause === null ? `bg-${process.pid}-${number}` : `${cause}.${number}`;
+  if (options.names === 'random') id = crypto.randomBytes(8).toString('hex');
+  if (options.ledger) fs.appendFileSync(options.ledger, `${id} ${cause ?? '-'} 200\n`);
+  return id;
+}
 
 function call(id) {
   return new Promise((resolve, reject) => {
@@ -48,7 +58,7 @@ const server = http.createServer(async (request, response) => {
   let calls = 0;
   if (options.downstream) {
     calls = options.calls === undefined ? Math.floor(Math.random() * 4) : Number(options.calls);
-    const ids = Array.from({ length: calls }, (_, number) => `${id}.${number}`);
+    const ids = Array.from({ length: calls }, (_, number) => name(id, number));
     if (Math.random() < 0.5) await Promise.all(ids.map(delayedCall));
     else for (const callId of ids) await delayedCall(callId);
   }
@@ -66,7 +76,7 @@ server.keepAliveTimeout = 0;
 async function background() {
   for (let number = 0; ; number++) {
     await sleep(Math.random() * 2 * backgroundMs);
-    await call(`bg-${process.pid}-${number}`);
+    await call(name(null, number));
   }
 }
 

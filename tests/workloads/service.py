@@ -1,71 +1,34 @@
 """A thread-per-connection HTTP service: answers /work/ID after up to three calls of /work/ID.N downstream.
 
---mode thread   calls are made by the thread that serves the request
---mode pool     calls are handed to a thread pool that all requests share
 --mode handoff  one thread reads the request, another one of a pool calls and answers
 --mode fork     a process per connection
+--mode after    the calls are made after the answer
+any other mode: a thread per connection, and calls as in models.py
 Meanwhile a background thread calls the same downstream, through the same connections, as /work/bg-PID-N.
 """
 
 import argparse
 import concurrent.futures
-import http.client
 import http.server
-import os
 import random
-import socket
 import socketserver
 import threading
-import time
 
-SIZES = [0, 10, 1000, 20_000, 100_000]
+from calls import SIZES, Downstream, add_options
+from models import Models
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--mode", choices=["thread", "pool", "handoff", "fork"], default="thread")
-parser.add_argument("--downstream", help="HOST:PORT")
+parser.add_argument("--mode", choices=[*Models.MODELS, "handoff", "fork", "after"], default="thread")
 parser.add_argument("--unix", help="listen on this socket path instead of a port")
 parser.add_argument("--host", default="127.0.0.1")
 parser.add_argument("--port", type=int, default=0)
-parser.add_argument("--calls", type=int, help="always this many calls")
-parser.add_argument("--background-ms", type=int, default=15, help="0: no background calls")
+add_options(parser)
 args = parser.parse_args()
 
-idle = []
-# A forked process must not use its parent's connections.
-os.register_at_fork(after_in_child=idle.clear)
-executor = concurrent.futures.ThreadPoolExecutor(40) if args.mode in ("pool", "handoff") else None
-
-
-def call(call_id):
-    pooled = random.random() < 0.6
-    try:
-        connection = idle.pop() if pooled else None
-    except IndexError:
-        connection = None
-    if connection is None:
-        connection = http.client.HTTPConnection(args.downstream, timeout=60)
-    path = f"/work/{call_id}?pooled={pooled}"
-    headers = {} if pooled else {"Connection": "close"}
-    if random.random() < 0.25:
-        connection.request("POST", path, body=b"b" * random.choice([1, 500, 30_000]), headers=headers)
-    else:
-        connection.request("GET", path, headers=headers)
-    response = connection.getresponse()
-    response.read()
-    if response.status != 200:
-        raise RuntimeError(f"{path}: {response.status}")
-    if pooled:
-        idle.append(connection)
-    else:
-        connection.close()
-
-
-def background():
-    number = 0
-    while True:
-        time.sleep(random.random() * 2 * args.background_ms / 1000)
-        call(f"bg-{os.getpid()}-{number}")
-        number += 1
+downstream = Downstream(args)
+models = Models(downstream)
+model = args.mode if args.mode in Models.MODELS else "thread"
+executor = concurrent.futures.ThreadPoolExecutor(40) if args.mode == "handoff" else None
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -83,15 +46,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_POST = do_GET
 
     def answer(self, request_id):
-        calls = 0
-        if args.downstream:
-            calls = random.randrange(4) if args.calls is None else args.calls
-            for number in range(calls):
-                time.sleep(random.random() * 0.003)
-                if args.mode == "pool":
-                    executor.submit(call, f"{request_id}.{number}").result()
-                else:
-                    call(f"{request_id}.{number}")
+        if "fail=yes" in self.path:
+            self.send_error(503)
+            return
+        calls = downstream.count() if args.downstream else 0
+        if args.mode != "after":
+            models.run(model, request_id, calls)
+        self.send_body(calls)
+        if args.mode == "after":
+            self.wfile.flush()
+            models.run(model, request_id, calls)
+
+    def send_body(self, calls):
         body = f"calls={calls}\n".encode() + b"x" * random.choice(SIZES)
         self.send_response(200)
         if random.random() < 0.5:
@@ -138,6 +104,8 @@ if args.unix:
 else:
     server = (ForkingServer if args.mode == "fork" else Server)((args.host, args.port), Handler)
     print("PORT", server.server_address[1], flush=True)
-if args.downstream and args.background_ms:
-    threading.Thread(target=background, daemon=True).start()
+if args.downstream:
+    models.start(model)
+    if args.background_ms:
+        threading.Thread(target=downstream.background, daemon=True).start()
 server.serve_forever()

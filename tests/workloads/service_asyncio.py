@@ -5,17 +5,15 @@ Calls are made one after the other or at once. Meanwhile a task calls the same d
 
 import argparse
 import asyncio
-import os
 import random
 
-SIZES = [0, 10, 1000, 20_000, 100_000]
+from calls import SIZES, Downstream, add_options
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--downstream", help="HOST:PORT")
-parser.add_argument("--calls", type=int, help="always this many calls")
-parser.add_argument("--background-ms", type=int, default=15, help="0: no background calls")
+add_options(parser)
 args = parser.parse_args()
 
+downstream = Downstream(args)
 idle = []
 
 
@@ -66,8 +64,8 @@ async def serve(reader, writer):
             request_id = request.split(" ")[1].removeprefix("/work/").split("?")[0]
             calls = 0
             if args.downstream:
-                calls = random.randrange(4) if args.calls is None else args.calls
-                ids = [f"{request_id}.{number}" for number in range(calls)]
+                calls = downstream.count()
+                ids = [downstream.name(request_id, number) for number in range(calls)]
                 if random.random() < 0.5:
                     await asyncio.gather(*(delayed_call(call_id) for call_id in ids))
                 else:
@@ -94,7 +92,7 @@ async def background():
     number = 0
     while True:
         await asyncio.sleep(random.random() * 2 * args.background_ms / 1000)
-        await call(f"bg-{os.getpid()}-{number}")
+        await call(downstream.name(None, number))
         number += 1
 
 

@@ -1,5 +1,6 @@
 //! The project's own commands; this list is their table of contents, one file each.
 
+mod accuracy;
 mod backends;
 mod bench;
 mod build;
@@ -7,6 +8,7 @@ mod ci;
 mod demo;
 mod ebpf;
 mod exec;
+mod readme;
 mod record;
 mod repo;
 mod setup;
@@ -42,6 +44,8 @@ enum Command {
     Test(test::Options),
     /// Run the tests, or any command, under Debian's 6.1 and 6.12 kernels
     Vm(vm::Options),
+    /// Count right, wrong and undecided parents in real programs
+    Accuracy(accuracy::Options),
     /// Make the recordings under tests/replay anew
     Record(record::Options),
     /// Measure what tracing costs
@@ -68,6 +72,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Build(options) => build::run(&repo, &options)?,
         Command::Demo(options) => demo::run(&repo, &options, &interrupt)?,
         Command::Vm(options) => vm::run(&repo, &options, &interrupt)?,
+        Command::Accuracy(options) => accuracy::run(&repo, &options, &interrupt)?,
         Command::Record(options) => record::run(&repo, &options, &interrupt)?,
         Command::Bench(options) => bench::run(&repo, &options, &interrupt)?,
         Command::Ci(options) => return ci::run(&repo, &options, &interrupt),

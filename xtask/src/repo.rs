@@ -5,6 +5,8 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
+use crate::exec;
+
 /// The repository that this xtask was built from.
 #[derive(Clone, Debug)]
 pub(crate) struct Repo {
@@ -43,5 +45,15 @@ impl Repo {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.root).env("CARGO_TARGET_DIR", self.target());
         cargo
+    }
+
+    /// The commit that is checked out, with a `+` if the working tree differs from it.
+    pub(crate) fn commit(&self) -> anyhow::Result<String> {
+        let git = |args: &[&str]| exec::output(Command::new("git").current_dir(&self.root).args(args));
+        let mut commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+        if !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty() {
+            commit.push('+');
+        }
+        Ok(commit)
     }
 }

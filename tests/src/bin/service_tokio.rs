@@ -2,6 +2,8 @@
 //! other or at once. Meanwhile a task calls the same downstream, through the same connections, as /work/bg-PID-N.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +23,9 @@ struct Service {
     idle: Mutex<Vec<Connection>>,
     /// State of the random sequence.
     random: AtomicU64,
+    /// The truth about calls: their ids, those of their requests or `-`, and the status that they must get.
+    ledger: Option<File>,
+    random_names: bool,
 }
 
 const SIZES: [usize; 5] = [0, 10, 1000, 20_000, 100_000];
@@ -37,6 +42,11 @@ fn main() -> anyhow::Result<()> {
         background_ms: number("background-ms", 15)?,
         idle: Mutex::default(),
         random: AtomicU64::new(u64::from(std::process::id())),
+        ledger: match options.get("ledger") {
+            Some(path) => Some(File::options().append(true).create(true).open(path)?),
+            None => None,
+        },
+        random_names: options.get("names").is_some_and(|names| names == "random"),
     });
     let threads = usize::try_from(number("threads", 2)?)?;
     let runtime = if threads == 1 {
@@ -77,6 +87,19 @@ impl Service {
         (z ^ (z >> 31)) % bound
     }
 
+    /// The id of a call; `None`: background work.
+    fn name(&self, cause: Option<&str>, number: u64) -> anyhow::Result<String> {
+        let name = match cause {
+            _ if self.random_names => format!("{:016x}", self.below(u64::MAX)),
+            Some(cause) => format!("{cause}.{number}"),
+            None => format!("bg-{}-{number}", std::process::id()),
+        };
+        if let Some(mut ledger) = self.ledger.as_ref() {
+            ledger.write_all(format!("{name} {} 200\n", cause.unwrap_or("-")).as_bytes())?;
+        }
+        Ok(name)
+    }
+
     fn pick(&self, items: &[usize]) -> usize {
         items[self.below(items.len() as u64) as usize]
     }
@@ -85,7 +108,7 @@ impl Service {
 async fn background(service: Arc<Service>) -> anyhow::Result<()> {
     for number in 0_u64.. {
         tokio::time::sleep(Duration::from_micros(service.below(2 * service.background_ms * 1000))).await;
-        call(&service, &format!("bg-{}-{number}", std::process::id())).await?;
+        call(&service, &service.name(None, number)?).await?;
     }
     Ok(())
 }
@@ -93,7 +116,9 @@ async fn background(service: Arc<Service>) -> anyhow::Result<()> {
 async fn serve(service: Arc<Service>, mut connection: Connection) -> anyhow::Result<()> {
     loop {
         let Some(head) = read_head(&mut connection).await? else { return Ok(()) };
-        read_body(&mut connection, &head).await?;
+        if read_body(&mut connection, &head).await.is_err() {
+            return Ok(());
+        }
         let target = head.split(' ').nth(1).context("request line")?;
         let id = target.trim_start_matches("/work/").split('?').next().unwrap_or_default().to_owned();
         let mut calls = 0;
@@ -102,7 +127,7 @@ async fn serve(service: Arc<Service>, mut connection: Connection) -> anyhow::Res
             let at_once = service.below(2) == 0;
             let mut running = JoinSet::new();
             for number in 0..calls {
-                let (service, id) = (Arc::clone(&service), format!("{id}.{number}"));
+                let (service, id) = (Arc::clone(&service), service.name(Some(&id), number)?);
                 let work = async move {
                     tokio::time::sleep(Duration::from_micros(service.below(3000))).await;
                     call(&service, &id).await
@@ -123,16 +148,26 @@ async fn serve(service: Arc<Service>, mut connection: Connection) -> anyhow::Res
             let mut message =
                 format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
             message.append(&mut body);
-            connection.write_all(&message).await?;
+            // Somebody who did not wait for the answer is gone.
+            if connection.write_all(&message).await.is_err() {
+                return Ok(());
+            }
         } else {
-            connection.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+            let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+            if connection.write_all(head).await.is_err() {
+                return Ok(());
+            }
             for piece in body.chunks(7000) {
                 let mut chunk = format!("{:x}\r\n", piece.len()).into_bytes();
                 chunk.extend_from_slice(piece);
                 chunk.extend_from_slice(b"\r\n");
-                connection.write_all(&chunk).await?;
+                if connection.write_all(&chunk).await.is_err() {
+                    return Ok(());
+                }
             }
-            connection.write_all(b"0\r\n\r\n").await?;
+            if connection.write_all(b"0\r\n\r\n").await.is_err() {
+                return Ok(());
+            }
         }
         if head.to_ascii_lowercase().contains("connection: close") {
             return Ok(());

@@ -19,7 +19,7 @@ use tracer_tests::program::{Program, describe_exit};
 use tracer_tests::wrk::{self, Measured};
 
 use crate::build;
-use crate::exec::{self, Interrupt};
+use crate::exec::Interrupt;
 use crate::repo::Repo;
 use crate::setup::{self, Group};
 use beside::PingPong;
@@ -182,7 +182,7 @@ fn summarise(repo: &Repo, options: &Options, pairs: &[Pair], totals: &Totals) ->
     let micros = |duration: Duration| duration.as_secs_f64() * 1e6;
     let per_10k = totals.cpu.as_secs_f64() * 1e3 * 1e4 / totals.requests.max(1) as f64;
     Ok(Overhead {
-        commit: commit(repo)?,
+        commit: repo.commit()?,
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         processors: std::thread::available_parallelism().context("count processors")?.get() as u64,
         rounds: options.rounds,
@@ -222,16 +222,6 @@ fn median(mut values: Vec<f64>) -> f64 {
 )]
 fn rounded(value: f64) -> u64 {
     value.round() as u64
-}
-
-/// The commit that is measured, with a `+` if the working tree differs from it.
-fn commit(repo: &Repo) -> anyhow::Result<String> {
-    let git = |args: &[&str]| exec::output(Command::new("git").current_dir(repo.root()).args(args));
-    let mut commit = git(&["rev-parse", "--short=12", "HEAD"])?;
-    if !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty() {
-        commit.push('+');
-    }
-    Ok(commit)
 }
 
 /// The losses that the exit summary names, by name: `lost: data_ring_full 4, thread_gaps 1` of capture, and

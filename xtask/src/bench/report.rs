@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::readme;
 use crate::repo::Repo;
 
 /// Where the numbers are kept, below the repository's root.
 pub(crate) const FILE: &str = "bench/overhead.json";
 
-/// Between these lines the README has the table.
-const BEGIN: &str = "<!-- overhead: begin -->";
-const END: &str = "<!-- overhead: end -->";
+/// Name of the README's table.
+const TABLE: &str = "overhead";
 
 /// One measurement of the tracer's cost. Shares and ratios are in parts per thousand, so that what is written is what
 /// is read.
@@ -141,30 +141,13 @@ impl Overhead {
         let mut text = serde_json::to_string_pretty(self).context("write the numbers as JSON")?;
         text.push('\n');
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-        let readme = repo.root().join("README.md");
-        let text = std::fs::read_to_string(&readme).context("read the README")?;
-        let (before, _, after) = split(&text)?;
-        std::fs::write(&readme, format!("{before}{}{after}", self.table())).context("write the README")
+        readme::write(repo, TABLE, &self.table())
     }
 
     /// Fails if the README's table is not the one of these numbers.
     pub(crate) fn check(&self, repo: &Repo) -> anyhow::Result<()> {
-        let text = std::fs::read_to_string(repo.root().join("README.md")).context("read the README")?;
-        let (_, shown, _) = split(&text)?;
-        if shown != self.table() {
-            bail!("the README's overhead table differs from {FILE}: `cargo xtask bench --write` writes both");
-        }
-        Ok(())
+        readme::check(repo, TABLE, &self.table(), "cargo xtask bench --write")
     }
-}
-
-/// The README before, in and after the table.
-fn split(readme: &str) -> anyhow::Result<(&str, &str, &str)> {
-    let begin =
-        readme.find(BEGIN).with_context(|| format!("the README has no line {BEGIN}"))? + BEGIN.len() + 1;
-    let rest = readme.get(begin..).context("the README ends in its table's marker")?;
-    let length = rest.find(END).with_context(|| format!("the README has no line {END}"))?;
-    Ok((&readme[..begin], &rest[..length], &rest[length..]))
 }
 
 /// Parts per thousand as a ratio with three digits.
@@ -226,18 +209,6 @@ mod tests {
         for overhead in bad {
             assert_eq!(overhead.shortfalls().len(), 1, "{overhead:?}");
         }
-    }
-
-    #[test]
-    fn the_table_is_found_between_its_marks() {
-        let readme = format!("# x\n{BEGIN}\nold\n{END}\nrest");
-        let (before, shown, after) = split(&readme).unwrap();
-        assert_eq!(
-            (before, shown, after),
-            ("# x\n<!-- overhead: begin -->\n", "old\n", "<!-- overhead: end -->\nrest")
-        );
-        assert!(split("# x").is_err());
-        assert!(split(BEGIN).is_err());
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Group {
     }
 }
 
-/// One program of the machine.
+/// One program of the machine, or a file by its whole path.
 #[derive(Debug)]
 pub(super) struct Need {
     pub(super) program: &'static str,
@@ -60,6 +60,13 @@ static NEEDS: &[Need] = &[
     need("curl", "curl", &[Demo, Test], "traced by the demo and tests"),
     need("python3", "python3", &[Demo, Test], "traced by the demo and tests"),
     need("node", "nodejs", &[Demo, Test], "traced by the demo and tests"),
+    need("gunicorn", "gunicorn", &[Test], "traced by the accuracy tests"),
+    need(
+        "/usr/lib/python3/dist-packages/gevent/__init__.py",
+        "python3-gevent",
+        &[Test],
+        "loops of gunicorn's, traced by the accuracy tests",
+    ),
     need("go", "golang-go", &[Test, Jaeger], "traced by tests, builds Jaeger"),
     need("javac", "default-jdk-headless", &[Test], "traced by tests"),
     need("ip", "iproute2", &[Test], "makes network namespaces for tests"),
@@ -86,6 +93,9 @@ pub(super) fn missing(groups: &[Group]) -> Vec<&'static Need> {
 
 impl Need {
     fn is_met(&self) -> bool {
+        if self.program.starts_with('/') {
+            return Path::new(self.program).exists();
+        }
         find_program(self.program).is_some_and(|path| !self.is_static || is_static(&path))
     }
 }

@@ -1,0 +1,302 @@
+//! The measuring stick for parents: real programs under load, every edge judged against the truth.
+//!
+//! A *cell* is a workload at one number of requests at a time. Its truth comes from the ledgers that the programs keep in
+//! files, so that it does not depend on what the ids say: runs with random ids must score the same. What is measured,
+//! and nothing else, is in [`Cell`]; which programs there are is in [`workloads`].
+
+pub mod workloads;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::http::{self, Client};
+use crate::nginx;
+use crate::score::{Call, Edges, Score, Truth, ledger};
+use crate::tracer::Tracer;
+use workloads::{Running, Workload};
+
+/// How to fill a cell.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Edges with a parent that a cell must have; fewer fail it.
+    pub min_edges: usize,
+    /// Runs, each with programs started anew.
+    pub seeds: usize,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Cell {
+    pub runtime: String,
+    pub model: String,
+    pub concurrency: usize,
+    /// Calls to the requests that they were made for.
+    pub in_process: Tally,
+    /// Server spans to the client spans of the same bytes.
+    pub cross_process: Tally,
+    /// Calls without a parent: right means that none was claimed.
+    pub background: Tally,
+    /// Statements of spans that are false.
+    pub flawed: usize,
+    /// Edges right, by their evidence.
+    pub evidence: BTreeMap<String, usize>,
+    /// Edges undecided, by the reason given.
+    pub reasons: BTreeMap<String, usize>,
+}
+
+/// [`Edges`] as they are written down.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Tally {
+    pub right: usize,
+    pub wrong: usize,
+    pub undecided: usize,
+    /// One of the two spans is missing.
+    pub lost: usize,
+}
+
+impl Tally {
+    pub fn total(self) -> usize {
+        self.right + self.wrong + self.undecided + self.lost
+    }
+
+    /// Right ones in 100, rounded down: lost spans count against it.
+    pub fn recall_percent(self) -> usize {
+        (self.right * 100).checked_div(self.total()).unwrap_or(100)
+    }
+
+    fn add(&mut self, edges: Edges) {
+        self.right += edges.right;
+        self.wrong += edges.wrong;
+        self.undecided += edges.undecided;
+        self.lost += edges.lost;
+    }
+}
+
+impl Cell {
+    fn new(workload: &Workload, concurrency: usize) -> Self {
+        Self {
+            runtime: workload.runtime.to_owned(),
+            model: workload.model.to_owned(),
+            concurrency,
+            in_process: Tally::default(),
+            cross_process: Tally::default(),
+            background: Tally::default(),
+            flawed: 0,
+            evidence: BTreeMap::new(),
+            reasons: BTreeMap::new(),
+        }
+    }
+
+    /// Parents that are wrong, of whatever sort, and spans that say something false.
+    pub fn wrong(&self) -> usize {
+        self.in_process.wrong + self.cross_process.wrong + self.background.wrong + self.flawed
+    }
+
+    fn add(&mut self, score: &Score) {
+        self.in_process.add(score.in_process);
+        self.cross_process.add(score.cross_process);
+        self.background.add(score.background);
+        // A parent claimed for a request of the driver, which is not traced, is as wrong as any.
+        self.cross_process.wrong += score.entry.wrong;
+        self.flawed += score.flawed;
+        for (name, count) in &score.evidence {
+            *self.evidence.entry(name.clone()).or_default() += count;
+        }
+        for (name, count) in &score.reasons {
+            *self.reasons.entry(name.clone()).or_default() += count;
+        }
+    }
+}
+
+/// Fills one cell. `random_names`: ids tell nothing, not even a person.
+///
+/// # Errors
+/// When a program fails, or there are too few edges: a short measurement proves nothing.
+pub fn measure(
+    binary: &Path,
+    workload: &Workload,
+    concurrency: usize,
+    effort: Effort,
+    random_names: bool,
+    mut note: impl FnMut(&str),
+) -> anyhow::Result<Cell> {
+    let mut cell = Cell::new(workload, concurrency);
+    for seed in 0..effort.seeds {
+        let wanted = effort.min_edges.div_ceil(effort.seeds);
+        let running = (workload.start)(random_names).with_context(|| format!("start {}", workload.name()))?;
+        let (score, log) = once(binary, &running, concurrency, wanted, seed, random_names)
+            .with_context(|| format!("{} at {concurrency}: {}", workload.name(), running.complaints()))?;
+        for wrong in &score.notes {
+            note(wrong);
+        }
+        if score.in_process.lost + score.cross_process.lost > 0 {
+            note(&log);
+        }
+        cell.add(&score);
+    }
+    let edges = cell.in_process.total();
+    ensure!(
+        edges >= effort.min_edges,
+        "{} at {concurrency}: {edges} edges only, of {} wanted",
+        workload.name(),
+        effort.min_edges
+    );
+    Ok(cell)
+}
+
+/// Requests after which it is looked whether there are enough edges.
+const BATCH: usize = 150;
+
+/// A workload that does not get together its edges in this time is broken.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+fn once(
+    binary: &Path,
+    running: &Running,
+    concurrency: usize,
+    wanted: usize,
+    seed: usize,
+    random_names: bool,
+) -> anyhow::Result<(Score, String)> {
+    // Connections and threads that are older than the tracer are part of the exercise.
+    let mut old = Client::new(running.addr);
+    for number in 0..3 {
+        old.get(&format!("/work/warm{seed}x{number}")).context("warm up")?;
+    }
+    let front: BTreeSet<u32> = running.front()?;
+    let options: Vec<String> =
+        front.iter().chain(&running.back()).flat_map(|pid| ["--pid".to_owned(), pid.to_string()]).collect();
+    // What was called before is nothing that could be seen.
+    let before = running.calls(&BTreeMap::new())?;
+    let tracer = Tracer::attach_binary(binary, &options)?;
+    let driver = Driver {
+        addr: running.addr,
+        seed,
+        random_names,
+        answered: Mutex::default(),
+        abandoned: Mutex::default(),
+    };
+    // Load grows from one request at a time, as that of a real service does.
+    driver.run(1, 0..BATCH / 3)?;
+    let mut next = BATCH / 3;
+    let begin = Instant::now();
+    loop {
+        driver.run(concurrency, next..next + BATCH)?;
+        next += BATCH;
+        let calls = running.calls(&driver.answered())?;
+        if calls.values().filter(|call| call.cause.is_some()).count() >= wanted {
+            break;
+        }
+        ensure!(begin.elapsed() < PATIENCE, "{} calls after {PATIENCE:?}", calls.len());
+    }
+    let mut calls = settled(running, &driver)?;
+    calls.retain(|id, _| !before.contains_key(id));
+    let report = tracer.finish()?;
+    let mut front = front;
+    // Processes that were born meanwhile.
+    front.extend(running.front()?);
+    let back = running.back();
+    front.extend(report.spans.iter().map(crate::spans::Span::pid).filter(|pid| !back.contains(pid)));
+    let truth = Truth { front, back, requests: driver.answered(), abandoned: driver.abandoned(), calls };
+    Ok((Score::of(&report.spans, &truth), report.log))
+}
+
+/// Waits until no request's calls are under way any more: some are made after the answer.
+fn settled(running: &Running, driver: &Driver) -> anyhow::Result<BTreeMap<String, Call>> {
+    let caused = |calls: &BTreeMap<String, Call>| calls.values().filter(|call| call.cause.is_some()).count();
+    let mut calls = running.calls(&driver.answered())?;
+    loop {
+        std::thread::sleep(Duration::from_millis(400));
+        let now = running.calls(&driver.answered())?;
+        if caused(&now) == caused(&calls) {
+            return Ok(now);
+        }
+        calls = now;
+    }
+}
+
+/// Asks for things and remembers what was answered.
+struct Driver {
+    addr: SocketAddr,
+    seed: usize,
+    random_names: bool,
+    answered: Mutex<BTreeMap<String, u64>>,
+    abandoned: Mutex<BTreeSet<String>>,
+}
+
+impl Driver {
+    fn run(&self, concurrency: usize, numbers: std::ops::Range<usize>) -> anyhow::Result<()> {
+        http::drive(self.addr, concurrency, numbers.len(), |client, index| {
+            let number = numbers.start + index;
+            if number.is_multiple_of(9) {
+                client.close();
+            }
+            let id = self.name(number);
+            let body = number.is_multiple_of(5).then(|| vec![b'q'; [1, 700, 60_000][number % 3]]);
+            let method = if body.is_some() { "POST" } else { "GET" };
+            let path = format!("/work/{id}?secret=s{number}");
+            if number % 41 == 40 {
+                // Somebody who does not wait for the answer.
+                self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+                return client.abandon(
+                    method,
+                    &path,
+                    body.as_deref(),
+                    Duration::from_millis(number as u64 % 4),
+                );
+            }
+            let response = client.request(method, &path, body.as_deref())?;
+            ensure!(response.status == 200, "{id}: status {}", response.status);
+            let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+            answered.insert(id, response.body.len() as u64);
+            Ok(())
+        })
+    }
+
+    fn name(&self, number: usize) -> String {
+        if self.random_names {
+            // Splitmix64: names that differ and tell nothing.
+            let mut word = ((self.seed as u64) << 32 | number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            return format!("{:016x}", word ^ word >> 31);
+        }
+        format!("s{}r{number}", self.seed)
+    }
+
+    fn abandoned(&self) -> BTreeSet<String> {
+        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn answered(&self) -> BTreeMap<String, u64> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Reads the ledger of a running workload.
+fn read_ledger(path: &PathBuf) -> anyhow::Result<BTreeMap<String, Call>> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    // A line may just be written.
+    let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+    ledger(whole).with_context(|| format!("ledger {}", path.display()))
+}
+
+/// All descendants of a process, itself included.
+fn family(pid: u32) -> BTreeSet<u32> {
+    let mut found = BTreeSet::from([pid]);
+    let mut fresh = vec![pid];
+    while let Some(parent) = fresh.pop() {
+        for child in nginx::children(parent).unwrap_or_default() {
+            if found.insert(child) {
+                fresh.push(child);
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,149 @@
+"""Who makes the calls of a request: the ways of programs with threads, the honest ones and those that deceive.
+
+Each model is a function of a request's id and the number of its calls; it returns when the request may be answered.
+"""
+
+import concurrent.futures
+import queue
+import threading
+
+from calls import pause
+
+# Smaller than most loads, so that work queues.
+WORKERS = 12
+
+
+class Models:
+    def __init__(self, downstream):
+        self.call = downstream.call
+        self.pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
+        self.inner = concurrent.futures.ThreadPoolExecutor(WORKERS)
+        self.few = threading.Semaphore(4)
+        self.jobs = queue.Queue(2)
+        self.jobs_workers = []
+        self.latch = threading.Condition()
+        self.turn = 0
+        self.refresh = threading.Condition()
+        self.generation = 0
+        self.shared = {}
+        self.lock = threading.Lock()
+
+    def start(self, model):
+        """The threads that a model keeps."""
+        if model == "queue":
+            for _ in range(4):
+                threading.Thread(target=self.work_off, daemon=True).start()
+        if model == "refresh":
+            threading.Thread(target=self.refresh_for_ever, daemon=True).start()
+
+    # The thread that serves calls.
+    def inline(self, cause, count):
+        for number in range(count):
+            pause()
+            self.call(cause, number)
+
+    # Each call is a task of a shared pool, and its thread waits for the result.
+    def pool_wait(self, cause, count):
+        for number in range(count):
+            pause()
+            self.pool.submit(self.call, cause, number).result()
+
+    # A task of one pool waits for a task of another.
+    def nested(self, cause, count):
+        def outer(number):
+            self.inner.submit(self.call, cause, number).result()
+
+        for number in range(count):
+            pause()
+            self.pool.submit(outer, number).result()
+
+    # All calls at once; the thread waits for all.
+    def fan_out(self, cause, count):
+        concurrent.futures.wait([self.pool.submit(self.call, cause, number) for number in range(count)])
+
+    # Nobody waits for the calls.
+    def forget(self, cause, count):
+        for number in range(count):
+            self.pool.submit(self.call, cause, number)
+        pause()
+
+    # A bounded queue: a thread that puts a job in waits until another request's job is done.
+    def queue(self, cause, count):
+        for number in range(count):
+            self.jobs.put((cause, number))
+        pause()
+
+    def work_off(self):
+        while True:
+            self.call(*self.jobs.get())
+
+    # A task gives back what another request waits for.
+    def semaphore(self, cause, count):
+        def task(number):
+            try:
+                self.call(cause, number)
+            finally:
+                self.few.release()
+
+        for number in range(count):
+            self.few.acquire()
+            self.pool.submit(task, number)
+        pause()
+
+    # The end of any call lets all requests that wait go on, whether it was theirs or not.
+    def latch_wait(self, cause, count):
+        def task(number):
+            self.call(cause, number)
+            with self.latch:
+                self.turn += 1
+                self.latch.notify_all()
+
+        for number in range(count):
+            with self.latch:
+                seen = self.turn
+                self.pool.submit(task, number)
+                self.latch.wait_for(lambda: self.turn > seen, timeout=1)
+
+    # Requests wait for a refresh that nobody's request causes.
+    def refresh_wait(self, cause, count):
+        for number in range(min(count, 1)):
+            with self.refresh:
+                seen = self.generation
+                self.refresh.wait_for(lambda: self.generation > seen, timeout=1)
+            self.call(cause, number)
+
+    def refresh_for_ever(self):
+        number = 0
+        while True:
+            pause()
+            self.call(None, f"refresh{number}")
+            number += 1
+            with self.refresh:
+                self.generation += 1
+                self.refresh.notify_all()
+
+    # Requests that come while a call is on its way share its result.
+    def coalesce(self, cause, count):
+        if count == 0:
+            return
+        with self.lock:
+            future = self.shared.get("key")
+            if future is None or future.done():
+                future = self.shared["key"] = self.pool.submit(self.call, cause, 0)
+        future.result()
+
+    MODELS = {
+        "thread": inline,
+        "pool": pool_wait,
+        "nested": nested,
+        "fan-out": fan_out,
+        "forget": forget,
+        "queue": queue,
+        "semaphore": semaphore,
+        "latch": latch_wait,
+        "refresh": refresh_wait,
+        "coalesce": coalesce,
+    }
+
+    def run(self, model, cause, count):
+        self.MODELS[model](self, cause, count)
