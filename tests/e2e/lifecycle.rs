@@ -1,5 +1,6 @@
 //! The tracer comes late, dies, or starts the program itself; programs fork, exec and live for a moment.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -40,9 +41,9 @@ impl Chain {
         let truth = Truth {
             front: self.nginx.pid_set().expect("pids"),
             back: [self.leaf.pid()].into(),
-            naming: Naming::Same,
             requests: happened.requests,
-            calls: happened.calls,
+            abandoned: BTreeSet::new(),
+            calls: Naming::Same.calls(&happened.calls),
         };
         Score::of(&report.spans, &truth)
     }
@@ -129,9 +130,9 @@ fn stall(front: (SocketAddr, &[u32]), leaf: u32, naming: Naming, count: usize) {
     let truth = Truth {
         front: front.1.iter().copied().collect(),
         back: [leaf].into(),
-        naming,
         requests: happened.requests,
-        calls: happened.calls,
+        abandoned: BTreeSet::new(),
+        calls: naming.calls(&happened.calls),
     };
     let score = Score::of(&report.spans, &truth);
     println!("{score:#?}\n{}", report.log);
