@@ -1,5 +1,7 @@
 //! Trace context headers.
 
+use tracer_core::event::Event;
+
 use crate::host::{End, Host, T, name, text};
 
 const NOBODY: Option<T> = None;
@@ -58,6 +60,28 @@ fn a_traced_caller_comes_between_the_header_and_the_request() {
         ["app client /a < 00f067aa0ba902b7 (header)", "shop server /a < app client /a (tcp-sequence)"]
     );
     assert!(host.spans().iter().all(|span| span.trace_id.to_string() == TRACE));
+}
+
+/// The kernel stamps operations at their end: the call's own receiver may be seen to have the id first.
+#[test]
+fn a_caller_whose_request_is_seen_to_arrive_before_it_leaves_made_the_id() {
+    let mut host = Host::new();
+    let (app, shop) = (host.process("app"), host.process("shop"));
+    let conn = host.connect(Some(app), Some(shop));
+    asks(&mut host, app, conn, shop, "/a", &traceparent("00f067aa0ba902b7", "01"));
+    let end = host.events.len();
+    let times = [host.events[end - 1].time(), host.events[end - 2].time()];
+    for (event, time) in host.events[end - 2..].iter_mut().zip(times) {
+        let Event::DataMoved(moved) = event else { panic!("{event:?}") };
+        moved.time = time;
+    }
+    host.answers(app, conn, shop);
+    let mut lines = host.lines();
+    lines.sort();
+    assert_eq!(
+        lines,
+        ["app client /a < 00f067aa0ba902b7 (header)", "shop server /a < app client /a (tcp-sequence)"]
+    );
 }
 
 /// A proxy that hands a header through: the id is an ancestor's, the trace is the same.

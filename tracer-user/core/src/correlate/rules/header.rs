@@ -8,9 +8,11 @@
 use std::time::Duration;
 
 use tracer_abi::conn::Role;
+use tracer_abi::time::KernelInstant;
 
 use super::{Moment, Tables, Verdict};
 use crate::correlate::exchange::{Exchange, Undecided};
+use crate::correlate::join::Occupant;
 use crate::span::{Confidence, Evidence};
 
 /// How long before a call the request that caused it may have been lost.
@@ -24,7 +26,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, exchange: &Exchange, moment: 
         return Verdict::Abstain(None);
     };
     let named = Verdict::Remote(span_id, Evidence::Header, Confidence::Certain);
-    let mut earlier = tables.contexts.before(span_id, exchange.first.time);
+    let mut earlier = tables.contexts.before(span_id, sent_by(tables, exchange));
     match exchange.role() {
         Role::Server | Role::Unknown => {
             if earlier.any(|incoming| {
@@ -52,5 +54,17 @@ pub(in crate::correlate) fn judge(tables: &Tables, exchange: &Exchange, moment: 
             }
             named
         }
+    }
+}
+
+/// When the request was under way at the latest. The kernel stamps operations at their end: what a call's receiver did
+/// with the request may be stamped before the call.
+fn sent_by(tables: &Tables, exchange: &Exchange) -> KernelInstant {
+    let first = exchange.first.time;
+    match tables.join.nearest_end(exchange) {
+        Occupant::One(key) if exchange.role() == Role::Client => {
+            tables.exchanges.get(&key).map_or(first, |receiver| first.min(receiver.first.time))
+        }
+        Occupant::One(_) | Occupant::Several | Occupant::Nobody => first,
     }
 }
