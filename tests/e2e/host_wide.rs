@@ -13,6 +13,9 @@ use tracer_tests::service::{Runtime, Service, workload};
 use tracer_tests::spans::{Kind, Span};
 use tracer_tests::tracer::Tracer;
 
+/// How many connections the kernel keeps in TIME_WAIT.
+const CLOSED_CONNECTIONS: &str = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
+
 /// The tracer exports to a collector that it traces as well: exporting must not be traffic worth exporting.
 #[test]
 fn all_processes_but_never_the_tracer() {
@@ -23,7 +26,8 @@ fn all_processes_but_never_the_tracer() {
         return;
     }
     // A closed connection's port is free at once, for whoever wants it.
-    std::fs::write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "0").expect("forget closed connections");
+    let remembered = std::fs::read(CLOSED_CONNECTIONS).expect("how many are remembered");
+    std::fs::write(CLOSED_CONNECTIONS, "0").expect("forget closed connections");
     let mut collector = Command::new("python3");
     collector.arg(workload("collector.py")).arg("--close");
     let collector = Service::from_command("collector", collector).expect("start the collector");
@@ -55,6 +59,7 @@ fn all_processes_but_never_the_tracer() {
     let load = Load { prefix: "late", concurrency: 4, count, naming: Naming::Same, reconnects: true };
     load.run(late.addr).expect("load");
     reuse(own_port, late.addr.port());
+    std::fs::write(CLOSED_CONNECTIONS, remembered).expect("remember closed connections again");
 
     let report = tracer.finish().expect("tracer");
     assert!(report.spans.iter().all(|span| span.pid() != collector.pid()), "{:#?}", report.spans);

@@ -46,11 +46,7 @@ fn unix_socket_behind_nginx() {
         let score = Score::of(&report.spans, &truth);
         assert!(score.is_clean(), "{score:#?}\n{}", report.log);
         assert_eq!(score.cross_process.right, count, "keep-alive {keep_alive}: {score:#?}\n{}", report.log);
-        assert!(
-            score.in_process.right * 100 >= count * 99,
-            "keep-alive {keep_alive}: {score:#?}\n{}",
-            report.log
-        );
+        assert!(score.in_process.right + 3 >= count, "keep-alive {keep_alive}: {score:#?}\n{}", report.log);
         let by_path =
             |kind| report.spans.iter().find(move |span| span.kind == kind && span.pid() == app.pid());
         let served = by_path(Kind::Server).expect("a server span");
