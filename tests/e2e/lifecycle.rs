@@ -287,7 +287,7 @@ fn descendants_of_all_sorts() {
     assert_eq!(report.exit.code(), Some(0), "{}", report.log);
     let wanted = ["/work/execed", "/work/forked", "/work/grandchild", "/work/self"];
     assert_eq!(client_paths(&report), wanted, "{:#?}\n{}", report.spans, report.log);
-    let pids: std::collections::BTreeSet<u32> = report.spans.iter().map(Span::pid).collect();
+    let pids: BTreeSet<u32> = report.spans.iter().map(Span::pid).collect();
     assert_eq!(pids.len(), 3, "{:#?}", report.spans);
 }
 
