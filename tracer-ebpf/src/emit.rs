@@ -16,6 +16,7 @@ use tracer_abi::time::KernelInstant;
 
 use crate::filter::Actor;
 use crate::maps::{TRACER_CTRL, TRACER_DATA, TRACER_WAKE, config, count};
+use crate::regs::{IOVEC_BYTES, read_user};
 
 /// Clamps a length to a constant in the very register that is used afterwards. A comparison in Rust may be compiled
 /// to one of a copy, which leaves the verifier without a bound.
@@ -96,6 +97,79 @@ pub(crate) fn data(template: &DataRecord, source: u64, len: u64) -> bool {
         count(KernelLoss::DataRingFull);
     }
     done
+}
+
+/// Elements of a scatter-gather array that may share a record: a head and a body, or the pieces of a head.
+const GATHER_ELEMENTS: u64 = 4;
+
+/// Writes one data record with all the bytes of a short scatter-gather array. False: nothing was written, and whoever
+/// walks the array element by element will find out why.
+#[inline(never)]
+pub(crate) fn gathered(template: &DataRecord, array: u64, elements: u64, total: u64) -> bool {
+    if elements > GATHER_ELEMENTS {
+        false
+    } else if total <= SMALL as u64 {
+        gather::<SMALL, { 2 * SMALL }>(template, array, elements, total)
+    } else if total <= MIDDLE as u64 {
+        gather::<MIDDLE, { 2 * MIDDLE }>(template, array, elements, total)
+    } else {
+        false
+    }
+}
+
+/// `ROOM` is twice `BYTES`: the verifier sees that neither place nor length exceeds `BYTES`, but not that their sum does
+/// not.
+#[inline(always)]
+fn gather<const BYTES: usize, const ROOM: usize>(
+    template: &DataRecord,
+    array: u64,
+    elements: u64,
+    total: u64,
+) -> bool {
+    let Some(mut entry) = TRACER_DATA.reserve::<Slot<ROOM>>(0) else {
+        return false;
+    };
+    let slot = entry.as_mut_ptr();
+    let mut have = 0;
+    for element in 0..GATHER_ELEMENTS {
+        if element >= elements || have >= total {
+            break;
+        }
+        let Some([base, len]) = read_user::<[u64; 2]>(array + element * IOVEC_BYTES) else {
+            break;
+        };
+        let left = total - have;
+        let at = bounded::<BYTES>(have);
+        let len = bounded::<BYTES>(if len < left { len } else { left });
+        // SAFETY: `slot` is memory for a `Slot`, within which place and length are, as the verifier proves once more.
+        let failed = unsafe {
+            let payload = (&raw mut (*slot).payload).cast::<u8>().add(at as usize);
+            helpers::bpf_probe_read_user(payload.cast(), len as u32, base as *const c_void)
+        };
+        if failed != 0 {
+            break;
+        }
+        have = at + len;
+    }
+    if have != total {
+        entry.discard(0);
+        return false;
+    }
+    // SAFETY: as above.
+    unsafe {
+        let record = &raw mut (*slot).record;
+        record.write(*template);
+        (*record).payload_len = total as u32;
+        (*record).header.len_bytes = size_of::<DataRecord>() as u32 + total as u32;
+    }
+    entry.submit(wakeup(template.header.time.as_nanos()));
+    true
+}
+
+/// [`at_most`] with the bound of a slot.
+#[inline(always)]
+fn bounded<const BYTES: usize>(value: u64) -> u64 {
+    if BYTES == SMALL { at_most::<{ SMALL as u64 }>(value) } else { at_most::<{ MIDDLE as u64 }>(value) }
 }
 
 #[inline(always)]
