@@ -129,15 +129,13 @@ impl ExportHandle {
     pub(crate) async fn shutdown(mut self, deadline: Duration) -> ExportStats {
         let deadline = Instant::now() + deadline;
         let text = async {
-            match &mut self.text {
-                Some(destination) => destination.finish(deadline).await,
-                None => {}
+            if let Some(destination) = &mut self.text {
+                destination.finish(deadline).await;
             }
         };
         let otlp = async {
-            match &mut self.otlp {
-                Some((_, destination)) => destination.finish(deadline).await,
-                None => {}
+            if let Some((_, destination)) = &mut self.otlp {
+                destination.finish(deadline).await;
             }
         };
         tokio::join!(text, otlp);

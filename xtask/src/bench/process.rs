@@ -22,12 +22,30 @@ fn ticks(stat: &str) -> Option<u64> {
     user.checked_add(system)
 }
 
-/// The most memory that the process has had resident, in bytes.
+/// The most memory that the process has had resident, in bytes, without that of its BPF maps, which [`map_memory`]
+/// counts. A ring's pages appear twice in the process, one copy behind the other, so that records never wrap.
 pub(super) fn peak_resident(pid: u32) -> anyhow::Result<u64> {
-    let status =
-        fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("memory of {pid}"))?;
-    let kib: u64 = field(&status, "VmHWM:").with_context(|| format!("peak memory of {pid}"))?;
-    Ok(kib * 1024)
+    let read = |file: &str| {
+        fs::read_to_string(format!("/proc/{pid}/{file}")).with_context(|| format!("memory of {pid}"))
+    };
+    let kib: u64 = field(&read("status")?, "VmHWM:").with_context(|| format!("peak memory of {pid}"))?;
+    // Once seen, a ring's page stays: what is resident now was so at the peak, or came after it and is too much.
+    Ok((kib.saturating_sub(map_pages_kib(&read("smaps")?))) * 1024)
+}
+
+/// Resident memory of mapped BPF maps, in KiB (proc_pid_smaps(5)).
+fn map_pages_kib(smaps: &str) -> u64 {
+    let mut of_map = false;
+    let mut sum = 0;
+    for line in smaps.lines() {
+        // A mapping's first line begins with its addresses, the others with a name and a colon.
+        if line.split_whitespace().next().is_some_and(|word| !word.ends_with(':')) {
+            of_map = line.contains("bpf-map");
+        } else if of_map {
+            sum += field::<u64>(line, "Rss:").unwrap_or_default();
+        }
+    }
+    sum
 }
 
 /// Memory of all BPF maps that the process holds, in bytes, as the kernel accounts for it.
@@ -72,6 +90,20 @@ mod tests {
         assert!(cpu_time(pid).is_ok());
         assert!(peak_resident(pid).unwrap() > 100_000);
         assert!(map_memory(pid).is_err());
+    }
+
+    #[test]
+    fn pages_of_maps_are_told_apart() {
+        let smaps = "7f00-7f10 r--s 00000000 00:0e 12  anon_inode:bpf-map
+Size:   64 kB
+Rss:    48 kB
+7f20-7f30 rw-p 00000000 00:00 0  [heap]
+Rss:    9 kB
+7f40-7f50 rw-s 00000000 00:0e 12  anon_inode:bpf-map
+Rss:    4 kB
+";
+        assert_eq!(map_pages_kib(smaps), 52);
+        assert_eq!(map_pages_kib(""), 0);
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub(crate) struct Overhead {
     pub(crate) traced_p99_us: u64,
     /// The tracer's own processor time, in user space and kernel.
     pub(crate) cpu_ms_per_10k_requests: u64,
+    /// Without the pages of its maps.
     pub(crate) peak_resident_bytes: u64,
     pub(crate) map_bytes: u64,
     /// Served by nginx while traced, by its own count.
@@ -102,7 +103,10 @@ impl Overhead {
             format!("{} → {} µs", self.untraced_p99_us, self.traced_p99_us),
         );
         row("tracer's processor time per 10,000 requests", format!("{} ms", self.cpu_ms_per_10k_requests));
-        row("tracer's peak resident memory", format!("{} MiB", mib(self.peak_resident_bytes)));
+        row(
+            "tracer's peak resident memory, beside its maps",
+            format!("{} MiB", mib(self.peak_resident_bytes)),
+        );
         row("kernel maps", format!("{} MiB", mib(self.map_bytes)));
         row("requests served / spans received", format!("{} / {}", self.requests, self.spans));
         row("losses counted by the tracer", self.losses());
