@@ -182,9 +182,10 @@ fn go_service() -> anyhow::Result<PathBuf> {
 
 /// The tokio service, built with this package's tests.
 fn tokio_service(threads: &str) -> anyhow::Result<Command> {
-    let test = std::env::current_exe().context("own executable")?;
-    // target/<profile>/deps/<test>
-    let profile = test.parent().and_then(Path::parent).context("folder of the build")?;
+    let own = std::env::current_exe().context("own executable")?;
+    // target/<profile>/deps/<test>, or target/<profile>/xtask
+    let folder = own.parent().context("folder of the build")?;
+    let profile = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let mut command = Command::new(profile.join("service_tokio"));
     command.args(["--threads", threads]);
     Ok(command)

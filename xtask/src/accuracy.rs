@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tracer_tests::accuracy::workloads::{Workload, all};
 use tracer_tests::accuracy::{Cell, Effort, Tally, measure};
 
-use crate::exec::Interrupt;
+use crate::exec::{self, Interrupt};
 use crate::repo::Repo;
 use crate::setup::{self, Group};
 use crate::{build, readme};
@@ -55,6 +55,7 @@ pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
     if !options.no_build {
         setup::prepare(repo, &[Group::Build, Group::Test])?;
         build::run(repo, &build::Options::default())?;
+        exec::run(repo.cargo().args(["build", "--package", "tracer-tests", "--bin", "service_tokio"]))?;
     }
     let wanted = |workload: &Workload| {
         options.only.is_empty() || options.only.iter().any(|name| workload.name().contains(name.as_str()))

@@ -173,7 +173,7 @@ fn once(
     let options: Vec<String> =
         front.iter().chain(&running.back()).flat_map(|pid| ["--pid".to_owned(), pid.to_string()]).collect();
     // What was called before is nothing that could be seen.
-    let before = running.calls(&BTreeMap::new())?;
+    let before = settled(running, &BTreeMap::new)?;
     let tracer = Tracer::attach_binary(binary, &options)?;
     let driver = Driver {
         addr: running.addr,
@@ -195,7 +195,7 @@ fn once(
         }
         ensure!(begin.elapsed() < PATIENCE, "{} calls after {PATIENCE:?}", calls.len());
     }
-    let mut calls = settled(running, &driver)?;
+    let mut calls = settled(running, &|| driver.answered())?;
     calls.retain(|id, _| !before.contains_key(id));
     let report = tracer.finish()?;
     let mut front = front;
@@ -208,12 +208,15 @@ fn once(
 }
 
 /// Waits until no request's calls are under way any more: some are made after the answer.
-fn settled(running: &Running, driver: &Driver) -> anyhow::Result<BTreeMap<String, Call>> {
+fn settled(
+    running: &Running,
+    answered: &dyn Fn() -> BTreeMap<String, u64>,
+) -> anyhow::Result<BTreeMap<String, Call>> {
     let caused = |calls: &BTreeMap<String, Call>| calls.values().filter(|call| call.cause.is_some()).count();
-    let mut calls = running.calls(&driver.answered())?;
+    let mut calls = running.calls(&answered())?;
     loop {
         std::thread::sleep(Duration::from_millis(400));
-        let now = running.calls(&driver.answered())?;
+        let now = running.calls(&answered())?;
         if caused(&now) == caused(&calls) {
             return Ok(now);
         }
