@@ -221,7 +221,7 @@ impl Spans {
 fn is_loss(counter: &str) -> bool {
     !counter.starts_with("spans")
         && !counter.starts_with("context_")
-        && !matches!(counter, "kernel_losses" | "resyncs" | "contradictions")
+        && !matches!(counter, "kernel_losses" | "resyncs" | "contradictions" | "rules_contradicted")
 }
 
 /// A live run.

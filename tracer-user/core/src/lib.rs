@@ -24,4 +24,5 @@ pub mod span;
 pub mod stats;
 pub mod stream;
 
+pub use correlate::Accuracy;
 pub use engine::{Engine, EngineConfig, Limits, Unrecognised};

@@ -95,6 +95,8 @@ pub enum Evidence {
     Thread,
     /// nginx answered it in the window of the call's response.
     ResponseWindow,
+    /// The call carries what this request alone had brought in its headers.
+    HeaderContinuity,
 }
 
 impl Evidence {
@@ -105,6 +107,7 @@ impl Evidence {
             Self::UnixPeer => "unix-peer",
             Self::Thread => "thread",
             Self::ResponseWindow => "response-window",
+            Self::HeaderContinuity => "header-continuity",
         }
     }
 }

@@ -65,6 +65,8 @@ counters! {
     context_conflicts,
     /// Edges not claimed because two kinds of evidence disagree.
     contradictions,
+    /// Times that headers showed a rule to be wrong: it is not believed in that process any more.
+    rules_contradicted,
     /// Records that the kernel half reported as lost.
     kernel_losses,
 }

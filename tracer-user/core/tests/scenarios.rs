@@ -2,6 +2,8 @@
 
 mod host;
 
+#[path = "scenarios/continuity.rs"]
+mod continuity;
 #[path = "scenarios/deadlines.rs"]
 mod deadlines;
 #[path = "scenarios/dialects.rs"]

@@ -158,6 +158,7 @@ proptest! {
                 max_text_bytes: 100,
                 max_threads: 2,
                 max_processes: 1,
+                max_header_values: 2,
             }
         } else {
             Limits::default()

@@ -24,6 +24,10 @@ const HEADERS: [Header; 6] = [
     Header::XTraceId,
 ];
 
+/// Shorter ids, and ids of fewer different characters, are counters and names: two programs may make the same.
+const UNIQUE_BYTES: usize = 16;
+const UNIQUE_CHARACTERS: usize = 8;
+
 /// The value of a request id header. Equal only if header and value are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId {
@@ -31,6 +35,8 @@ pub struct RequestId {
     pub header: &'static str,
     /// Of the value, without the white space around it.
     pub hash: u128,
+    /// Long and varied enough that nobody else makes the same by chance.
+    pub unique: bool,
 }
 
 /// What a hash depends on besides the value: different in each run.
@@ -72,8 +78,17 @@ pub(super) fn extract(fields: &Fields<'_>) -> Vec<Raw> {
 
 pub(super) fn hash(raw: Vec<Raw>, key: &RequestIdKey) -> Vec<RequestId> {
     raw.into_iter()
-        .map(|(header, value)| RequestId { header: header.name(), hash: key.hash(&value) })
+        .map(|(header, value)| RequestId {
+            header: header.name(),
+            hash: key.hash(&value),
+            unique: is_unique(&value),
+        })
         .collect()
+}
+
+fn is_unique(value: &[u8]) -> bool {
+    let different = value.iter().enumerate().filter(|(n, byte)| !value[..*n].contains(byte)).count();
+    value.len() >= UNIQUE_BYTES && different >= UNIQUE_CHARACTERS
 }
 
 #[cfg(test)]
@@ -104,6 +119,20 @@ mod tests {
         }
         assert_eq!(ids(1, &[("x-request-id", "a"), ("x-request-id", "b"), ("request-id", "a")]).len(), 3);
         assert_eq!(ids(1, &[("x-requestid", "a"), ("x-request-id", ""), ("host", "a")]), []);
+    }
+
+    #[test]
+    fn counters_and_names_are_not_unique() {
+        for (id, unique) in [
+            ("7f9c24e8-3b12-4fef-91e0-3c5d2a1b6f07", true),
+            ("01HF3Z9V6K8QJ2M4N7R5T1W0XY", true),
+            ("17", false),
+            ("req-0000000000017", false),
+            ("00000000-0000-0000-0000-000000000017", false),
+            ("a1b2c3d4e5f6a7b", false),
+        ] {
+            assert_eq!(ids(1, &[("x-request-id", id)])[0].unique, unique, "{id}");
+        }
     }
 
     #[test]

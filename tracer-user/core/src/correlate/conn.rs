@@ -24,6 +24,8 @@ pub(crate) struct ConnFacts {
     pub(super) calls: Option<bool>,
     /// A read was seen that could not have waited, or of which that is not known.
     pub(super) nonblocking: bool,
+    /// It has had an exchange: its bytes are read.
+    pub(super) is_read: bool,
     /// The thread that read the last request's first byte.
     pub(super) read_by: Option<Tid>,
     /// Exchanges that have not ended, in order of their numbers on the connection, which come with them.

@@ -15,6 +15,8 @@ pub(super) enum Look {
     Grace,
     /// The same, where it is traced.
     Traced,
+    /// What was lost before a call is known.
+    Losses,
     /// nginx: the last window of a call's response has closed.
     Settle,
     /// What is not known now is undecided.
@@ -24,7 +26,7 @@ pub(super) enum Look {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Deadlines([Sorted<(KernelInstant, Key), ()>; 5]);
+pub(super) struct Deadlines([Sorted<(KernelInstant, Key), ()>; 6]);
 
 impl Deadlines {
     pub(super) fn add(&mut self, look: Look, at: KernelInstant, key: Key) {

@@ -167,6 +167,10 @@ pub(crate) struct Served {
     pub(super) peer_pin: Option<Key>,
     /// Several calls claimed to be the other end.
     pub(super) peer_ambiguous: bool,
+    /// Calls with open questions that carry what this request alone brought.
+    pub(super) carried_on: Vec<Key>,
+    /// There was one.
+    pub(super) hands_on: bool,
 }
 
 /// Notes on a request that the process makes.
@@ -186,6 +190,8 @@ pub(crate) struct Called {
     pub(super) window: Window,
     /// The request that stays because `window` named it.
     pub(super) window_pin: Option<Key>,
+    /// The request that stays because it alone had brought what this call carries.
+    pub(super) carrier: Option<Key>,
 }
 
 /// Whose response began in the windows of a call's response.
@@ -256,6 +262,20 @@ pub(crate) enum Undecided {
     PeerAmbiguous,
     /// A header names a span that other requests were already made for: an ancestor.
     HeaderPassedThrough,
+    /// What the call's headers carry came in with several requests, or had left before it came.
+    HeaderShared,
+    /// The process has not yet shown often enough that it hands on what requests bring.
+    HeaderUnproven,
+    /// The process serves a protocol that is not read: a request that is not seen may be the cause.
+    UnreadRequests,
+    /// The request that might be the cause may be an effect of the call.
+    OrderUnclear,
+    /// The request that might be the cause was over before the call was.
+    CauseEndedFirst,
+    /// Headers have shown the rule that names a parent to be wrong in this process.
+    RuleContradicted,
+    /// What names a parent is less sure than is asked for.
+    BelowConfidence,
     /// Two kinds of evidence name different parents, or different traces.
     Contradiction,
     /// A bound of the tracer was reached first.
@@ -278,6 +298,13 @@ impl Undecided {
             | Self::PeerUnseen
             | Self::PeerAmbiguous
             | Self::HeaderPassedThrough
+            | Self::HeaderShared
+            | Self::HeaderUnproven
+            | Self::UnreadRequests
+            | Self::OrderUnclear
+            | Self::CauseEndedFirst
+            | Self::RuleContradicted
+            | Self::BelowConfidence
             | Self::Contradiction
             | Self::LimitReached => false,
         }
@@ -299,6 +326,13 @@ impl Undecided {
             Self::PeerUnseen => "peer-unseen",
             Self::PeerAmbiguous => "peer-ambiguous",
             Self::HeaderPassedThrough => "header-passed-through",
+            Self::HeaderShared => "header-shared",
+            Self::HeaderUnproven => "header-unproven",
+            Self::UnreadRequests => "unread-requests",
+            Self::OrderUnclear => "order-unclear",
+            Self::CauseEndedFirst => "cause-ended-first",
+            Self::RuleContradicted => "rule-contradicted",
+            Self::BelowConfidence => "below-confidence",
             Self::Contradiction => "contradiction",
             Self::LimitReached => "limit-reached",
         }

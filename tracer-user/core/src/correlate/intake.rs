@@ -1,22 +1,25 @@
 //! Takes in what happens: operations of threads, and progress of exchanges.
 
 use tracer_abi::conn::{Direction, Role};
+use tracer_abi::sniff::Class;
 use tracer_abi::task::ProcessKey;
 
 use super::Correlator;
+use super::carriers::{self, Value};
 use super::conn::ConnFacts;
 use super::deadlines::Look;
 use super::exchange::{Called, End, Exchange, Key, Question, Served, Side};
 use super::join::Occupant;
-use super::rules::{response_window, same_bytes, thread};
+use super::rules::{header_continuity, response_window, same_bytes, thread};
 use super::threads::{Continuity, Received};
 use crate::event::{DataMoved, IoOutcome};
-use crate::exchange::{ExchangeId, ExchangeUpdate, Incomplete, Mark, RequestHead};
+use crate::exchange::{ExchangeId, ExchangeUpdate, Incomplete, Mark, Outcome, RequestHead};
 
 impl Correlator {
     /// An operation, before its bytes are understood. Further records of one operation may be shown, too.
     pub(crate) fn observe(&mut self, event: &DataMoved, conn: &mut ConnFacts) {
         conn.note_direction(event);
+        self.note_unread(event, conn);
         let Some(thread) = self.tables.threads.note(event.thread) else {
             self.stats.threads_untracked += 1;
             return;
@@ -36,6 +39,21 @@ impl Correlator {
         self.note_served(event, conn);
         if event.direction == Direction::Ingress {
             self.note_received(event, conn);
+        }
+    }
+
+    /// Requests may come in where nothing is read.
+    fn note_unread(&mut self, event: &DataMoved, conn: &ConnFacts) {
+        let unread = match event.class {
+            Class::Tls | Class::Http2 | Class::Unknown => !conn.is_read,
+            Class::Undecided | Class::Http1 => false,
+        };
+        if unread
+            && conn.calls != Some(true)
+            && event.direction == Direction::Ingress
+            && let Some(process) = self.tables.processes.note(event.thread.process)
+        {
+            process.unread_at = process.unread_at.max(Some(event.time));
         }
     }
 
@@ -150,6 +168,7 @@ impl Correlator {
         let key = self.tables.exchanges.next_key();
         let client = role == Role::Client;
         conn.calls = Some(client);
+        conn.is_read = true;
         let side = if client { Side::Client(Called::default()) } else { Side::Server(Served::default()) };
         let context = request
             .context
@@ -182,6 +201,7 @@ impl Correlator {
             kept: false,
         });
         self.text_bytes += exchange.text_bytes();
+        let values = exchange.context.as_deref().map(carriers::values);
         if let (false, Some(context)) = (client, &exchange.context) {
             // Not only the one that was chosen: any of them may be handed on alone.
             for span_id in context.span_ids() {
@@ -190,6 +210,14 @@ impl Correlator {
         }
         self.tables.exchanges.add(exchange);
         conn.open.push_back((id.index, key));
+        if let Some(values) = values {
+            let process = first.thread.process;
+            if client {
+                self.hands_on(key, &values, first);
+            } else {
+                self.tables.carriers.brought_in(process, &values, key, first.time);
+            }
+        }
         if client {
             self.call_began(key, first);
         } else {
@@ -197,6 +225,29 @@ impl Correlator {
         }
         self.decide(key, false);
         self.decide_other_end(key);
+    }
+
+    /// A call carries values: the request that alone brought them stays until the call's question is settled.
+    fn hands_on(&mut self, key: Key, values: &[Value], first: Mark) {
+        let process = first.thread.process;
+        let call = self.tables.exchanges.get(&key);
+        let carrier = call.and_then(|call| header_continuity::carrier(&self.tables, call).ok().flatten());
+        self.tables.carriers.sent_out(process, values, first.time);
+        let Some(carrier) = carrier else { return };
+        let Some(request) = self.tables.exchanges.get_mut(&carrier) else { return };
+        request.pins += 1;
+        let open = request.end.is_none();
+        let Some(served) = request.served_mut() else { return };
+        served.carried_on.push(key);
+        let another = open && !served.hands_on;
+        served.hands_on |= open;
+        if let (true, Some(process)) = (another, self.tables.processes.note(process)) {
+            process.hands_on += 1;
+        }
+        if let Some(called) = self.tables.exchanges.get_mut(&key).and_then(|call| call.called_mut()) {
+            called.carrier = Some(carrier);
+        }
+        self.deadlines.add(Look::Losses, first.time.plus(header_continuity::SETTLE), key);
     }
 
     fn call_began(&mut self, key: Key, first: Mark) {
@@ -221,7 +272,8 @@ impl Correlator {
         if let Some(exchange) = self.tables.exchanges.get_mut(&key)
             && let Some(called) = exchange.called_mut()
         {
-            *called = Called { served, alone, after_loss, trigger, ..Called::default() };
+            let carrier = called.carrier;
+            *called = Called { served, alone, after_loss, trigger, carrier, ..Called::default() };
         }
         if let Some(served) = served
             && let Some(exchange) = self.tables.exchanges.get_mut(&served)
@@ -308,9 +360,13 @@ impl Correlator {
             }
             if let Some(process) = self.tables.processes.note(reader.process) {
                 process.open_requests = process.open_requests.saturating_sub(1);
+                if end.outcome == Outcome::Upgraded {
+                    process.unread_at = process.unread_at.max(Some(end.time));
+                }
             }
             self.settle_rivals(key, reader.process);
             self.examine(key, reader.process);
+            self.decide_carried_on(key);
         }
         self.decide(key, false);
         self.decide_other_end(key);
@@ -371,6 +427,15 @@ impl Correlator {
             .is_some_and(|process| process.proofs >= thread::PROOFS || process.not_exclusive);
         if proven {
             self.decide_awaiting(process);
+        }
+    }
+
+    /// A request has ended: calls that carry what it brought may have waited for that.
+    fn decide_carried_on(&mut self, request: Key) {
+        let exchange = self.tables.exchanges.get_mut(&request);
+        let Some(served) = exchange.and_then(|exchange| exchange.served_mut()) else { return };
+        for key in std::mem::take(&mut served.carried_on) {
+            self.decide(key, false);
         }
     }
 

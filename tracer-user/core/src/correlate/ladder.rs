@@ -1,44 +1,120 @@
 //! Weighs the rules: the only place that compares them.
 //!
-//! The first rule that names a parent wins; a rule that wants to wait holds up those below it, so that weaker
-//! evidence never comes first. For a server exchange a rule that has a reason to abstain ends the search: the reason
-//! is about the other end of the same bytes, and a header cannot know better. For a client exchange the rules look
-//! at different things, and the search goes on.
+//! For a server exchange the first rule that names a parent wins, and one that has a reason to abstain ends the
+//! search: the reason is about the other end of the same bytes, and a header cannot know better.
+//!
+//! For a client exchange a parent needs one certain rule, or one likely rule with no veto:
+//!
+//! | what the rules say | edge |
+//! |---|---|
+//! | the strongest that speaks wants to wait | waits: weaker evidence never comes first |
+//! | the strongest that speaks names a request, certainly | that request, unless another certain rule names another |
+//! | it names one that is likely | that request, if no other rule names another, the request was open during the whole call, and likely is enough |
+//! | a request whose headers name another trace than the call's | undecided |
+//!
+//! Being the only request left proves nothing: that a cause is open during the whole of its effect is a veto only. A
+//! rule that headers have shown to be wrong in a process is not asked there.
 
 use tracer_abi::conn::Role;
 
-use super::exchange::{Exchange, Undecided};
-use super::rules::{Moment, Rule, Tables, Verdict, header, response_window, same_bytes, thread};
+use super::exchange::{Exchange, Key, Undecided};
+use super::rules::{Moment, Rule, Tables, Verdict};
+use super::rules::{header, header_continuity, response_window, same_bytes, thread};
+use crate::span::{Confidence, Evidence};
 
 const SERVER_RULES: [Rule; 2] = [same_bytes::judge, header::judge];
-const CLIENT_RULES: [Rule; 3] = [header::judge, thread::judge, response_window::judge];
+
+/// Rules that say which request of the process a call was made for, the strongest first. What names a rule is the
+/// evidence that it finds.
+pub(super) const CALL_RULES: [(Evidence, Rule); 3] = [
+    (Evidence::HeaderContinuity, header_continuity::judge),
+    (Evidence::Thread, thread::judge),
+    (Evidence::ResponseWindow, response_window::judge),
+];
 
 /// A parent, or none with a reason, or [`Verdict::Wait`].
 pub(super) fn weigh(tables: &Tables, exchange: &Exchange, moment: Moment) -> Verdict {
-    let server = exchange.role() == Role::Server;
-    let rules: &[Rule] = if server { &SERVER_RULES } else { &CLIENT_RULES };
-    let mut reason = None;
-    for rule in rules {
-        match rule(tables, exchange, moment) {
+    match exchange.role() {
+        Role::Client => weigh_call(tables, exchange, moment),
+        Role::Server | Role::Unknown => weigh_request(tables, exchange, moment),
+    }
+}
+
+fn weigh_request(tables: &Tables, request: &Exchange, moment: Moment) -> Verdict {
+    for rule in SERVER_RULES {
+        match rule(tables, request, moment) {
             Verdict::Abstain(None) => {}
-            Verdict::Abstain(Some(why)) if server => return Verdict::abstain(why),
-            // What the process itself shows says more than what a header does not.
-            Verdict::Abstain(Some(why)) => reason = Some(why),
-            Verdict::Wait => return Verdict::Wait,
-            verdict @ Verdict::Remote(..) => return verdict,
-            verdict @ Verdict::Parent(key, ..) => {
-                if !server && contradicts_header(tables, exchange, key) {
-                    return Verdict::abstain(Undecided::Contradiction);
-                }
+            verdict @ (Verdict::Abstain(Some(_))
+            | Verdict::Wait
+            | Verdict::Remote(..)
+            | Verdict::Parent(..)) => {
                 return verdict;
             }
         }
     }
-    Verdict::Abstain(reason)
+    Verdict::Abstain(None)
 }
 
-/// A call that carries a trace's header was made for a request of that trace.
-fn contradicts_header(tables: &Tables, call: &Exchange, request: super::exchange::Key) -> bool {
+fn weigh_call(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
+    let mut reason = match header::judge(tables, call, moment) {
+        Verdict::Abstain(reason) => reason,
+        // The request behind it is known a little later, and tells whether rules are right.
+        Verdict::Remote(..) if header_continuity::judge(tables, call, moment) == Verdict::Wait => {
+            return Verdict::Wait;
+        }
+        verdict @ (Verdict::Wait | Verdict::Remote(..) | Verdict::Parent(..)) => return verdict,
+    };
+    let process = tables.processes.find(call.process());
+    let mut named: Option<(Key, Evidence, Confidence)> = None;
+    for (evidence, rule) in CALL_RULES {
+        if process.is_some_and(|process| process.demoted.contains(&evidence)) {
+            reason = Some(Undecided::RuleContradicted);
+            continue;
+        }
+        match (rule(tables, call, moment), named) {
+            // What the process itself shows says more than what a header does not.
+            (Verdict::Abstain(why), None) => reason = why.or(reason),
+            (Verdict::Wait, None) => return Verdict::Wait,
+            (Verdict::Parent(key, evidence, confidence), None) => named = Some((key, evidence, confidence)),
+            (Verdict::Parent(key, _, confidence), Some((first, _, sure)))
+                if key != first && (confidence == Confidence::Certain || sure == Confidence::Likely) =>
+            {
+                return Verdict::abstain(Undecided::Contradiction);
+            }
+            (Verdict::Abstain(_) | Verdict::Wait | Verdict::Parent(..) | Verdict::Remote(..), _) => {}
+        }
+    }
+    let Some((key, evidence, confidence)) = named else { return Verdict::Abstain(reason) };
+    match veto(tables, call, key, confidence) {
+        Some(veto) => Verdict::abstain(veto),
+        None => Verdict::Parent(key, evidence, confidence),
+    }
+}
+
+/// What forbids to claim what a rule names.
+fn veto(tables: &Tables, call: &Exchange, request: Key, confidence: Confidence) -> Option<Undecided> {
+    if contradicts_header(tables, call, request) {
+        return Some(Undecided::Contradiction);
+    }
+    if confidence < tables.min_confidence {
+        return Some(Undecided::BelowConfidence);
+    }
+    let ended_first = tables.exchanges.get(&request).is_some_and(|request| ended_before(request, call));
+    (confidence == Confidence::Likely && ended_first).then_some(Undecided::CauseEndedFirst)
+}
+
+/// The request was over before the call was, or before now while the call still is not.
+fn ended_before(request: &Exchange, call: &Exchange) -> bool {
+    match (request.end, call.end) {
+        (Some(request), Some(call)) => request.time < call.time,
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
+}
+
+/// A call that carries a trace's header was made for a request of that trace, or continues the request by another
+/// header.
+fn contradicts_header(tables: &Tables, call: &Exchange, request: Key) -> bool {
     let Some(carried) = call.context.as_ref().filter(|carried| carried.remote().is_some()) else {
         return false;
     };

@@ -4,6 +4,7 @@ use tracer_abi::conn::Role;
 use tracer_abi::time::KernelInstant;
 
 use super::Correlator;
+use super::carriers;
 use super::deadlines::Look;
 use super::exchange::{End, Exchange, Key, Question, Settled, Undecided};
 use super::fragment::Trace;
@@ -121,6 +122,10 @@ impl Correlator {
 
     fn forget(&mut self, key: Key) {
         if let Some(exchange) = self.tables.exchanges.remove(&key) {
+            if let (Some(context), Role::Server) = (&exchange.context, exchange.role()) {
+                let values = carriers::values(context);
+                self.tables.carriers.forget(exchange.process(), &values, key);
+            }
             self.tables.join.exchange_left(key, &exchange);
             self.text_bytes = self.text_bytes.saturating_sub(exchange.text_bytes());
             self.fragments.release(exchange.fragment);

@@ -13,6 +13,7 @@
 //!
 //! It reads no bytes: `connection` does that.
 
+mod carriers;
 mod conn;
 mod contexts;
 mod deadlines;
@@ -26,6 +27,8 @@ mod ladder;
 mod leave;
 mod processes;
 mod rules;
+mod seen;
+mod self_check;
 mod table;
 mod threads;
 
@@ -37,7 +40,9 @@ use tracer_abi::task::{ProcessKey, Tid};
 use tracer_abi::time::KernelInstant;
 
 pub(crate) use conn::ConnFacts;
+pub use self_check::Accuracy;
 
+use self::carriers::Carriers;
 use self::contexts::Contexts;
 use self::deadlines::{Deadlines, Look};
 use self::exchange::{Key, Question, Settled, Side, Undecided};
@@ -46,11 +51,12 @@ use self::ids::Ids;
 use self::join::{JoinTable, Occupant};
 use self::processes::Processes;
 use self::rules::{Moment, Tables, Verdict};
+use self::self_check::SelfCheck;
 use self::table::Exchanges;
 use self::threads::Threads;
 use crate::context::{Propagators, RequestIdKey};
 use crate::event::{ConnOpened, HostFacts, ProcessFacts};
-use crate::span::{Span, SpanId};
+use crate::span::{Confidence, Span, SpanId};
 use crate::stats::Stats;
 
 /// Bounds of the correlation's tables.
@@ -61,6 +67,8 @@ pub(crate) struct Bounds {
     pub(crate) max_text_bytes: usize,
     pub(crate) max_threads: usize,
     pub(crate) max_processes: usize,
+    pub(crate) max_header_values: usize,
+    pub(crate) min_confidence: Confidence,
     pub(crate) redact_query: bool,
     pub(crate) propagators: Propagators,
 }
@@ -77,6 +85,7 @@ pub(crate) struct Correlator {
     now: KernelInstant,
     /// Spans are held back until all questions are settled: the end of a run.
     holding: bool,
+    self_check: SelfCheck,
     out: VecDeque<Span>,
     pub(crate) stats: Stats,
 }
@@ -90,6 +99,8 @@ impl Correlator {
                 processes: Processes::new(host, bounds.max_processes),
                 join: JoinTable::default(),
                 contexts: Contexts::default(),
+                carriers: Carriers::new(seed, bounds.max_header_values),
+                min_confidence: bounds.min_confidence,
                 last_loss: None,
             },
             bounds,
@@ -100,6 +111,7 @@ impl Correlator {
             text_bytes: 0,
             now: KernelInstant::ZERO,
             holding: false,
+            self_check: SelfCheck::default(),
             out: VecDeque::new(),
             stats: Stats::default(),
         }
@@ -267,6 +279,7 @@ impl Correlator {
                 Err(reason) => Settled::Root(Some(reason)),
             },
         };
+        self.check_rules(key);
         self.settle(key, settled);
     }
 
@@ -278,8 +291,8 @@ impl Correlator {
         exchange.question = Question::Settled(settled);
         let (ended, fragment) = (exchange.end.is_some(), exchange.fragment);
         let pinned = match &mut exchange.side {
-            Side::Server(served) => [served.peer_pin.take(), None],
-            Side::Client(called) => [called.served, called.window_pin.take()],
+            Side::Server(served) => [served.peer_pin.take(), None, None],
+            Side::Client(called) => [called.served, called.window_pin.take(), called.carrier.take()],
         };
         match settled {
             Settled::Parent { remote: false, .. } => {}

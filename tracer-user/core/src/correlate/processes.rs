@@ -9,7 +9,7 @@ use tracer_abi::time::KernelInstant;
 use super::exchange::Key;
 use crate::attributes;
 use crate::event::{HostFacts, ProcessFacts};
-use crate::span::Resource;
+use crate::span::{Evidence, Resource};
 
 #[derive(Debug, Default)]
 pub(super) struct Process {
@@ -32,6 +32,12 @@ pub(super) struct Process {
     /// nginx: a response began although nothing had been received since the thread last waited, or two began after one
     /// thing had been (a timer, a disk): what was received last says less then.
     pub(super) answers_unprompted: bool,
+    /// Requests whose headers' values calls have carried on.
+    pub(super) hands_on: u32,
+    /// When bytes last came in, from a client, in a protocol that is not read.
+    pub(super) unread_at: Option<KernelInstant>,
+    /// Rules that headers have shown to be wrong here.
+    pub(super) demoted: Vec<Evidence>,
     /// It had connections before the tracer came, and when it was first seen: requests may be under way unseen.
     pub(super) preexisting_since: Option<KernelInstant>,
 }

@@ -12,10 +12,10 @@ use tracer_abi::time::KernelInstant;
 use self::connections::Connections;
 use crate::connection::ConnectionLimits;
 use crate::context::Propagators;
-use crate::correlate::{Bounds, Correlator};
+use crate::correlate::{Accuracy, Bounds, Correlator};
 use crate::event::{Event, HostFacts, ProcessDescribed};
 use crate::reorder::Reorder;
-use crate::span::Span;
+use crate::span::{Confidence, Span};
 use crate::stats::Stats;
 
 pub use self::connections::Unrecognised;
@@ -32,6 +32,8 @@ pub struct EngineConfig {
     pub redact_query: bool,
     /// The trace context headers that are read, and which of them decides.
     pub propagators: Propagators,
+    /// Parents that are less sure than this are not claimed.
+    pub min_confidence: Confidence,
     pub limits: Limits,
     pub connection: ConnectionLimits,
 }
@@ -51,6 +53,9 @@ pub struct Limits {
     pub max_threads: usize,
     /// Processes described; others have a resource without facts.
     pub max_processes: usize,
+    /// Ids in headers remembered, twice over, to know one that comes again: at 10 bits each. A call whose ids might
+    /// have been forgotten has no parent by header.
+    pub max_header_values: usize,
 }
 
 impl Default for EngineConfig {
@@ -61,6 +66,7 @@ impl Default for EngineConfig {
             host: HostFacts::default(),
             redact_query: true,
             propagators: Propagators::default(),
+            min_confidence: Confidence::Likely,
             limits: Limits::default(),
             connection: ConnectionLimits::default(),
         }
@@ -76,6 +82,7 @@ impl Default for Limits {
             max_text_bytes: 32 * 1024 * 1024,
             max_threads: 65_536,
             max_processes: 16_384,
+            max_header_values: 1_600_000,
         }
     }
 }
@@ -100,6 +107,7 @@ impl Engine {
             host,
             redact_query,
             propagators,
+            min_confidence,
             limits,
             connection,
         } = config;
@@ -110,6 +118,7 @@ impl Engine {
             max_text_bytes,
             max_threads,
             max_processes,
+            max_header_values,
         } = limits;
         let bounds = Bounds {
             // Deadlines are looked at when the events up to them are known, which is a window later.
@@ -118,6 +127,8 @@ impl Engine {
             max_text_bytes,
             max_threads,
             max_processes,
+            max_header_values,
+            min_confidence,
             redact_query,
             propagators,
         };
@@ -183,6 +194,12 @@ impl Engine {
     /// [`Engine::finish`].
     pub fn unrecognised(&self) -> impl Iterator<Item = Unrecognised> {
         self.connections.unrecognised()
+    }
+
+    /// How each rule did in each process, on calls whose parent their headers prove; complete after
+    /// [`Engine::finish`].
+    pub fn accuracy(&self) -> impl Iterator<Item = &Accuracy> {
+        self.correlator.accuracy()
     }
 
     fn release(&mut self) {

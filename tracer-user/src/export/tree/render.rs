@@ -81,7 +81,10 @@ impl Renderer {
 
     fn legend(&self, out: &mut Block) {
         let mut line = Painter::new(self.style);
-        line.put("parent by: = tcp bytes  u unix socket  t thread  w nginx window  h header", Ink::Dim);
+        line.put(
+            "parent by: = tcp bytes  u unix socket  t thread  w nginx window  h header  i its ids",
+            Ink::Dim,
+        );
         end(line, out);
         let mut line = Painter::new(self.style);
         line.put("           ? undecided  ~ likely  ^ not in this block     ← came in  → went out", Ink::Dim);
@@ -271,6 +274,7 @@ fn mark(span: &Span) -> (&'static str, bool, Ink) {
                 Evidence::UnixPeer => "u",
                 Evidence::Thread => "t",
                 Evidence::ResponseWindow => "w",
+                Evidence::HeaderContinuity => "i",
             };
             (mark, parent.confidence == Confidence::Likely, Ink::Good)
         }

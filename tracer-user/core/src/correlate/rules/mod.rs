@@ -5,12 +5,14 @@
 //! What a rule needs to have noted while events pass, `track` notes.
 
 pub(super) mod header;
+pub(super) mod header_continuity;
 pub(super) mod response_window;
 pub(super) mod same_bytes;
 pub(super) mod thread;
 
 use tracer_abi::time::KernelInstant;
 
+use super::carriers::Carriers;
 use super::contexts::Contexts;
 use super::exchange::{Exchange, Key, Undecided};
 use super::join::JoinTable;
@@ -27,6 +29,9 @@ pub(super) struct Tables {
     pub(super) processes: Processes,
     pub(super) join: JoinTable,
     pub(super) contexts: Contexts,
+    pub(super) carriers: Carriers,
+    /// What is less sure is not claimed.
+    pub(super) min_confidence: Confidence,
     /// When a loss was last learned of, wherever it was.
     pub(super) last_loss: Option<KernelInstant>,
 }

@@ -60,9 +60,11 @@ fn meet(server: &Exchange, client: &Exchange, key: Key, moment: Moment) -> Verdi
 fn same_place(a: &Mark, b: &Mark, evidence: Evidence) -> bool {
     match evidence {
         Evidence::UnixPeer => a.offset == b.offset,
-        Evidence::TcpSequence | Evidence::Header | Evidence::Thread | Evidence::ResponseWindow => {
-            a.tcp_seq.is_some() && a.tcp_seq == b.tcp_seq
-        }
+        Evidence::TcpSequence
+        | Evidence::Header
+        | Evidence::Thread
+        | Evidence::ResponseWindow
+        | Evidence::HeaderContinuity => a.tcp_seq.is_some() && a.tcp_seq == b.tcp_seq,
     }
 }
 
