@@ -51,7 +51,7 @@ pub enum ExchangeUpdate {
     /// All of the request has been seen. May come after the response began.
     RequestEnded { id: ExchangeId, last: Mark, body_len: BodyLen },
     /// A final (not 1xx) response's head is complete.
-    ResponseBegan { id: ExchangeId, response: Box<ResponseHead>, first: Mark },
+    ResponseBegan { id: ExchangeId, response: ResponseHead, first: Mark },
     /// Nothing more will be said about this exchange.
     Ended {
         id: ExchangeId,

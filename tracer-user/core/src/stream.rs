@@ -117,6 +117,8 @@ struct Op {
     /// Most operations have one record: it needs no allocation.
     first: Option<Chunk>,
     more: Vec<Chunk>,
+    /// Captured bytes in them.
+    held: usize,
 }
 
 #[derive(Debug)]
@@ -128,6 +130,17 @@ struct Chunk {
 impl Op {
     fn chunks(&self) -> impl Iterator<Item = &Chunk> {
         self.first.iter().chain(&self.more)
+    }
+
+    /// The run of bytes from `at`, which lies in `chunk`.
+    fn bytes<'a>(&self, chunk: &'a Chunk, at: u32) -> Run<'a> {
+        let end = chunk.end().min((self.to - self.start) as u32);
+        let bytes = &chunk.bytes[(at - chunk.at) as usize..(end - chunk.at) as usize];
+        Run::Bytes { bytes, edge: self.edge(at, end) }
+    }
+
+    const fn edge(&self, at: u32, end: u32) -> Edge {
+        Edge { starts_op: at == 0, ends_op: end == self.len }
     }
 
     fn mark(&self, offset: u64, tcp: bool) -> Mark {
@@ -177,9 +190,27 @@ impl Stream {
         }
     }
 
+    /// Whether nothing waits to be consumed.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
     /// What is at the reading position.
     pub fn peek(&self) -> Run<'_> {
         let Some(op) = self.ops.front() else { return Run::Wait };
+        // The rule: an operation in one record, with its first bytes there.
+        if let Some(chunk) = &op.first
+            && op.from <= self.next
+        {
+            let at = (self.next - op.start) as u32;
+            if chunk.at <= at && at < chunk.end() {
+                return op.bytes(chunk, at);
+            }
+        }
+        self.peek_further(op)
+    }
+
+    fn peek_further<'a>(&self, op: &'a Op) -> Run<'a> {
         if let Some(missing @ 1..) = op.from.checked_sub(self.next) {
             if self.next >= self.given_up {
                 return Run::Wait;
@@ -190,14 +221,11 @@ impl Stream {
                 edge: Edge { starts_op: true, ends_op: true },
             };
         }
-        let (at, limit) = ((self.next - op.start) as u32, (op.to - op.start) as u32);
-        let edge = |end: u32| Edge { starts_op: at == 0, ends_op: end == op.len };
-        let covering = op.chunks().find(|chunk| chunk.at <= at && at < chunk.end());
-        if let Some(chunk) = covering {
-            let end = chunk.end().min(limit);
-            let bytes = &chunk.bytes[(at - chunk.at) as usize..(end - chunk.at) as usize];
-            return Run::Bytes { bytes, edge: edge(end) };
+        let at = (self.next - op.start) as u32;
+        if let Some(chunk) = op.more.iter().find(|chunk| chunk.at <= at && at < chunk.end()) {
+            return op.bytes(chunk, at);
         }
+        let limit = (op.to - op.start) as u32;
         let limit =
             op.chunks().map(|chunk| chunk.at).filter(|&start| start > at).min().unwrap_or(limit).min(limit);
         let (planned, plan_end) = op.plan(at);
@@ -208,7 +236,7 @@ impl Stream {
             PayloadState::Copied | PayloadState::NoUserBuffer if self.next < self.given_up => HoleKind::Lost,
             PayloadState::Copied | PayloadState::NoUserBuffer | PayloadState::Unreadable => return Run::Wait,
         };
-        Run::Hole { len: u64::from(end - at), kind, edge: edge(end) }
+        Run::Hole { len: u64::from(end - at), kind, edge: op.edge(at, end) }
     }
 
     /// Moves the reading position over `len` bytes of the run that [`Stream::peek`] gave.
@@ -223,8 +251,16 @@ impl Stream {
             }
         }
         self.next = self.next.saturating_add(len);
-        while let Some(op) = self.ops.pop_front_if(|op| op.to <= self.next) {
-            self.held_bytes -= op.chunks().map(|chunk| chunk.bytes.len()).sum::<usize>();
+        while let Some(op) = self.ops.front()
+            && op.to <= self.next
+        {
+            self.held_bytes -= op.held;
+            if self.ops.len() == 1 {
+                // Dropped where it is; taken out, it would be moved first.
+                self.ops.clear();
+            } else {
+                self.ops.pop_front();
+            }
         }
     }
 
@@ -242,7 +278,7 @@ impl Stream {
 
     /// Something is missing at the reading position, and later bytes are there already.
     pub fn is_waiting(&self) -> bool {
-        !self.ops.is_empty() && self.peek() == Run::Wait
+        !self.ops.is_empty() && matches!(self.peek(), Run::Wait)
     }
 
     /// More waits than the limits allow.
@@ -297,6 +333,10 @@ impl Stream {
         copied
     }
 
+    pub(crate) fn has_counts(&self) -> bool {
+        self.counts != StreamCounts::default()
+    }
+
     pub fn take_counts(&mut self) -> StreamCounts {
         std::mem::take(&mut self.counts)
     }
@@ -321,6 +361,7 @@ impl Op {
             user_r14: event.user_r14,
             first: None,
             more: Vec::new(),
+            held: 0,
         }
     }
 
@@ -345,6 +386,7 @@ impl Op {
                 self.more.insert(at, chunk);
             }
         }
+        self.held += held;
         held
     }
 

@@ -266,6 +266,10 @@ impl Connection {
 
     /// When [`Connection::handle_timeout`] is to be called, if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<KernelInstant> {
+        let at_rest = |half: &Half| half.stream.is_empty() && !half.parser.is_adrift();
+        if self.closing.is_none() && self.halves.iter().all(at_rest) {
+            return None;
+        }
         let closing = self.closing.map(|time| time.plus(self.limits.linger));
         let quiet = self.drift_end().map(|time| time.plus(self.limits.quiet));
         let waits = self.halves.iter().filter(|half| half.stream.is_waiting());
@@ -332,6 +336,11 @@ impl Connection {
         std::mem::take(&mut self.stats)
     }
 
+    /// Whether any would be more than zero.
+    pub(crate) fn has_stats(&self) -> bool {
+        self.stats != ConnectionStats::default() || self.halves.iter().any(|half| half.stream.has_counts())
+    }
+
     fn half(&self, direction: Direction) -> &Half {
         &self.halves[usize::from(direction.code())]
     }
@@ -370,7 +379,8 @@ impl Connection {
 
     /// Reads one direction as far as it goes; whether it got anywhere.
     fn run_half(&mut self, direction: Direction, now: KernelInstant, out: &mut Vec<ExchangeUpdate>) -> bool {
-        if self.half(direction).stream.peek() == Run::Wait {
+        let stream = &self.half(direction).stream;
+        if stream.is_empty() || stream.is_waiting() {
             return false;
         }
         let carries_requests = self.requests == Some(direction);

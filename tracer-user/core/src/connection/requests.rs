@@ -31,6 +31,9 @@ impl Connection {
     ) -> bool {
         let mut progressed = false;
         loop {
+            if self.half(direction).stream.is_empty() {
+                return progressed;
+            }
             if self.awaits_switch() {
                 // What follows is HTTP or not, as the response will tell.
                 if self.half(direction).stream.is_overfull(&self.limits.stream) {

@@ -29,6 +29,9 @@ impl Connection {
     ) -> bool {
         let mut progressed = false;
         while matches!(self.mode, Mode::Following | Mode::Draining { .. }) {
+            if self.half(direction).stream.is_empty() {
+                return progressed;
+            }
             if self.half(direction).parser.is_at_start() && self.ledger.is_empty() {
                 return self.hold_response(direction, now, out) || progressed;
             }

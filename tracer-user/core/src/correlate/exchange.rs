@@ -37,7 +37,7 @@ pub(crate) struct Exchange {
     pub(super) head_last: Mark,
     pub(super) request_last: Option<Mark>,
     pub(super) request_body: Option<BodyLen>,
-    pub(super) response: Option<(Box<ResponseHead>, Mark)>,
+    pub(super) response: Option<(ResponseHead, Mark)>,
     pub(super) end: Option<End>,
     /// How the connection was opened, if that was seen.
     pub(super) conn: Option<Arc<Conn>>,

@@ -188,7 +188,7 @@ fn described(exchange: &Exchange, end: End, start: KernelInstant, redact_query: 
         role: exchange.role(),
         request: &exchange.request,
         request_body: exchange.request_body,
-        response: exchange.response.as_ref().map(|(head, _)| &**head),
+        response: exchange.response.as_ref().map(|(head, _)| head),
         response_body: end.response_body,
         outcome: end.outcome,
         incomplete: end.incomplete,

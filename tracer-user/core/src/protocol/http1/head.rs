@@ -45,7 +45,11 @@ pub(crate) fn parse_request_line(line: &[u8]) -> Option<RequestLine<'_>> {
     let line = line.trim_ascii_end();
     let method_end = line.iter().position(|&byte| !is_token_byte(byte))?;
     let (method, rest) = line.split_at(method_end);
-    let version_start = rest.iter().rposition(|&byte| matches!(byte, b' ' | b'\t'))?;
+    // The version is the last word.
+    let version_start = rest.len().checked_sub(VERSION_BYTES + 1)?;
+    if !matches!(rest[version_start], b' ' | b'\t') {
+        return None;
+    }
     let version = parse_version(&rest[version_start + 1..])?;
     let target = rest[..version_start].trim_ascii();
     let is_method = (1..=MAX_METHOD_BYTES).contains(&method.len());
@@ -64,7 +68,7 @@ pub(crate) struct StatusLine {
 
 /// `HTTP/1.x SP status [SP reason]`.
 pub(crate) fn parse_status_line(line: &[u8]) -> Option<StatusLine> {
-    let (version, rest) = line.split_at_checked(8)?;
+    let (version, rest) = line.split_at_checked(VERSION_BYTES)?;
     let version = parse_version(version)?;
     let rest = rest.trim_ascii_end();
     let digits = rest.trim_ascii_start();
@@ -83,6 +87,8 @@ pub(crate) fn parse_status_line(line: &[u8]) -> Option<StatusLine> {
 pub(crate) const fn is_interim(status: u16) -> bool {
     status >= 100 && status < 200 && status != 101
 }
+
+const VERSION_BYTES: usize = b"HTTP/1.1".len();
 
 fn parse_version(version: &[u8]) -> Option<&'static str> {
     match version {
@@ -116,41 +122,81 @@ const TOKEN_BYTES: [bool; 256] = {
 };
 
 /// Name and value of each field line, the value with the white space around it; a folded value (RFC 9112 section 5.2)
-/// comes whole, its line ends in it.
-#[derive(Clone)]
-pub(super) struct Fields<'a> {
+/// comes whole, its line ends in it. Ends at the empty line, or where there are no more bytes.
+struct Fields<'a> {
     rest: &'a [u8],
+    /// The last value consists of several lines.
+    folded: bool,
+    /// The empty line that ends a head was met.
+    ended: bool,
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of a head, given with its start-line.
-    pub(super) fn of(head: &'a [u8]) -> Self {
-        let start = memchr::memchr(b'\n', head).map_or(head.len(), |end| end + 1);
-        Self { rest: &head[start..] }
+    /// The start-line of a head, and its fields.
+    fn of(head: &'a [u8]) -> (&'a [u8], Self) {
+        let (line, rest) = match find(b'\n', head) {
+            Some(end) => (&head[..end], &head[end + 1..]),
+            None => (head, [].as_slice()),
+        };
+        (line, Self { rest, folded: false, ended: false })
     }
-}
 
-impl<'a> Iterator for Fields<'a> {
-    type Item = (&'a [u8], &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
+    fn next(&mut self) -> Option<(&'a [u8], &'a [u8])> {
         while !self.rest.is_empty() {
-            let mut end = 0;
-            loop {
-                end =
-                    memchr::memchr(b'\n', &self.rest[end..]).map_or(self.rest.len(), |found| end + found + 1);
-                match self.rest.get(end) {
-                    Some(b' ' | b'\t') => {}
-                    Some(_) | None => break,
-                }
+            if let [b'\n', rest @ ..] | [b'\r', b'\n', rest @ ..] = self.rest {
+                self.ended = true;
+                self.rest = rest;
+                return None;
+            }
+            let line_end =
+                |bytes: &[u8], from| find(b'\n', &bytes[from..]).map_or(bytes.len(), |at| from + at + 1);
+            let mut end = line_end(self.rest, 0);
+            self.folded = false;
+            while let Some(b' ' | b'\t') = self.rest.get(end) {
+                end = line_end(self.rest, end);
+                self.folded = true;
             }
             let (line, rest) = self.rest.split_at(end);
             self.rest = rest;
-            if let Some(colon) = memchr::memchr(b':', line) {
+            if let Some(colon) = find(b':', line) {
                 return Some((line[..colon].trim_ascii_end(), &line[colon + 1..]));
             }
         }
         None
+    }
+
+    /// Where the head ends that these are the fields of, if it ends in `bytes`, which it begins.
+    fn end(&self, bytes: &[u8]) -> Option<usize> {
+        self.ended.then(|| bytes.len() - self.rest.len())
+    }
+}
+
+/// The first `byte`. What is looked for in a head is near: a few words are compared sooner than a function for long
+/// runs is called.
+#[inline]
+fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGHS: u64 = u64::from_le_bytes([0x80; 8]);
+    const NEAR: usize = 48;
+    let pattern = ONES.wrapping_mul(u64::from(byte));
+    let mut at = 0;
+    let mut rest = bytes;
+    while let Some((word, behind)) = rest.split_first_chunk::<8>()
+        && at < NEAR
+    {
+        // Of the bytes that are zero, the lowest is told exactly.
+        let differs = u64::from_le_bytes(*word) ^ pattern;
+        let zero = differs.wrapping_sub(ONES) & !differs & HIGHS;
+        if zero != 0 {
+            return Some(at + zero.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+        rest = behind;
+    }
+    if at < NEAR {
+        rest.iter().position(|&other| other == byte).map(|found| at + found)
+    } else {
+        memchr::memchr(byte, rest).map(|found| at + found)
     }
 }
 
@@ -187,6 +233,9 @@ pub(super) enum Transfer {
 impl ContentLength {
     /// "42, 42" and repeated fields are one length when all agree.
     fn with(self, value: &[u8]) -> Self {
+        if let (Self::Absent, Some(n)) = (self, parse_decimal(value.trim_ascii())) {
+            return Self::Valid(n);
+        }
         value.split(|&byte| byte == b',').fold(self, |length, part| {
             match (length, parse_decimal(part.trim_ascii())) {
                 (Self::Absent, Some(n)) => Self::Valid(n),
@@ -227,20 +276,31 @@ fn parse_decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Reads a request's head. `None`: the first line is no request line.
-pub(super) fn parse_request(head: &[u8]) -> Option<(Box<RequestHead>, Facts)> {
-    let line = parse_request_line(first_line(head))?;
+/// A head, and where it ends: `None` when there is no empty line.
+#[derive(Debug)]
+pub(super) struct Read<H> {
+    pub(super) head: H,
+    pub(super) facts: Facts,
+    pub(super) end: Option<usize>,
+}
+
+/// Reads a request's head, which the bytes begin with. `None`: the first line is no request line.
+pub(super) fn parse_request(bytes: &[u8]) -> Option<Read<Box<RequestHead>>> {
+    let (line, mut fields) = Fields::of(bytes);
+    let line = parse_request_line(line)?;
     let mut facts = Facts::default();
     let (mut host, mut user_agent) = (None, None);
     let mut contexts = context::Fields::default();
-    for (name, value) in Fields::of(head) {
+    while let Some((name, value)) = fields.next() {
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => host = host.or_else(|| Some(text(value))),
+            4 if is(name, b"Host", b"host") => {
+                host = host.or_else(|| Some(text(value, fields.folded)));
+            }
             6 if name.eq_ignore_ascii_case(b"expect") => {
                 facts.expects_continue |= value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
             }
-            10 if name.eq_ignore_ascii_case(b"user-agent") => {
-                user_agent = user_agent.or_else(|| Some(text(value)))
+            10 if is(name, b"User-Agent", b"user-agent") => {
+                user_agent = user_agent.or_else(|| Some(text(value, fields.folded)));
             }
             _ if contexts.take(name, value) => {}
             _ => facts.take(name, value),
@@ -248,51 +308,65 @@ pub(super) fn parse_request(head: &[u8]) -> Option<(Box<RequestHead>, Facts)> {
     }
     let head = RequestHead {
         version: line.version,
-        method: text(line.method),
-        target: text(line.target),
+        method: method(line.method),
+        target: text(line.target, false),
         host,
         user_agent,
         content_length: facts.content_length.valid(),
         context: contexts.read(),
     };
-    Some((Box::new(head), facts))
+    Some(Read { head: Box::new(head), facts, end: fields.end(bytes) })
 }
 
-/// Reads a response's head. `None`: the first line is no status line.
-pub(super) fn parse_response(head: &[u8]) -> Option<(Box<ResponseHead>, Facts)> {
-    let line = parse_status_line(first_line(head))?;
+/// Reads a response's head, which the bytes begin with. `None`: the first line is no status line.
+pub(super) fn parse_response(bytes: &[u8]) -> Option<Read<ResponseHead>> {
+    let (line, mut fields) = Fields::of(bytes);
+    let line = parse_status_line(line)?;
     let mut facts = Facts::default();
-    for (name, value) in Fields::of(head) {
+    while let Some((name, value)) = fields.next() {
         facts.take(name, value);
     }
     let content_length = facts.content_length.valid();
-    Some((Box::new(ResponseHead { version: line.version, status: line.status, content_length }), facts))
+    let head = ResponseHead { version: line.version, status: line.status, content_length };
+    Some(Read { head, facts, end: fields.end(bytes) })
+}
+
+/// Whether a name is this one, given in the two ways it is mostly spelled.
+fn is<const N: usize>(name: &[u8], capitals: &[u8; N], small: &[u8; N]) -> bool {
+    name.first_chunk::<N>().is_some_and(|name| name == capitals || name == small)
+        || name.eq_ignore_ascii_case(small)
+}
+
+/// Of any letters: methods are case-sensitive (RFC 9110 section 9.1).
+fn method(token: &[u8]) -> SmolStr {
+    match token {
+        b"GET" => SmolStr::new_static("GET"),
+        b"POST" => SmolStr::new_static("POST"),
+        _ => text(token, false),
+    }
 }
 
 impl Facts {
     fn take(&mut self, name: &[u8], value: &[u8]) {
         match name.len() {
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            14 if is(name, b"Content-Length", b"content-length") => {
                 self.content_length = self.content_length.with(value);
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                self.transfer = self.transfer.with(value)
+            17 if is(name, b"Transfer-Encoding", b"transfer-encoding") => {
+                self.transfer = self.transfer.with(value);
             }
             _ => {}
         }
     }
 }
 
-fn first_line(head: &[u8]) -> &[u8] {
-    &head[..memchr::memchr(b'\n', head).unwrap_or(head.len())]
-}
-
-/// Text as sent, without the white space around it; bytes that are not UTF-8 appear as `\xNN`, and the line end of a fold as the space it stands for.
-fn text(bytes: &[u8]) -> SmolStr {
+/// Text as sent, without the white space around it; bytes that are not UTF-8 appear as `\xNN`, and the line end of a
+/// fold as the space it stands for. Without a fold there is no line end in it.
+fn text(bytes: &[u8], folded: bool) -> SmolStr {
     let bytes = bytes.trim_ascii();
     match str::from_utf8(bytes) {
-        Ok(text) if !bytes.contains(&b'\n') => SmolStr::new(text),
+        Ok(text) if !folded => SmolStr::new(text),
         Ok(_) | Err(_) => {
             let mut text = String::with_capacity(bytes.len());
             for chunk in bytes.utf8_chunks() {
@@ -326,6 +400,45 @@ mod tests {
                 let early = find_end(&bytes[..first], &mut scanned);
                 let end = early.or_else(|| find_end(&bytes, &mut scanned));
                 assert_eq!(end, Some(head.len()), "{head:?} after {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn reading_a_head_finds_its_end_where_looking_for_it_does() {
+        let fields = [
+            "",
+            "\n",
+            "\r\n",
+            "Host: a\r\n\r\n",
+            "a:b\n c\r\n d\n\nGET",
+            "\r\r\n\n",
+            "x\n \n\t\r\n\r\nx: y\n\n",
+            " \n\n",
+        ];
+        for line in ["GET / HTTP/1.1\n", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1"] {
+            for fields in fields {
+                let bytes = format!("{line}{fields}");
+                for len in 0..=bytes.len() {
+                    let bytes = &bytes.as_bytes()[..len];
+                    let Some(read) = parse_request(bytes) else { continue };
+                    assert_eq!(read.end, find_end(bytes, &mut 0), "{:?}", bytes.escape_ascii().to_string());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_is_found_at_any_distance() {
+        for len in 0..100_usize {
+            let mut bytes = vec![b'x'; len];
+            assert_eq!(find(b':', &bytes), None);
+            for at in (0..len).rev() {
+                // One that differs in the lowest bit only, behind and before the right one.
+                bytes[at] = b':';
+                assert_eq!(find(b':', &bytes), Some(at));
+                bytes[at] = if at % 2 == 0 { b';' } else { b'\xba' };
+                assert_eq!(find(b':', &bytes), None);
             }
         }
     }
@@ -381,7 +494,12 @@ mod tests {
     #[test]
     fn fields_in_all_their_spellings() {
         let head = b"GET / HTTP/1.1\r\nHOST:a\r\nX-A : \t b \r\nX-Fold: a\r\n\tb\r\n c\r\nno field\r\n: x\r\nX-E:\nY:1\r\n\r\n";
-        let fields: Vec<_> = Fields::of(head).map(|(n, v)| (text(n), text(v))).collect();
+        let (_, mut fields) = Fields::of(head);
+        let fields: Vec<_> = std::iter::from_fn(|| {
+            let (name, value) = fields.next()?;
+            Some((text(name, false), text(value, fields.folded)))
+        })
+        .collect();
         let want = [("HOST", "a"), ("X-A", "b"), ("X-Fold", "a \tb  c"), ("", "x"), ("X-E", ""), ("Y", "1")];
         assert_eq!(fields, want.map(|(n, v)| (n.into(), v.into())));
     }
@@ -390,7 +508,7 @@ mod tests {
     fn facts_of_framing() {
         let check = |fields: &str, want: Facts| {
             let head = format!("POST / HTTP/1.1\r\n{fields}\r\n");
-            assert_eq!(parse_request(head.as_bytes()).unwrap().1, want, "{fields:?}");
+            assert_eq!(parse_request(head.as_bytes()).unwrap().facts, want, "{fields:?}");
         };
         let length = |content_length| Facts { content_length, ..Facts::default() };
         let transfer = |transfer| Facts { transfer, ..Facts::default() };
@@ -418,7 +536,7 @@ mod tests {
         let head =
             b"GET /\xff?q HTTP/1.1\r\nHost: a\r\nhost: b\r\nUser-Agent: x/1\r\n (y)\r\nCookie: secret\r\n\
             TRACEPARENT:00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\ntracestate: a=1\r\n\r\n";
-        let (head, _) = parse_request(head).unwrap();
+        let Read { head, .. } = parse_request(head).unwrap();
         assert_eq!(head.target, "/\\xff?q");
         assert_eq!(head.host.as_deref(), Some("a"));
         assert_eq!(head.user_agent.as_deref(), Some("x/1  (y)"));

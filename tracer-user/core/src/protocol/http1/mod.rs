@@ -23,7 +23,7 @@ pub(crate) mod head;
 use std::mem;
 
 use self::chunked::{Chunked, Outcome};
-use self::head::{ContentLength, Facts, Transfer};
+use self::head::{ContentLength, Facts, Read, Transfer};
 use super::{Invalid, Parsed, Parser, Step};
 use crate::exchange::{BodyLen, RequestHead, ResponseHead};
 use crate::stream::Edge;
@@ -55,7 +55,7 @@ pub struct Request {
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Response {
-    pub head: Box<ResponseHead>,
+    pub head: ResponseHead,
     /// A final response follows.
     pub interim: bool,
     /// What follows this head is no longer HTTP/1.
@@ -212,7 +212,7 @@ impl Http1 {
         }
         // A cut line is no field.
         bytes.truncate(memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1));
-        let (mut part, framing) = self.parse_head(&bytes)?;
+        let (mut part, framing, _) = self.parse_head(&bytes)?;
         match &mut part {
             Part::Request(request) => request.ended = false,
             Part::Response(response) => response.ended = false,
@@ -241,7 +241,12 @@ impl Http1 {
     fn head_bytes(&mut self, input: &[u8]) -> Step<Part> {
         let before = self.head.len();
         if before == 0 {
-            // A head in one piece needs no copy.
+            // A head in one piece is read once, where it lies.
+            if let Some((part, framing, Some(end))) = self.parse_head(input)
+                && end <= self.max_head_bytes
+            {
+                return self.begin_body(part, framing, end as u64);
+            }
             match head::find_end(input, &mut self.scanned) {
                 Some(end) if end <= self.max_head_bytes => return self.head_done(&input[..end], end),
                 Some(_) => return self.head_too_long(before),
@@ -294,10 +299,14 @@ impl Http1 {
     fn head_done(&mut self, head: &[u8], consumed: usize) -> Step<Part> {
         self.scanned = 0;
         let consumed = consumed as u64;
-        let Some((part, framing)) = self.parse_head(head) else {
+        let Some((part, framing, _)) = self.parse_head(head) else {
             self.reset();
             return Step { consumed, parsed: Parsed::Invalid(Invalid::StartLine) };
         };
+        self.begin_body(part, framing, consumed)
+    }
+
+    fn begin_body(&mut self, part: Part, framing: Framing, consumed: u64) -> Step<Part> {
         self.state = match framing {
             Framing::None | Framing::Length(0) | Framing::Switch => State::Start,
             Framing::Length(len) => State::Length { left: len, total: len },
@@ -307,10 +316,12 @@ impl Http1 {
         Step { consumed, parsed: Parsed::Part(part) }
     }
 
-    fn parse_head(&self, head: &[u8]) -> Option<(Part, Framing)> {
+    /// Reads the head that `bytes` begin with. `None` when they do not begin with its start-line; the place behind it
+    /// is `None` when it does not end in them.
+    fn parse_head(&self, bytes: &[u8]) -> Option<(Part, Framing, Option<usize>)> {
         match self.kind {
             Kind::Request => {
-                let (head, facts) = head::parse_request(head)?;
+                let Read { head, facts, end } = head::parse_request(bytes)?;
                 let answering = match head.method.as_str() {
                     "HEAD" => Answering::Head,
                     "CONNECT" => Answering::Connect,
@@ -325,10 +336,10 @@ impl Http1 {
                     malformed: matches!(framing, Framing::Malformed),
                     ended: framing.ends_with_head(),
                 };
-                Some((Part::Request(request), framing))
+                Some((Part::Request(request), framing, end))
             }
             Kind::Response(answering) => {
-                let (head, facts) = head::parse_response(head)?;
+                let Read { head, facts, end } = head::parse_response(bytes)?;
                 let framing = response_framing(answering, head.status, &facts);
                 let response = Response {
                     interim: head::is_interim(head.status),
@@ -338,7 +349,7 @@ impl Http1 {
                         && matches!(framing, Framing::UntilClose),
                     ended: framing.ends_with_head(),
                 };
-                Some((Part::Response(response), framing))
+                Some((Part::Response(response), framing, end))
             }
         }
     }
