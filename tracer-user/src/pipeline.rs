@@ -18,7 +18,7 @@ use tokio::sync::mpsc::Receiver;
 use tracer_abi::error::KernelLoss;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
-use tracer_core::decode::decode;
+use tracer_core::decode::Decoder;
 use tracer_core::event::{Event, IoOutcome};
 use tracer_core::recording::{Frame, Reader};
 use tracer_core::span::Span;
@@ -228,6 +228,7 @@ fn is_loss(counter: &str) -> bool {
 #[derive(Debug)]
 pub(crate) struct Live<S> {
     pub(crate) source: S,
+    pub(crate) decoder: Decoder,
     pub(crate) processes: Processes,
     pub(crate) recorder: Option<Recorder>,
     pub(crate) spans: Spans,
@@ -283,11 +284,11 @@ impl<S: Source> Live<S> {
 
     /// Takes some records. Returns the time of the newest; `None` when there were none.
     fn turn(&mut self) -> Option<KernelInstant> {
-        let Self { source, processes, recorder, spans } = self;
+        let Self { source, decoder, processes, recorder, spans } = self;
         let mut newest = None;
         let mut verdicts = Vec::new();
         source.drain(|record| {
-            let event = match decode(record) {
+            let event = match decoder.decode(record) {
                 Ok(event) => event,
                 Err(error) => {
                     tracing::debug!("malformed record: {error}");
@@ -302,14 +303,14 @@ impl<S: Source> Live<S> {
                 return;
             }
             if let Some(described) = before {
-                fact(recorder, spans, Event::ProcessDescribed(described));
+                fact(recorder, spans, Event::ProcessDescribed(described.into()));
             }
             if let Some(recorder) = recorder {
                 recorder.kernel_record(record);
             }
             spans.handle_event(event);
             if let Some(described) = after {
-                fact(recorder, spans, Event::ProcessDescribed(described));
+                fact(recorder, spans, Event::ProcessDescribed(described.into()));
             }
         });
         for verdict in verdicts {

@@ -6,7 +6,7 @@
 
 use std::mem::offset_of;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tracer_abi::UnknownCode;
 use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
 use tracer_abi::error::PayloadState;
@@ -41,11 +41,41 @@ pub enum DecodeError {
     UnknownCode(#[from] UnknownCode),
 }
 
+/// Payload is copied into blocks of so many bytes, which are used again: an allocation for every record would cost more
+/// than the copy. A block lives as long as the last event of it.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// Turns many records into events, one after the other.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    block: BytesMut,
+}
+
+impl Decoder {
+    /// As [`decode`]. The payloads of events may share memory: whoever keeps one for long keeps its neighbours.
+    ///
+    /// # Errors
+    /// As [`decode`].
+    pub fn decode(&mut self, record: &[u8]) -> Result<Event, DecodeError> {
+        decode_with(record, |payload| {
+            if payload.len() > self.block.capacity() {
+                self.block.reserve(payload.len().max(BLOCK_BYTES));
+            }
+            self.block.extend_from_slice(payload);
+            self.block.split().freeze()
+        })
+    }
+}
+
 /// Turns one record, as it lies in the ring buffer, into an event.
 ///
 /// # Errors
 /// A [`DecodeError`] for every byte sequence that the kernel half of this ABI version does not emit.
 pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
+    decode_with(record, Bytes::copy_from_slice)
+}
+
+fn decode_with(record: &[u8], keep: impl FnOnce(&[u8]) -> Bytes) -> Result<Event, DecodeError> {
     let fields = Fields { record };
     fields.require(size_of::<Header>())?;
     let kind = EventKind::try_from(fields.u16(offset_of!(Header, kind)))?;
@@ -57,7 +87,7 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
     }
     let fields = Fields { record: &record[..len] };
     match kind {
-        EventKind::DataMoved => data_moved(fields, flags).map(Event::DataMoved),
+        EventKind::DataMoved => data_moved(fields, flags, keep).map(Event::DataMoved),
         EventKind::ConnOpened => conn_opened(fields, flags).map(Event::ConnOpened),
         EventKind::ConnClosed => conn_closed(fields).map(Event::ConnClosed),
         EventKind::ListenStarted => listen_started(fields).map(Event::ListenStarted),
@@ -67,8 +97,15 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
     }
 }
 
-fn data_moved(fields: Fields<'_>, flags: u16) -> Result<DataMoved, DecodeError> {
-    fields.require(size_of::<DataRecord>())?;
+fn data_moved(
+    record: Fields<'_>,
+    flags: u16,
+    keep: impl FnOnce(&[u8]) -> Bytes,
+) -> Result<DataMoved, DecodeError> {
+    record.require(size_of::<DataRecord>())?;
+    // Of a length that the compiler knows, so that it sees every field to be inside.
+    let fixed = record.record.first_chunk::<{ size_of::<DataRecord>() }>();
+    let fields = Fields { record: fixed.map_or(&[], |fixed| fixed.as_slice()) };
     let direction = Direction::try_from(fields.u8(offset_of!(DataRecord, direction)))?;
     let _socket = Source::try_from(fields.u8(offset_of!(DataRecord, source)))?;
     let io = fields.u8(offset_of!(DataRecord, io_flags));
@@ -92,7 +129,9 @@ fn data_moved(fields: Fields<'_>, flags: u16) -> Result<DataMoved, DecodeError> 
     if chunk_offset.checked_add(payload_len).is_none_or(|end| end > moved) {
         return Err(DecodeError::BadLength { field: "chunk_offset" });
     }
-    let payload = fields.behind(size_of::<DataRecord>(), payload_len, "payload_len")?;
+    let payload = record.behind(size_of::<DataRecord>(), payload_len, "payload_len")?;
+    let payload_state = PayloadState::try_from(fields.u8(offset_of!(DataRecord, payload_state)))?;
+    let class = Class::try_from(fields.u8(offset_of!(DataRecord, class)))?;
     Ok(DataMoved {
         time: fields.time(),
         thread: fields.thread(),
@@ -105,11 +144,11 @@ fn data_moved(fields: Fields<'_>, flags: u16) -> Result<DataMoved, DecodeError> 
         head_len,
         tail_len,
         chunk_offset,
-        payload: Bytes::copy_from_slice(payload),
-        payload_state: PayloadState::try_from(fields.u8(offset_of!(DataRecord, payload_state)))?,
+        payload: keep(payload),
+        payload_state,
         last: flags & flags::LAST != 0,
         muted: flags & flags::MUTED != 0,
-        class: Class::try_from(fields.u8(offset_of!(DataRecord, class)))?,
+        class,
         blocking: (io & io_flags::BLOCKING_UNKNOWN == 0).then_some(io & io_flags::NONBLOCKING == 0),
         nvcsw: fields.u64(offset_of!(DataRecord, nvcsw)),
         user_r14: fields.u64(offset_of!(DataRecord, user_r14)),
@@ -326,6 +365,28 @@ mod tests {
         assert_eq!(event.payload.as_ref(), b"GET /");
         assert_eq!(event.blocking, Some(true));
         assert!(event.last && !event.muted);
+    }
+
+    #[test]
+    fn many_records_in_shared_blocks_are_what_each_is_alone() {
+        let mut decoder = Decoder::default();
+        let mut held = Vec::new();
+        for round in 0..3_usize {
+            for len in [0, 1, 700, 40_000, 3 * BLOCK_BYTES, 5] {
+                let payload: Vec<u8> = (0..len).map(|at| (at * 7 + round) as u8).collect();
+                let record = data(&payload).put(offset_of!(DataRecord, result), &(len as u32).to_le_bytes());
+                let event = decoder.decode(&record.0);
+                assert_eq!(event, decode(&record.0));
+                held.push((record, event));
+            }
+            assert!(decoder.decode(&[0; 3]).is_err());
+            if round == 1 {
+                held.clear();
+            }
+        }
+        for (record, event) in held {
+            assert_eq!(event, decode(&record.0));
+        }
     }
 
     #[test]

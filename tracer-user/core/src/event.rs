@@ -22,7 +22,7 @@ pub enum Event {
     ProcessExeced(ProcessExeced),
     TaskExited(TaskExited),
     /// Added by user space: what a process is.
-    ProcessDescribed(ProcessDescribed),
+    ProcessDescribed(Box<ProcessDescribed>),
     /// Added by user space: the kernel half's loss counters grew.
     LossCounted {
         time: KernelInstant,

@@ -11,6 +11,10 @@ use tracer_abi::time::KernelInstant;
 use crate::event::Event;
 use crate::sorted::Sorted;
 
+/// Where an event is held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot(u32);
+
 #[derive(Debug)]
 pub(crate) struct Reorder {
     window: Duration,
@@ -63,21 +67,37 @@ impl Reorder {
         self.newest = self.newest.max(now);
     }
 
-    /// The next event in order, if its time has come.
-    pub(crate) fn pop(&mut self) -> Option<Event> {
+    /// The next event in order, if its time has come. It is to be taken, or read and dropped, where it is.
+    pub(crate) fn pop(&mut self) -> Option<Slot> {
         let time = *self.order.first()?;
         if self.order.len() <= self.max_events && time > self.horizon() {
             return None;
         }
-        self.take()
+        self.pop_any()
     }
 
     /// The next event in order, whatever its time: for the end of a run.
-    pub(crate) fn take(&mut self) -> Option<Event> {
+    pub(crate) fn pop_any(&mut self) -> Option<Slot> {
         let (time, slot) = self.order.pop()?;
         self.released = self.released.max(time);
-        self.free.push(slot);
-        self.slots.get_mut(slot as usize)?.take()
+        Some(Slot(slot))
+    }
+
+    pub(crate) fn event(&self, slot: Slot) -> Option<&Event> {
+        self.slots.get(slot.0 as usize)?.as_ref()
+    }
+
+    pub(crate) fn drop(&mut self, slot: Slot) {
+        if let Some(place) = self.slots.get_mut(slot.0 as usize) {
+            *place = None;
+            self.free.push(slot.0);
+        }
+    }
+
+    pub(crate) fn take(&mut self, slot: Slot) -> Option<Event> {
+        let event = self.slots.get_mut(slot.0 as usize)?.take();
+        self.free.push(slot.0);
+        event
     }
 
     /// No event before this instant is to come, but late ones.
@@ -107,12 +127,17 @@ mod tests {
     }
 
     fn drain(reorder: &mut Reorder) -> Vec<u64> {
-        std::iter::from_fn(|| reorder.pop())
-            .map(|event| {
-                let Event::ConnClosed(closed) = event else { panic!("{event:?}") };
-                closed.cookie.0
-            })
-            .collect()
+        std::iter::from_fn(|| {
+            let slot = reorder.pop()?;
+            let Some(Event::ConnClosed(read)) = reorder.event(slot).cloned() else { panic!("{slot:?}") };
+            match read.cookie.0 % 2 {
+                0 => reorder.drop(slot),
+                _ => assert_eq!(reorder.take(slot), Some(Event::ConnClosed(read.clone()))),
+            }
+            assert_eq!(reorder.event(slot), None);
+            Some(read.cookie.0)
+        })
+        .collect()
     }
 
     #[test]

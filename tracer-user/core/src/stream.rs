@@ -92,6 +92,8 @@ pub struct Stream {
     /// Sorted by position, disjoint, all ending behind `next`.
     ops: VecDeque<Op>,
     held_bytes: usize,
+    /// The payload that was put in last may share memory with others.
+    shares: bool,
     counts: StreamCounts,
 }
 
@@ -125,6 +127,7 @@ struct Op {
 struct Chunk {
     at: u32,
     bytes: Bytes,
+    shares: bool,
 }
 
 impl Op {
@@ -162,6 +165,7 @@ impl Stream {
     /// Puts in one record of an operation that moved `len` bytes. Whatever is known already is ignored.
     pub fn insert(&mut self, event: &DataMoved, len: u32, limits: &StreamLimits) {
         let Some(end) = event.offset.checked_add(u64::from(len)) else { return };
+        self.shares = true;
         if end <= self.next {
             self.counts.late_bytes += event.payload.len() as u64;
             return;
@@ -193,6 +197,19 @@ impl Stream {
     /// Whether nothing waits to be consumed.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
+    }
+
+    /// To be called when what was put in last has been read as far as it can be: what is kept of it is copied, so that
+    /// it does not keep the payloads of other connections that came with it.
+    pub fn detach(&mut self) {
+        if !std::mem::take(&mut self.shares) {
+            return;
+        }
+        let last = self.ops.iter_mut().rev().flat_map(|op| op.more.iter_mut().chain(&mut op.first));
+        if let Some(chunk) = last.into_iter().find(|chunk| chunk.shares) {
+            chunk.bytes = Bytes::copy_from_slice(&chunk.bytes);
+            chunk.shares = false;
+        }
     }
 
     /// What is at the reading position.
@@ -373,7 +390,7 @@ impl Op {
         if bytes.is_empty() || self.more.len() >= MAX_CHUNKS {
             return 0;
         }
-        let (held, chunk) = (bytes.len(), Chunk { at: event.chunk_offset, bytes });
+        let (held, chunk) = (bytes.len(), Chunk { at: event.chunk_offset, bytes, shares: true });
         match &self.first {
             None => self.first = Some(chunk),
             Some(_) if self.chunks().any(|old| old.at == chunk.at) => return 0,

@@ -136,6 +136,7 @@ fn other() -> impl Strategy<Value = Event> {
         })),
         (time(), process(), any::<bool>()).prop_map(|(time, process, is_nginx)| Event::ProcessDescribed(
             ProcessDescribed { time, process, facts: ProcessFacts { is_nginx, ..ProcessFacts::default() } }
+                .into()
         )),
         time().prop_map(|time| Event::LossCounted { time, loss: KernelLoss::DataRingFull, count: 1 }),
     ]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use tokio::sync::mpsc::{Sender, channel};
 use tracer_abi::task::{ProcessKey, Tgid};
+use tracer_core::decode::Decoder;
 
 use super::live::{Outputs, capture_config, end, open_outputs, runtime, say};
 use crate::capture::{Capture, CaptureConfig};
@@ -63,7 +64,9 @@ async fn trace(config: &Attach, own: Tgid, blocked: &Blocked, verbosity: u8) -> 
     }
     tracing::info!("capture is live on rung {}; {}", capture.rung(), whom(selectors, &selected));
     tokio::spawn(stop(signals, *duration, control));
-    let summary = Live { source: capture, processes, recorder, spans }.run(controls).await?;
+    let summary = Live { source: capture, decoder: Decoder::default(), processes, recorder, spans }
+        .run(controls)
+        .await?;
     say(&summary);
     Ok(())
 }

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::sync::watch;
 use tracer_abi::task::ProcessKey;
+use tracer_core::decode::Decoder;
 
 use super::live::{Outputs, capture_config, end, open_outputs, runtime, say};
 use crate::capture::Capture;
@@ -62,7 +63,9 @@ async fn trace(config: &Run, gated: Gated, blocked: &Blocked, verbosity: u8) -> 
     let (control, controls) = channel(4);
     let (ended, mut code) = watch::channel(None);
     tokio::spawn(follow(running, signals, config.follow, control, ended));
-    let summary = Live { source: capture, processes, recorder, spans }.run(controls).await?;
+    let summary = Live { source: capture, decoder: Decoder::default(), processes, recorder, spans }
+        .run(controls)
+        .await?;
     say(&summary);
     let code = *code.wait_for(Option::is_some).await.context("wait for the command")?;
     code.context("wait for the command")

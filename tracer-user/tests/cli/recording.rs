@@ -52,7 +52,9 @@ impl Recording {
     fn described(&mut self, process: ProcessKey, name: &str) {
         let facts = ProcessFacts { service_name: name.to_owned(), ..ProcessFacts::default() };
         let time = KernelInstant::from_nanos(self.now);
-        self.writer.event(&Event::ProcessDescribed(ProcessDescribed { time, process, facts })).unwrap();
+        self.writer
+            .event(&Event::ProcessDescribed(ProcessDescribed { time, process, facts }.into()))
+            .unwrap();
     }
 
     fn exchange(&mut self, number: u32, headers: &str) {

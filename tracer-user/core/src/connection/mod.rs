@@ -228,6 +228,7 @@ impl Connection {
             self.lose_all(Incomplete::LimitReached, event.time, out);
             self.turn_opaque();
         }
+        self.half_mut(direction).stream.detach();
     }
 
     /// The connection ended. Exchanges end with it, except while the program may still read responses that it had

@@ -19,7 +19,7 @@ mod contexts;
 mod deadlines;
 mod exchange;
 mod fragment;
-mod hash;
+pub(crate) mod hash;
 mod ids;
 mod intake;
 mod join;

@@ -9,6 +9,7 @@ use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
 use crate::connection::{Connection, ConnectionLimits, ConnectionStats};
+use crate::correlate::hash::NumberMap;
 use crate::correlate::{ConnFacts, Correlator};
 use crate::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome};
 use crate::exchange::ExchangeUpdate;
@@ -31,9 +32,14 @@ const MAX_UNRECOGNISED: usize = 1024;
 pub(super) struct Connections {
     limits: ConnectionLimits,
     max: usize,
-    table: BTreeMap<SocketCookie, Box<Entry>>,
+    /// Places in `entries`.
+    table: NumberMap<SocketCookie, u32>,
+    entries: Vec<Option<Box<Entry>>>,
+    free: Vec<u32>,
+    /// The one looked for last: what a program does on a connection comes in a row.
+    recent: Option<(SocketCookie, u32)>,
     /// In the order in which they were first seen; closed ones are skipped when met.
-    order: VecDeque<(u64, SocketCookie)>,
+    order: VecDeque<(u64, u32)>,
     timers: BinaryHeap<Reverse<(KernelInstant, SocketCookie)>>,
     next_number: u64,
     updates: Vec<ExchangeUpdate>,
@@ -44,6 +50,7 @@ pub(super) struct Connections {
 
 #[derive(Debug)]
 struct Entry {
+    cookie: SocketCookie,
     connection: Connection,
     facts: ConnFacts,
     number: u64,
@@ -58,7 +65,10 @@ impl Connections {
         Self {
             limits,
             max: max.max(1),
-            table: BTreeMap::new(),
+            table: NumberMap::default(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            recent: None,
             order: VecDeque::new(),
             timers: BinaryHeap::new(),
             next_number: 0,
@@ -72,8 +82,8 @@ impl Connections {
     pub(super) fn opened(&mut self, event: ConnOpened, correlator: &mut Correlator) {
         let cookie = event.cookie;
         let process = event.origin.thread.map(|thread| thread.process);
-        self.make_room(cookie, event.origin.time, correlator);
-        let entry = self.entry(cookie);
+        let place = self.place(cookie, event.origin.time, correlator);
+        let Some(entry) = self.entries[place as usize].as_mut() else { return };
         entry.process = entry.process.or(process);
         entry.connection.handle_opened(&event);
         correlator.conn_opened(event, &mut entry.facts);
@@ -81,24 +91,25 @@ impl Connections {
 
     pub(super) fn data_moved(&mut self, event: &DataMoved, correlator: &mut Correlator) {
         let cookie = event.cookie;
-        self.make_room(cookie, event.time, correlator);
+        let place = self.place(cookie, event.time, correlator);
+        let Some(entry) = self.entries[place as usize].as_mut() else { return };
         let mut updates = std::mem::take(&mut self.updates);
-        let entry = self.entry(cookie);
         entry.process.get_or_insert(event.thread.process);
         if let (IoOutcome::Moved(moved), 0) = (event.outcome, event.chunk_offset) {
             entry.bytes = entry.bytes.saturating_add(u64::from(moved));
         }
         correlator.observe(event, &mut entry.facts);
         entry.connection.handle_data(event, &mut updates);
-        self.apply(cookie, updates, event.time, correlator);
+        self.apply(place, updates, event.time, correlator);
     }
 
     pub(super) fn closed(&mut self, event: &ConnClosed, correlator: &mut Correlator) {
-        let Some(entry) = self.table.get_mut(&event.cookie) else { return };
+        let Some(place) = self.find(event.cookie) else { return };
+        let Some(entry) = self.entries[place as usize].as_mut() else { return };
         let mut updates = std::mem::take(&mut self.updates);
         entry.connection.handle_closed(event, &mut updates);
         correlator.conn_closed(&mut entry.facts, event.origin.time);
-        self.apply(event.cookie, updates, event.origin.time, correlator);
+        self.apply(place, updates, event.origin.time, correlator);
     }
 
     /// Time has passed.
@@ -107,15 +118,15 @@ impl Connections {
             && at <= now
         {
             self.timers.pop();
-            let Some(entry) = self.table.get_mut(&cookie).filter(|entry| entry.timer == Some(at)) else {
-                continue;
-            };
+            let Some(place) = self.find(cookie) else { continue };
+            let entry = self.entries[place as usize].as_mut().filter(|entry| entry.timer == Some(at));
+            let Some(entry) = entry else { continue };
             entry.timer = None;
             let mut updates = std::mem::take(&mut self.updates);
             if entry.connection.poll_timeout().is_some_and(|due| due <= at) {
                 entry.connection.handle_timeout(at, &mut updates);
             }
-            self.apply(cookie, updates, at, correlator);
+            self.apply(place, updates, at, correlator);
         }
     }
 
@@ -125,9 +136,10 @@ impl Connections {
 
     /// The run ends: every connection says its last.
     pub(super) fn finish(&mut self, now: KernelInstant, correlator: &mut Correlator) {
-        while let Some((cookie, _)) = self.table.first_key_value() {
-            let cookie = *cookie;
-            self.give_up(cookie, now, correlator);
+        let mut places: Vec<_> = self.table.iter().map(|(&cookie, &place)| (cookie, place)).collect();
+        places.sort_unstable();
+        for (_, place) in places {
+            self.give_up(place, now, correlator);
         }
     }
 
@@ -169,46 +181,48 @@ impl Connections {
     /// Hands updates on, takes the connection's counts, and sees to its timer or its end.
     fn apply(
         &mut self,
-        cookie: SocketCookie,
+        place: u32,
         mut updates: Vec<ExchangeUpdate>,
         now: KernelInstant,
         correlator: &mut Correlator,
     ) {
-        if let Some(entry) = self.table.get_mut(&cookie) {
+        if let Some(entry) = self.entries[place as usize].as_mut() {
             for update in updates.drain(..) {
                 correlator.update(update, &mut entry.facts);
             }
-            let lost = entry.connection.stats();
-            if lost != ConnectionStats::default() {
+            if entry.connection.has_stats() {
                 correlator.lost(now);
-                self.lost.add(lost);
+                self.lost.add(entry.connection.stats());
             }
             let due = entry.connection.poll_timeout();
             if let Some(due) = due
                 && entry.timer.is_none_or(|timer| due < timer)
             {
                 entry.timer = Some(due);
-                self.timers.push(Reverse((due, cookie)));
+                self.timers.push(Reverse((due, entry.cookie)));
             }
             if entry.connection.is_over() {
-                self.remove(cookie);
+                self.remove(place);
             }
         }
         self.updates = updates;
     }
 
     /// The connection is ended from this side.
-    fn give_up(&mut self, cookie: SocketCookie, now: KernelInstant, correlator: &mut Correlator) {
-        let Some(entry) = self.table.get_mut(&cookie) else { return };
+    fn give_up(&mut self, place: u32, now: KernelInstant, correlator: &mut Correlator) {
+        let Some(entry) = self.entries[place as usize].as_mut() else { return };
         let mut updates = std::mem::take(&mut self.updates);
         entry.connection.finish(now, &mut updates);
         correlator.conn_closed(&mut entry.facts, now);
-        self.apply(cookie, updates, now, correlator);
-        self.remove(cookie);
+        self.apply(place, updates, now, correlator);
+        self.remove(place);
     }
 
-    fn remove(&mut self, cookie: SocketCookie) {
-        let Some(entry) = self.table.remove(&cookie) else { return };
+    fn remove(&mut self, place: u32) {
+        let Some(entry) = self.entries[place as usize].take() else { return };
+        self.table.remove(&entry.cookie);
+        self.free.push(place);
+        self.recent = None;
         if let Some(class) = entry.connection.unrecognised() {
             let key = (entry.process.unwrap_or_default(), class);
             let full = self.unrecognised.len() >= MAX_UNRECOGNISED && !self.unrecognised.contains_key(&key);
@@ -218,45 +232,66 @@ impl Connections {
             *bytes = bytes.saturating_add(entry.bytes);
         }
         // Closed connections at the front are not to fill the queue.
-        while let Some((number, cookie)) = self.order.front()
-            && self.table.get(cookie).is_none_or(|entry| entry.number != *number)
+        while let Some((number, place)) = self.order.front()
+            && !is_numbered(&self.entries, *place, *number)
         {
             self.order.pop_front();
         }
     }
 
-    fn make_room(&mut self, cookie: SocketCookie, now: KernelInstant, correlator: &mut Correlator) {
-        if self.table.contains_key(&cookie) {
-            return;
+    fn find(&mut self, cookie: SocketCookie) -> Option<u32> {
+        if let Some((recent, place)) = self.recent
+            && recent == cookie
+        {
+            return Some(place);
         }
-        while self.table.len() >= self.max {
-            let Some((number, oldest)) = self.order.pop_front() else { return };
-            if self.table.get(&oldest).is_some_and(|entry| entry.number == number) {
+        let place = *self.table.get(&cookie)?;
+        self.recent = Some((cookie, place));
+        Some(place)
+    }
+
+    /// Where the connection is, from now on if need be.
+    fn place(&mut self, cookie: SocketCookie, now: KernelInstant, correlator: &mut Correlator) -> u32 {
+        if let Some(place) = self.find(cookie) {
+            return place;
+        }
+        while self.table.len() >= self.max
+            && let Some((number, oldest)) = self.order.pop_front()
+        {
+            if is_numbered(&self.entries, oldest, number) {
                 self.cut += 1;
                 self.give_up(oldest, now, correlator);
             }
         }
         // An hour-long connection at the front must not let the queue grow behind it.
         if self.order.len() >= self.max.saturating_mul(2) {
-            let table = &self.table;
-            self.order
-                .retain(|(number, cookie)| table.get(cookie).is_some_and(|entry| entry.number == *number));
+            let entries = &self.entries;
+            self.order.retain(|(number, place)| is_numbered(entries, *place, *number));
         }
+        let number = self.next_number;
+        self.next_number += 1;
+        let entry = Box::new(Entry {
+            cookie,
+            connection: Connection::new(&self.limits),
+            facts: ConnFacts::default(),
+            number,
+            process: None,
+            bytes: 0,
+            timer: None,
+        });
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            // As many as the bound allows.
+            self.entries.len() as u32 - 1
+        });
+        self.entries[place as usize] = Some(entry);
+        self.table.insert(cookie, place);
+        self.order.push_back((number, place));
+        place
     }
+}
 
-    fn entry(&mut self, cookie: SocketCookie) -> &mut Entry {
-        self.table.entry(cookie).or_insert_with(|| {
-            let number = self.next_number;
-            self.next_number += 1;
-            self.order.push_back((number, cookie));
-            Box::new(Entry {
-                connection: Connection::new(&self.limits),
-                facts: ConnFacts::default(),
-                number,
-                process: None,
-                bytes: 0,
-                timer: None,
-            })
-        })
-    }
+/// Whether the connection of this number is still there.
+fn is_numbered(entries: &[Option<Box<Entry>>], place: u32, number: u64) -> bool {
+    entries.get(place as usize).and_then(Option::as_ref).is_some_and(|entry| entry.number == number)
 }

@@ -14,7 +14,7 @@ use crate::connection::ConnectionLimits;
 use crate::context::Propagators;
 use crate::correlate::{Accuracy, Bounds, Correlator};
 use crate::event::{Event, HostFacts, ProcessDescribed};
-use crate::reorder::Reorder;
+use crate::reorder::{Reorder, Slot};
 use crate::span::{Confidence, Span};
 use crate::stats::Stats;
 
@@ -170,8 +170,8 @@ impl Engine {
     /// The run ends: everything that is still open leaves as incomplete. Drain once more, then drop the engine.
     pub fn finish(&mut self, now: KernelInstant) {
         self.reorder.advance(now);
-        while let Some(event) = self.reorder.take() {
-            self.dispatch(event);
+        while let Some(slot) = self.reorder.pop_any() {
+            self.dispatch(slot);
         }
         self.connections.finish(now, &mut self.correlator);
         self.correlator.finish(now);
@@ -203,8 +203,8 @@ impl Engine {
     }
 
     fn release(&mut self) {
-        while let Some(event) = self.reorder.pop() {
-            self.dispatch(event);
+        while let Some(slot) = self.reorder.pop() {
+            self.dispatch(slot);
         }
         self.advance(self.reorder.horizon());
     }
@@ -214,8 +214,22 @@ impl Engine {
         self.correlator.advance(now);
     }
 
-    fn dispatch(&mut self, event: Event) {
-        self.advance(event.time());
+    fn dispatch(&mut self, slot: Slot) {
+        let Self { reorder, connections, correlator, .. } = self;
+        let Some(event) = reorder.event(slot) else { return };
+        let time = event.time();
+        connections.advance(time, correlator);
+        correlator.advance(time);
+        // Nearly all are of this kind: read in place.
+        if let Event::DataMoved(event) = event {
+            connections.data_moved(event, correlator);
+            reorder.drop(slot);
+        } else if let Some(event) = reorder.take(slot) {
+            self.dispatch_taken(event);
+        }
+    }
+
+    fn dispatch_taken(&mut self, event: Event) {
         match event {
             Event::DataMoved(event) => self.connections.data_moved(&event, &mut self.correlator),
             Event::ConnOpened(event) => self.connections.opened(event, &mut self.correlator),
@@ -242,7 +256,8 @@ impl Engine {
                     );
                 }
             }
-            Event::ProcessDescribed(ProcessDescribed { time: _, process, facts }) => {
+            Event::ProcessDescribed(described) => {
+                let ProcessDescribed { time: _, process, facts } = *described;
                 self.correlator.process_described(process, facts);
             }
             Event::LossCounted { time, loss: _, count } => {

@@ -18,7 +18,8 @@ impl Fact {
     /// `None` for what the kernel reports: that is written as the record it was.
     pub(super) fn from_event(event: &Event) -> Option<Self> {
         match event {
-            Event::ProcessDescribed(ProcessDescribed { time, process, facts }) => {
+            Event::ProcessDescribed(described) => {
+                let ProcessDescribed { time, process, facts } = &**described;
                 Some(Self::ProcessDescribed {
                     time: time.as_nanos(),
                     tgid: process.tgid.0,
@@ -42,11 +43,11 @@ impl Fact {
     pub(super) fn from_json(json: &[u8]) -> Result<Event, serde_json::Error> {
         Ok(match serde_json::from_slice(json)? {
             Self::ProcessDescribed { time, tgid, start_boottime, facts } => {
-                Event::ProcessDescribed(ProcessDescribed {
+                Event::ProcessDescribed(Box::new(ProcessDescribed {
                     time: KernelInstant::from_nanos(time),
                     process: ProcessKey { tgid: Tgid(tgid), start_boottime },
                     facts,
-                })
+                }))
             }
             Self::LossCounted { time, loss, count } => Event::LossCounted {
                 time: KernelInstant::from_nanos(time),

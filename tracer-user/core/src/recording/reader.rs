@@ -9,7 +9,7 @@ use super::{
     FORMAT_VERSION, Frame, KIND_FACT, KIND_GAP, KIND_KERNEL_RECORD, KIND_TICK, MAGIC, MAX_FRAME_BYTES,
     MAX_PREAMBLE_BYTES, Preamble, RecordingError,
 };
-use crate::decode::decode;
+use crate::decode::Decoder;
 
 /// Yields the frames of a recording. Ends at the end of the file, inside a frame or not: see [`Reader::truncated`].
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct Reader<R: Read> {
     input: R,
     preamble: Preamble,
     body: Vec<u8>,
+    decoder: Decoder,
     offset: u64,
     state: State,
 }
@@ -61,7 +62,7 @@ impl<R: Read> Reader<R> {
         if preamble.abi_version != tracer_abi::ABI_VERSION {
             return Err(RecordingError::AbiVersion { found: preamble.abi_version });
         }
-        Ok(Self { input, preamble, body, offset, state: State::Reading })
+        Ok(Self { input, preamble, body, decoder: Decoder::default(), offset, state: State::Reading })
     }
 
     pub const fn preamble(&self) -> &Preamble {
@@ -102,7 +103,9 @@ impl<R: Read> Reader<R> {
         }
         self.offset += 5 + u64::from(len);
         match kind {
-            KIND_KERNEL_RECORD => decode(&self.body)
+            KIND_KERNEL_RECORD => self
+                .decoder
+                .decode(&self.body)
                 .map(|event| Some(Frame::Event(event)))
                 .map_err(|source| RecordingError::Record { offset, source }),
             KIND_FACT => Fact::from_json(&self.body)

@@ -24,7 +24,7 @@ fn closed() -> Vec<u8> {
 fn facts() -> Vec<Event> {
     let time = KernelInstant::from_nanos(5);
     vec![
-        Event::ProcessDescribed(ProcessDescribed {
+        Event::ProcessDescribed(Box::new(ProcessDescribed {
             time,
             process: ProcessKey { tgid: Tgid(4), start_boottime: u64::MAX },
             facts: ProcessFacts {
@@ -33,7 +33,7 @@ fn facts() -> Vec<Event> {
                 is_nginx: true,
                 ..ProcessFacts::default()
             },
-        }),
+        })),
         Event::LossCounted { time, loss: KernelLoss::DataRingFull, count: 3 },
     ]
 }

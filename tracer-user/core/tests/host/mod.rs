@@ -103,7 +103,7 @@ impl Host {
         self.next_tid += 100;
         self.names.insert(process, facts.service_name.clone());
         let event = ProcessDescribed { time: self.tick(), process: key(process), facts };
-        self.events.push(Event::ProcessDescribed(event));
+        self.events.push(Event::ProcessDescribed(Box::new(event)));
         T { process, tid: process }
     }
 
