@@ -33,6 +33,10 @@ use crate::summary::{Counts, Summary, UnrecognisedTraffic};
 /// How often losses are looked at, gathered frames written, and the engine told the time.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 
+/// How long at least from telling the engine the time to the next time, so that a busy source is read in large pieces:
+/// events themselves move the engine's time, and what waits for the clock can wait so long.
+const TICK: Duration = Duration::from_millis(50);
+
 /// At the end, for what the source still holds. Traced programs may go on, so it may never be empty.
 const LAST_TURNS: Duration = Duration::from_secs(2);
 
@@ -242,10 +246,12 @@ impl<S: Source> Live<S> {
     pub(crate) async fn run(mut self, mut control: Receiver<Control>) -> anyhow::Result<Summary> {
         let mut warnings = LossWarnings::default();
         let mut stop_when_idle = false;
+        let mut ticked = Instant::now();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let due = self.spans.engine.poll_timeout().map(until);
+            let earliest = TICK.saturating_sub(ticked.elapsed());
+            let due = self.spans.engine.poll_timeout().map(|due| until(due).max(earliest));
             tokio::select! {
                 told = control.recv() => match told {
                     Some(Control::Stop) | None => break,
@@ -255,7 +261,10 @@ impl<S: Source> Live<S> {
                     readable.context("wait for kernel events")?;
                     self.turn();
                 }
-                () = sleep(due) => self.tick(),
+                () = sleep(due) => {
+                    self.tick();
+                    ticked = Instant::now();
+                }
                 _ = housekeeping.tick() => {
                     self.tick();
                     self.poll_losses(&mut warnings);
@@ -435,3 +444,6 @@ pub(crate) async fn replay<R: io::Read>(mut spans: Spans, mut reader: Reader<R>)
         None => Ok(summary),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
 
 /// What a user or the system asks with.
 const REQUESTS: [Signal; 7] = [
@@ -88,13 +89,14 @@ impl Blocked {
         self.before
     }
 
-    /// Must be called inside a tokio runtime with I/O. A hang-up that the tracer was started to ignore (`nohup`) is
+    /// `runtime` is where they are to be read; it must have I/O. A hang-up that the tracer was started to ignore (`nohup`) is
     /// not told; an ignored interrupt is: shells ignore it for whatever they start in the background, and it is how
     /// the tracer is asked to end.
     ///
     /// # Errors
     /// When no descriptor can be had.
-    pub(crate) fn stream(&self) -> io::Result<Signals> {
+    pub(crate) fn stream(&self, runtime: &Handle) -> io::Result<Signals> {
+        let _inside = runtime.enter();
         let mut watched = watched();
         if ignored(Signal::SIGHUP) {
             watched.remove(Signal::SIGHUP);
@@ -139,7 +141,7 @@ mod tests {
     #[tokio::test]
     async fn a_sent_signal_names_its_sender() {
         let blocked = block().unwrap();
-        let mut signals = blocked.stream().unwrap();
+        let mut signals = blocked.stream(&Handle::current()).unwrap();
         // To this thread only: other tests of this process run beside it.
         pthread_kill(pthread_self(), Signal::SIGUSR1).unwrap();
         let received = signals.next().await.unwrap();

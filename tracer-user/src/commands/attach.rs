@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Sender, channel};
 use tracer_abi::task::{ProcessKey, Tgid};
 use tracer_core::decode::Decoder;
 
-use super::live::{Outputs, capture_config, end, open_outputs, runtime, say};
+use super::live::{Outputs, Runtimes, capture_config, open_outputs, say};
 use crate::capture::{Capture, CaptureConfig};
 use crate::config::{Attach, Selectors};
 use crate::pipeline::{Control, Live};
@@ -31,15 +32,21 @@ pub(crate) fn attach(config: &Attach, blocked: &Blocked, verbosity: u8) -> anyho
         ensure!(pid != own.0, "process {pid} is this tracer");
         ensure!(ProcDir::open(Tgid(pid)).is_ok(), "there is no process {pid}");
     }
-    let runtime = runtime()?;
-    let ended = runtime.block_on(trace(config, own, blocked, verbosity));
-    end(runtime);
+    let runtimes = Runtimes::new()?;
+    let ended = runtimes.run(trace(config, own, blocked, verbosity, runtimes.others()));
+    runtimes.end();
     ended.map(|()| 0)
 }
 
-async fn trace(config: &Attach, own: Tgid, blocked: &Blocked, verbosity: u8) -> anyhow::Result<()> {
+async fn trace(
+    config: &Attach,
+    own: Tgid,
+    blocked: &Blocked,
+    verbosity: u8,
+    others: &Handle,
+) -> anyhow::Result<()> {
     let Attach { selectors, duration, capture: wanted, spans } = config;
-    let Outputs { spans, recorder } = open_outputs(spans, wanted)?;
+    let Outputs { spans, recorder } = open_outputs(spans, wanted, others)?;
     let later = !selectors.exes.is_empty() || !selectors.ports.is_empty();
     let mut capture = Capture::start(&CaptureConfig {
         trace_all: selectors.all,
@@ -56,14 +63,14 @@ async fn trace(config: &Attach, own: Tgid, blocked: &Blocked, verbosity: u8) -> 
     } else {
         trace_running(selectors, own, &mut capture, &mut processes)?
     };
-    let signals = blocked.stream().context("read signals")?;
+    let signals = blocked.stream(others).context("read signals")?;
     let (control, controls) = channel(4);
     if !later && !selectors.all {
         // Nothing else can match: the end of these processes is the end of the run.
         control.send(Control::StopWhenIdle).await.context("start")?;
     }
     tracing::info!("capture is live on rung {}; {}", capture.rung(), whom(selectors, &selected));
-    tokio::spawn(stop(signals, *duration, control));
+    others.spawn(stop(signals, *duration, control));
     let summary = Live { source: capture, decoder: Decoder::default(), processes, recorder, spans }
         .run(controls)
         .await?;

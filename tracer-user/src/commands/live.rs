@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tracer_abi::error::KernelLoss;
 use tracer_abi::task::ProcessKey;
 use tracer_core::EngineConfig;
@@ -25,12 +26,16 @@ pub(super) struct Outputs {
     pub(super) recorder: Option<Recorder>,
 }
 
-/// Opens every output, so that one that cannot be opened is known before anything is traced. Must be called inside
-/// the runtime.
+/// Opens every output, so that one that cannot be opened is known before anything is traced. They run on `others`.
 ///
 /// # Errors
 /// When an output cannot be opened, or the system has no randomness.
-pub(super) fn open_outputs(spans: &config::Spans, capture: &config::Capture) -> anyhow::Result<Outputs> {
+pub(super) fn open_outputs(
+    spans: &config::Spans,
+    capture: &config::Capture,
+    others: &Handle,
+) -> anyhow::Result<Outputs> {
+    let _inside = others.enter();
     let clock = WallClock::synchronised();
     let host = host_facts();
     let seed = match spans.seed {
@@ -72,21 +77,40 @@ pub(super) fn capture_config(capture: &config::Capture, verbosity: u8) -> Captur
     }
 }
 
-/// One thread for the outputs; the caller's thread owns the engine, so that a busy engine does not starve them.
-///
-/// # Errors
-/// When the threads or descriptors for it cannot be had.
-pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .context("start the runtime")
+/// The caller's thread owns the engine and waits for the kernel itself; one other serves the outputs and the signals,
+/// so that a busy engine does not starve them.
+#[derive(Debug)]
+pub(super) struct Runtimes {
+    engine: Runtime,
+    others: Runtime,
 }
 
-/// Ends the runtime without waiting for an output that may be stalled.
-pub(super) fn end(runtime: tokio::runtime::Runtime) {
-    runtime.shutdown_timeout(Duration::from_millis(100));
+impl Runtimes {
+    /// # Errors
+    /// When the threads or descriptors for it cannot be had.
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let engine = Builder::new_current_thread().enable_all().build();
+        let others = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        Ok(Self {
+            engine: engine.context("start the runtime")?,
+            others: others.context("start the runtime of the outputs")?,
+        })
+    }
+
+    /// Runs the engine on this thread.
+    pub(super) fn run<F: Future>(&self, engine: F) -> F::Output {
+        self.engine.block_on(engine)
+    }
+
+    /// Where the rest is to run.
+    pub(super) fn others(&self) -> &Handle {
+        self.others.handle()
+    }
+
+    /// Ends without waiting for an output that may be stalled.
+    pub(super) fn end(self) {
+        self.others.shutdown_timeout(Duration::from_millis(100));
+    }
 }
 
 pub(super) fn say(summary: &Summary) {

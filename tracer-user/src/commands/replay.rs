@@ -6,7 +6,7 @@ use std::io::BufReader;
 use anyhow::Context as _;
 use tracer_core::recording::Reader;
 
-use super::live::{end, engine_config, runtime, say};
+use super::live::{Runtimes, engine_config, say};
 use crate::clock::WallClock;
 use crate::config::Replay;
 use crate::export::config::{ExportConfig, Pace};
@@ -21,15 +21,18 @@ pub(crate) fn replay(config: &Replay) -> anyhow::Result<u8> {
     let reader = open().with_context(|| format!("open the recording {}", file.display()))?;
     let preamble = reader.preamble().clone();
     let clock = WallClock::from_offset_nanos(preamble.wall_clock_offset_nanos);
-    let runtime = runtime()?;
-    let summary = runtime.block_on(async {
-        let export = export::start(ExportConfig::new(spans, Pace::Replay), clock)?;
+    let runtimes = Runtimes::new()?;
+    let summary = runtimes.run(async {
+        let export = {
+            let _inside = runtimes.others().enter();
+            export::start(ExportConfig::new(spans, Pace::Replay), clock)?
+        };
         // With the seed of the run itself, a replay sends the same spans again and not copies of them.
         let seed = spans.seed.unwrap_or(preamble.seed);
         let outlet = Spans::new(engine_config(spans, preamble.host), seed, export, spans.include_unsampled);
         pipeline::replay(outlet, reader).await
     });
-    end(runtime);
+    runtimes.end();
     say(&summary?);
     Ok(0)
 }

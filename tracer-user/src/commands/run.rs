@@ -10,12 +10,13 @@
 use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::sync::watch;
 use tracer_abi::task::ProcessKey;
 use tracer_core::decode::Decoder;
 
-use super::live::{Outputs, capture_config, end, open_outputs, runtime, say};
+use super::live::{Outputs, Runtimes, capture_config, open_outputs, say};
 use crate::capture::Capture;
 use crate::config::{Run, RunAs};
 use crate::launch::{self, Gated, Running, User};
@@ -35,21 +36,27 @@ pub(crate) fn run(config: &Run, blocked: &Blocked, verbosity: u8) -> anyhow::Res
     let user = user(&config.user)?;
     // Before the tracer has started a thread or opened anything: the command inherits none of it.
     let gated = launch::gated(&config.command, user.as_ref(), blocked.before())?;
-    let runtime = runtime()?;
-    let code = runtime.block_on(trace(config, gated, blocked, verbosity));
-    end(runtime);
+    let runtimes = Runtimes::new()?;
+    let code = runtimes.run(trace(config, gated, blocked, verbosity, runtimes.others()));
+    runtimes.end();
     code
 }
 
-async fn trace(config: &Run, gated: Gated, blocked: &Blocked, verbosity: u8) -> anyhow::Result<u8> {
-    let Outputs { spans, recorder } = open_outputs(&config.spans, &config.capture)?;
+async fn trace(
+    config: &Run,
+    gated: Gated,
+    blocked: &Blocked,
+    verbosity: u8,
+    others: &Handle,
+) -> anyhow::Result<u8> {
+    let Outputs { spans, recorder } = open_outputs(&config.spans, &config.capture, others)?;
     let mut capture = Capture::start(&capture_config(&config.capture, verbosity))?;
     let tgid = gated.tgid;
     let start = ProcDir::open(tgid).and_then(|dir| dir.stat()).context("find the command's process")?.start;
     capture.trace_process(ProcessKey { tgid, start_boottime: start.earliest() })?;
     let mut processes = Processes::new(Describer::new(config.capture.command_args), None, true);
     processes.add(tgid, start);
-    let signals = blocked.stream().context("read signals")?;
+    let signals = blocked.stream(others).context("read signals")?;
 
     let program = config.command.first().context("no command")?;
     tracing::info!("capture is live on rung {}; tracing {} ({tgid})", capture.rung(), program.display());
@@ -62,7 +69,7 @@ async fn trace(config: &Run, gated: Gated, blocked: &Blocked, verbosity: u8) -> 
     };
     let (control, controls) = channel(4);
     let (ended, mut code) = watch::channel(None);
-    tokio::spawn(follow(running, signals, config.follow, control, ended));
+    others.spawn(follow(running, signals, config.follow, control, ended));
     let summary = Live { source: capture, decoder: Decoder::default(), processes, recorder, spans }
         .run(controls)
         .await?;

@@ -40,6 +40,26 @@ pub(crate) struct Processes {
     /// Describe at exec, not at the first use of a socket: right for short-lived processes, too costly for all of a
     /// host's.
     at_exec: bool,
+    settled: Settled,
+}
+
+/// Traced and described processes that moved data lately: nothing is to be done for more of it. Nearly every event is
+/// of such a process, and several processes on several CPUs take turns.
+#[derive(Debug, Default)]
+struct Settled([Option<ProcessKey>; 16]);
+
+impl Settled {
+    fn place(&mut self, process: ProcessKey) -> &mut Option<ProcessKey> {
+        &mut self.0[process.tgid.0 as usize % 16]
+    }
+
+    fn holds(&mut self, process: ProcessKey) -> bool {
+        *self.place(process) == Some(process)
+    }
+
+    fn clear(&mut self) {
+        self.0 = [None; 16];
+    }
 }
 
 #[derive(Debug)]
@@ -79,11 +99,12 @@ pub(crate) enum Verdict {
 
 impl Processes {
     pub(crate) fn new(describer: Describer, selectors: Option<Selectors>, at_exec: bool) -> Self {
-        Self { entries: HashMap::new(), describer, selectors, at_exec }
+        Self { entries: HashMap::new(), describer, selectors, at_exec, settled: Settled::default() }
     }
 
     /// A process that is traced from the start.
     pub(crate) fn add(&mut self, tgid: Tgid, start: StartTick) {
+        self.settled.clear();
         self.entries.insert(tgid, Entry::new(start, State::Traced));
     }
 
@@ -105,11 +126,13 @@ impl Processes {
 
     /// To be called now and then: forgets processes that ended a while ago.
     pub(crate) fn forget_before(&mut self, now: KernelInstant) {
+        self.settled.clear();
         self.entries.retain(|_, entry| entry.ended.is_none_or(|ended| now.since(ended) < REMEMBER_ENDED));
     }
 
     /// Forgets processes whose end was not seen: the event may have been lost.
     pub(crate) fn forget_ended(&mut self) {
+        self.settled.clear();
         self.entries.retain(|tgid, entry| {
             let stat = || ProcDir::open(*tgid).and_then(|dir| dir.stat());
             entry.ended.is_some() || stat().is_ok_and(|stat| stat.start == entry.start && !stat.zombie)
@@ -118,6 +141,32 @@ impl Processes {
 
     /// Must be called with every event, in the order in which they came.
     pub(crate) fn observe(&mut self, event: &Event) -> Outcome {
+        let moved = match event {
+            Event::DataMoved(data) => Some(data.thread.process),
+            Event::ConnOpened(_)
+            | Event::ConnClosed(_)
+            | Event::ListenStarted(_)
+            | Event::ProcessForked(_)
+            | Event::ProcessExeced(_)
+            | Event::TaskExited(_)
+            | Event::ProcessDescribed(_)
+            | Event::LossCounted { .. } => None,
+        };
+        if moved.is_some_and(|process| self.settled.holds(process)) {
+            return Outcome::default();
+        }
+        let outcome = self.look(event);
+        if let Some(process) = moved
+            && let Some(entry) = self.entries.get(&process.tgid)
+            && entry.start == StartTick::of(process)
+            && (entry.state, entry.described) == (State::Traced, true)
+        {
+            *self.settled.place(process) = Some(process);
+        }
+        outcome
+    }
+
+    fn look(&mut self, event: &Event) -> Outcome {
         let process = match event {
             Event::DataMoved(data) => Some(data.thread.process),
             Event::ConnOpened(opened) => opened.origin.thread.map(|thread| thread.process),
@@ -150,6 +199,7 @@ impl Processes {
                 self.insert(fork.child.tgid, Entry { facts, exec, ..child });
             }
             Event::ProcessExeced(exec) => {
+                self.settled.clear();
                 if let Some(entry) = self.entries.get_mut(&process.tgid) {
                     entry.exec = Some(Box::new(exec.clone()));
                     entry.facts = None;
@@ -206,6 +256,7 @@ impl Processes {
         };
         let ended = matches!(event, Event::TaskExited(exit) if exit.process_gone);
         if ended {
+            self.settled.clear();
             self.entries.remove(&process.tgid);
         } else {
             let state = if selected { State::Traced } else { State::Rejected };
@@ -245,6 +296,7 @@ impl Processes {
     }
 
     fn insert(&mut self, tgid: Tgid, entry: Entry) {
+        self.settled.clear();
         if self.entries.len() >= MAX_PROCESSES {
             self.forget_ended();
         }
@@ -334,6 +386,32 @@ mod tests {
         Event::TaskExited(TaskExited { origin: origin(process), process_gone: true, exit_code: 0 })
     }
 
+    /// Another event on a socket, of the kind of which there are many.
+    fn moved_data(process: ProcessKey) -> Event {
+        Event::DataMoved(tracer_core::event::DataMoved {
+            time: KernelInstant::from_nanos(7),
+            thread: Thread { process, tid: Tid(process.tgid.0), seq: 1 },
+            cpu: 0,
+            cookie: SocketCookie(2),
+            direction: tracer_abi::conn::Direction::Ingress,
+            offset: 0,
+            outcome: tracer_core::event::IoOutcome::Moved(1),
+            tcp_seq_end: 1,
+            head_len: 1,
+            tail_len: 0,
+            chunk_offset: 0,
+            payload: Bytes::from_static(b"x"),
+            payload_state: tracer_abi::error::PayloadState::Copied,
+            last: true,
+            muted: false,
+            class: tracer_abi::sniff::Class::Undecided,
+            blocking: None,
+            nvcsw: 0,
+            user_r14: 0,
+            syscall: 0,
+        })
+    }
+
     /// Any event on a socket.
     fn used_socket(process: ProcessKey) -> Event {
         Event::ConnOpened(tracer_core::event::ConnOpened {
@@ -381,6 +459,33 @@ mod tests {
         assert_eq!(table.observe(&used_socket(running.key)), Outcome::default());
         table.observe(&exit(running.key));
         assert_eq!(table.alive(), 0);
+    }
+
+    #[test]
+    fn much_data_changes_nothing_of_what_is_told() {
+        let running = Running::start();
+        let mut table = all();
+        assert_eq!(name(table.observe(&moved_data(running.key)).before).as_deref(), Some("cat"));
+        for _ in 0..3 {
+            assert_eq!(table.observe(&moved_data(running.key)), Outcome::default());
+        }
+        // Another program.
+        table.at_exec = false;
+        table.observe(&exec(running.key, "/bin/x"));
+        assert_eq!(name(table.observe(&moved_data(running.key)).before).as_deref(), Some("cat"));
+        assert_eq!(table.observe(&moved_data(running.key)), Outcome::default());
+
+        let mut table = selecting("curl", 80);
+        table.observe(&exec(gone(1), "/usr/bin/curl"));
+        assert_eq!(table.observe(&moved_data(gone(1))), Outcome::default());
+        // Another process with its number, one with its place, and itself when it is forgotten.
+        let reused = ProcessKey { start_boottime: 20_000_000, ..gone(1) };
+        assert!(table.observe(&moved_data(reused)).drop);
+        assert!(table.observe(&moved_data(gone(17))).drop);
+        table.observe(&exec(gone(2), "/usr/bin/curl"));
+        assert!(!table.observe(&moved_data(gone(2))).drop);
+        table.forget_ended();
+        assert!(table.observe(&moved_data(gone(2))).drop);
     }
 
     #[test]
