@@ -202,7 +202,7 @@ impl Stream {
     /// To be called when what was put in last has been read as far as it can be: what is kept of it is copied, so that
     /// it does not keep the payloads of other connections that came with it.
     pub fn detach(&mut self) {
-        if !std::mem::take(&mut self.shares) {
+        if !std::mem::take(&mut self.shares) || self.ops.is_empty() {
             return;
         }
         let last = self.ops.iter_mut().rev().flat_map(|op| op.more.iter_mut().chain(&mut op.first));
@@ -267,6 +267,15 @@ impl Stream {
                 HoleKind::Lost => add(&mut self.counts.lost_bytes, len),
             }
         }
+        self.pass(len);
+    }
+
+    /// The same, where the run is of bytes.
+    pub fn consume_bytes(&mut self, len: u64) {
+        self.pass(len);
+    }
+
+    fn pass(&mut self, len: u64) {
         self.next = self.next.saturating_add(len);
         while let Some(op) = self.ops.front()
             && op.to <= self.next

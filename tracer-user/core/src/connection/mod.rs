@@ -381,7 +381,9 @@ impl Connection {
     /// Reads one direction as far as it goes; whether it got anywhere.
     fn run_half(&mut self, direction: Direction, now: KernelInstant, out: &mut Vec<ExchangeUpdate>) -> bool {
         let stream = &self.half(direction).stream;
-        if stream.is_empty() || stream.is_waiting() {
+        // The others see for themselves.
+        let needs_run = matches!(self.mode, Mode::Detecting | Mode::Opaque);
+        if stream.is_empty() || needs_run && stream.is_waiting() {
             return false;
         }
         let carries_requests = self.requests == Some(direction);

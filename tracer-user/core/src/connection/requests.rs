@@ -10,7 +10,7 @@ use crate::exchange::{BodyLen, ExchangeUpdate, Incomplete, Outcome};
 use crate::protocol::detect::{Start, StartLine};
 use crate::protocol::http1::{Answering, Part, Request};
 use crate::protocol::{Invalid, Parsed, Parser as _};
-use crate::stream::{HoleKind, Run};
+use crate::stream::{Edge, HoleKind, Run};
 
 /// Whether the reading of a direction goes on.
 enum Next {
@@ -35,6 +35,9 @@ impl Connection {
                 return progressed;
             }
             if self.awaits_switch() {
+                if !progressed && self.half(direction).stream.is_waiting() {
+                    return false;
+                }
                 // What follows is HTTP or not, as the response will tell.
                 if self.half(direction).stream.is_overfull(&self.limits.stream) {
                     self.lose_requests(Incomplete::LimitReached, false, now, out);
@@ -44,7 +47,10 @@ impl Connection {
             }
             let next = match self.half(direction).stream.peek() {
                 Run::Wait => return progressed,
-                Run::Bytes { .. } => self.read_request_bytes(direction, now, out),
+                Run::Bytes { bytes, edge } => {
+                    let is_blank = matches!(bytes.first(), Some(b'\r' | b'\n'));
+                    self.read_request_bytes(direction, is_blank, edge, now, out)
+                }
                 Run::Hole { len, kind, .. } => self.pass_request_hole(direction, len, kind, now, out),
             };
             match next {
@@ -63,12 +69,12 @@ impl Connection {
     fn read_request_bytes(
         &mut self,
         direction: Direction,
+        is_blank: bool,
+        edge: Edge,
         now: KernelInstant,
         out: &mut Vec<ExchangeUpdate>,
     ) -> Next {
-        let half = &self.halves[usize::from(direction.code())];
-        let Run::Bytes { bytes, edge } = half.stream.peek() else { return Next::Stop };
-        let starts = half.parser.is_at_start() && !matches!(bytes.first(), Some(b'\r' | b'\n'));
+        let starts = self.half(direction).parser.is_at_start() && !is_blank;
         if starts {
             let line = StartLine::Request;
             if let Next::Stop = self.request_starts(direction, line, now, out) {
@@ -98,7 +104,7 @@ impl Connection {
         if step.consumed > 0 && !is_blank {
             half.last = half.stream.mark(position.saturating_add(step.consumed - 1), tcp);
         }
-        half.stream.consume(step.consumed);
+        half.stream.consume_bytes(step.consumed);
         self.take_request_part(direction, step.parsed, now, out)
     }
 

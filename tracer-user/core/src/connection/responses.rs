@@ -9,7 +9,7 @@ use crate::exchange::{BodyLen, ExchangeUpdate, Incomplete, Outcome};
 use crate::protocol::detect::{self, Opening, Start, StartLine};
 use crate::protocol::http1::{Part, Response};
 use crate::protocol::{Invalid, Parsed, Parser as _};
-use crate::stream::{HoleKind, Run};
+use crate::stream::{Edge, HoleKind, Run};
 
 /// Whether bytes belong to the response in progress.
 enum Drift {
@@ -33,12 +33,16 @@ impl Connection {
                 return progressed;
             }
             if self.half(direction).parser.is_at_start() && self.ledger.is_empty() {
+                if !progressed && self.half(direction).stream.is_waiting() {
+                    return false;
+                }
                 return self.hold_response(direction, now, out) || progressed;
             }
             match self.half(direction).stream.peek() {
                 Run::Wait => return progressed,
-                Run::Bytes { .. } => {
-                    if !self.read_response_bytes(direction, now, out) {
+                Run::Bytes { bytes, edge } => {
+                    let is_blank = matches!(bytes.first(), Some(b'\r' | b'\n'));
+                    if !self.read_response_bytes(direction, is_blank, edge, now, out) {
                         return progressed;
                     }
                 }
@@ -80,12 +84,13 @@ impl Connection {
     fn read_response_bytes(
         &mut self,
         direction: Direction,
+        is_blank: bool,
+        edge: Edge,
         now: KernelInstant,
         out: &mut Vec<ExchangeUpdate>,
     ) -> bool {
         let half = self.half(direction);
-        let Run::Bytes { bytes, edge } = half.stream.peek() else { return false };
-        let starts = half.parser.is_at_start() && !matches!(bytes.first(), Some(b'\r' | b'\n'));
+        let starts = half.parser.is_at_start() && !is_blank;
         if edge.starts_op && half.parser.is_adrift() {
             match self.read_past_drift(direction, now, out) {
                 Drift::GoesOn => {}
@@ -114,7 +119,7 @@ impl Connection {
         if step.consumed > 0 && !is_blank {
             half.last = half.stream.mark(position.saturating_add(step.consumed - 1), tcp);
         }
-        half.stream.consume(step.consumed);
+        half.stream.consume_bytes(step.consumed);
         self.take_response_part(direction, step.parsed, now, out);
         true
     }
