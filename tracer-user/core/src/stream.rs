@@ -205,9 +205,15 @@ impl Stream {
         if !std::mem::take(&mut self.shares) || self.ops.is_empty() {
             return;
         }
-        let last = self.ops.iter_mut().rev().flat_map(|op| op.more.iter_mut().chain(&mut op.first));
-        if let Some(chunk) = last.into_iter().find(|chunk| chunk.shares) {
-            chunk.bytes = Bytes::copy_from_slice(&chunk.bytes);
+        let next = self.next;
+        let mut last = self.ops.iter_mut().rev().flat_map(|op| {
+            let start = op.start;
+            op.more.iter_mut().chain(&mut op.first).map(move |chunk| (start, chunk))
+        });
+        if let Some((start, chunk)) = last.find(|(_, chunk)| chunk.shares) {
+            // Of what was read already, only its place is kept.
+            let is_read = start + u64::from(chunk.end()) <= next;
+            chunk.bytes = if is_read { Bytes::new() } else { Bytes::copy_from_slice(&chunk.bytes) };
             chunk.shares = false;
         }
     }
@@ -513,6 +519,30 @@ mod tests {
         drain(&mut stream, &mut got);
         assert_eq!(got, want);
         assert_eq!((stream.held_bytes, stream.ops.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_kept_is_a_copy_and_what_was_read_is_not_kept() {
+        let memory = |stream: &Stream| stream.ops[0].chunks().map(|chunk| chunk.bytes.as_ptr()).next();
+        let held = |stream: &Stream| stream.ops[0].chunks().map(|chunk| chunk.bytes.len()).sum::<usize>();
+        let mut stream = Stream::default();
+        let (event, len) = record(2, 6, (6, 0), 0, "abc");
+        stream.insert(&event, len, &LIMITS);
+        assert_eq!(memory(&stream), Some(event.payload.as_ptr()));
+        stream.detach();
+        assert_ne!(memory(&stream), Some(event.payload.as_ptr()));
+        assert_eq!(stream.ops[0].first.as_ref().map(|chunk| chunk.bytes.clone()), Some(event.payload));
+
+        let mut stream = Stream { next: 2, ..Stream::default() };
+        let (event, len) = record(2, 6, (6, 0), 0, "abc");
+        stream.insert(&event, len, &LIMITS);
+        stream.consume(3);
+        stream.detach();
+        assert_eq!((held(&stream), stream.peek()), (0, Run::Wait));
+        let (event, len) = record(2, 6, (6, 0), 3, "def");
+        stream.insert(&event, len, &LIMITS);
+        let edge = Edge { starts_op: false, ends_op: true };
+        assert_eq!(stream.peek(), Run::Bytes { bytes: b"def", edge });
     }
 
     #[test]
