@@ -196,6 +196,19 @@ pub(crate) struct SpanArgs {
     #[arg(long, value_name = "LIST")]
     pub(crate) baggage_keys: Option<String>,
 
+    /// Claim no parent that is less sure than this
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = MinConfidence::Likely)]
+    pub(crate) min_confidence: MinConfidence,
+
+    /// What to do with a call that its program, which traces itself, reports as well: keep it below the program's own
+    /// span, or leave it out
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t = SdkPolicy::Keep)]
+    pub(crate) sdk_spans: SdkPolicy,
+
+    /// At exit, say how right the ways to find parents were, per process, wherever headers prove the parent
+    #[arg(long)]
+    pub(crate) accuracy: bool,
+
     /// Write spans that their caller marked as not sampled, too
     #[arg(long)]
     pub(crate) include_unsampled: bool,
@@ -220,6 +233,18 @@ pub(crate) enum Format {
     OtlpJson,
     /// Nothing
     None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MinConfidence {
+    Certain,
+    Likely,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SdkPolicy {
+    Keep,
+    Suppress,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -10,12 +10,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tracer_abi::limits::MAX_HEAD_BUDGET_BYTES;
+use tracer_core::SdkSpans;
 use tracer_core::context::{Propagators, PropagatorsError};
+use tracer_core::span::Confidence;
 
 use crate::capture::Rung;
 pub(crate) use crate::cli::DoctorFormat;
 use crate::cli::{
-    AttachArgs, CaptureArgs, Cli, Command as CliCommand, Format, ReplayArgs, RunArgs, SpanArgs,
+    AttachArgs, CaptureArgs, Cli, Command as CliCommand, Format, MinConfidence, ReplayArgs, RunArgs,
+    SdkPolicy, SpanArgs,
 };
 use otel::{Endpoint, OtelEnv, Otlp};
 
@@ -107,6 +110,10 @@ pub(crate) struct Spans {
     pub(crate) decide_timeout: Duration,
     pub(crate) include_unsampled: bool,
     pub(crate) propagators: Propagators,
+    pub(crate) min_confidence: Confidence,
+    pub(crate) sdk_spans: SdkSpans,
+    /// Say at exit how the rules did.
+    pub(crate) accuracy: bool,
     pub(crate) seed: Option<[u8; 32]>,
     /// The tracer's own `OTEL_RESOURCE_ATTRIBUTES`, without what would rename the traced processes.
     pub(crate) resource_attributes: Vec<(String, String)>,
@@ -248,9 +255,20 @@ fn spans(args: SpanArgs, otel: OtelEnv) -> Result<Spans, UsageError> {
         include_unsampled,
         propagators,
         baggage_keys,
+        min_confidence,
+        sdk_spans,
+        accuracy,
         seed,
         verbose: _,
     } = args;
+    let min_confidence = match min_confidence {
+        MinConfidence::Certain => Confidence::Certain,
+        MinConfidence::Likely => Confidence::Likely,
+    };
+    let sdk_spans = match sdk_spans {
+        SdkPolicy::Keep => SdkSpans::Keep,
+        SdkPolicy::Suppress => SdkSpans::Suppress,
+    };
     if decide_timeout > MAX_DECIDE_TIMEOUT {
         return Err(UsageError::DecideTimeout);
     }
@@ -284,6 +302,9 @@ fn spans(args: SpanArgs, otel: OtelEnv) -> Result<Spans, UsageError> {
         decide_timeout,
         include_unsampled,
         propagators,
+        min_confidence,
+        sdk_spans,
+        accuracy,
         seed,
         resource_attributes,
     })

@@ -1,5 +1,6 @@
 //! The tracer's command line: parse, build the configuration, dispatch, report.
 
+mod accuracy;
 mod capture;
 mod cli;
 mod clock;

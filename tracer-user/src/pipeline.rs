@@ -24,6 +24,7 @@ use tracer_core::recording::{Frame, Reader};
 use tracer_core::span::Span;
 use tracer_core::{Engine, EngineConfig};
 
+use crate::accuracy;
 use crate::clock;
 use crate::export::ExportHandle;
 use crate::process::table::{Outcome, Processes, Verdict};
@@ -77,12 +78,20 @@ pub(crate) enum Control {
     StopWhenIdle,
 }
 
+/// What is asked for beyond spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) include_unsampled: bool,
+    /// At the end, a table of how right the ways to find parents were.
+    pub(crate) accuracy: bool,
+}
+
 /// From events to exporters: what live and replayed runs share.
 #[derive(Debug)]
 pub(crate) struct Spans {
     engine: Engine,
     export: ExportHandle,
-    include_unsampled: bool,
+    wanted: Wanted,
     counts: Counts,
     services: BTreeSet<ProcessKey>,
     names: BTreeMap<ProcessKey, String>,
@@ -92,16 +101,11 @@ pub(crate) struct Spans {
 }
 
 impl Spans {
-    pub(crate) fn new(
-        config: EngineConfig,
-        seed: [u8; 32],
-        export: ExportHandle,
-        include_unsampled: bool,
-    ) -> Self {
+    pub(crate) fn new(config: EngineConfig, seed: [u8; 32], export: ExportHandle, wanted: Wanted) -> Self {
         Self {
             engine: Engine::new(config, seed),
             export,
-            include_unsampled,
+            wanted,
             counts: Counts::default(),
             services: BTreeSet::new(),
             names: BTreeMap::new(),
@@ -145,7 +149,7 @@ impl Spans {
     }
 
     fn hand_on(&mut self, span: Span) {
-        if !span.sampled && !self.include_unsampled {
+        if !span.sampled && !self.wanted.include_unsampled {
             self.counts.unsampled += 1;
             return;
         }
@@ -182,16 +186,7 @@ impl Spans {
 
     /// Waits for the exporters, then sums up.
     async fn shutdown(self) -> Summary {
-        let Self {
-            engine,
-            export,
-            include_unsampled: _,
-            mut counts,
-            services,
-            names,
-            kernel_losses,
-            since_room: _,
-        } = self;
+        let Self { engine, export, wanted, mut counts, services, names, kernel_losses, since_room: _ } = self;
         counts.services = services.len() as u64;
         counts.processes = names.len() as u64;
         let unrecognised = engine
@@ -206,6 +201,8 @@ impl Spans {
                 bytes: traffic.bytes,
             })
             .collect();
+        counts.suppressed = engine.stats().spans_suppressed;
+        let accuracy = if wanted.accuracy { accuracy::lines(engine.accuracy(), &names) } else { Vec::new() };
         let core_losses = engine.stats().entries().filter(|(name, _)| is_loss(name)).collect();
         let export = export.shutdown(FLUSH).await;
         Summary {
@@ -213,6 +210,7 @@ impl Spans {
             kernel_losses,
             core_losses,
             unrecognised,
+            accuracy,
             export,
             recording: None,
             recording_gap: 0,
@@ -417,7 +415,10 @@ pub(crate) async fn replay<R: io::Read>(mut spans: Spans, mut reader: Reader<R>)
                 now = now.max(tick);
                 spans.engine.handle_timeout(tick);
             }
-            Ok(Frame::Gap(frames)) => gap += frames,
+            Ok(Frame::Gap(frames)) => {
+                gap += frames;
+                spans.engine.note_loss();
+            }
             Err(error) if error.is_fatal() => failure = Some(error),
             Err(error) => {
                 tracing::debug!("passed over: {error}");

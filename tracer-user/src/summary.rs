@@ -21,6 +21,8 @@ pub(crate) struct Summary {
     /// Losses in the core, by the counter's name.
     pub(crate) core_losses: Vec<(&'static str, u64)>,
     pub(crate) unrecognised: Vec<UnrecognisedTraffic>,
+    /// How right the ways to find parents were; empty if that was not asked for.
+    pub(crate) accuracy: Vec<String>,
     pub(crate) export: ExportStats,
     pub(crate) recording: Option<RecorderStats>,
     /// Frames that the recording says are missing in it; for a replay.
@@ -36,6 +38,8 @@ pub(crate) struct Counts {
     pub(crate) services: u64,
     /// Not handed on, because their caller marked them as not sampled.
     pub(crate) unsampled: u64,
+    /// Not handed on, because their programs report them themselves.
+    pub(crate) suppressed: u64,
     /// Of `spans`: those whose parent was looked for and not found, by reason.
     pub(crate) undecided: BTreeMap<&'static str, u64>,
     pub(crate) processes: u64,
@@ -58,18 +62,25 @@ impl Summary {
     /// One message per line.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = vec![self.spans()];
-        let Counts { unsampled, .. } = self.counts;
+        let Counts { unsampled, suppressed, .. } = self.counts;
+        if suppressed > 0 {
+            lines.push(format!(
+                "{} of calls that their programs report themselves not exported (--sdk-spans keep shows them)",
+                number(suppressed, "span")
+            ));
+        }
         if unsampled > 0 {
             lines.push(format!(
                 "{} of unsampled traces not exported (--include-unsampled shows them)",
                 number(unsampled, "span")
             ));
         }
-        if self.counts.spans + unsampled == 0 {
+        if self.counts.spans + unsampled + suppressed == 0 {
             lines.push(self.why_nothing());
         }
         lines.extend(self.losses());
         lines.extend(self.unrecognised());
+        lines.extend(self.accuracy.iter().cloned());
         lines
     }
 
@@ -230,6 +241,9 @@ mod tests {
             assert_eq!(lines[0], "0 spans");
             assert!(lines[1].contains(want), "{lines:?}");
         }
+        let counts = Counts { suppressed: 1, ..Counts::default() };
+        let want = "1 span of calls that their programs report themselves not exported (--sdk-spans keep shows them)";
+        check(Summary { counts, ..Summary::default() }, &["0 spans", want]);
         let counts = Counts { unsampled: 2, ..Counts::default() };
         let want = "2 spans of unsampled traces not exported (--include-unsampled shows them)";
         check(Summary { counts, ..Summary::default() }, &["0 spans", want]);
@@ -259,6 +273,7 @@ mod tests {
                     traffic("b (2)", Class::Unknown, 1500),
                     traffic("c (3)", Class::Http1, 1),
                 ],
+                accuracy: vec!["accuracy".to_owned()],
                 export: ExportStats { pushed: 2, destinations: vec![destination] },
                 recording: Some(recording),
                 recording_gap: 1,
@@ -272,6 +287,7 @@ mod tests {
                 "not recognised: b (2): an unknown protocol on 1 connection, 1.5 kB",
                 "not recognised: a (1): TLS on 1 connection, 5 B",
                 "not recognised: c (3): malformed HTTP/1 on 1 connection, 1 B",
+                "accuracy",
             ],
         );
     }

@@ -67,6 +67,11 @@ impl Reorder {
         self.newest = self.newest.max(now);
     }
 
+    /// The latest time seen.
+    pub(crate) const fn newest(&self) -> KernelInstant {
+        self.newest
+    }
+
     /// The next event in order, if its time has come. It is to be taken, or read and dropped, where it is.
     pub(crate) fn pop(&mut self) -> Option<Slot> {
         let time = *self.order.first()?;

@@ -25,6 +25,8 @@ counters! {
     spans_incomplete,
     /// Of them: their trace context says that the trace is not sampled.
     spans_unsampled,
+    /// Spans not handed out, because programs report them themselves.
+    spans_suppressed,
     /// Records that could not be decoded.
     records_malformed,
     /// Events that came later than the reorder window allows.

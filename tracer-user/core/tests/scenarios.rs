@@ -14,5 +14,7 @@ mod header;
 mod nginx;
 #[path = "scenarios/same_bytes.rs"]
 mod same_bytes;
+#[path = "scenarios/sdk.rs"]
+mod sdk;
 #[path = "scenarios/thread.rs"]
 mod thread;

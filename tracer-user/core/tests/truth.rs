@@ -10,32 +10,49 @@ mod host;
 mod programs;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use tracer_abi::error::KernelLoss;
+use tracer_abi::time::KernelInstant;
 use tracer_core::EngineConfig;
 use tracer_core::event::Event;
-use tracer_core::span::{Span, SpanKind};
+use tracer_core::span::{Evidence, Span, SpanKind};
 
 use host::{lines, path, run};
-use programs::{Front, Load, World};
+use programs::{Front, Headers, Load, World};
 
 /// How the edges of a run came out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Score {
     right: usize,
+    /// Of them: by the ids that the call carries.
+    by_headers: usize,
     undecided: usize,
+    /// Calls below the span that made them, which the program itself reports.
+    below_own: usize,
     joined: usize,
     unjoined: usize,
 }
 
 /// Panics at a wrong parent.
-fn judge(spans: &[Span], what: &str) -> Score {
+fn judge(spans: &[Span], headers: Headers, what: &str) -> Score {
     let by_id: BTreeMap<_, _> = spans.iter().map(|span| (span.span_id, span)).collect();
     let mut score = Score::default();
     for span in spans {
         let own = path(span);
+        if let Some(parent) = span.parent.filter(|parent| parent.remote) {
+            // What came in with a request made only that request, and no call. Of a request that its header says
+            // more than is known, where all of its caller was lost: an ancestor.
+            let made_it =
+                matches!(headers, Headers::Sdk | Headers::SdkFanIn) || span.kind == SpanKind::Server;
+            let named = headers.maker(own).filter(|_| made_it);
+            assert_eq!(Some(parent.span_id.to_string()), named, "{what}: {own} below a span elsewhere");
+            score.below_own += usize::from(span.kind == SpanKind::Client);
+            continue;
+        }
         let parent = span.parent.map(|parent| {
             by_id.get(&parent.span_id).unwrap_or_else(|| panic!("{what}: a parent that never left"))
         });
@@ -47,6 +64,8 @@ fn judge(spans: &[Span], what: &str) -> Score {
                     && parent.process == span.process;
                 assert!(right, "{what}: {own} has the wrong parent\n{}", lines(spans).join("\n"));
                 score.right += 1;
+                let evidence = span.parent.map(|parent| parent.evidence);
+                score.by_headers += usize::from(evidence == Some(Evidence::HeaderContinuity));
             }
             (SpanKind::Client, None) => score.undecided += usize::from(own.contains('.')),
             (SpanKind::Server, Some(parent)) => {
@@ -74,12 +93,19 @@ struct Trouble {
     delay: u64,
 }
 
+/// How often the kernel half's counters of losses are read.
+const POLL: u64 = 250_000_000;
+
+/// Events as they arrive. What is lost is counted, and the count is read a little later.
 fn troubled(events: &[Event], trouble: Trouble, seed: u64) -> Vec<Event> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut arrivals: Vec<(u64, Event)> = Vec::new();
     for event in events {
         // What user space adds is not lost; all that the kernel reports may be.
         if !matches!(event, Event::ProcessDescribed(_)) && rng.next_u32() % 1000 < trouble.lost {
+            let read = (event.time().as_nanos() / POLL + 1) * POLL;
+            let time = KernelInstant::from_nanos(read);
+            arrivals.push((read, Event::LossCounted { time, loss: KernelLoss::DataRingFull, count: 1 }));
             continue;
         }
         let delay = if trouble.delay == 0 { 0 } else { rng.next_u64() % trouble.delay };
@@ -93,10 +119,13 @@ fn check(front: Front, load: Load, trouble: Trouble, seed: u64) -> Score {
     let what = format!("{front:?} {load:?} {trouble:?} seed {seed}");
     let world = World::run(front, load, seed);
     let events = troubled(&world.host.events, trouble, seed ^ 1);
-    judge(&run(&events, EngineConfig::default(), world.host.clock), &what)
+    let end = world.host.clock.plus(Duration::from_secs(1));
+    judge(&run(&events, EngineConfig::default(), end), load.headers, &what)
 }
 
 const CALM: Trouble = Trouble { lost: 0, delay: 0 };
+
+const PLAIN: Load = Load { requests: 0, concurrency: 1, timer: false, headers: Headers::None, slow: false };
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
@@ -109,8 +138,62 @@ proptest! {
         delay in prop::sample::select(vec![0_u64, 1_000_000, 45_000_000, 500_000_000]),
         seed: u64,
     ) {
-        let load = Load { requests: 60, concurrency, timer: true };
+        let load = Load { requests: 60, concurrency, timer: true, headers: Headers::None, slow: false };
         check(front, load, Trouble { lost, delay }, seed);
+    }
+
+    /// Whatever headers are handed on, and whether what is lost is known soon or at the end.
+    #[test]
+    fn no_parent_by_headers_is_wrong(
+        front in prop::sample::select(Front::ALL.to_vec()),
+        headers in prop::sample::select(Headers::ALL.to_vec()),
+        concurrency in 1_usize..12,
+        lost in prop::sample::select(vec![0_u32, 0, 2, 20, 200]),
+        delay in prop::sample::select(vec![0_u64, 1_000_000, 45_000_000, 350_000_000]),
+        slow: bool,
+        seed: u64,
+    ) {
+        let load = Load { requests: 60, concurrency, timer: true, headers, slow };
+        check(front, load, Trouble { lost, delay }, seed);
+    }
+}
+
+/// Where no other rule can know, headers do, from the fifth value on.
+#[test]
+fn what_is_handed_on_resolves_every_program() {
+    for front in Front::ALL {
+        for headers in [Headers::Ids, Headers::PassThrough] {
+            for (concurrency, slow) in [(1, true), (8, true), (8, false)] {
+                let load = Load { requests: 200, concurrency, timer: true, headers, slow };
+                let score = check(front, load, CALM, 7);
+                assert!(score.undecided <= 20 && score.right > 100, "{front:?} {load:?} {score:?}");
+                assert!(score.by_headers > 100, "{front:?} {load:?} {score:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_others_share_resolves_nothing() {
+    for front in [Front::Loop, Front::HandOff] {
+        for headers in [Headers::ConstantId, Headers::Sessions] {
+            let load = Load { requests: 200, concurrency: 8, timer: true, headers, slow: true };
+            let score = check(front, load, CALM, 7);
+            assert!(score.right < 15, "{front:?} {load:?} {score:?}");
+        }
+    }
+}
+
+/// A program that traces itself: every call hangs below the program's own span.
+#[test]
+fn calls_of_a_program_that_traces_itself_hang_below_its_spans() {
+    for front in Front::ALL {
+        for headers in [Headers::Sdk, Headers::SdkFanIn] {
+            let load = Load { requests: 100, concurrency: 8, timer: true, headers, slow: true };
+            let score = check(front, load, CALM, 7);
+            assert_eq!((score.right, score.undecided), (0, 0), "{front:?} {load:?} {score:?}");
+            assert!(score.below_own > 50, "{front:?} {load:?} {score:?}");
+        }
     }
 }
 
@@ -118,7 +201,7 @@ proptest! {
 fn threads_are_resolved() {
     for front in [Front::ThreadPerConnection, Front::Pool] {
         for concurrency in [1, 8] {
-            let load = Load { requests: 300, concurrency, timer: true };
+            let load = Load { requests: 300, concurrency, timer: true, ..PLAIN };
             let score = check(front, load, CALM, 7);
             assert_eq!((score.undecided, score.unjoined), (0, 0), "{front:?} {concurrency}: {score:?}");
             assert!(score.right > 100 && score.joined > score.right, "{front:?} {concurrency}: {score:?}");
@@ -129,7 +212,7 @@ fn threads_are_resolved() {
 #[test]
 fn nginx_is_resolved() {
     for concurrency in [1, 8, 32] {
-        let load = Load { requests: 600, concurrency, timer: false };
+        let load = Load { requests: 600, concurrency, timer: false, ..PLAIN };
         let score = check(Front::Nginx, load, CALM, 7);
         assert_eq!(score.unjoined, 0, "{concurrency}: {score:?}");
         assert!(score.right * 100 >= (score.right + score.undecided) * 95, "{concurrency}: {score:?}");
@@ -140,7 +223,7 @@ fn nginx_is_resolved() {
 fn what_cannot_be_certain_is_undecided() {
     for front in [Front::Loop, Front::HandOff] {
         for concurrency in [1, 8] {
-            let load = Load { requests: 200, concurrency, timer: true };
+            let load = Load { requests: 200, concurrency, timer: true, ..PLAIN };
             let score = check(front, load, CALM, 7);
             assert_eq!((score.right, score.unjoined), (0, 0), "{front:?} {concurrency}: {score:?}");
         }
@@ -152,7 +235,7 @@ fn what_cannot_be_certain_is_undecided() {
 fn a_stealing_pool_shows_itself() {
     for seed in 0..10 {
         for concurrency in [2, 4, 8] {
-            check(Front::ForkJoin, Load { requests: 250, concurrency, timer: true }, CALM, seed);
+            check(Front::ForkJoin, Load { requests: 250, concurrency, timer: true, ..PLAIN }, CALM, seed);
         }
     }
 }

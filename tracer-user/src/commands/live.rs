@@ -15,7 +15,7 @@ use crate::clock::WallClock;
 use crate::config;
 use crate::export::config::{ExportConfig, Pace};
 use crate::export::{self};
-use crate::pipeline::{Source, Spans};
+use crate::pipeline::{Source, Spans, Wanted};
 use crate::process::host::host_facts;
 use crate::recorder::Recorder;
 use crate::summary::Summary;
@@ -55,7 +55,7 @@ pub(super) fn open_outputs(
         None => None,
     };
     let export = export::start(ExportConfig::new(spans, Pace::Live), clock)?;
-    let spans = Spans::new(engine_config(spans, host), seed, export, spans.include_unsampled);
+    let spans = Spans::new(engine_config(spans, host), seed, export, wanted(spans));
     Ok(Outputs { spans, recorder })
 }
 
@@ -63,9 +63,15 @@ pub(super) fn engine_config(spans: &config::Spans, host: HostFacts) -> EngineCon
     EngineConfig {
         decide_timeout: spans.decide_timeout,
         propagators: spans.propagators.clone(),
+        min_confidence: spans.min_confidence,
+        sdk_spans: spans.sdk_spans,
         host,
         ..EngineConfig::default()
     }
+}
+
+pub(super) fn wanted(spans: &config::Spans) -> Wanted {
+    Wanted { include_unsampled: spans.include_unsampled, accuracy: spans.accuracy }
 }
 
 pub(super) fn capture_config(capture: &config::Capture, verbosity: u8) -> CaptureConfig {

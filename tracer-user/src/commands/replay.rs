@@ -6,7 +6,7 @@ use std::io::BufReader;
 use anyhow::Context as _;
 use tracer_core::recording::Reader;
 
-use super::live::{Runtimes, engine_config, say};
+use super::live::{Runtimes, engine_config, say, wanted};
 use crate::clock::WallClock;
 use crate::config::Replay;
 use crate::export::config::{ExportConfig, Pace};
@@ -29,7 +29,7 @@ pub(crate) fn replay(config: &Replay) -> anyhow::Result<u8> {
         };
         // With the seed of the run itself, a replay sends the same spans again and not copies of them.
         let seed = spans.seed.unwrap_or(preamble.seed);
-        let outlet = Spans::new(engine_config(spans, preamble.host), seed, export, spans.include_unsampled);
+        let outlet = Spans::new(engine_config(spans, preamble.host), seed, export, wanted(spans));
         pipeline::replay(outlet, reader).await
     });
     runtimes.end();

@@ -171,6 +171,19 @@ fn propagators_are_the_flags_then_the_variables() {
 }
 
 #[test]
+fn what_is_claimed_and_kept_is_chosen_by_flags() {
+    let chosen = |flags: &[&str]| {
+        let spans = replay(flags, &[]).0;
+        (spans.min_confidence, spans.sdk_spans, spans.accuracy)
+    };
+    assert_eq!(chosen(&[]), (Confidence::Likely, SdkSpans::Keep, false));
+    assert_eq!(
+        chosen(&["--min-confidence", "certain", "--sdk-spans", "suppress", "--accuracy"]),
+        (Confidence::Certain, SdkSpans::Suppress, true)
+    );
+}
+
+#[test]
 fn a_bad_variable_is_named_and_ignored() {
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h");
     let default = otlp(&[], &[endpoint]);

@@ -51,7 +51,8 @@ async fn a_replay_waits_for_its_exporters_however_many_spans_leave_at_once() {
         pace: Pace::Replay,
     };
     let export = crate::export::start(export, WallClock::from_offset_nanos(0)).unwrap();
-    let spans = Spans::new(EngineConfig::default(), [1; 32], export, false);
+    let wanted = Wanted { include_unsampled: false, accuracy: false };
+    let spans = Spans::new(EngineConfig::default(), [1; 32], export, wanted);
 
     // All of them are open at the end, and leave then.
     let count = BatchLimits::default().max_queue as u32 + 1000;

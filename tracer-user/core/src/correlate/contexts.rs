@@ -26,6 +26,8 @@ const MAX_REQUESTS: usize = 8;
 pub(super) struct Contexts {
     ids: HashMap<SpanId, Vec<Incoming>>,
     order: VecDeque<(KernelInstant, SpanId)>,
+    /// When an id last came in that was forgotten before its time.
+    forgotten: Option<KernelInstant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +50,9 @@ impl Contexts {
             if at.since(then) < MEMORY && self.order.len() < MAX_IDS {
                 break;
             }
+            if at.since(then) < MEMORY {
+                self.forgotten = self.forgotten.max(Some(then));
+            }
             self.order.pop_front();
             self.ids.remove(&old);
         }
@@ -66,6 +71,16 @@ impl Contexts {
         if let Some(noted) = noted {
             noted.ended = Some(at);
         }
+    }
+
+    /// Every id that came in within the memory's time before `at` is known.
+    pub(super) fn is_whole(&self, at: KernelInstant) -> bool {
+        self.forgotten.is_none_or(|forgotten| at.since(forgotten) >= MEMORY)
+    }
+
+    /// Another exchange has the id, too, at whatever time.
+    pub(super) fn is_shared(&self, id: SpanId) -> bool {
+        self.ids.get(&id).is_some_and(|requests| requests.len() > 1)
     }
 
     /// Requests that brought the id in before `at`.

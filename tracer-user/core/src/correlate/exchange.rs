@@ -52,6 +52,10 @@ pub(crate) struct Exchange {
     pub(super) pins: u32,
     /// A look at it when the decide timeout has passed is planned.
     pub(super) has_deadline: bool,
+    /// Its program reports it itself: it has no span of its own, and stands for the program's.
+    pub(super) suppressed: bool,
+    /// Its parent is another's span, although this tracer saw the exchange above it.
+    pub(super) parent_elsewhere: bool,
     /// Its span has left; it stays for its pins.
     pub(super) left: bool,
     /// Client: it stays after its span has left, because its peer is traced and has not been seen to receive it.
@@ -190,6 +194,8 @@ pub(crate) struct Called {
     pub(super) window: Window,
     /// The request that stays because `window` named it.
     pub(super) window_pin: Option<Key>,
+    /// The request at its other end.
+    pub(super) receiver: Option<Key>,
     /// The request that stays because it alone had brought what this call carries.
     pub(super) carrier: Option<Key>,
 }

@@ -197,6 +197,8 @@ impl Correlator {
             received_by_peer: None,
             pins: 0,
             has_deadline: false,
+            suppressed: false,
+            parent_elsewhere: false,
             left: false,
             kept: false,
         });
@@ -213,6 +215,7 @@ impl Correlator {
         if let Some(values) = values {
             let process = first.thread.process;
             if client {
+                self.note_named(key);
                 self.hands_on(key, &values, first);
             } else {
                 self.tables.carriers.brought_in(process, &values, key, first.time);
@@ -233,6 +236,9 @@ impl Correlator {
         let call = self.tables.exchanges.get(&key);
         let carrier = call.and_then(|call| header_continuity::carrier(&self.tables, call).ok().flatten());
         self.tables.carriers.sent_out(process, values, first.time);
+        if !values.is_empty() {
+            self.deadlines.add(Look::Losses, first.time.plus(header_continuity::SETTLE), key);
+        }
         let Some(carrier) = carrier else { return };
         let Some(request) = self.tables.exchanges.get_mut(&carrier) else { return };
         request.pins += 1;
@@ -247,7 +253,6 @@ impl Correlator {
         if let Some(called) = self.tables.exchanges.get_mut(&key).and_then(|call| call.called_mut()) {
             called.carrier = Some(carrier);
         }
-        self.deadlines.add(Look::Losses, first.time.plus(header_continuity::SETTLE), key);
     }
 
     fn call_began(&mut self, key: Key, first: Mark) {

@@ -59,6 +59,7 @@ impl Correlator {
         }
         let (parent, undecided) = match settled {
             Settled::Parent { span_id, evidence, confidence, remote } => {
+                let remote = remote || exchange.parent_elsewhere;
                 attributes.push((keys::PARENT_EVIDENCE, Value::word(evidence.as_str())));
                 attributes.push((keys::PARENT_CONFIDENCE, Value::word(confidence.as_str())));
                 (Some(Parent { span_id, evidence, confidence, remote }), None)
@@ -69,10 +70,7 @@ impl Correlator {
             attributes.push((keys::PARENT_UNDECIDED, Value::word(reason)));
             self.stats.spans_undecided += 1;
         }
-        self.stats.spans += 1;
-        self.stats.spans_incomplete += u64::from(end.incomplete.is_some());
-        self.stats.spans_unsampled += u64::from(!trace.sampled);
-        self.out.push_back(Span {
+        let span = Span {
             trace_id: trace.id,
             span_id: exchange.span_id,
             parent,
@@ -88,7 +86,15 @@ impl Correlator {
             status,
             process,
             resource,
-        });
+        };
+        if exchange.suppressed {
+            self.stats.spans_suppressed += 1;
+        } else {
+            self.stats.spans += 1;
+            self.stats.spans_incomplete += u64::from(end.incomplete.is_some());
+            self.stats.spans_unsampled += u64::from(!span.sampled);
+            self.out.push_back(span);
+        }
         let unseen = exchange.role() == Role::Client && exchange.received_by_peer.is_none();
         if unseen && self.tables.join.peer_is_traced(exchange) {
             exchange.kept = true;

@@ -27,6 +27,7 @@ mod ladder;
 mod leave;
 mod processes;
 mod rules;
+mod sdk;
 mod seen;
 mod self_check;
 mod table;
@@ -55,6 +56,7 @@ use self::self_check::SelfCheck;
 use self::table::Exchanges;
 use self::threads::Threads;
 use crate::context::{Propagators, RequestIdKey};
+use crate::engine::SdkSpans;
 use crate::event::{ConnOpened, HostFacts, ProcessFacts};
 use crate::span::{Confidence, Span, SpanId};
 use crate::stats::Stats;
@@ -69,6 +71,7 @@ pub(crate) struct Bounds {
     pub(crate) max_processes: usize,
     pub(crate) max_header_values: usize,
     pub(crate) min_confidence: Confidence,
+    pub(crate) sdk_spans: SdkSpans,
     pub(crate) redact_query: bool,
     pub(crate) propagators: Propagators,
 }
@@ -85,6 +88,8 @@ pub(crate) struct Correlator {
     now: KernelInstant,
     /// Spans are held back until all questions are settled: the end of a run.
     holding: bool,
+    /// Spans that calls name as their parents; for [`SdkSpans::Suppress`].
+    named: Contexts,
     self_check: SelfCheck,
     out: VecDeque<Span>,
     pub(crate) stats: Stats,
@@ -111,6 +116,7 @@ impl Correlator {
             text_bytes: 0,
             now: KernelInstant::ZERO,
             holding: false,
+            named: Contexts::default(),
             self_check: SelfCheck::default(),
             out: VecDeque::new(),
             stats: Stats::default(),
@@ -272,6 +278,7 @@ impl Correlator {
             }
             Verdict::Abstain(reason) => Settled::Root(reason),
             Verdict::Remote(span_id, evidence, confidence) => {
+                self.stand_aside(key, span_id);
                 Settled::Parent { span_id, evidence, confidence, remote: true }
             }
             Verdict::Parent(parent, evidence, confidence) => match self.put_below(key, parent) {
@@ -345,6 +352,13 @@ impl Correlator {
             self.tables.exchanges.get(&lower).and_then(|lower| lower.served().map(|_| lower.first.time));
         if let (Some(received), Some(call)) = (received, self.tables.exchanges.get_mut(&upper)) {
             call.received_by_peer = Some(received);
+            if let Some(called) = call.called_mut() {
+                called.receiver = Some(lower);
+            }
+            let suppressed = call.suppressed;
+            if let Some(request) = self.tables.exchanges.get_mut(&lower) {
+                request.parent_elsewhere = suppressed;
+            }
             self.let_go(upper);
         }
         Ok(span_id)

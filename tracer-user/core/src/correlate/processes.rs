@@ -36,6 +36,8 @@ pub(super) struct Process {
     pub(super) hands_on: u32,
     /// When bytes last came in, from a client, in a protocol that is not read.
     pub(super) unread_at: Option<KernelInstant>,
+    /// Several calls named one span as their parent: what calls name here is not theirs alone.
+    pub(super) shares_spans: bool,
     /// Rules that headers have shown to be wrong here.
     pub(super) demoted: Vec<Evidence>,
     /// It had connections before the tracer came, and when it was first seen: requests may be under way unseen.

@@ -34,8 +34,22 @@ pub struct EngineConfig {
     pub propagators: Propagators,
     /// Parents that are less sure than this are not claimed.
     pub min_confidence: Confidence,
+    /// What becomes of spans that programs report themselves.
+    pub sdk_spans: SdkSpans,
     pub limits: Limits,
     pub connection: ConnectionLimits,
+}
+
+/// What becomes of the spans of calls that a program which traces itself reports, too. Such a call names a span of its
+/// own making in its headers; what is known of it is that it was made for this call and others like it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SdkSpans {
+    /// They are children of the program's own.
+    #[default]
+    Keep,
+    /// They are left out, and what they called is the child of the program's own. Not where a process makes several
+    /// calls with one span: that is not the span of a call.
+    Suppress,
 }
 
 /// Bounds on what the engine holds. What a bound costs is counted.
@@ -67,6 +81,7 @@ impl Default for EngineConfig {
             redact_query: true,
             propagators: Propagators::default(),
             min_confidence: Confidence::Likely,
+            sdk_spans: SdkSpans::default(),
             limits: Limits::default(),
             connection: ConnectionLimits::default(),
         }
@@ -108,6 +123,7 @@ impl Engine {
             redact_query,
             propagators,
             min_confidence,
+            sdk_spans,
             limits,
             connection,
         } = config;
@@ -129,6 +145,7 @@ impl Engine {
             max_processes,
             max_header_values,
             min_confidence,
+            sdk_spans,
             redact_query,
             propagators,
         };
@@ -143,8 +160,11 @@ impl Engine {
 
     /// Takes in one event. Bad input becomes a counter.
     pub fn handle_event(&mut self, event: Event) {
+        let time = event.time();
         if self.reorder.push(event) {
             self.stats.events_late += 1;
+            // Until now it was missing, and what it says of its place is lost.
+            self.correlator.lost(time);
         }
         self.release();
     }
@@ -186,8 +206,14 @@ impl Engine {
     }
 
     /// A record that `decode` refused: counted here, with the other losses.
-    pub const fn count_malformed(&mut self) {
+    pub fn count_malformed(&mut self) {
         self.stats.records_malformed += 1;
+        self.note_loss();
+    }
+
+    /// Events are missing here, whose number is counted elsewhere.
+    pub fn note_loss(&mut self) {
+        self.correlator.lost(self.reorder.newest());
     }
 
     /// Traffic of connections that ended, or were given up, without yielding an exchange; complete after

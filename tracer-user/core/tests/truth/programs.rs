@@ -29,6 +29,125 @@ impl Front {
         [Self::ThreadPerConnection, Self::Pool, Self::Loop, Self::HandOff, Self::ForkJoin, Self::Nginx];
 }
 
+/// What the headers of requests are, and what programs make of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Headers {
+    None,
+    /// A request id for each request, handed on with every call.
+    Ids,
+    /// One id for all, which the timer carries, too.
+    ConstantId,
+    /// A few ids in turn, as clients that are known by one have.
+    Sessions,
+    /// Some requests have the id of one before them: a retry.
+    Retries,
+    /// A trace and a span for each request, handed on as they are.
+    PassThrough,
+    /// Several requests are of one trace, each from a span of its own; handed on as they are.
+    FanIn,
+    /// The same, and of the span nothing is handed on.
+    FanInTraceOnly,
+    /// Calls are made by a span of their own: the program traces itself.
+    Sdk,
+    /// The same, where several requests are of one trace.
+    SdkFanIn,
+}
+
+impl Headers {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::None,
+        Self::Ids,
+        Self::ConstantId,
+        Self::Sessions,
+        Self::Retries,
+        Self::PassThrough,
+        Self::FanIn,
+        Self::FanInTraceOnly,
+        Self::Sdk,
+        Self::SdkFanIn,
+    ];
+
+    /// Of the request with this number.
+    fn brought(self, number: usize) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::Ids => request_id(number),
+            Self::ConstantId => request_id(0),
+            Self::Sessions => request_id(number % 7),
+            Self::Retries => request_id(number - usize::from(number % 5 == 4)),
+            Self::PassThrough | Self::Sdk => traceparent(number, number),
+            Self::FanIn | Self::FanInTraceOnly | Self::SdkFanIn => traceparent(number / 3, number),
+        }
+    }
+
+    /// Of call `call` of the request with this number.
+    fn handed_on(self, number: usize, call: u32) -> String {
+        let own_span = 1_000_000 + number * 10 + call as usize;
+        match self {
+            Self::None => String::new(),
+            Self::Sdk => traceparent(number, own_span),
+            Self::SdkFanIn => traceparent(number / 3, own_span),
+            Self::FanInTraceOnly => {
+                let trace = trace_id(number / 3);
+                format!("X-Amzn-Trace-Id: Root=1-{}-{}\r\n", &trace[..8], &trace[8..])
+            }
+            Self::Ids
+            | Self::ConstantId
+            | Self::Sessions
+            | Self::Retries
+            | Self::PassThrough
+            | Self::FanIn => self.brought(number),
+        }
+    }
+
+    /// The span that a call's headers name as its parent: of the timer's, or call `call` of request `number`.
+    pub(crate) fn maker(self, path: &str) -> Option<String> {
+        let number = |text: &str| text.parse::<usize>().expect("a number");
+        let headers = match (path.strip_prefix("/bg"), path[1..].split_once('.')) {
+            (Some(timer), _) => self.of_timer(number(timer)),
+            (None, Some((request, call))) => self.handed_on(number(request), call.parse().unwrap_or(0)),
+            (None, None) => self.brought(number(&path[1..])),
+        };
+        headers.strip_prefix("traceparent: ").and_then(|value| value.split('-').nth(2)).map(str::to_owned)
+    }
+
+    /// Of the timer's call with this number.
+    fn of_timer(self, number: usize) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::ConstantId => request_id(0),
+            Self::Sdk | Self::SdkFanIn => traceparent(5_000_000 + number, 5_000_000 + number),
+            Self::Ids
+            | Self::Sessions
+            | Self::Retries
+            | Self::PassThrough
+            | Self::FanIn
+            | Self::FanInTraceOnly => request_id(5_000_000 + number),
+        }
+    }
+}
+
+/// Numbers made to look as if by chance.
+fn scattered(number: usize) -> u64 {
+    let mut word = (number as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..2 {
+        word = (word ^ word >> 31).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    }
+    word ^ word >> 29
+}
+
+fn trace_id(number: usize) -> String {
+    format!("{:016x}{:016x}", scattered(number), scattered(number + 7_000_000))
+}
+
+fn request_id(number: usize) -> String {
+    format!("X-Request-Id: {}\r\n", trace_id(number + 3_000_000))
+}
+
+fn traceparent(trace: usize, span: usize) -> String {
+    format!("traceparent: 00-{}-{:016x}-01\r\n", trace_id(trace), scattered(span + 11_000_000))
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     pub(crate) requests: usize,
@@ -36,6 +155,9 @@ pub(crate) struct Load {
     pub(crate) concurrency: usize,
     /// A background timer calls the back service, too; nginx delays and answers some requests by timer.
     pub(crate) timer: bool,
+    pub(crate) headers: Headers,
+    /// Time passes as on a busy host; otherwise all happens within milliseconds.
+    pub(crate) slow: bool,
 }
 
 /// A request that is being served.
@@ -89,6 +211,7 @@ pub(crate) struct World {
     rng: ChaCha8Rng,
     front: Front,
     timer: bool,
+    headers: Headers,
     main: T,
     back_main: T,
     fronts: Vec<(End, End)>,
@@ -113,6 +236,7 @@ impl World {
             rng: ChaCha8Rng::seed_from_u64(seed),
             front,
             timer: load.timer,
+            headers: load.headers,
             main,
             back_main,
             fronts: Vec::new(),
@@ -131,6 +255,9 @@ impl World {
             }
             world.fronts.push(ends);
             world.busy.push(false);
+        }
+        if load.slow {
+            world.host.step = std::time::Duration::from_millis(5);
         }
         let mut sent = 0;
         while sent < load.requests || !world.jobs.is_empty() || !world.arrived.is_empty() {
@@ -164,7 +291,7 @@ impl World {
         let front = idle[self.pick(idle.len())];
         self.busy[front] = true;
         let path = format!("/{number}");
-        self.host.request(None, self.fronts[front].0, &path);
+        self.host.request_with(None, self.fronts[front].0, &path, &self.headers.brought(number));
         self.arrived.push_back((front, path));
         true
     }
@@ -298,8 +425,10 @@ impl World {
     fn call(&mut self, n: usize, by: T, pooled: Option<bool>) {
         let name = if self.front == Front::Nginx { "p".to_owned() } else { self.jobs[n].made.to_string() };
         let path = format!("{}.{name}", self.jobs[n].path);
+        let number = self.jobs[n].path[1..].parse().expect("a path is a number");
+        let headers = self.headers.handed_on(number, self.jobs[n].made);
         let back = self.back_connection(pooled);
-        self.host.request(by, self.backs[back].ends.0, &path);
+        self.host.request_with(by, self.backs[back].ends.0, &path, &headers);
         self.backs[back].state = BackState::Asked;
         self.jobs[n].made += 1;
         self.jobs[n].state = State::Calling { back, by };
@@ -355,9 +484,10 @@ impl World {
             None => {
                 let back = self.back_connection(None);
                 let path = format!("/bg{}", self.timer_calls);
+                let headers = self.headers.of_timer(self.timer_calls);
                 self.timer_calls += 1;
                 self.host.waits(thread);
-                self.host.request(thread, self.backs[back].ends.0, &path);
+                self.host.request_with(thread, self.backs[back].ends.0, &path, &headers);
                 self.backs[back].state = BackState::Asked;
                 self.timer_call = Some(back);
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tracer_abi::conn::Role;
 use tracer_abi::time::KernelInstant;
 
+use super::header_continuity::SETTLE;
 use super::{Moment, Tables, Verdict};
 use crate::correlate::exchange::{Exchange, Undecided};
 use crate::correlate::join::Occupant;
@@ -40,8 +41,9 @@ pub(in crate::correlate) fn judge(tables: &Tables, exchange: &Exchange, moment: 
             if earlier.next().is_some() {
                 return Verdict::abstain(Undecided::HeaderPassedThrough);
             }
-            // A loss is learned of later than it happens: wait for the call's end.
-            if exchange.end.is_none() && !moment.last {
+            // A loss is learned of later than it happens.
+            let losses_known = moment.now.since(exchange.first.time) >= SETTLE;
+            if !moment.last && (exchange.end.is_none() || !losses_known) {
                 return Verdict::Wait;
             }
             let lost = tables.last_loss.is_some_and(|at| at.plus(LOSS_MEMORY) >= exchange.first.time);
@@ -51,6 +53,9 @@ pub(in crate::correlate) fn judge(tables: &Tables, exchange: &Exchange, moment: 
                 .is_some_and(|since| exchange.first.time.since(since) < UNSEEN_REQUESTS);
             if lost || unseen {
                 return Verdict::abstain(Undecided::EventsLost);
+            }
+            if !tables.contexts.is_whole(exchange.first.time) {
+                return Verdict::abstain(Undecided::LimitReached);
             }
             named
         }
