@@ -82,7 +82,7 @@ impl Renderer {
     fn legend(&self, out: &mut Block) {
         let mut line = Painter::new(self.style);
         line.put(
-            "parent by: = tcp bytes  u unix socket  t thread  w nginx window  h header  i its ids",
+            "parent by: = tcp bytes  u unix socket  t thread  w nginx window  h header  i ids",
             Ink::Dim,
         );
         end(line, out);
