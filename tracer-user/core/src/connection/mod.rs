@@ -338,6 +338,11 @@ impl Connection {
     }
 
     /// Whether any would be more than zero.
+    /// A request was read of whose response nothing was seen.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.ledger.front().is_some_and(|open| !open.answered)
+    }
+
     pub(crate) fn has_stats(&self) -> bool {
         self.stats != ConnectionStats::default() || self.halves.iter().any(|half| half.stream.has_counts())
     }

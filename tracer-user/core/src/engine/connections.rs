@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::time::Duration;
 
 use tracer_abi::conn::SocketCookie;
 use tracer_abi::sniff::Class;
@@ -27,6 +28,10 @@ pub struct Unrecognised {
 
 /// Processes and classes counted apart; traffic of further ones is counted under the process key of zeros.
 const MAX_UNRECOGNISED: usize = 1024;
+
+/// How long a closed connection that owes an answer is kept for one that was given before, and is reported after. When the other end is gone,
+/// a send is answered with a reset that closes the connection inside of the very call, which is reported at its end.
+const LINGER: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(super) struct Connections {
@@ -56,6 +61,8 @@ struct Entry {
     number: u64,
     process: Option<ProcessKey>,
     bytes: u64,
+    /// It was closed, and [`LINGER`] is not over.
+    closed: Option<ConnClosed>,
     /// The earliest entry in `timers`.
     timer: Option<KernelInstant>,
 }
@@ -103,13 +110,18 @@ impl Connections {
         self.apply(place, updates, event.time, correlator);
     }
 
-    pub(super) fn closed(&mut self, event: &ConnClosed, correlator: &mut Correlator) {
+    pub(super) fn closed(&mut self, event: ConnClosed, correlator: &mut Correlator) {
         let Some(place) = self.find(event.cookie) else { return };
         let Some(entry) = self.entries[place as usize].as_mut() else { return };
+        let time = event.origin.time;
         let mut updates = std::mem::take(&mut self.updates);
-        entry.connection.handle_closed(event, &mut updates);
-        correlator.conn_closed(&mut entry.facts, event.origin.time);
-        self.apply(place, updates, event.origin.time, correlator);
+        if entry.connection.awaits_answer() {
+            entry.closed.get_or_insert(event);
+        } else {
+            entry.connection.handle_closed(&event, &mut updates);
+            correlator.conn_closed(&mut entry.facts, time);
+        }
+        self.apply(place, updates, time, correlator);
     }
 
     /// Time has passed.
@@ -125,6 +137,10 @@ impl Connections {
             let mut updates = std::mem::take(&mut self.updates);
             if entry.connection.poll_timeout().is_some_and(|due| due <= at) {
                 entry.connection.handle_timeout(at, &mut updates);
+            }
+            if let Some(closed) = entry.closed.take_if(|closed| closed.origin.time.plus(LINGER) <= at) {
+                entry.connection.handle_closed(&closed, &mut updates);
+                correlator.conn_closed(&mut entry.facts, closed.origin.time);
             }
             self.apply(place, updates, at, correlator);
         }
@@ -194,7 +210,8 @@ impl Connections {
                 correlator.lost(now);
                 self.lost.add(entry.connection.stats());
             }
-            let due = entry.connection.poll_timeout();
+            let lingers = entry.closed.as_ref().map(|closed| closed.origin.time.plus(LINGER));
+            let due = entry.connection.poll_timeout().into_iter().chain(lingers).min();
             if let Some(due) = due
                 && entry.timer.is_none_or(|timer| due < timer)
             {
@@ -212,7 +229,10 @@ impl Connections {
     fn give_up(&mut self, place: u32, now: KernelInstant, correlator: &mut Correlator) {
         let Some(entry) = self.entries[place as usize].as_mut() else { return };
         let mut updates = std::mem::take(&mut self.updates);
-        entry.connection.finish(now, &mut updates);
+        match entry.closed.take() {
+            Some(closed) => entry.connection.handle_closed(&closed, &mut updates),
+            None => entry.connection.finish(now, &mut updates),
+        }
         correlator.conn_closed(&mut entry.facts, now);
         self.apply(place, updates, now, correlator);
         self.remove(place);
@@ -277,6 +297,7 @@ impl Connections {
             number,
             process: None,
             bytes: 0,
+            closed: None,
             timer: None,
         });
         let place = self.free.pop().unwrap_or_else(|| {

@@ -259,7 +259,7 @@ impl Engine {
         match event {
             Event::DataMoved(event) => self.connections.data_moved(&event, &mut self.correlator),
             Event::ConnOpened(event) => self.connections.opened(event, &mut self.correlator),
-            Event::ConnClosed(event) => self.connections.closed(&event, &mut self.correlator),
+            Event::ConnClosed(event) => self.connections.closed(event, &mut self.correlator),
             // Which processes and ports to trace is the caller's business.
             Event::ListenStarted(_) => {}
             Event::ProcessForked(event) => {

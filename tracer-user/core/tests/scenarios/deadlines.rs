@@ -215,3 +215,20 @@ fn the_same_events_and_seed_give_the_same_spans() {
     };
     assert_ne!(first[0].span_id, other.span_id, "the seed matters");
 }
+
+/// The other end is gone: the answer's first bytes are met by a reset, which closes the connection inside of the call
+/// that sends them, before that call is reported.
+#[test]
+fn an_answer_that_was_reset_was_given_all_the_same() {
+    let mut host = Host::new();
+    let shop = host.process("shop");
+    let conn = host.connect(None, Some(shop));
+    host.asks(NOBODY, conn, shop, "/a");
+    let sent = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    host.close(shop, conn.1);
+    host.write(shop, conn.1, sent);
+    host.sleep(Duration::from_secs(1));
+    let spans = host.spans();
+    assert_eq!(spans.len(), 1, "{spans:?}");
+    assert!(format!("{spans:?}").contains("(\"http.response.status_code\", Int(200))"), "{spans:?}");
+}
