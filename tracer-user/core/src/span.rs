@@ -1,10 +1,15 @@
 //! Spans as plain values, before any exporter's types.
 
+mod attributes;
+
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use smol_str::SmolStr;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
+
+pub use self::attributes::{Attribute, Attributes, Common, Parts};
 
 /// 16 bytes, never all zero.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,10 +66,10 @@ pub struct Span {
     pub trace_state: Option<String>,
     pub sampled: bool,
     pub kind: SpanKind,
-    pub name: String,
+    pub name: Cow<'static, str>,
     pub start: KernelInstant,
     pub end: KernelInstant,
-    pub attributes: Vec<(&'static str, Value)>,
+    pub attributes: Attributes,
     pub links: Vec<Link>,
     pub status: Status,
     /// Whose span it is.
@@ -133,7 +138,7 @@ impl Confidence {
 pub struct Link {
     pub trace_id: TraceId,
     pub span_id: SpanId,
-    pub attributes: Vec<(&'static str, Value)>,
+    pub attributes: Vec<Attribute>,
 }
 
 /// OpenTelemetry span status. `Ok` is for applications to set, so it does not exist here.

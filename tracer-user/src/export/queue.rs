@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tracer_core::span::{Link, Span, Value};
+use tracer_core::span::{Attribute, Link, Span, Value};
 
 use super::config::BatchLimits;
 
@@ -238,14 +238,13 @@ impl Batch for Whole {
 
 /// Estimate of the memory a span holds alone, in bytes.
 fn weight(span: &Span) -> usize {
-    let attributes = |list: &[(&'static str, Value)]| -> usize {
-        list.iter().map(|(key, value)| key.len() + 48 + value_weight(value)).sum()
-    };
+    let attribute = |(key, value): &Attribute| key.len() + 48 + value_weight(value);
+    let link = |link: &Link| size_of::<Link>() + link.attributes.iter().map(attribute).sum::<usize>();
     size_of::<Span>()
         + span.name.len()
         + span.trace_state.as_ref().map_or(0, String::len)
-        + attributes(&span.attributes)
-        + span.links.iter().map(|link| size_of::<Link>() + attributes(&link.attributes)).sum::<usize>()
+        + span.attributes.iter().map(attribute).sum::<usize>()
+        + span.links.iter().map(link).sum::<usize>()
 }
 
 fn value_weight(value: &Value) -> usize {
@@ -324,7 +323,7 @@ mod tests {
     async fn memory_is_bounded_too() {
         let queue = Queue::<Whole>::new(BatchLimits { max_queue: 100_000, max_batch: 100_000, ..LIMITS });
         let mut large = span(1, 1).build();
-        large.name = "x".repeat(1024 * 1024);
+        large.name = "x".repeat(1024 * 1024).into();
         let large = Arc::new(large);
         (0..20).for_each(|_| queue.push(Arc::clone(&large)));
         assert_eq!(queue.refused(), 5);

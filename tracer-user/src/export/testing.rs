@@ -9,13 +9,15 @@ use opentelemetry_semantic_conventions::attribute::{
 use tracer_abi::task::{ProcessKey, Tgid};
 use tracer_abi::time::KernelInstant;
 use tracer_core::span::{
-    Confidence, Evidence, Parent, Resource, Span, SpanId, SpanKind, Status, TraceId, Value,
+    Attribute, Attributes, Confidence, Evidence, Parent, Resource, Span, SpanId, SpanKind, Status, TraceId,
+    Value,
 };
 
 /// Unix time of kernel instant zero: 2026-03-01 03:12:09 UTC.
 pub(super) const EPOCH: u64 = 1_772_334_729_000_000_000;
 
-pub(super) struct Builder(Span);
+/// The attributes apart, while they are worked on.
+pub(super) struct Builder(Span, Vec<Attribute>);
 
 pub(super) fn trace_id(n: u8) -> TraceId {
     TraceId::new([n; 16]).unwrap()
@@ -27,7 +29,7 @@ pub(super) fn span_id(n: u8) -> SpanId {
 
 /// Span `id` of trace `trace`: a server's `GET /`, 1 ms long, of process 100 of service `shop`, with status 200.
 pub(super) fn span(trace: u8, id: u8) -> Builder {
-    Builder(Span {
+    let span = Span {
         trace_id: trace_id(trace),
         span_id: span_id(id),
         parent: None,
@@ -35,32 +37,34 @@ pub(super) fn span(trace: u8, id: u8) -> Builder {
         trace_state: None,
         sampled: true,
         kind: SpanKind::Server,
-        name: "GET".to_owned(),
+        name: "GET".into(),
         start: KernelInstant::ZERO,
         end: KernelInstant::from_nanos(1_000_000),
-        attributes: vec![
-            (HTTP_REQUEST_METHOD, Value::from("GET")),
-            (URL_PATH, Value::from("/")),
-            (HTTP_RESPONSE_STATUS_CODE, Value::Int(200)),
-        ],
+        attributes: Attributes::default(),
         links: Vec::new(),
         status: Status::Unset,
         process: ProcessKey { tgid: Tgid(100), start_boottime: 1 },
         resource: Arc::new(Resource { attributes: vec![(SERVICE_NAME.to_owned(), Value::from("shop"))] }),
-    })
+    };
+    let attributes = vec![
+        (HTTP_REQUEST_METHOD, Value::from("GET")),
+        (URL_PATH, Value::from("/")),
+        (HTTP_RESPONSE_STATUS_CODE, Value::Int(200)),
+    ];
+    Builder(span, attributes)
 }
 
 impl Builder {
     pub(super) fn client(mut self, url: &str) -> Self {
         self.0.kind = SpanKind::Client;
-        self.0.attributes[1] = (URL_FULL, Value::from(url));
+        self.1[1] = (URL_FULL, Value::from(url));
         self
     }
 
     pub(super) fn path(mut self, method: &'static str, path: &str) -> Self {
-        self.0.attributes[0].1 = Value::from(method);
-        self.0.attributes[1].1 = Value::from(path);
-        self.0.name = method.to_owned();
+        self.1[0].1 = Value::from(method);
+        self.1[1].1 = Value::from(path);
+        self.0.name = method.into();
         self
     }
 
@@ -90,20 +94,18 @@ impl Builder {
     }
 
     pub(super) fn status(mut self, code: i64) -> Self {
-        self.0.attributes[2].1 = Value::Int(code);
+        self.1[2].1 = Value::Int(code);
         self
     }
 
     pub(super) fn error(mut self, error_type: &str) -> Self {
-        self.0
-            .attributes
-            .push((opentelemetry_semantic_conventions::attribute::ERROR_TYPE, error_type.into()));
+        self.1.push((opentelemetry_semantic_conventions::attribute::ERROR_TYPE, error_type.into()));
         self.0.status = Status::Error { description: None };
         self
     }
 
     pub(super) fn no_response(mut self) -> Self {
-        self.0.attributes.truncate(2);
+        self.1.truncate(2);
         self
     }
 
@@ -113,11 +115,11 @@ impl Builder {
     }
 
     pub(super) fn attribute(mut self, key: &'static str, value: impl Into<Value>) -> Self {
-        self.0.attributes.push((key, value.into()));
+        self.1.push((key, value.into()));
         self
     }
 
     pub(super) fn build(self) -> Span {
-        self.0
+        Span { attributes: self.1.into(), ..self.0 }
     }
 }

@@ -3,10 +3,10 @@
 use super::keys;
 use super::text::clean;
 use crate::context::RequestContext;
-use crate::span::Value;
+use crate::span::{Attributes, Value};
 
 /// Adds the attributes of a request that carried something.
-pub(crate) fn context(context: &RequestContext, out: &mut Vec<(&'static str, Value)>) {
+pub(crate) fn context(context: &RequestContext, out: &mut Attributes) {
     if let Some(remote) = context.remote() {
         out.push((keys::CONTEXT_FORMAT, Value::from(remote.format.as_str())));
     }

@@ -4,6 +4,7 @@
 //! outside, so names are methods only. What was not seen has no attribute.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry_semantic_conventions::attribute as semconv;
@@ -11,11 +12,11 @@ use smol_str::{SmolStr, ToSmolStr as _};
 use tracer_abi::conn::{Family, Role};
 
 use super::keys;
-use super::socket::{Address, Socket};
+use super::socket::{Address, Socket, Usual};
 use super::text::clean;
 use super::url::{Authority, Target, redact};
 use crate::exchange::{BodyLen, Incomplete, Outcome, RequestHead, ResponseHead};
-use crate::span::{Status, Value};
+use crate::span::{Attributes, Common, Status, Value};
 
 /// "Known" methods of the conventions: RFC 9110, PATCH and QUERY.
 const KNOWN_METHODS: [&str; 10] =
@@ -25,6 +26,10 @@ const KNOWN_METHODS: [&str; 10] =
 const CONNECTION_CLOSED: &str = "connection_closed";
 /// Closed or reset inside the response.
 const RESPONSE_TRUNCATED: &str = "response_truncated";
+
+/// A connection keeps no more text than this for what its exchanges have in common: a hostile client could make it
+/// tens of kilobytes.
+const MAX_COMMON_TEXT: usize = 512;
 
 /// What is known of an exchange at its end.
 #[derive(Clone, Copy, Debug)]
@@ -42,25 +47,27 @@ pub(crate) struct Described<'a> {
     /// `None` when the connection's opening was not seen.
     pub(crate) socket: Option<&'a Socket>,
     pub(crate) redact_query: bool,
+    /// The connection has had exchanges before: there may be more.
+    pub(crate) kept_alive: bool,
 }
 
-/// How many attributes most spans have at most: room that is made at once.
-const USUAL_ATTRIBUTES: usize = 20;
+/// How many attributes of their own most spans have at most: room that is made at once.
+const USUAL_ATTRIBUTES: usize = 10;
 
 /// Name, status and attributes of the span.
-pub(crate) fn describe(facts: &Described<'_>) -> (String, Status, Vec<(&'static str, Value)>) {
-    let mut out = Attributes(Vec::with_capacity(USUAL_ATTRIBUTES));
+pub(crate) fn describe(facts: &Described<'_>) -> (Cow<'static, str>, Status, Attributes) {
+    let mut out = Out(Attributes::with_capacity(USUAL_ATTRIBUTES));
     let method = facts.request.method.as_str();
     let known = KNOWN_METHODS.into_iter().find(|known| *known == method);
     out.word(semconv::HTTP_REQUEST_METHOD, known.unwrap_or("_OTHER"));
     if known.is_none() {
         out.text(semconv::HTTP_REQUEST_METHOD_ORIGINAL, method);
     }
-    url(facts, &mut out);
-    peers(facts, &mut out);
-    out.word(semconv::NETWORK_PROTOCOL_VERSION, facts.request.version);
-    if let Some(agent) = &facts.request.user_agent {
-        out.text(semconv::USER_AGENT_ORIGINAL, agent);
+    let target = Target::parse(method, &facts.request.target);
+    url(facts, &target, &mut out);
+    match common(facts, &target) {
+        Some(common) => out.0.push_common(common),
+        None => endpoints(facts, &target, &mut out),
     }
     if let Some(BodyLen::Exact(len)) = facts.request_body {
         out.int(semconv::HTTP_REQUEST_BODY_SIZE, len);
@@ -88,7 +95,36 @@ pub(crate) fn describe(facts: &Described<'_>) -> (String, Status, Vec<(&'static 
     if let Some(reason) = facts.incomplete {
         out.word(keys::INCOMPLETE, reason.as_str());
     }
-    (known.unwrap_or("HTTP").to_owned(), status, out.0)
+    (Cow::Borrowed(known.unwrap_or("HTTP")), status, out.0)
+}
+
+/// What [`endpoints`] says, where earlier exchanges of the connection said the same.
+fn common(facts: &Described<'_>, target: &Target<'_>) -> Option<Arc<Common>> {
+    let socket = facts.socket.filter(|_| facts.kept_alive && matches!(target, Target::Origin { .. }))?;
+    let RequestHead { version, host, user_agent, .. } = facts.request;
+    let usual = match socket.usual.get() {
+        Some(usual) => usual,
+        None => {
+            let long = [host, user_agent].into_iter().flatten().map(|text| text.len()).sum::<usize>();
+            if long > MAX_COMMON_TEXT {
+                return None;
+            }
+            let mut out = Out(Attributes::default());
+            endpoints(facts, target, &mut out);
+            socket.usual.get_or_init(|| Usual {
+                role: facts.role,
+                version,
+                host: host.clone(),
+                user_agent: user_agent.clone(),
+                common: Arc::new(Common::new(out.0.iter().cloned().collect())),
+            })
+        }
+    };
+    let same = usual.role == facts.role
+        && usual.version == *version
+        && usual.host == *host
+        && usual.user_agent == *user_agent;
+    same.then(|| Arc::clone(&usual.common))
 }
 
 fn error_type(facts: &Described<'_>) -> Option<SmolStr> {
@@ -109,55 +145,99 @@ fn error_type(facts: &Described<'_>) -> Option<SmolStr> {
     }
 }
 
-/// `url.*` and `server.*`: from the Host header, else the target, else the socket.
-fn url(facts: &Described<'_>, out: &mut Attributes) {
-    let target = Target::parse(&facts.request.method, &facts.request.target);
-    let host = facts.request.host.as_deref().filter(|host| !host.is_empty()).map(Authority::parse);
-    let (scheme, named, path, query) = match target {
-        Target::Origin { path, query } => ("http", host, Some(path), query),
-        // RFC 9112 section 3.2.2: the target's authority replaces the Host header.
-        Target::Absolute { scheme, authority, path, query } => (scheme, Some(authority), Some(path), query),
-        Target::Authority(authority) => ("http", Some(authority), None, None),
-        Target::Asterisk => ("http", host, None, None),
-    };
-    let scheme = match ["http", "https"].into_iter().find(|usual| usual.eq_ignore_ascii_case(scheme)) {
-        Some(usual) => Cow::Borrowed(usual),
-        None => Cow::Owned(scheme.to_ascii_lowercase()),
+/// `url.*`, but for what [`endpoints`] says.
+fn url(facts: &Described<'_>, target: &Target<'_>, out: &mut Out) {
+    let (path, query) = match *target {
+        Target::Origin { path, query } | Target::Absolute { path, query, .. } => (path, query),
+        Target::Asterisk if facts.role != Role::Client => return out.word(semconv::URL_PATH, "*"),
+        Target::Asterisk | Target::Authority(_) => return,
     };
     let query =
         query.map(|query| if facts.redact_query { redact(query).into() } else { Cow::Borrowed(query) });
-    let client = facts.role == Role::Client;
-    let server = facts.socket.and_then(|socket| if client { &socket.remote } else { &socket.local }.as_ref());
+    if facts.role == Role::Client {
+        full_url(facts, target, path, query.as_deref(), out);
+        return;
+    }
+    out.text(semconv::URL_PATH, path);
+    if let Some(query) = query.as_deref().filter(|query| !query.is_empty()) {
+        out.text(semconv::URL_QUERY, query);
+    }
+}
 
-    if client {
-        if let Some(path) = path {
-            full_url(&scheme, named, server, path, query.as_deref(), out);
+/// `url.full`, if an authority is known.
+fn full_url(facts: &Described<'_>, target: &Target<'_>, path: &str, query: Option<&str>, out: &mut Out) {
+    let authority = match (named(facts, target), server(facts)) {
+        (Some(authority), _) => Cow::Borrowed(authority.text),
+        (None, Some(server)) => Cow::Owned(server.endpoint.socket_addr().to_string()),
+        (None, None) => return,
+    };
+    let mut full = [&scheme(target), "://", &authority, path].concat();
+    if let Some(query) = query {
+        full.push('?');
+        full.push_str(query);
+    }
+    out.text(semconv::URL_FULL, &full);
+}
+
+/// In lower case.
+fn scheme(target: &Target<'_>) -> Cow<'static, str> {
+    let scheme = match *target {
+        Target::Absolute { scheme, .. } => scheme,
+        Target::Origin { .. } | Target::Authority(_) | Target::Asterisk => return Cow::Borrowed("http"),
+    };
+    match ["http", "https"].into_iter().find(|usual| usual.eq_ignore_ascii_case(scheme)) {
+        Some(usual) => Cow::Borrowed(usual),
+        None => Cow::Owned(scheme.to_ascii_lowercase()),
+    }
+}
+
+/// Whom the request says that it is for.
+fn named<'a>(facts: &Described<'a>, target: &Target<'a>) -> Option<Authority<'a>> {
+    match *target {
+        // RFC 9112 section 3.2.2: the target's authority replaces the Host header.
+        Target::Absolute { authority, .. } | Target::Authority(authority) => Some(authority),
+        Target::Origin { .. } | Target::Asterisk => {
+            facts.request.host.as_deref().filter(|host| !host.is_empty()).map(Authority::parse)
         }
-    } else {
-        match target {
-            Target::Asterisk => out.word(semconv::URL_PATH, "*"),
-            Target::Origin { path, .. } | Target::Absolute { path, .. } => out.text(semconv::URL_PATH, path),
-            Target::Authority(_) => {}
-        }
-        if let Some(query) = query.as_deref().filter(|query| !query.is_empty()) {
-            out.text(semconv::URL_QUERY, query);
-        }
+    }
+}
+
+/// The server's end of the socket.
+fn server<'a>(facts: &Described<'a>) -> Option<&'a Address> {
+    let client = facts.role == Role::Client;
+    facts.socket.and_then(|socket| if client { &socket.remote } else { &socket.local }.as_ref())
+}
+
+/// What the exchanges of a connection may have in common: who speaks with whom, and in which versions.
+fn endpoints(facts: &Described<'_>, target: &Target<'_>, out: &mut Out) {
+    let scheme = scheme(target);
+    if facts.role != Role::Client {
         match &scheme {
             Cow::Borrowed(usual) => out.word(semconv::URL_SCHEME, usual),
             Cow::Owned(other) => out.text(semconv::URL_SCHEME, other),
         }
     }
+    served_by(facts, target, &scheme, out);
+    peers(facts, out);
+    out.word(semconv::NETWORK_PROTOCOL_VERSION, facts.request.version);
+    if let Some(agent) = &facts.request.user_agent {
+        out.text(semconv::USER_AGENT_ORIGINAL, agent);
+    }
+}
 
+/// `server.*`: from the Host header, else the target, else the socket.
+fn served_by(facts: &Described<'_>, target: &Target<'_>, scheme: &str, out: &mut Out) {
+    let server = server(facts);
     // A Host header without a port may be a name that never was one of the network (a proxy's upstream): then the
     // socket knows the port better, unless a forward proxy is asked.
     let direct = matches!(target, Target::Origin { .. } | Target::Asterisk);
     let socket_port = server.map(|server| server.endpoint.port()).filter(|port| direct && *port != 0);
-    let usual_port = match &*scheme {
+    let usual_port = match scheme {
         "http" => Some(80),
         "https" => Some(443),
         _ => None,
     };
-    match (named, server, facts.socket.and_then(|socket| socket.unix_name.as_ref())) {
+    match (named(facts, target), server, facts.socket.and_then(|socket| socket.unix_name.as_ref())) {
         (Some(authority), _, name) => {
             out.text(semconv::SERVER_ADDRESS, authority.host);
             let implied = socket_port.or(usual_port.filter(|_| name.is_none()));
@@ -174,30 +254,8 @@ fn url(facts: &Described<'_>, out: &mut Attributes) {
     }
 }
 
-/// `url.full`, if an authority is known.
-fn full_url(
-    scheme: &str,
-    named: Option<Authority<'_>>,
-    server: Option<&Address>,
-    path: &str,
-    query: Option<&str>,
-    out: &mut Attributes,
-) {
-    let authority = match (named, server) {
-        (Some(authority), _) => Cow::Borrowed(authority.text),
-        (None, Some(server)) => Cow::Owned(server.endpoint.socket_addr().to_string()),
-        (None, None) => return,
-    };
-    let mut full = [scheme, "://", &authority, path].concat();
-    if let Some(query) = query {
-        full.push('?');
-        full.push_str(query);
-    }
-    out.text(semconv::URL_FULL, &full);
-}
-
 /// `client.*` and `network.*`: from the socket.
-fn peers(facts: &Described<'_>, out: &mut Attributes) {
+fn peers(facts: &Described<'_>, out: &mut Out) {
     let Some(socket) = facts.socket else { return };
     let server = facts.role == Role::Server;
     match socket.family {
@@ -225,9 +283,9 @@ fn peers(facts: &Described<'_>, out: &mut Attributes) {
     }
 }
 
-struct Attributes(Vec<(&'static str, Value)>);
+struct Out(Attributes);
 
-impl Attributes {
+impl Out {
     /// What others wrote.
     fn text(&mut self, key: &'static str, text: &str) {
         self.clean(key, clean(text));

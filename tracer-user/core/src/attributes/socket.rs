@@ -1,10 +1,13 @@
 //! A connection's addresses as attributes show them: written once, for all exchanges of the connection.
 
+use std::sync::{Arc, OnceLock};
+
 use smol_str::{SmolStr, ToSmolStr as _};
-use tracer_abi::conn::{Endpoint, Family};
+use tracer_abi::conn::{Endpoint, Family, Role};
 
 use super::text::clean;
 use crate::event::ConnOpened;
+use crate::span::Common;
 
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -14,6 +17,17 @@ pub(crate) struct Socket {
     pub(super) remote: Option<Address>,
     /// Unix sockets: the name that the server's end is bound to, where it has one.
     pub(super) unix_name: Option<SmolStr>,
+    pub(super) usual: OnceLock<Usual>,
+}
+
+/// What its exchanges have in common, as far as they are like the one that it was made for.
+#[derive(Debug)]
+pub(super) struct Usual {
+    pub(super) role: Role,
+    pub(super) version: &'static str,
+    pub(super) host: Option<SmolStr>,
+    pub(super) user_agent: Option<SmolStr>,
+    pub(super) common: Arc<Common>,
 }
 
 #[derive(Debug)]
@@ -29,6 +43,7 @@ impl Socket {
             local: Address::of(conn.local),
             remote: Address::of(conn.remote),
             unix_name: (!conn.unix_path.is_empty()).then(|| clean(&socket_name(&conn.unix_path))),
+            usual: OnceLock::new(),
         }
     }
 }

@@ -96,8 +96,12 @@ fn is_scheme(text: &str) -> bool {
 
 fn split_query(text: &str) -> (&str, Option<&str>) {
     // A fragment is not sent by conforming clients; it is no part of path or query.
-    let text = text.split_once('#').map_or(text, |(text, _)| text);
-    text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)))
+    let (path, rest) = match memchr::memchr2(b'?', b'#', text.as_bytes()) {
+        Some(at) if text.as_bytes()[at] == b'?' => (&text[..at], &text[at + 1..]),
+        Some(at) => return (&text[..at], None),
+        None => return (text, None),
+    };
+    (path, Some(memchr::memchr(b'#', rest.as_bytes()).map_or(rest, |at| &rest[..at])))
 }
 
 #[cfg(test)]

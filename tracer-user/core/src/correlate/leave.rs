@@ -205,5 +205,6 @@ fn described(exchange: &Exchange, end: End, start: KernelInstant, redact_query: 
             && exchange.received_by_peer.is_none(),
         socket: exchange.conn.as_deref().map(|conn| &conn.socket),
         redact_query,
+        kept_alive: exchange.id.index > 0,
     }
 }

@@ -4,7 +4,7 @@
 //! every byte with what the protocol's own types make of the same span. Fields are written in the order of their
 //! numbers, defaults are left out.
 
-use tracer_core::span::{Link, Resource, Span, SpanKind, Status, Value};
+use tracer_core::span::{Attribute, Link, Parts, Resource, Span, SpanKind, Status, Value};
 
 use super::super::facts::resource_attributes;
 use super::super::{SCHEMA_URL, SCOPE_NAME, SCOPE_VERSION, span_flags};
@@ -41,9 +41,12 @@ pub(super) fn span(span: &Span, clock: WallClock, out: &mut Vec<u8>) {
     uint(6, kind, out);
     fixed64(7, clock.unix_nanos(span.start), out);
     fixed64(8, clock.unix_nanos(span.end), out);
-    for (key, value) in &span.attributes {
-        key_value(SPAN_ATTRIBUTES, key, value, out);
+    let Parts { before, common, after } = span.attributes.parts();
+    span_attributes(before, out);
+    if let Some(common) = common {
+        out.extend_from_slice(common.encoded(span_attributes));
     }
+    span_attributes(after, out);
     for link in &span.links {
         self::link(link, out);
     }
@@ -58,6 +61,12 @@ pub(super) fn span(span: &Span, clock: WallClock, out: &mut Vec<u8>) {
         }
     }
     fixed32(16, span_flags(span), out);
+}
+
+fn span_attributes(list: &[Attribute], out: &mut Vec<u8>) {
+    for (key, value) in list {
+        key_value(SPAN_ATTRIBUTES, key, value, out);
+    }
 }
 
 /// `Span.links`
@@ -103,7 +112,27 @@ pub(super) fn schema_url(out: &mut Vec<u8>) {
 fn key_value(field: u8, key: &str, value: &Value, out: &mut Vec<u8>) {
     let value_len = any_value_len(value);
     let key_len = if key.is_empty() { 0 } else { delimited_len(key.len()) };
-    delimited_head(delimited_key(field), key_len + delimited_len(value_len), out);
+    let len = key_len + delimited_len(value_len);
+    // As most are: every length takes one byte, and heads that follow each other are written together.
+    if let (0..0x80, 1.., Value::Str(_) | Value::Int(_)) = (len, key_len, value) {
+        out.extend_from_slice(&[delimited_key(field), len as u8, delimited_key(1), key.len() as u8]);
+        out.extend_from_slice(key.as_bytes());
+        let head = [delimited_key(2), value_len as u8];
+        match value {
+            Value::Str(text) => {
+                let text = text.as_bytes();
+                out.extend_from_slice(&[head[0], head[1], delimited_key(1), text.len() as u8]);
+                out.extend_from_slice(text);
+            }
+            Value::Int(number) => {
+                out.extend_from_slice(&head);
+                uint(3, number.cast_unsigned(), out);
+            }
+            Value::Bool(_) | Value::StrArray(_) => {}
+        }
+        return;
+    }
+    delimited_head(delimited_key(field), len, out);
     string(1, key, out);
     delimited_head(delimited_key(2), value_len, out);
     any_value(value, out);

@@ -64,7 +64,7 @@ impl Reference {
             trace_state: span.trace_state.clone().unwrap_or_default(),
             parent_span_id: span.parent.map_or_else(Vec::new, |parent| parent.span_id.to_bytes().to_vec()),
             flags: span_flags(span),
-            name: span.name.clone(),
+            name: span.name.clone().into_owned(),
             kind: match span.kind {
                 SpanKind::Server => ProtoKind::Server,
                 SpanKind::Client => ProtoKind::Client,
@@ -135,7 +135,8 @@ mod tests {
         let mut span = span(1, 2).remote_parent(3).at_us(1, 2).error("500").build();
         span.trace_state = Some("a=b".to_owned());
         span.status = Status::Error { description: Some("why".to_owned()) };
-        span.attributes = vec![("list", Value::StrArray(vec!["x".into()])), ("yes", Value::Bool(true))];
+        span.attributes =
+            vec![("list", Value::StrArray(vec!["x".into()])), ("yes", Value::Bool(true))].into();
         span.links =
             vec![Link { trace_id: trace_id(8), span_id: span_id(9), attributes: vec![("n", Value::Int(7))] }];
         let request = request(vec![span]);

@@ -306,7 +306,8 @@ mod tests {
         let mut span = span(1, 2).remote_parent(3).at_us(1, 2).error("500").build();
         span.trace_state = Some("a=b".to_owned());
         span.status = Status::Error { description: Some("why".to_owned()) };
-        span.attributes = vec![("list", Value::StrArray(vec!["x".into()])), ("yes", Value::Bool(true))];
+        span.attributes =
+            vec![("list", Value::StrArray(vec!["x".into()])), ("yes", Value::Bool(true))].into();
         span.links =
             vec![Link { trace_id: trace_id(8), span_id: span_id(9), attributes: vec![("n", Value::Int(7))] }];
         check(vec![span]);
@@ -327,7 +328,7 @@ mod tests {
     fn lengths_of_every_size_are_right() {
         for len in [0, 1, 100, 120, 127, 128, 129, 16_000, 16_383, 16_384, 3_000_000] {
             let mut span = span(1, 1).attribute("x", "y".repeat(len)).build();
-            span.name = "n".repeat(len);
+            span.name = "n".repeat(len).into();
             check(vec![span.clone(), span]);
         }
     }
@@ -378,8 +379,8 @@ mod tests {
             span.trace_state = trace_state;
             span.sampled = sampled;
             span.kind = if server { SpanKind::Server } else { SpanKind::Client };
-            span.name = name;
-            span.attributes = attributes;
+            span.name = name.into();
+            span.attributes = attributes.into();
             span.links = links
                 .into_iter()
                 .map(|(trace, id, attributes)| {

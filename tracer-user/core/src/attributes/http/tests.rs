@@ -58,6 +58,7 @@ fn facts<'a>(role: Role, request: &'a RequestHead, response: Option<&'a Response
         start_late: false,
         socket: Some(tcp()),
         redact_query: true,
+        kept_alive: false,
     }
 }
 
@@ -67,7 +68,7 @@ fn lines(facts: &Described<'_>, prefixes: &[&str]) -> Vec<String> {
     let mut keys: Vec<_> = attributes.iter().map(|(key, _)| *key).collect();
     keys.sort_unstable();
     keys.dedup();
-    assert_eq!(keys.len(), attributes.len(), "a key twice in {attributes:?}");
+    assert_eq!(keys.len(), attributes.iter().count(), "a key twice in {attributes:?}");
     attributes
         .iter()
         .filter(|(key, _)| prefixes.iter().any(|prefix| key.starts_with(prefix)))
@@ -122,6 +123,41 @@ fn a_client_span_has_the_whole_url() {
             [format!("url.full={url}"), format!("server.address={address}"), format!("server.port={port}")],
             "{host:?} {target}"
         );
+    }
+}
+
+/// Whatever the exchanges before it on the connection were like.
+#[test]
+fn what_a_connection_s_exchanges_have_in_common_is_said_of_each() {
+    let requests = |changed: fn(&mut RequestHead)| {
+        let mut request = request("GET", "/a?b=c");
+        request.user_agent = Some("agent".into());
+        changed(&mut request);
+        request
+    };
+    let requests = [
+        requests(|_| ()),
+        requests(|request| request.target = "http://far/".into()),
+        requests(|request| request.target = "/".into()),
+        requests(|request| request.host = None),
+        requests(|request| request.host = Some("other".into())),
+        requests(|request| request.version = "1.0"),
+        requests(|request| request.user_agent = None),
+        requests(|request| request.user_agent = Some("long".repeat(1000).into())),
+    ];
+    for role in [Role::Client, Role::Server] {
+        for first in &requests {
+            let socket = tcp();
+            for request in [&requests[0], first].into_iter().chain(&requests) {
+                let alone = facts(role, request, Some(response(200)));
+                let kept_alive = Described { kept_alive: true, socket: Some(socket), ..alone };
+                assert_eq!(describe(&kept_alive), describe(&alone), "{role:?} {first:?} {request:?}");
+            }
+            let alike =
+                Described { kept_alive: true, socket: Some(socket), ..facts(role, &requests[0], None) };
+            let (_, _, attributes) = describe(&alike);
+            assert!(attributes.parts().common.is_some() && attributes.parts().before.len() < 5);
+        }
     }
 }
 
