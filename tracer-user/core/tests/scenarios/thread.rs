@@ -389,6 +389,39 @@ fn a_request_that_is_never_answered_proves_nothing() {
     assert_eq!(lines[1], "shop client /x - request-unanswered", "{lines:?}");
 }
 
+const BEGINNING: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx";
+
+#[test]
+fn a_response_that_its_client_cuts_shows_whose_call_it_was() {
+    let mut shop = Shop::new();
+    let worker = shop.worker(1);
+    shop.arrives(worker, "/a");
+    shop.calls(worker, "/x");
+    shop.host.write(worker, shop.front.1, BEGINNING);
+    shop.host.close(worker, shop.front.1);
+    shop.expect(&["shop server /a", "shop client /x < shop server /a (thread)"]);
+}
+
+#[test]
+fn a_cut_response_proves_nothing_unless_its_thread_sent_some_of_it_after_the_call() {
+    // Before the call.
+    let mut shop = Shop::new();
+    let worker = shop.worker(1);
+    shop.arrives(worker, "/a");
+    shop.host.write(worker, shop.front.1, BEGINNING);
+    shop.calls(worker, "/x");
+    shop.host.close(worker, shop.front.1);
+    shop.expect(&["shop server /a", "shop client /x - request-unanswered"]);
+    // Another thread.
+    let mut shop = Shop::new();
+    let (worker, other) = (shop.worker(1), shop.worker(2));
+    shop.arrives(worker, "/a");
+    shop.calls(worker, "/x");
+    shop.host.write(other, shop.front.1, BEGINNING);
+    shop.host.close(worker, shop.front.1);
+    shop.expect(&["shop server /a", "shop client /x - request-moved-threads"]);
+}
+
 /// A lost response and a lost request must not add up to a wrong parent.
 #[test]
 fn no_loss_on_the_thread_makes_a_wrong_parent() {

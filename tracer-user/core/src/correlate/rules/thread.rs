@@ -84,7 +84,8 @@ pub(in crate::correlate) fn examine(tables: &Tables, call: &Exchange, key: Key) 
     };
     let by_thread = end.last.is_some_and(|last| last.thread.tid == call.thread().tid);
     match end.outcome {
-        Outcome::Complete | Outcome::Upgraded if by_thread && answered_after => Ok(()),
+        // Where a client goes away inside the response, its bytes say as much as a whole one's.
+        Outcome::Complete | Outcome::Upgraded | Outcome::ResponseCut if by_thread && answered_after => Ok(()),
         Outcome::Lost => Err(Undecided::EventsLost),
         Outcome::Complete
         | Outcome::Upgraded
