@@ -96,6 +96,11 @@ impl Endpoint {
         u16::from_be_bytes(self.port_be)
     }
 
+    /// The address as a number: equal for equal addresses, for hashing.
+    pub const fn address_bits(self) -> u128 {
+        u128::from_ne_bytes(self.addr)
+    }
+
     /// The address; a v4-mapped one comes back as IPv4.
     pub fn ip(self) -> IpAddr {
         let ip = Ipv6Addr::from(self.addr);

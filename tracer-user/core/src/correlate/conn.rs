@@ -7,6 +7,7 @@ use tracer_abi::conn::{Direction, Role};
 use tracer_abi::task::Tid;
 
 use super::exchange::Key;
+use super::join::PeerTraced;
 use crate::attributes::Socket;
 use crate::event::{ConnOpened, DataMoved, IoOutcome};
 
@@ -15,6 +16,7 @@ use crate::event::{ConnOpened, DataMoved, IoOutcome};
 pub(super) struct Conn {
     pub(super) opened: ConnOpened,
     pub(super) socket: Socket,
+    pub(super) peer_traced: PeerTraced,
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +42,7 @@ impl ConnFacts {
             Role::Unknown => None,
         };
         let socket = Socket::of(&opened);
-        self.conn = Some(Arc::new(Conn { opened, socket }));
+        self.conn = Some(Arc::new(Conn { opened, socket, peer_traced: PeerTraced::default() }));
     }
 
     /// The open exchange of this number.

@@ -167,6 +167,9 @@ impl Correlator {
         self.make_room();
         let key = self.tables.exchanges.next_key();
         let client = role == Role::Client;
+        if client && self.tables.join.is_quiet() {
+            self.tables.join.end_quiet(self.tables.exchanges.iter_mut());
+        }
         conn.calls = Some(client);
         conn.is_read = true;
         let side = if client { Side::Client(Called::default()) } else { Side::Server(Served::default()) };
@@ -316,7 +319,7 @@ impl Correlator {
         if owned {
             self.thread_serves(key, first, read_by == Some(tid));
         }
-        self.deadlines.add(Look::Grace, first.time.plus(same_bytes::GRACE), key);
+        self.plan(Look::Grace, first.time.plus(same_bytes::GRACE), key);
     }
 
     /// Where threads may own requests: what this one holds besides.
@@ -386,7 +389,7 @@ impl Correlator {
             }
             Role::Client if exchange.question == Question::Open => {
                 let settled = end.time.plus(response_window::SETTLE);
-                self.deadlines.add(Look::Settle, settled, key);
+                self.plan(Look::Settle, settled, key);
                 Some(settled)
             }
             Role::Client => None,

@@ -4,10 +4,13 @@
 //! *By sequence number only*: for ends that address translation keeps from mirroring each other. *Ends*: which
 //! connections are open on this host, to know whether a peer is traced at all. Nothing is decided here; see
 //! `rules::same_bytes`.
+//!
+//! Many hosts only serve. While no traced process has called for [`QUIET`], requests have no other end to be found, and
+//! are not noted; the next call has all that are held noted first ([`JoinTable::is_quiet`]).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tracer_abi::conn::{Endpoint, Family, Role, SocketCookie};
@@ -15,6 +18,7 @@ use tracer_abi::time::KernelInstant;
 
 use super::conn::Conn;
 use super::exchange::{Exchange, Key};
+use super::hash::{HashKey, KeyedMap};
 use crate::event::ConnOpened;
 use crate::exchange::Mark;
 
@@ -23,6 +27,10 @@ pub(super) const MEMORY: Duration = Duration::from_secs(60);
 
 /// Closed connections remembered at most, for a bound on memory (about 64 bytes each).
 const MAX_CLOSED: usize = 32_768;
+
+/// How long nothing calls before requests are no longer noted. Noting all that are held costs as much as some thousand
+/// requests that are noted for nothing.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// One end of a connection, as an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +47,7 @@ impl Hash for Socket {
             Self::Tcp(local, remote) => {
                 state.write_u32(u32::from(local.port()) << 16 | u32::from(remote.port()));
                 for end in [local, remote] {
-                    match end.ip() {
-                        IpAddr::V4(ip) => state.write_u32(ip.to_bits()),
-                        IpAddr::V6(ip) => state.write_u128(ip.to_bits()),
-                    }
+                    state.write_u128(end.address_bits());
                 }
             }
             Self::Unix(cookie) => state.write_u64(cookie.0),
@@ -83,7 +88,7 @@ enum Place {
     },
 }
 
-/// The position and the ports tell places apart well enough, at a third of the cost of hashing the addresses.
+/// The position and the ports tell places apart well enough.
 impl Hash for Place {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(match self {
@@ -119,6 +124,12 @@ struct Seat(u32);
 pub(super) struct Seats {
     exact: Option<(Place, Seat)>,
     by_seq: Option<(u32, Seat)>,
+}
+
+impl Seats {
+    const fn is_nowhere(&self) -> bool {
+        self.exact.is_none() && self.by_seq.is_none()
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -170,21 +181,54 @@ impl Ends {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct JoinTable {
-    exact: HashMap<Place, Seat>,
-    by_seq: HashMap<u32, Seat>,
+    exact: KeyedMap<Place, Seat>,
+    by_seq: KeyedMap<u32, Seat>,
     /// What both tables lead to; free ones are used again.
     ends: Vec<Ends>,
     free: Vec<Seat>,
+    /// Calls that are held, and when the last one began.
+    calls: usize,
+    last_call: KernelInstant,
+    quiet: bool,
     /// Sockets of traced processes: open, or closed not long ago.
-    sockets: HashMap<Socket, u32>,
+    sockets: KeyedMap<Socket, u32>,
+    /// How often a socket came or went: what was found stays true until then.
+    changes: u64,
     closed: VecDeque<(KernelInstant, Socket)>,
 }
 
+/// Whether a connection's other end is traced, and after how many changes that was found: twice the number, and one
+/// for yes. Nothing is found at first.
+#[derive(Debug)]
+pub(super) struct PeerTraced(AtomicU64);
+
+impl Default for PeerTraced {
+    fn default() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
+}
+
 impl JoinTable {
+    pub(super) fn new(key: HashKey) -> Self {
+        Self {
+            exact: KeyedMap::with_hasher(key),
+            by_seq: KeyedMap::with_hasher(key),
+            ends: Vec::new(),
+            free: Vec::new(),
+            calls: 0,
+            last_call: KernelInstant::ZERO,
+            quiet: true,
+            sockets: KeyedMap::with_hasher(key),
+            changes: 0,
+            closed: VecDeque::new(),
+        }
+    }
+
     pub(super) fn conn_opened(&mut self, conn: &ConnOpened) {
         *self.sockets.entry(Socket::of(conn)).or_default() += 1;
+        self.changes += 1;
     }
 
     pub(super) fn conn_closed(&mut self, conn: &ConnOpened, at: KernelInstant) {
@@ -194,11 +238,12 @@ impl JoinTable {
         self.closed.push_back((at, Socket::of(conn)));
     }
 
-    /// Forgets what closed long ago.
-    pub(super) fn advance(&mut self, now: KernelInstant) {
+    /// Forgets what closed long ago. Returns when the first of the others closed.
+    pub(super) fn forget(&mut self, now: KernelInstant) -> Option<KernelInstant> {
         while self.closed.front().is_some_and(|(at, _)| now.since(*at) > MEMORY) {
             self.forget_closed();
         }
+        self.closed.front().map(|(at, _)| *at)
     }
 
     fn forget_closed(&mut self) {
@@ -209,6 +254,20 @@ impl JoinTable {
         });
         if left == Some(0) {
             self.sockets.remove(&socket);
+            self.changes += 1;
+        }
+    }
+
+    /// Requests are not noted. Before a call begins, all that are held are to be, with [`JoinTable::end_quiet`].
+    pub(super) const fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// From the oldest to the newest.
+    pub(super) fn end_quiet<'e>(&mut self, held: impl Iterator<Item = (Key, &'e mut Exchange)>) {
+        self.quiet = false;
+        for (key, exchange) in held.filter(|(_, exchange)| exchange.seats.is_nowhere()) {
+            exchange.seats = self.seat(key, exchange.conn.as_deref(), exchange.role(), &exchange.first);
         }
     }
 
@@ -220,6 +279,16 @@ impl JoinTable {
         role: Role,
         first: &Mark,
     ) -> Seats {
+        if role == Role::Client {
+            self.calls += 1;
+            self.last_call = self.last_call.max(first.time);
+        } else if self.calls == 0 {
+            self.quiet |= first.time.since(self.last_call) >= QUIET;
+        }
+        if self.quiet { Seats::default() } else { self.seat(key, conn, role, first) }
+    }
+
+    fn seat(&mut self, key: Key, conn: Option<&Conn>, role: Role, first: &Mark) -> Seats {
         let Self { exact, by_seq, ends, free, .. } = self;
         let mut fresh = || {
             free.pop().unwrap_or_else(|| {
@@ -242,6 +311,7 @@ impl JoinTable {
 
     /// The exchange leaves: nobody can be joined to it any more.
     pub(super) fn exchange_left(&mut self, key: Key, exchange: &Exchange) {
+        self.calls -= usize::from(exchange.role() == Role::Client);
         if let Some((place, seat)) = exchange.seats.exact
             && self.vacate(seat, exchange.role(), key)
         {
@@ -285,8 +355,14 @@ impl JoinTable {
 
     /// The connection's other end is a socket of a traced process.
     pub(super) fn peer_is_traced(&self, exchange: &Exchange) -> bool {
-        let peer = exchange.conn.as_deref().and_then(|conn| Socket::peer(&conn.opened));
-        peer.is_some_and(|peer| self.sockets.contains_key(&peer))
+        let Some(conn) = exchange.conn.as_deref() else { return false };
+        let known = conn.peer_traced.0.load(Ordering::Relaxed);
+        if known >> 1 == self.changes {
+            return known & 1 == 1;
+        }
+        let traced = Socket::peer(&conn.opened).is_some_and(|peer| self.sockets.contains_key(&peer));
+        conn.peer_traced.0.store(self.changes << 1 | u64::from(traced), Ordering::Relaxed);
+        traced
     }
 
     fn meet(&self, seat: Seat, exchange: &Exchange) -> Occupant {
@@ -315,7 +391,7 @@ fn place(conn: Option<&ConnOpened>, client: bool, first: &Mark) -> Option<Place>
         }
         Family::Inet | Family::Inet6 => {
             let (client, server) = if client { (conn.local, conn.remote) } else { (conn.remote, conn.local) };
-            let loopback = client.ip().is_loopback() || server.ip().is_loopback();
+            let loopback = client.is_loopback() || server.is_loopback();
             Some(Place::Tcp { client, server, netns: loopback.then_some(conn.netns), seq: first.tcp_seq? })
         }
     }

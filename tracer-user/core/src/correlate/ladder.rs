@@ -32,6 +32,14 @@ pub(super) const CALL_RULES: [(Evidence, Rule); 3] = [
     (Evidence::ResponseWindow, response_window::judge),
 ];
 
+/// No rule can say anything yet: [`weigh`] would answer [`Verdict::Wait`], and nothing is known that should be held for
+/// later. True most times that a request from outside is asked about, and cheaper to find out.
+pub(super) fn is_early(tables: &Tables, exchange: &Exchange, moment: Moment) -> bool {
+    let early = same_bytes::is_early(tables, exchange, moment);
+    debug_assert!(!early || weigh(tables, exchange, moment) == Verdict::Wait);
+    early
+}
+
 /// A parent, or none with a reason, or [`Verdict::Wait`].
 pub(super) fn weigh(tables: &Tables, exchange: &Exchange, moment: Moment) -> Verdict {
     match exchange.role() {

@@ -99,7 +99,7 @@ impl Correlator {
         if unseen && self.tables.join.peer_is_traced(exchange) {
             exchange.kept = true;
             exchange.pins += 1;
-            self.deadlines.add(Look::Kept, end.time.plus(join::MEMORY), key);
+            self.plan(Look::Kept, end.time.plus(join::MEMORY), key);
         }
         self.forget_if_unpinned(key);
     }

@@ -48,6 +48,7 @@ use self::contexts::Contexts;
 use self::deadlines::{Deadlines, Look};
 use self::exchange::{Key, Question, Settled, Side, Undecided};
 use self::fragment::{Fragments, Trace};
+use self::hash::HashKey;
 use self::ids::Ids;
 use self::join::{JoinTable, Occupant};
 use self::processes::Processes;
@@ -86,6 +87,8 @@ pub(crate) struct Correlator {
     request_id_key: RequestIdKey,
     text_bytes: usize,
     now: KernelInstant,
+    /// Time changes nothing before.
+    wake: KernelInstant,
     /// Spans are held back until all questions are settled: the end of a run.
     holding: bool,
     /// Spans that calls name as their parents; for [`SdkSpans::Suppress`].
@@ -102,7 +105,7 @@ impl Correlator {
                 exchanges: Exchanges::new(),
                 threads: Threads::new(bounds.max_threads),
                 processes: Processes::new(host, bounds.max_processes),
-                join: JoinTable::default(),
+                join: JoinTable::new(HashKey::new(seed)),
                 contexts: Contexts::default(),
                 carriers: Carriers::new(seed, bounds.max_header_values),
                 min_confidence: bounds.min_confidence,
@@ -115,6 +118,7 @@ impl Correlator {
             request_id_key: RequestIdKey::new(seed),
             text_bytes: 0,
             now: KernelInstant::ZERO,
+            wake: KernelInstant::MAX,
             holding: false,
             named: Contexts::default(),
             self_check: SelfCheck::default(),
@@ -138,6 +142,7 @@ impl Correlator {
     pub(crate) fn conn_closed(&mut self, facts: &mut ConnFacts, at: KernelInstant) {
         if let Some(conn) = facts.conn.take() {
             self.tables.join.conn_closed(&conn.opened, at);
+            self.wake = self.wake.min(at.plus(join::MEMORY));
         }
     }
 
@@ -172,6 +177,7 @@ impl Correlator {
         }
         if process_gone {
             self.tables.processes.exited(process, at);
+            self.wake = self.wake.min(at.plus(self.process_memory()));
         }
     }
 
@@ -183,11 +189,30 @@ impl Correlator {
     /// All events up to `now` have been handed in.
     pub(crate) fn advance(&mut self, now: KernelInstant) {
         self.now = self.now.max(now);
+        if self.now >= self.wake {
+            self.catch_up();
+        }
+    }
+
+    fn catch_up(&mut self) {
         while let Some(key) = self.deadlines.pop(self.now) {
             self.look_again(key);
         }
-        self.tables.join.advance(self.now);
-        self.tables.processes.forget(self.now.minus(self.bounds.decide_timeout.saturating_mul(2)));
+        let join = self.tables.join.forget(self.now).map(|closed| closed.plus(join::MEMORY));
+        let memory = self.process_memory();
+        let processes = self.tables.processes.forget(self.now.minus(memory)).map(|gone| gone.plus(memory));
+        let next = [self.deadlines.next(), join, processes].into_iter().flatten().min();
+        self.wake = next.unwrap_or(KernelInstant::MAX);
+    }
+
+    /// How long a process is remembered that has ended: its last spans may still wait.
+    fn process_memory(&self) -> Duration {
+        self.bounds.decide_timeout.saturating_mul(2)
+    }
+
+    fn plan(&mut self, look: Look, at: KernelInstant, key: Key) {
+        self.deadlines.add(look, at, key);
+        self.wake = self.wake.min(at);
     }
 
     pub(crate) fn next_deadline(&self) -> Option<KernelInstant> {
@@ -226,7 +251,7 @@ impl Correlator {
         self.decide(key, last);
         let traced = began.plus(rules::same_bytes::GRACE_TRACED);
         if server && self.now < traced && self.is_open(key) {
-            self.deadlines.add(Look::Traced, traced, key);
+            self.plan(Look::Traced, traced, key);
         }
         if !last {
             self.plan_deadline(key);
@@ -246,7 +271,7 @@ impl Correlator {
             && let (Some(end), false, false) = (exchange.end, exchange.left, exchange.has_deadline)
         {
             exchange.has_deadline = true;
-            self.deadlines.add(Look::Decide, end.time.plus(self.bounds.decide_timeout), key);
+            self.plan(Look::Decide, end.time.plus(self.bounds.decide_timeout), key);
         }
     }
 
@@ -271,7 +296,11 @@ impl Correlator {
         if exchange.question != Question::Open {
             return;
         }
-        let settled = match ladder::weigh(&self.tables, exchange, Moment { now: self.now, last }) {
+        let moment = Moment { now: self.now, last };
+        if ladder::is_early(&self.tables, exchange, moment) {
+            return;
+        }
+        let settled = match ladder::weigh(&self.tables, exchange, moment) {
             Verdict::Wait => {
                 self.hold_other_end(key);
                 return;

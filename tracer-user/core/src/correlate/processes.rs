@@ -108,14 +108,15 @@ impl Processes {
         }
     }
 
-    /// Forgets processes that ended before `then`.
-    pub(super) fn forget(&mut self, then: KernelInstant) {
+    /// Forgets processes that ended before `then`. Returns when the first of the others ended.
+    pub(super) fn forget(&mut self, then: KernelInstant) -> Option<KernelInstant> {
         while let Some((at, process)) = self.gone.front().copied()
             && at < then
         {
             self.gone.pop_front();
             self.table.remove(&process);
         }
+        self.gone.front().map(|(at, _)| *at)
     }
 
     pub(super) fn resource(&mut self, process: ProcessKey) -> Arc<Resource> {

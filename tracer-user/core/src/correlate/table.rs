@@ -96,6 +96,19 @@ impl<T> Table<T> {
         std::iter::successors(self.oldest(), |key| self.key_in(self.slots.get(key.slot as usize)?.newer))
     }
 
+    /// From the oldest to the newest.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut T)> {
+        let mut held: Vec<_> = (0..)
+            .zip(&mut self.slots)
+            .filter_map(|(slot, found)| {
+                let key = Key { number: found.number, slot };
+                found.exchange.as_deref_mut().map(|exchange| (key, exchange))
+            })
+            .collect();
+        held.sort_unstable_by_key(|(key, _)| *key);
+        held.into_iter()
+    }
+
     fn key_in(&self, slot: u32) -> Option<Key> {
         self.slots.get(slot as usize).map(|found| Key { number: found.number, slot })
     }
@@ -136,6 +149,8 @@ mod tests {
         assert_eq!(d.slot, b.slot, "slots are used again");
         assert_eq!(names(&table), "acd");
         assert!(d > c && c > a);
+        let held: Vec<Key> = table.iter_mut().map(|(key, _)| key).collect();
+        assert_eq!(held, [a, c, d]);
         table.remove(&a);
         table.remove(&d);
         let e = add(&mut table, 'e');

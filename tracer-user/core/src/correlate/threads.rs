@@ -65,37 +65,77 @@ pub(super) enum Continuity {
     Unnumbered,
 }
 
+type ThreadKey = (ProcessKey, Tid);
+
+/// Threads that are found without the table: those that act now act again soon.
+const RECENT: usize = 16;
+
 #[derive(Debug)]
 pub(super) struct Threads {
-    table: NumberMap<(ProcessKey, Tid), Thread>,
+    table: NumberMap<ThreadKey, u32>,
+    /// Where the table leads to; free ones are used again.
+    slots: Vec<Thread>,
+    free: Vec<u32>,
+    /// By the last bits of the thread id: who was found there last.
+    recent: [Option<(ThreadKey, u32)>; RECENT],
     max: usize,
 }
 
 impl Threads {
     pub(super) fn new(max: usize) -> Self {
-        Self { table: NumberMap::default(), max }
+        Self { table: NumberMap::default(), slots: Vec::new(), free: Vec::new(), recent: [None; RECENT], max }
     }
 
     pub(super) fn find(&self, process: ProcessKey, tid: Tid) -> Option<&Thread> {
-        self.table.get(&(process, tid))
+        self.slots.get(self.slot((process, tid))? as usize)
     }
 
     pub(super) fn find_mut(&mut self, thread: ThreadEvent) -> Option<&mut Thread> {
-        self.table.get_mut(&(thread.process, thread.tid))
+        let slot = self.slot((thread.process, thread.tid))?;
+        self.slots.get_mut(slot as usize)
     }
 
     /// The thread of an event; `None` when the table is full.
     pub(super) fn note(&mut self, thread: ThreadEvent) -> Option<&mut Thread> {
         let key = (thread.process, thread.tid);
-        if self.table.len() >= self.max && !self.table.contains_key(&key) {
-            return None;
-        }
-        Some(self.table.entry(key).or_default())
+        let slot = match self.slot(key) {
+            Some(slot) => slot,
+            None if self.table.len() >= self.max => return None,
+            None => {
+                let slot = self.free.pop().unwrap_or_else(|| {
+                    self.slots.push(Thread::default());
+                    // The bound on threads is far below 2^32.
+                    self.slots.len() as u32 - 1
+                });
+                self.table.insert(key, slot);
+                slot
+            }
+        };
+        self.recent[place(key.1)] = Some((key, slot));
+        self.slots.get_mut(slot as usize)
     }
 
     pub(super) fn exited(&mut self, process: ProcessKey, tid: Tid) -> Option<Thread> {
-        self.table.remove(&(process, tid))
+        let key = (process, tid);
+        let slot = self.table.remove(&key)?;
+        let recent = &mut self.recent[place(tid)];
+        if recent.is_some_and(|(other, _)| other == key) {
+            *recent = None;
+        }
+        self.free.push(slot);
+        self.slots.get_mut(slot as usize).map(std::mem::take)
     }
+
+    fn slot(&self, key: ThreadKey) -> Option<u32> {
+        match self.recent[place(key.1)] {
+            Some((recent, slot)) if recent == key => Some(slot),
+            Some(_) | None => self.table.get(&key).copied(),
+        }
+    }
+}
+
+const fn place(tid: Tid) -> usize {
+    tid.0 as usize % RECENT
 }
 
 impl Thread {

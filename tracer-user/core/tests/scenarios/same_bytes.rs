@@ -1,5 +1,7 @@
 //! The two ends of the same bytes.
 
+use std::time::Duration;
+
 use tracer_abi::time::KernelInstant;
 use tracer_core::EngineConfig;
 use tracer_core::event::Event;
@@ -132,6 +134,16 @@ fn either_end_may_be_seen_first() {
     let conn = host.connect(Some(curl), Some(shop));
     host.asks(curl, conn, shop, "/a");
     host.answers(curl, conn, shop);
+    swap_last_exchange(&mut host);
+    let spans = run(&host.events, EngineConfig::default(), host.clock);
+    let mut found = lines(&spans);
+    found.sort();
+    assert_eq!(found, ["curl client /a", "shop server /a < curl client /a (tcp-sequence)"]);
+    // The call began no later than its bytes arrived.
+    assert_eq!(spans[0].start, spans[1].start);
+}
+
+fn swap_last_exchange(host: &mut Host) {
     let mut times: Vec<KernelInstant> = host.events.iter().map(Event::time).collect();
     let end = times.len();
     times.swap(end - 4, end - 3);
@@ -141,12 +153,35 @@ fn either_end_may_be_seen_first() {
             moved.time = time;
         }
     }
-    let spans = run(&host.events, EngineConfig::default(), host.clock);
-    let mut found = lines(&spans);
+}
+
+/// Requests from outside are not noted for a join while nothing on the host calls.
+#[test]
+fn a_call_finds_its_other_end_after_a_long_time_without_calls() {
+    let mut host = Host::new();
+    let (curl, shop) = (host.process("curl"), host.process("shop"));
+    let conn = host.connect(Some(curl), Some(shop));
+    let outside = host.connect(None, Some(shop));
+    host.asks(curl, conn, shop, "/a");
+    host.answers(curl, conn, shop);
+    host.sleep(Duration::from_secs(30));
+    host.asks(NOBODY, outside, shop, "/outside");
+    host.answers(NOBODY, outside, shop);
+    host.asks(curl, conn, shop, "/b");
+    host.answers(curl, conn, shop);
+    swap_last_exchange(&mut host);
+    let mut found = host.lines();
     found.sort();
-    assert_eq!(found, ["curl client /a", "shop server /a < curl client /a (tcp-sequence)"]);
-    // The call began no later than its bytes arrived.
-    assert_eq!(spans[0].start, spans[1].start);
+    assert_eq!(
+        found,
+        [
+            "curl client /a",
+            "curl client /b",
+            "shop server /a < curl client /a (tcp-sequence)",
+            "shop server /b < curl client /b (tcp-sequence)",
+            "shop server /outside",
+        ]
+    );
 }
 
 #[test]

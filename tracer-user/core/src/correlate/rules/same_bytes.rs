@@ -12,7 +12,7 @@ use std::time::Duration;
 use tracer_abi::conn::{Family, Role};
 
 use super::{Moment, Tables, Verdict};
-use crate::correlate::exchange::{Exchange, Key, Undecided};
+use crate::correlate::exchange::{Exchange, Key, Served, Undecided};
 use crate::correlate::join::Occupant;
 use crate::exchange::Mark;
 use crate::span::{Confidence, Evidence};
@@ -38,6 +38,15 @@ pub(in crate::correlate) fn judge(tables: &Tables, exchange: &Exchange, moment: 
         Occupant::Several => Verdict::abstain(Undecided::PeerAmbiguous),
         Occupant::Nobody => translated(tables, exchange, moment),
     }
+}
+
+/// A request whose other end may still show itself, and has not.
+pub(in crate::correlate) fn is_early(tables: &Tables, exchange: &Exchange, moment: Moment) -> bool {
+    let waits = |served: &Served| !served.peer_ambiguous && served.peer_pin.is_none();
+    exchange.served().is_some_and(waits)
+        && !moment.last
+        && moment.now < exchange.first.time.plus(GRACE)
+        && tables.join.nearest_end(exchange) == Occupant::Nobody
 }
 
 fn meet(server: &Exchange, client: &Exchange, key: Key, moment: Moment) -> Verdict {
