@@ -263,6 +263,11 @@ async fn a_dead_endpoint_blocks_nobody_and_is_used_again_when_it_comes() {
         assert_eq!(counts(&export.stats()), [0, 0, 0, 0, 10]);
         let sink = Sink::start(Options { port, tls: false }).unwrap();
         sink.wait_for_spans(10, LONG).unwrap();
+        // It has them before it has said so.
+        let began = Instant::now();
+        while counts(&export.stats())[0] < 10 && began.elapsed() < LONG {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         drop(sink);
 
         // It dies again, for good.
