@@ -152,7 +152,9 @@ impl Connections {
 
     /// The run ends: every connection says its last.
     pub(super) fn finish(&mut self, now: KernelInstant, correlator: &mut Correlator) {
-        let mut places: Vec<_> = self.table.iter().map(|(&cookie, &place)| (cookie, place)).collect();
+        let in_use =
+            self.entries.iter().zip(0..).filter_map(|(entry, place)| Some((entry.as_ref()?.cookie, place)));
+        let mut places: Vec<(SocketCookie, u32)> = in_use.collect();
         places.sort_unstable();
         for (_, place) in places {
             self.give_up(place, now, correlator);

@@ -59,7 +59,8 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
         return Verdict::abstain(reason);
     }
     let losses_known = moment.now.since(call.first.time) >= SETTLE;
-    if !moment.last && !(call.end.is_some() && from.end.is_some() && losses_known) {
+    let both_ended = call.end.is_some() && from.end.is_some();
+    if !moment.last && (!both_ended || !losses_known) {
         return Verdict::Wait;
     }
     let proven = tables.processes.find(call.process()).is_some_and(|process| process.hands_on >= PROOFS);
