@@ -111,9 +111,26 @@ fn span(span: &Span, wrong: &mut dyn FnMut(&str)) {
     times(span, wrong);
     flags(span, wrong);
     attributes(&span.attributes, wrong);
-    for link in &span.links {
+    if span.links.len() > 3 {
+        wrong("more than three links");
+    }
+    for (n, link) in span.links.iter().enumerate() {
         if !is_id(&link.trace_id, 16) || !is_id(&link.span_id, 8) {
             wrong("a link without valid ids");
+            continue;
+        }
+        if link.span_id == span.span_id {
+            wrong("a link to itself");
+        }
+        if span.links[..n].iter().any(|other| other.span_id == link.span_id) {
+            wrong("two links to one span");
+        }
+        if !span.parent_span_id.is_empty() {
+            wrong("a link to what may be the parent, beside a parent");
+        }
+        let says = |key| link.attributes.iter().any(|attribute| attribute.key == key);
+        if !says("tracer.candidate.evidence") || !says("tracer.candidate.undecided") {
+            wrong("a link that does not say why");
         }
         attributes(&link.attributes, wrong);
     }
@@ -200,6 +217,7 @@ mod tests {
     use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope};
     use opentelemetry_proto::tonic::resource::v1::Resource;
     use opentelemetry_proto::tonic::trace::v1::Status;
+    use opentelemetry_proto::tonic::trace::v1::span::Link;
 
     use super::*;
 
@@ -239,15 +257,37 @@ mod tests {
         }
     }
 
+    /// Links to these spans.
+    fn links(ids: &[u8]) -> Vec<Link> {
+        let why = vec![text("tracer.candidate.evidence", "a"), text("tracer.candidate.undecided", "b")];
+        let link = |id: &u8| Link {
+            trace_id: vec![9; 16],
+            span_id: vec![*id; 8],
+            attributes: why.clone(),
+            ..Link::default()
+        };
+        ids.iter().map(link).collect()
+    }
+
     fn check(change: impl FnOnce(&mut ExportTraceServiceRequest)) -> Vec<String> {
         let mut request = good();
         change(&mut request);
         Validator::default().check(&request)
     }
 
+    /// The span without a parent, and with these links.
+    fn undecided(span: &mut Span, links: Vec<Link>) {
+        span.parent_span_id.clear();
+        span.links = links;
+    }
+
     #[test]
     fn a_good_request_passes_and_every_fault_is_found() {
         assert_eq!(check(|_| {}), Vec::<String>::new());
+        let linked = check(|request| {
+            undecided(&mut request.resource_spans[0].scope_spans[0].spans[0], links(&[5, 6, 7]));
+        });
+        assert_eq!(linked, Vec::<String>::new());
         type Change = fn(&mut Span);
         let faults: &[Change] = &[
             |span| span.trace_id = vec![0; 16],
@@ -268,6 +308,14 @@ mod tests {
             |span| span.attributes.push(text("", "b")),
             |span| span.attributes.push(KeyValue { key: "c".into(), ..KeyValue::default() }),
             |span| span.links.push(Default::default()),
+            |span| undecided(span, links(&[2])),
+            |span| undecided(span, links(&[5, 5])),
+            |span| undecided(span, links(&[5, 6, 7, 8])),
+            |span| span.links = links(&[5]),
+            |span| {
+                undecided(span, links(&[5]));
+                span.links[0].attributes.pop();
+            },
             |span| span.status = Some(Status { code: 9, ..Status::default() }),
             |span| span.status = Some(Status { code: 1, ..Status::default() }),
             |span| span.status = Some(Status { code: 0, message: "why".into() }),

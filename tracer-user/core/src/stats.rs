@@ -67,6 +67,8 @@ counters! {
     context_conflicts,
     /// Edges not claimed because two kinds of evidence disagree.
     contradictions,
+    /// Links of undecided spans that were not made, because the trace of the linked span was not known in time.
+    links_not_made,
     /// Times that headers showed a rule to be wrong: it is not believed in that process any more.
     rules_contradicted,
     /// Records that the kernel half reported as lost.

@@ -10,6 +10,8 @@ mod deadlines;
 mod dialects;
 #[path = "scenarios/header.rs"]
 mod header;
+#[path = "scenarios/links.rs"]
+mod links;
 #[path = "scenarios/nginx.rs"]
 mod nginx;
 #[path = "scenarios/same_bytes.rs"]

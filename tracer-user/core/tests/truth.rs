@@ -43,6 +43,12 @@ fn judge(spans: &[Span], headers: Headers, what: &str) -> Score {
     let mut score = Score::default();
     for span in spans {
         let own = path(span);
+        for link in &span.links {
+            let target = by_id.get(&link.span_id).unwrap_or_else(|| panic!("{what}: a link to nowhere"));
+            assert_eq!(target.trace_id, link.trace_id, "{what}: {own}");
+            assert_eq!(target.process == span.process, span.kind == SpanKind::Client, "{what}: {own}");
+            assert!(span.undecided.is_some() && span.links.len() <= 3, "{what}: {own}");
+        }
         if let Some(parent) = span.parent.filter(|parent| parent.remote) {
             // What came in with a request made only that request, and no call. Of a request that its header says
             // more than is known, where all of its caller was lost: an ancestor.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use opentelemetry_semantic_conventions::attribute as semconv;
 use tracer_core::attributes::keys;
-use tracer_core::span::{Resource, Span, Value};
+use tracer_core::span::{Link, Resource, Span, Value};
 
 pub(super) trait SpanFacts {
     fn text(&self, key: &str) -> Option<&str>;
@@ -66,6 +66,21 @@ impl SpanFacts for Span {
 
     fn incomplete(&self) -> Option<&str> {
         self.text(keys::INCOMPLETE)
+    }
+}
+
+pub(super) trait LinkFacts {
+    /// Why the linked span may be the cause.
+    fn evidence(&self) -> &str;
+}
+
+impl LinkFacts for Link {
+    fn evidence(&self) -> &str {
+        let evidence = self.attributes.iter().find(|(key, _)| *key == keys::CANDIDATE_EVIDENCE);
+        match evidence {
+            Some((_, Value::Str(text))) => text,
+            Some((_, Value::Int(_) | Value::Bool(_) | Value::StrArray(_))) | None => "-",
+        }
     }
 }
 

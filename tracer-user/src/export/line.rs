@@ -6,13 +6,14 @@
 //!
 //! Six columns split at spaces: start (UTC, microseconds), duration, status code (`-`: none), kind, service, method.
 //! Then the target, then `key=value` words, those that apply, in this order: `trace span parent via pid to error
-//! incomplete undecided`. `via` is the parent's evidence and confidence, `to` where a call went. Nothing in a line
+//! incomplete undecided links`. `via` is the parent's evidence and confidence, `to` where a call went, `links` the
+//! spans that may have caused an undecided one, each with its evidence. Nothing in a line
 //! contains a space or a character that is not plainly visible: [`Word`] escapes it.
 
 use tracer_core::span::{Span, SpanKind};
 
 use super::escape::Word;
-use super::facts::SpanFacts as _;
+use super::facts::{LinkFacts as _, SpanFacts as _};
 use super::human::{Duration, Utc};
 use crate::clock::WallClock;
 
@@ -58,6 +59,10 @@ fn line(span: &Span, clock: WallClock) -> String {
             let _ = write!(line, " {key}={}", Word(value));
         }
     }
+    for (n, link) in span.links.iter().enumerate() {
+        let before = if n == 0 { " links=" } else { "," };
+        let _ = write!(line, "{before}{}:{}", link.span_id, Word(link.evidence()));
+    }
     line
 }
 
@@ -85,10 +90,13 @@ mod tests {
                     .error("connection_reset")
                     .service("my shop", 7)
                     .undecided("several open requests")
+                    .may_be_below(1, 4, Evidence::Thread)
+                    .may_be_below(2, 5, Evidence::HeaderContinuity)
                     .attribute("tracer.incomplete", "events_lost"),
                 "2026-03-01T03:12:09.000000Z    1.00ms   - client my\\x20shop       GET /a\\x20b?q=\\n \
                  trace=01010101010101010101010101010101 span=0303030303030303 pid=7 to=db:8080 \
-                 error=connection_reset incomplete=events_lost undecided=several\\x20open\\x20requests",
+                 error=connection_reset incomplete=events_lost undecided=several\\x20open\\x20requests \
+                 links=0404040404040404:thread,0505050505050505:header-continuity",
             ),
         ] {
             let mut out = Vec::new();

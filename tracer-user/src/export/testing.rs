@@ -8,9 +8,10 @@ use opentelemetry_semantic_conventions::attribute::{
 };
 use tracer_abi::task::{ProcessKey, Tgid};
 use tracer_abi::time::KernelInstant;
+use tracer_core::attributes::keys;
 use tracer_core::span::{
-    Attribute, Attributes, Confidence, Evidence, Parent, Resource, Span, SpanId, SpanKind, Status, TraceId,
-    Value,
+    Attribute, Attributes, Confidence, Evidence, Link, Parent, Resource, Span, SpanId, SpanKind, Status,
+    TraceId, Value,
 };
 
 /// Unix time of kernel instant zero: 2026-03-01 03:12:09 UTC.
@@ -111,6 +112,19 @@ impl Builder {
 
     pub(super) fn undecided(mut self, reason: &'static str) -> Self {
         self.0.undecided = Some(reason);
+        self
+    }
+
+    /// A link to a span of another trace.
+    pub(super) fn may_be_below(mut self, trace: u8, id: u8, evidence: Evidence) -> Self {
+        self.0.links.push(Link {
+            trace_id: trace_id(trace),
+            span_id: span_id(id),
+            attributes: vec![
+                (keys::CANDIDATE_EVIDENCE, evidence.as_str().into()),
+                (keys::CANDIDATE_UNDECIDED, "several-open-requests".into()),
+            ],
+        });
         self
     }
 

@@ -9,6 +9,13 @@ pub const PARENT_CONFIDENCE: &str = "tracer.parent.confidence";
 /// Why no parent is claimed, where one was looked for.
 pub const PARENT_UNDECIDED: &str = "tracer.parent.undecided";
 
+/// On a link of an undecided span: what names the linked span as its possible cause; values:
+/// [`crate::span::Evidence::as_str`].
+pub const CANDIDATE_EVIDENCE: &str = "tracer.candidate.evidence";
+
+/// As above: why it is not claimed as the parent; values as of [`PARENT_UNDECIDED`].
+pub const CANDIDATE_UNDECIDED: &str = "tracer.candidate.undecided";
+
 /// Why the span is not whole; values: [`crate::exchange::Incomplete::as_str`].
 pub const INCOMPLETE: &str = "tracer.incomplete";
 

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
+use super::candidates;
 use super::exchange::Key;
 use super::seen::Seen;
 use crate::context::RequestContext;
@@ -51,13 +52,20 @@ pub(super) struct Carrier {
     /// The first that brought it, of those that are held.
     pub(super) request: Key,
     pub(super) standing: Standing,
+    /// Nobody had it before that request did.
+    first: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Carriers {
     seen: Seen,
     held: HashMap<(ProcessKey, Value), Carrier>,
+    /// Who brought a held value beside the first, for [`Carriers::all`].
+    beside: HashMap<(ProcessKey, Value), Vec<Key>>,
 }
+
+/// Others noted for one value, one more than are ever told.
+const MAX_BESIDE: usize = candidates::MAX;
 
 /// What of a request's headers may identify it.
 pub(super) fn values(context: &RequestContext) -> Vec<Value> {
@@ -90,7 +98,7 @@ fn unique_half(id: TraceId) -> Option<u64> {
 impl Carriers {
     /// `max_seen`: values that are remembered to be met again.
     pub(super) fn new(secret: [u8; 32], max_seen: usize) -> Self {
-        Self { seen: Seen::new(secret, max_seen), held: HashMap::new() }
+        Self { seen: Seen::new(secret, max_seen), held: HashMap::new(), beside: HashMap::new() }
     }
 
     /// A request of the process carries these values.
@@ -110,8 +118,13 @@ impl Carriers {
             };
             if let Some(carrier) = self.held.get_mut(&(process, *value)) {
                 carrier.standing = Standing::Shared;
+                let beside = self.beside.entry((process, *value)).or_default();
+                if beside.len() < MAX_BESIDE {
+                    beside.push(request);
+                }
             } else if n < MAX_PER_REQUEST && self.held.len() < MAX_VALUES {
-                self.held.insert((process, *value), Carrier { request, standing });
+                let first = standing == Standing::Fresh;
+                self.held.insert((process, *value), Carrier { request, standing, first });
             }
         }
     }
@@ -128,11 +141,24 @@ impl Carriers {
         self.held.get(&(process, value)).copied()
     }
 
+    /// All that ever brought a value, while the first of them is held; if they are many, enough of them to be too many.
+    pub(super) fn all(&self, process: ProcessKey, value: Value) -> impl Iterator<Item = Key> {
+        let first = self.find(process, value).filter(|carrier| carrier.first);
+        let beside = first.and_then(|_| self.beside.get(&(process, value)));
+        first.map(|carrier| carrier.request).into_iter().chain(beside.into_iter().flatten().copied())
+    }
+
     /// The request is held no longer.
     pub(super) fn forget(&mut self, process: ProcessKey, values: &[Value], request: Key) {
         for value in values {
             if self.held.get(&(process, *value)).is_some_and(|carrier| carrier.request == request) {
                 self.held.remove(&(process, *value));
+                self.beside.remove(&(process, *value));
+            } else if let Some(beside) = self.beside.get_mut(&(process, *value)) {
+                beside.retain(|other| *other != request);
+                if beside.is_empty() {
+                    self.beside.remove(&(process, *value));
+                }
             }
         }
     }
@@ -216,7 +242,7 @@ mod tests {
         assert_eq!(carriers.held.len(), MAX_PER_REQUEST);
         assert_eq!(carriers.find(HERE, Value::Trace(19)), None);
         carriers.brought_in(HERE, &[Value::Trace(19)], key(2), at(1));
-        let shared = Carrier { request: key(2), standing: Standing::Shared };
+        let shared = Carrier { request: key(2), standing: Standing::Shared, first: false };
         assert_eq!(carriers.find(HERE, Value::Trace(19)), Some(shared));
         carriers.forget(HERE, &many, key(1));
         assert_eq!(carriers.held.len(), 1);

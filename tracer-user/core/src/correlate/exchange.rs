@@ -6,6 +6,7 @@ use tracer_abi::conn::{Role, SocketCookie};
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
+use super::candidates::Candidate;
 use super::conn::Conn;
 use super::fragment::FragmentId;
 use super::join::Seats;
@@ -46,6 +47,8 @@ pub(crate) struct Exchange {
     pub(super) span_id: SpanId,
     pub(super) fragment: FragmentId,
     pub(super) question: Question,
+    /// Settled without a parent: what evidence names all the same. They stay until the span has left.
+    pub(super) candidates: Vec<Candidate>,
     /// Client: when the joined server received the first byte.
     pub(super) received_by_peer: Option<KernelInstant>,
     /// Calls with open questions that may turn out to be its children: it stays until they are settled.
@@ -182,6 +185,8 @@ pub(crate) struct Served {
 pub(crate) struct Called {
     /// The latest open request of the thread at the send.
     pub(super) served: Option<Key>,
+    /// Others that the thread had open then, the latest of them.
+    pub(super) beside: Vec<Key>,
     /// That request was the only one open in the process.
     pub(super) alone: bool,
     /// What the thread rule found when that request had been answered.

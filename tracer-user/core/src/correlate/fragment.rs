@@ -103,6 +103,10 @@ impl Fragments {
         self.slot_mut(top).trace.get_or_insert_with(trace).clone()
     }
 
+    pub(super) fn has_trace(&self, id: FragmentId) -> bool {
+        self.slot(self.top(id)).trace.is_some()
+    }
+
     pub(super) fn is_whole(&self, id: FragmentId) -> bool {
         self.slot(self.top(id)).whole
     }

@@ -5,6 +5,7 @@ use tracer_abi::sniff::Class;
 use tracer_abi::task::ProcessKey;
 
 use super::Correlator;
+use super::candidates;
 use super::carriers::{self, Value};
 use super::conn::ConnFacts;
 use super::deadlines::Look;
@@ -197,6 +198,7 @@ impl Correlator {
             span_id: self.ids.span_id(),
             fragment: self.fragments.begin(key),
             question: Question::Open,
+            candidates: Vec::new(),
             received_by_peer: None,
             pins: 0,
             has_deadline: false,
@@ -261,6 +263,11 @@ impl Correlator {
     fn call_began(&mut self, key: Key, first: Mark) {
         let Some(thread) = self.tables.threads.find_mut(first.thread) else { return };
         let (served, after_loss) = (thread.open.last().copied(), thread.after_loss);
+        // One more than are told is enough of them.
+        let beside = match thread.open.as_slice() {
+            [beside @ .., _] => beside[beside.len().saturating_sub(candidates::MAX)..].to_vec(),
+            [] => Vec::new(),
+        };
         let trigger = match thread.run.last {
             Received::Request(request) => request,
             Received::Nothing | Received::Response(_) | Received::Other | Received::Unknown => None,
@@ -282,6 +289,7 @@ impl Correlator {
         {
             let carrier = called.carrier;
             *called = Called { served, alone, after_loss, trigger, carrier, ..Called::default() };
+            called.beside.clone_from(&beside);
         }
         if let Some(served) = served
             && let Some(exchange) = self.tables.exchanges.get_mut(&served)
@@ -289,6 +297,11 @@ impl Correlator {
             exchange.pins += 1;
             if let Some(served) = exchange.served_mut() {
                 served.calls.push(key);
+            }
+        }
+        for key in beside {
+            if let Some(exchange) = self.tables.exchanges.get_mut(&key) {
+                exchange.pins += 1;
             }
         }
     }

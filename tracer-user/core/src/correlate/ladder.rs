@@ -112,7 +112,7 @@ fn veto(tables: &Tables, call: &Exchange, request: Key, confidence: Confidence) 
 }
 
 /// The request was over before the call was, or before now while the call still is not.
-fn ended_before(request: &Exchange, call: &Exchange) -> bool {
+pub(super) fn ended_before(request: &Exchange, call: &Exchange) -> bool {
     match (request.end, call.end) {
         (Some(request), Some(call)) => request.time < call.time,
         (Some(_), None) => true,

@@ -24,10 +24,12 @@ impl Correlator {
         if exchange.left || exchange.end.is_none() || exchange.question == Question::Open {
             return;
         }
-        if self.fragments.is_whole(exchange.fragment) && !self.holding {
-            self.leave(key);
-        } else {
+        if !self.fragments.is_whole(exchange.fragment) || self.holding {
             self.fragments.wait(exchange.fragment, key);
+        } else if let Some(awaited) = self.awaited_candidate(exchange) {
+            self.fragments.wait(awaited, key);
+        } else {
+            self.leave(key);
         }
     }
 
@@ -44,6 +46,8 @@ impl Correlator {
         exchange.left = true;
         let fragment = exchange.fragment;
         self.fragments.unwait(fragment, key);
+        let links = if exchange.candidates.is_empty() { Vec::new() } else { self.links(key) };
+        let Some(exchange) = self.tables.exchanges.get(&key) else { return };
         let ids = &mut self.ids;
         let trace =
             self.fragments.fix_trace(fragment, || Trace { id: ids.trace_id(), sampled: true, state: None });
@@ -82,7 +86,7 @@ impl Correlator {
             start,
             end: end.time.max(start),
             attributes,
-            links: Vec::new(),
+            links,
             status,
             process,
             resource,
@@ -96,7 +100,10 @@ impl Correlator {
             self.out.push_back(span);
         }
         let unseen = exchange.role() == Role::Client && exchange.received_by_peer.is_none();
-        if unseen && self.tables.join.peer_is_traced(exchange) {
+        if unseen
+            && self.tables.join.peer_is_traced(exchange)
+            && let Some(exchange) = self.tables.exchanges.get_mut(&key)
+        {
             exchange.kept = true;
             exchange.pins += 1;
             self.plan(Look::Kept, end.time.plus(join::MEMORY), key);

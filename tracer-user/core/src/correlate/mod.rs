@@ -13,6 +13,7 @@
 //!
 //! It reads no bytes: `connection` does that.
 
+mod candidates;
 mod carriers;
 mod conn;
 mod contexts;
@@ -323,12 +324,18 @@ impl Correlator {
         if settled == Settled::Root(Some(Undecided::Contradiction)) {
             self.stats.contradictions += 1;
         }
+        if let Settled::Root(Some(_)) = settled {
+            self.note_candidates(key);
+        }
         let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
         exchange.question = Question::Settled(settled);
         let (ended, fragment) = (exchange.end.is_some(), exchange.fragment);
-        let pinned = match &mut exchange.side {
-            Side::Server(served) => [served.peer_pin.take(), None, None],
-            Side::Client(called) => [called.served, called.window_pin.take(), called.carrier.take()],
+        let (pinned, beside) = match &mut exchange.side {
+            Side::Server(served) => ([served.peer_pin.take(), None, None], Vec::new()),
+            Side::Client(called) => {
+                let pinned = [called.served, called.window_pin.take(), called.carrier.take()];
+                (pinned, std::mem::take(&mut called.beside))
+            }
         };
         match settled {
             Settled::Parent { remote: false, .. } => {}
@@ -351,11 +358,11 @@ impl Correlator {
                     }
                 }
                 for waiting in self.fragments.close(fragment) {
-                    self.leave(waiting);
+                    self.ready(waiting);
                 }
             }
         }
-        for pinned in pinned.into_iter().flatten() {
+        for pinned in pinned.into_iter().flatten().chain(beside) {
             self.unpin(pinned);
         }
         if ended {
@@ -375,7 +382,7 @@ impl Correlator {
             return Err(Undecided::Contradiction);
         }
         for waiting in self.fragments.merge(below, above) {
-            self.leave(waiting);
+            self.ready(waiting);
         }
         let received =
             self.tables.exchanges.get(&lower).and_then(|lower| lower.served().map(|_| lower.first.time));

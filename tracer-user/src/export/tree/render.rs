@@ -10,8 +10,8 @@
 //!
 //! First two columns: how the parent is known, and `~` when that is only likely. Then who, `←` for a request that came
 //! in and `→` for one that went out, and what. A call that leads to no span of the block names where it went. Behind
-//! it, what is worth a look: `!` why a span is not whole or what failed, `^` the parent that is not in this block, `#`
-//! the trace where no heading names it. At the right the status, the duration, and when it was in the block's time.
+//! it, what is worth a look: `!` why a span is not whole or what failed, `^` the parent that is not in this block, `?^`
+//! a span that may be the parent and its trace, `#` the trace where no heading names it. At the right the status, the duration, and when it was in the block's time.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -311,6 +311,10 @@ fn notes(span: &Span, row: &Line, heading: Option<&Ready>) -> Vec<(String, Ink)>
     if let Some(parent) = span.parent.filter(|_| row.parent_absent) {
         notes.push((format!("^{}", &parent.span_id.to_string()[..8]), Ink::Dim));
     }
+    for link in &span.links {
+        let trace = short(link.trace_id);
+        notes.push((format!("?^{}{trace}", &link.span_id.to_string()[..8]), Ink::Dim));
+    }
     if let Some(trace) = heading {
         notes.push((short(trace.trace_id), Ink::Dim));
     }
@@ -469,6 +473,7 @@ mod tests {
             let stock = span(trace, 2).path("GET", path).service("stock", 2).parent(1, Evidence::TcpSequence);
             let url = format!("http://stock:80{path}");
             let root = span(trace, 1).client(&url).service("node app", 1).undecided("several_open_requests");
+            let root = root.may_be_below(0xa1, 1, Evidence::Thread);
             ready(vec![root, stock.at_us(250, 750)], Part::Whole)
         };
         check(
@@ -485,9 +490,9 @@ mod tests {
                 "   shop ← GET / #a2a2a2a2                          200 1.00µs ━━━━━━━━━━━━━━━━━━",
                 "",
                 "parent undecided: several open requests  (node app)  03:12:09.000  2 traces",
-                "?  node app → GET /a #b1b1b1b1                     200 1.00ms ━━━━━━━━━━━━━━━━━━",
+                "?  node app → GET /a ?^01010101#a1a1a1a1 #b1b1b1b1 200 1.00ms ━━━━━━━━━━━━━━━━━━",
                 "=  └ stock ← GET /a                                200  500µs     ╺━━━━━━━━╸",
-                "?  node app → GET /b #b2b2b2b2                     200 1.00ms ━━━━━━━━━━━━━━━━━━",
+                "?  node app → GET /b ?^01010101#a1a1a1a1 #b2b2b2b2 200 1.00ms ━━━━━━━━━━━━━━━━━━",
                 "=  └ stock ← GET /b                                200  500µs     ╺━━━━━━━━╸",
             ],
         );

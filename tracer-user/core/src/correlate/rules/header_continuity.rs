@@ -100,6 +100,20 @@ pub(in crate::correlate) fn carrier(tables: &Tables, call: &Exchange) -> Result<
     }
 }
 
+/// The requests that brought what the call carries, one or several, before the call was sent.
+pub(in crate::correlate) fn names(tables: &Tables, call: &Exchange) -> Vec<Key> {
+    let (Some(_), Some(context)) = (call.called(), call.context.as_ref()) else { return Vec::new() };
+    let came_first = |key: &Key| {
+        let request = tables.exchanges.get(key);
+        request.is_some_and(|request| request.head_last.time < call.first.time)
+    };
+    let values = values(context);
+    // What a span's id says is more than what its trace's does.
+    let named = values.iter().map(|value| tables.carriers.all(call.process(), *value));
+    let mut named = named.map(|keys| keys.filter(came_first).collect::<Vec<Key>>());
+    named.find(|keys| !keys.is_empty()).unwrap_or_default()
+}
+
 /// What speaks against the request as the cause, for good.
 fn objection(tables: &Tables, call: &Exchange, request: &Exchange) -> Option<Undecided> {
     let sent = call.first.time;

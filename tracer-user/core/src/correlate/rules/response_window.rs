@@ -60,6 +60,19 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     }
 }
 
+/// The request that was answered in a window of the call's response, and the one that the thread had read before it
+/// sent the call.
+pub(in crate::correlate) fn names(tables: &Tables, call: &Exchange) -> Vec<Key> {
+    let nginx = tables.processes.find(call.process()).is_some_and(|process| process.is_nginx());
+    match call.called() {
+        Some(called) if nginx => match called.window {
+            Window::One(answered) => [Some(answered), called.trigger].into_iter().flatten().collect(),
+            Window::None | Window::Several => Vec::new(),
+        },
+        Some(_) | None => Vec::new(),
+    }
+}
+
 /// Whether the request's response may be the call's, handed on.
 fn hands_on(call: &Exchange, request: &Exchange) -> bool {
     let (Some((received, _)), Some((sent, _))) = (&call.response, &request.response) else { return false };

@@ -50,10 +50,7 @@ pub(in crate::correlate) fn is_early(tables: &Tables, exchange: &Exchange, momen
 }
 
 fn meet(server: &Exchange, client: &Exchange, key: Key, moment: Moment) -> Verdict {
-    let evidence = match server.conn.as_ref().map(|conn| conn.opened.family) {
-        Some(Family::Unix) => Evidence::UnixPeer,
-        Some(Family::Inet | Family::Inet6) | None => Evidence::TcpSequence,
-    };
+    let evidence = evidence(server);
     let joined = Verdict::Parent(key, evidence, Confidence::Certain);
     match (&server.response, &client.response) {
         (Some((_, sent)), Some((_, received))) if same_place(sent, received, evidence) => joined,
@@ -63,6 +60,26 @@ fn meet(server: &Exchange, client: &Exchange, key: Key, moment: Moment) -> Verdi
         // A call that has ended says nothing more, and does not wait to be found.
         (_, _) if client.end.is_some() => joined,
         (_, _) => Verdict::Wait,
+    }
+}
+
+/// The call at the place of the request, where their responses are not the same bytes.
+pub(in crate::correlate) fn contradicted(tables: &Tables, server: &Exchange) -> Option<(Key, Evidence)> {
+    let Occupant::One(key) = tables.join.other_end(server) else { return None };
+    let evidence = evidence(server);
+    let client = tables.exchanges.get(&key)?;
+    match (&server.response, &client.response) {
+        (Some((_, sent)), Some((_, received))) if !same_place(sent, received, evidence) => {
+            Some((key, evidence))
+        }
+        (_, _) => None,
+    }
+}
+
+fn evidence(server: &Exchange) -> Evidence {
+    match server.conn.as_ref().map(|conn| conn.opened.family) {
+        Some(Family::Unix) => Evidence::UnixPeer,
+        Some(Family::Inet | Family::Inet6) | None => Evidence::TcpSequence,
     }
 }
 

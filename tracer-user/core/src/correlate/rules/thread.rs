@@ -70,6 +70,25 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     }
 }
 
+/// The requests that the thread held when it sent the call, where nothing else speaks against it than that they are
+/// several, or that too little is known yet.
+pub(in crate::correlate) fn names(tables: &Tables, call: &Exchange) -> Vec<Key> {
+    let (Some(called), Some(process)) = (call.called(), tables.processes.find(call.process())) else {
+        return Vec::new();
+    };
+    let Some(key) = called.served.filter(|_| !process.is_nginx()) else { return Vec::new() };
+    match called.examined.unwrap_or_else(|| examine(tables, call, key)) {
+        // Where threads own nothing, holding one request says nothing about it.
+        Ok(()) | Err(Undecided::RequestUnanswered | Undecided::RequestStillOpen)
+            if !process.not_exclusive =>
+        {
+            vec![key]
+        }
+        Err(Undecided::SeveralOpenRequests) => called.beside.iter().copied().chain([key]).collect(),
+        Ok(()) | Err(_) => Vec::new(),
+    }
+}
+
 /// Whether the thread is shown to have made the call for the request, as far as is known now: conditions 1 to 4.
 pub(in crate::correlate) fn examine(tables: &Tables, call: &Exchange, key: Key) -> Result<(), Undecided> {
     let request = tables.exchanges.get(&key).ok_or(Undecided::LimitReached)?;
