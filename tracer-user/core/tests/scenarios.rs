@@ -18,5 +18,7 @@ mod nginx;
 mod same_bytes;
 #[path = "scenarios/sdk.rs"]
 mod sdk;
+#[path = "scenarios/starts.rs"]
+mod starts;
 #[path = "scenarios/thread.rs"]
 mod thread;

@@ -33,6 +33,8 @@ struct Score {
     undecided: usize,
     /// Calls below the span that made them, which the program itself reports.
     below_own: usize,
+    /// Requests that are of the trace that the program has started for them.
+    in_started: usize,
     joined: usize,
     unjoined: usize,
 }
@@ -43,6 +45,9 @@ fn judge(spans: &[Span], headers: Headers, what: &str) -> Score {
     let mut score = Score::default();
     for span in spans {
         let own = path(span);
+        if span.kind == SpanKind::Server && !own.contains('.') && !own.starts_with("/bg") {
+            score.in_started += usize::from(is_in_started(span, headers, spans, what));
+        }
         for link in &span.links {
             let target = by_id.get(&link.span_id).unwrap_or_else(|| panic!("{what}: a link to nowhere"));
             assert_eq!(target.trace_id, link.trace_id, "{what}: {own}");
@@ -52,8 +57,7 @@ fn judge(spans: &[Span], headers: Headers, what: &str) -> Score {
         if let Some(parent) = span.parent.filter(|parent| parent.remote) {
             // What came in with a request made only that request, and no call. Of a request that its header says
             // more than is known, where all of its caller was lost: an ancestor.
-            let made_it =
-                matches!(headers, Headers::Sdk | Headers::SdkFanIn) || span.kind == SpanKind::Server;
+            let made_it = headers.traces_itself() || span.kind == SpanKind::Server;
             let named = headers.maker(own).filter(|_| made_it);
             assert_eq!(Some(parent.span_id.to_string()), named, "{what}: {own} below a span elsewhere");
             score.below_own += usize::from(span.kind == SpanKind::Client);
@@ -88,6 +92,25 @@ fn judge(spans: &[Span], headers: Headers, what: &str) -> Score {
         }
     }
     score
+}
+
+/// A request is of the trace that its program started for it, of a single call's, or of its own; never of another's.
+fn is_in_started(request: &Span, headers: Headers, spans: &[Span], what: &str) -> bool {
+    if !matches!(headers, Headers::SdkStarts | Headers::SdkStartsApart) {
+        return false;
+    }
+    let own = path(request);
+    let number = own[1..].parse().expect("a number");
+    let started = headers.started(number) == Some(request.trace_id.to_string());
+    let mut others = spans.iter().filter(|other| {
+        other.trace_id == request.trace_id
+            && other.kind == SpanKind::Client
+            && other.process == request.process
+    });
+    let right =
+        others.all(|call| call.trace_id == request.trace_id && path(call).starts_with(&format!("{own}.")));
+    assert!(right, "{what}: {own} is of another's trace\n{}", lines(spans).join("\n"));
+    started
 }
 
 /// What happens to events between the kernel and the engine.
@@ -194,11 +217,29 @@ fn what_others_share_resolves_nothing() {
 #[test]
 fn calls_of_a_program_that_traces_itself_hang_below_its_spans() {
     for front in Front::ALL {
-        for headers in [Headers::Sdk, Headers::SdkFanIn] {
+        for headers in [Headers::Sdk, Headers::SdkFanIn, Headers::SdkStarts, Headers::SdkStartsApart] {
             let load = Load { requests: 100, concurrency: 8, timer: true, headers, slow: true };
             let score = check(front, load, CALM, 7);
             assert_eq!((score.right, score.undecided), (0, 0), "{front:?} {load:?} {score:?}");
             assert!(score.below_own > 50, "{front:?} {load:?} {score:?}");
+        }
+    }
+}
+
+/// Requests are of the traces that are started for them, where it is certain whose calls carry these.
+#[test]
+fn requests_are_of_the_traces_that_their_program_starts() {
+    for front in Front::ALL {
+        for slow in [true, false] {
+            let load = Load { requests: 300, concurrency: 8, timer: true, headers: Headers::SdkStarts, slow };
+            let score = check(front, load, CALM, 7);
+            match front {
+                Front::ThreadPerConnection | Front::Pool | Front::Nginx => {
+                    assert!(score.in_started > 150, "{front:?} {load:?} {score:?}");
+                }
+                Front::Loop | Front::HandOff => assert_eq!(score.in_started, 0, "{front:?} {load:?}"),
+                Front::ForkJoin => {}
+            }
         }
     }
 }

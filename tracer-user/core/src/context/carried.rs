@@ -155,7 +155,7 @@ impl RequestContext {
         self.trace_ids().any(|id| other.trace_ids().any(|other| same_trace(id, other)))
     }
 
-    fn trace_ids(&self) -> impl Iterator<Item = TraceId> {
+    pub(crate) fn trace_ids(&self) -> impl Iterator<Item = TraceId> {
         self.claims.iter().filter_map(|claim| claim.trace_id)
     }
 

@@ -12,7 +12,7 @@ use tracer_abi::conn::Role;
 
 use super::Correlator;
 use super::exchange::{Exchange, Key, Question, Settled, Undecided};
-use super::fragment::{FragmentId, Trace};
+use super::fragment::FragmentId;
 use super::ladder;
 use super::rules::{Moment, Tables, Verdict};
 use super::rules::{header_continuity, response_window, same_bytes, thread};
@@ -121,8 +121,7 @@ impl Correlator {
             return None;
         }
         let ids = &mut self.ids;
-        let trace =
-            self.fragments.fix_trace(fragment, || Trace { id: ids.trace_id(), sampled: true, state: None });
+        let trace = self.fragments.trace_for(fragment, || ids.trace_id());
         trace.sampled.then(|| Link {
             trace_id: trace.id,
             span_id,

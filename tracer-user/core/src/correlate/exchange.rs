@@ -203,6 +203,8 @@ pub(crate) struct Called {
     pub(super) receiver: Option<Key>,
     /// The request that stays because it alone had brought what this call carries.
     pub(super) carrier: Option<Key>,
+    /// The fragment whose trace may turn out to be the one that this call carries.
+    pub(super) awaited_by: Option<FragmentId>,
 }
 
 /// Whose response began in the windows of a call's response.

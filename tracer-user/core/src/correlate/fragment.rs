@@ -9,8 +9,13 @@
 //! | open | none | yes, takes the upper's id |
 //! | open | fixed: a span left at its deadline, or a header gave it | only if the upper's is open (it takes this one) or equal |
 //! | settled | fixed at the first span | never |
+//!
+//! Calls below it may *claim* a trace for it that their program has started ([`super::starts`]): it is taken when the
+//! trace is fixed and nothing else has given one, if all claims agree. While calls may still do so, it is held.
 
 use std::collections::BTreeSet;
+
+use tracer_abi::time::KernelInstant;
 
 use crate::span::TraceId;
 
@@ -27,6 +32,16 @@ pub(crate) struct Trace {
     pub(super) state: Option<String>,
 }
 
+/// What calls below say that the trace is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Claim {
+    /// `None`: they disagree.
+    trace: Option<TraceId>,
+    /// When the first of them was sent, and whether it started the trace.
+    since: KernelInstant,
+    started: bool,
+}
+
 #[derive(Debug, Default)]
 struct Fragment {
     upper: Option<FragmentId>,
@@ -35,6 +50,9 @@ struct Fragment {
     top: Option<Key>,
     /// The top has no parent in another fragment, for good.
     whole: bool,
+    /// Calls of which it is not known yet whether they claim a trace.
+    holds: u32,
+    claim: Option<Claim>,
     /// Ended exchanges with settled questions that wait for the trace id.
     waiting: BTreeSet<Key>,
     /// Exchanges that name it, and fragments below it.
@@ -45,6 +63,23 @@ struct Fragment {
 pub(crate) struct Fragments {
     slots: Vec<Fragment>,
     free: Vec<FragmentId>,
+}
+
+impl Fragment {
+    /// Who leaves, if nothing is awaited any more.
+    fn take_waiting(&mut self) -> BTreeSet<Key> {
+        if self.whole && self.holds == 0 { std::mem::take(&mut self.waiting) } else { BTreeSet::new() }
+    }
+
+    fn claim(&mut self, claim: Claim) {
+        self.claim = Some(match self.claim {
+            None => claim,
+            Some(known) => {
+                let first = if claim.since < known.since { claim } else { known };
+                Claim { trace: known.trace.filter(|_| known.trace == claim.trace), ..first }
+            }
+        });
+    }
 }
 
 impl Fragments {
@@ -107,17 +142,52 @@ impl Fragments {
         self.slot(self.top(id)).trace.is_some()
     }
 
-    pub(super) fn is_whole(&self, id: FragmentId) -> bool {
-        self.slot(self.top(id)).whole
+    /// The trace as it is, as it is claimed, or as it is made now; for good.
+    pub(super) fn trace_for(&mut self, id: FragmentId, fresh: impl FnOnce() -> TraceId) -> Trace {
+        let top = self.top(id);
+        let fragment = self.slot_mut(top);
+        let claimed = fragment.claim.filter(|claim| claim.started).and_then(|claim| claim.trace);
+        let begun = || Trace { id: claimed.unwrap_or_else(fresh), sampled: true, state: None };
+        fragment.trace.get_or_insert_with(begun).clone()
     }
 
-    /// The top has no parent: everything in it may leave. Returns who waits.
+    /// Nothing is awaited any more of what could give it a trace or a parent.
+    pub(super) fn is_whole(&self, id: FragmentId) -> bool {
+        let fragment = self.slot(self.top(id));
+        fragment.whole && fragment.holds == 0
+    }
+
+    /// The top has no parent: everything in it may leave, unless it is held. Returns who leaves.
     pub(super) fn close(&mut self, id: FragmentId) -> BTreeSet<Key> {
         let top = self.top(id);
         let fragment = self.slot_mut(top);
         fragment.whole = true;
         fragment.top = None;
-        std::mem::take(&mut fragment.waiting)
+        fragment.take_waiting()
+    }
+
+    /// A call may turn out to give it its trace.
+    pub(super) fn hold(&mut self, id: FragmentId) {
+        // The call names it as its exchanges do.
+        self.slot_mut(id).users += 1;
+        let top = self.top(id);
+        self.slot_mut(top).holds += 1;
+    }
+
+    /// The call did, or will not. Returns who leaves.
+    pub(super) fn let_go(&mut self, id: FragmentId) -> BTreeSet<Key> {
+        let top = self.top(id);
+        let fragment = self.slot_mut(top);
+        fragment.holds = fragment.holds.saturating_sub(1);
+        let leaving = fragment.take_waiting();
+        self.release(id);
+        leaving
+    }
+
+    /// A call says what the trace is, which it `started` or not.
+    pub(super) fn claim(&mut self, id: FragmentId, trace: TraceId, started: bool, since: KernelInstant) {
+        let top = self.top(id);
+        self.slot_mut(top).claim(Claim { trace: Some(trace), since, started });
     }
 
     pub(super) fn wait(&mut self, id: FragmentId, key: Key) {
@@ -148,18 +218,20 @@ impl Fragments {
         let (lower, upper) = (self.top(lower), self.top(upper));
         let fragment = self.slot_mut(lower);
         let trace = fragment.trace.take();
+        let (claim, holds) = (fragment.claim.take(), std::mem::take(&mut fragment.holds));
         let mut waiting = std::mem::take(&mut fragment.waiting);
         fragment.upper = Some(upper);
         let above = self.slot_mut(upper);
         above.users += 1;
+        above.holds += holds;
         if above.trace.is_none() {
             above.trace = trace;
         }
-        if above.whole {
-            return waiting;
+        if let Some(claim) = claim {
+            above.claim(claim);
         }
         above.waiting.append(&mut waiting);
-        BTreeSet::new()
+        above.take_waiting()
     }
 
     fn slot(&self, id: FragmentId) -> &Fragment {
@@ -207,6 +279,55 @@ mod tests {
         assert!(fragments.can_merge(lower, open));
         fragments.merge(lower, open);
         assert_eq!(fragments.trace(open), Some(&trace(1)));
+    }
+
+    fn at(nanos: u64) -> KernelInstant {
+        KernelInstant::from_nanos(nanos)
+    }
+
+    #[test]
+    fn what_all_calls_claim_is_taken_and_awaited() {
+        let mut fragments = Fragments::default();
+        let (lower, upper) = (fragments.begin(key(0)), fragments.begin(key(0)));
+        fragments.hold(lower);
+        fragments.hold(lower);
+        fragments.merge(lower, upper);
+        fragments.wait(upper, key(7));
+        assert!(fragments.close(upper).is_empty(), "it is held from below");
+        // Known in another order than sent: only the first of them started it.
+        fragments.claim(lower, trace(1).id, false, at(5));
+        assert!(fragments.let_go(lower).is_empty());
+        fragments.claim(lower, trace(1).id, true, at(3));
+        assert_eq!(fragments.let_go(lower), BTreeSet::from([key(7)]));
+        assert_eq!(fragments.trace_for(upper, || trace(9).id), trace(1));
+    }
+
+    #[test]
+    fn claims_that_disagree_or_started_nothing_are_not_taken() {
+        for (first, second, started) in [(1, 2, true), (1, 1, false)] {
+            let mut fragments = Fragments::default();
+            let (lower, upper) = (fragments.begin(key(0)), fragments.begin(key(0)));
+            fragments.claim(lower, trace(first).id, started, at(1));
+            fragments.claim(upper, trace(second).id, true, at(2));
+            fragments.merge(lower, upper);
+            assert_eq!(fragments.trace_for(lower, || trace(9).id), trace(9));
+        }
+        // A third does not decide between two.
+        let mut fragments = Fragments::default();
+        let id = fragments.begin(key(0));
+        for byte in [1, 2, 1] {
+            fragments.claim(id, trace(byte).id, true, at(u64::from(byte)));
+        }
+        assert_eq!(fragments.trace_for(id, || trace(9).id), trace(9));
+    }
+
+    #[test]
+    fn a_trace_that_is_known_is_kept_whatever_is_claimed() {
+        let mut fragments = Fragments::default();
+        let id = fragments.begin(key(0));
+        fragments.fix_trace(id, || trace(2));
+        fragments.claim(id, trace(1).id, true, at(1));
+        assert_eq!(fragments.trace_for(id, || trace(9).id), trace(2));
     }
 
     #[test]

@@ -217,6 +217,9 @@ impl Correlator {
         }
         self.tables.exchanges.add(exchange);
         conn.open.push_back((id.index, key));
+        if !client {
+            self.note_traces(key);
+        }
         if let Some(values) = values {
             let process = first.thread.process;
             if client {
@@ -258,6 +261,7 @@ impl Correlator {
         if let Some(called) = self.tables.exchanges.get_mut(&key).and_then(|call| call.called_mut()) {
             called.carrier = Some(carrier);
         }
+        self.await_trace(key, carrier);
     }
 
     fn call_began(&mut self, key: Key, first: Mark) {
@@ -288,7 +292,8 @@ impl Correlator {
             && let Some(called) = exchange.called_mut()
         {
             let carrier = called.carrier;
-            *called = Called { served, alone, after_loss, trigger, carrier, ..Called::default() };
+            let awaited_by = called.awaited_by;
+            *called = Called { served, alone, after_loss, trigger, carrier, awaited_by, ..Called::default() };
             called.beside.clone_from(&beside);
         }
         if let Some(served) = served
@@ -298,6 +303,9 @@ impl Correlator {
             if let Some(served) = exchange.served_mut() {
                 served.calls.push(key);
             }
+        }
+        if let Some(served) = served {
+            self.await_trace(key, served);
         }
         for key in beside {
             if let Some(exchange) = self.tables.exchanges.get_mut(&key) {
@@ -356,11 +364,11 @@ impl Correlator {
     }
 
     fn response_in_window(&mut self, key: Key) {
-        if response_window::response_began(&mut self.tables, key)
-            && let Some(exchange) = self.tables.exchanges.get_mut(&key)
-        {
+        let Some(call) = response_window::response_began(&mut self.tables, key) else { return };
+        if let Some(exchange) = self.tables.exchanges.get_mut(&key) {
             exchange.pins += 1;
         }
+        self.await_trace(call, key);
     }
 
     fn ended(&mut self, id: ExchangeId, end: End, conn: &mut ConnFacts) {

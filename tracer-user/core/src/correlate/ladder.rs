@@ -64,15 +64,38 @@ fn weigh_request(tables: &Tables, request: &Exchange, moment: Moment) -> Verdict
 }
 
 fn weigh_call(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
-    let mut reason = match header::judge(tables, call, moment) {
+    let reason = match header::judge(tables, call, moment) {
         Verdict::Abstain(reason) => reason,
-        // The request behind it is known a little later, and tells whether rules are right.
+        // The request behind it is known a little later, and tells whether rules are right, or what trace it is of.
         Verdict::Remote(..) if header_continuity::judge(tables, call, moment) == Verdict::Wait => {
+            return Verdict::Wait;
+        }
+        Verdict::Remote(..) if is_awaited(call) && shown(tables, call, moment) == Verdict::Wait => {
             return Verdict::Wait;
         }
         verdict @ (Verdict::Wait | Verdict::Remote(..) | Verdict::Parent(..)) => return verdict,
     };
+    let (key, evidence, confidence) = match shown(tables, call, moment) {
+        // What the process itself shows says more than what a header does not.
+        Verdict::Abstain(why) => return Verdict::Abstain(why.or(reason)),
+        Verdict::Parent(key, evidence, confidence) => (key, evidence, confidence),
+        verdict @ (Verdict::Wait | Verdict::Remote(..)) => return verdict,
+    };
+    match veto(tables, call, key, confidence) {
+        Some(veto) => Verdict::abstain(veto),
+        None => Verdict::Parent(key, evidence, confidence),
+    }
+}
+
+fn is_awaited(call: &Exchange) -> bool {
+    call.called().is_some_and(|called| called.awaited_by.is_some())
+}
+
+/// The request that the process itself shows to be the call's cause, whatever trace the call's headers name and whether
+/// it is sure enough to be claimed.
+pub(super) fn shown(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
     let process = tables.processes.find(call.process());
+    let mut reason = None;
     let mut named: Option<(Key, Evidence, Confidence)> = None;
     for (evidence, rule) in CALL_RULES {
         if process.is_some_and(|process| process.demoted.contains(&evidence)) {
@@ -80,7 +103,6 @@ fn weigh_call(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
             continue;
         }
         match (rule(tables, call, moment), named) {
-            // What the process itself shows says more than what a header does not.
             (Verdict::Abstain(why), None) => reason = why.or(reason),
             (Verdict::Wait, None) => return Verdict::Wait,
             (Verdict::Parent(key, evidence, confidence), None) => named = Some((key, evidence, confidence)),
@@ -92,10 +114,9 @@ fn weigh_call(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
             (Verdict::Abstain(_) | Verdict::Wait | Verdict::Parent(..) | Verdict::Remote(..), _) => {}
         }
     }
-    let Some((key, evidence, confidence)) = named else { return Verdict::Abstain(reason) };
-    match veto(tables, call, key, confidence) {
-        Some(veto) => Verdict::abstain(veto),
-        None => Verdict::Parent(key, evidence, confidence),
+    match named {
+        Some((key, evidence, confidence)) => Verdict::Parent(key, evidence, confidence),
+        None => Verdict::Abstain(reason),
     }
 }
 

@@ -7,7 +7,6 @@ use super::Correlator;
 use super::carriers;
 use super::deadlines::Look;
 use super::exchange::{End, Exchange, Key, Question, Settled, Undecided};
-use super::fragment::Trace;
 use super::join;
 use crate::attributes::{self, Described, keys};
 use crate::exchange::{BodyLen, Incomplete, Outcome};
@@ -49,8 +48,7 @@ impl Correlator {
         let links = if exchange.candidates.is_empty() { Vec::new() } else { self.links(key) };
         let Some(exchange) = self.tables.exchanges.get(&key) else { return };
         let ids = &mut self.ids;
-        let trace =
-            self.fragments.fix_trace(fragment, || Trace { id: ids.trace_id(), sampled: true, state: None });
+        let trace = self.fragments.trace_for(fragment, || ids.trace_id());
         let process = exchange.process();
         let resource = self.tables.processes.resource(process);
 

@@ -31,6 +31,7 @@ mod rules;
 mod sdk;
 mod seen;
 mod self_check;
+mod starts;
 mod table;
 mod threads;
 
@@ -108,6 +109,7 @@ impl Correlator {
                 processes: Processes::new(host, bounds.max_processes),
                 join: JoinTable::new(HashKey::new(seed)),
                 contexts: Contexts::default(),
+                traces: Contexts::default(),
                 carriers: Carriers::new(seed, bounds.max_header_values),
                 min_confidence: bounds.min_confidence,
                 last_loss: None,
@@ -327,6 +329,7 @@ impl Correlator {
         if let Settled::Root(Some(_)) = settled {
             self.note_candidates(key);
         }
+        self.pass_trace_on(key, matches!(settled, Settled::Parent { remote: true, .. }));
         let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
         exchange.question = Question::Settled(settled);
         let (ended, fragment) = (exchange.end.is_some(), exchange.fragment);

@@ -51,10 +51,14 @@ pub(crate) enum Headers {
     Sdk,
     /// The same, where several requests are of one trace.
     SdkFanIn,
+    /// The program traces itself, and starts a trace for each request, which brings none.
+    SdkStarts,
+    /// It starts a trace for each call.
+    SdkStartsApart,
 }
 
 impl Headers {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::None,
         Self::Ids,
         Self::ConstantId,
@@ -65,12 +69,14 @@ impl Headers {
         Self::FanInTraceOnly,
         Self::Sdk,
         Self::SdkFanIn,
+        Self::SdkStarts,
+        Self::SdkStartsApart,
     ];
 
     /// Of the request with this number.
     fn brought(self, number: usize) -> String {
         match self {
-            Self::None => String::new(),
+            Self::None | Self::SdkStarts | Self::SdkStartsApart => String::new(),
             Self::Ids => request_id(number),
             Self::ConstantId => request_id(0),
             Self::Sessions => request_id(number % 7),
@@ -85,7 +91,8 @@ impl Headers {
         let own_span = 1_000_000 + number * 10 + call as usize;
         match self {
             Self::None => String::new(),
-            Self::Sdk => traceparent(number, own_span),
+            Self::Sdk | Self::SdkStarts => traceparent(number, own_span),
+            Self::SdkStartsApart => traceparent(own_span, own_span),
             Self::SdkFanIn => traceparent(number / 3, own_span),
             Self::FanInTraceOnly => {
                 let trace = trace_id(number / 3);
@@ -111,12 +118,24 @@ impl Headers {
         headers.strip_prefix("traceparent: ").and_then(|value| value.split('-').nth(2)).map(str::to_owned)
     }
 
+    /// The trace that a program starts for the request with this number, if it does.
+    pub(crate) fn started(self, number: usize) -> Option<String> {
+        (self == Self::SdkStarts).then(|| trace_id(number))
+    }
+
+    /// A program makes spans of its own for its calls.
+    pub(crate) const fn traces_itself(self) -> bool {
+        matches!(self, Self::Sdk | Self::SdkFanIn | Self::SdkStarts | Self::SdkStartsApart)
+    }
+
     /// Of the timer's call with this number.
     fn of_timer(self, number: usize) -> String {
         match self {
             Self::None => String::new(),
             Self::ConstantId => request_id(0),
-            Self::Sdk | Self::SdkFanIn => traceparent(5_000_000 + number, 5_000_000 + number),
+            Self::Sdk | Self::SdkFanIn | Self::SdkStarts | Self::SdkStartsApart => {
+                traceparent(5_000_000 + number, 5_000_000 + number)
+            }
             Self::Ids
             | Self::Sessions
             | Self::Retries

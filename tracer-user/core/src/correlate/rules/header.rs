@@ -64,7 +64,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, exchange: &Exchange, moment: 
 
 /// When the request was under way at the latest. The kernel stamps operations at their end: what a call's receiver did
 /// with the request may be stamped before the call.
-fn sent_by(tables: &Tables, exchange: &Exchange) -> KernelInstant {
+pub(in crate::correlate) fn sent_by(tables: &Tables, exchange: &Exchange) -> KernelInstant {
     let first = exchange.first.time;
     match tables.join.nearest_end(exchange) {
         Occupant::One(key) if exchange.role() == Role::Client => {

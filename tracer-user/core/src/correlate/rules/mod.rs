@@ -29,6 +29,8 @@ pub(super) struct Tables {
     pub(super) processes: Processes,
     pub(super) join: JoinTable,
     pub(super) contexts: Contexts,
+    /// Traces that came in with requests, by [`super::starts::half`].
+    pub(super) traces: Contexts,
     pub(super) carriers: Carriers,
     /// What is less sure is not claimed.
     pub(super) min_confidence: Confidence,

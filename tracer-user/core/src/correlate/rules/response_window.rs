@@ -83,26 +83,26 @@ fn hands_on(call: &Exchange, request: &Exchange) -> bool {
     received.status == sent.status && same_len
 }
 
-/// A request's response begins: the window that it begins in, if it begins in one, is noted at the call. True when the
-/// call now names the request.
-pub(in crate::correlate) fn response_began(tables: &mut Tables, key: Key) -> bool {
-    let Some(request) = tables.exchanges.get(&key) else { return false };
+/// A request's response begins: the window that it begins in, if it begins in one, is noted at the call. Returns
+/// the call, when it now names the request.
+pub(in crate::correlate) fn response_began(tables: &mut Tables, key: Key) -> Option<Key> {
+    let request = tables.exchanges.get(&key)?;
     let (began, reader) = (request.first.time, request.thread());
-    let Some((_, mark)) = &request.response else { return false };
+    let (_, mark) = request.response.as_ref()?;
     let by = mark.thread;
     if !tables.processes.find(by.process).is_some_and(|process| process.is_nginx()) {
-        return false;
+        return None;
     }
-    let Some(run) = tables.threads.find(by.process, by.tid).map(|thread| thread.run) else { return false };
+    let run = tables.threads.find(by.process, by.tid)?.run;
     match run.last {
         Received::Response(call) => {
-            let Some(exchange) = tables.exchanges.get_mut(&call) else { return false };
+            let exchange = tables.exchanges.get_mut(&call)?;
             let fits = began < exchange.first.time
                 && exchange.thread().tid == by.tid
                 && exchange.process() == by.process
                 && reader.tid == by.tid;
             let open = exchange.question == Question::Open;
-            let Some(called) = exchange.called_mut().filter(|_| open) else { return false };
+            let called = exchange.called_mut().filter(|_| open)?;
             let first = called.window == Window::None && fits;
             let again = called.window != Window::None;
             called.window = if first { Window::One(key) } else { Window::Several };
@@ -113,14 +113,14 @@ pub(in crate::correlate) fn response_began(tables: &mut Tables, key: Key) -> boo
             if again && let Some(process) = tables.processes.note(by.process) {
                 process.answers_unprompted = true;
             }
-            first
+            first.then_some(call)
         }
         Received::Nothing => {
             if let Some(process) = tables.processes.note(by.process) {
                 process.answers_unprompted = true;
             }
-            false
+            None
         }
-        Received::Request(_) | Received::Other | Received::Unknown => false,
+        Received::Request(_) | Received::Other | Received::Unknown => None,
     }
 }
