@@ -3,7 +3,7 @@
 use tracer_abi::conn::{Direction, Role};
 use tracer_abi::time::KernelInstant;
 
-use super::half::Current;
+use super::half::{Current, Half};
 use super::pairing::{Open, exchange_id};
 use super::{Connection, Mode};
 use crate::exchange::{BodyLen, ExchangeUpdate, Incomplete, Outcome};
@@ -131,7 +131,9 @@ impl Connection {
         let unpaired = self.response_half().is_some_and(|half| half.stream.end() > half.stream.position());
         if unpaired && self.ledger.is_empty() {
             if self.trust.is_certain() {
-                self.trust.saw_inversion();
+                if self.is_stamped_behind_response(direction) {
+                    self.trust.saw_inversion();
+                }
             } else {
                 // Its own response, seen early, or the rest of another's: not to be told apart.
                 self.stats.responses_passed_over += 1;
@@ -140,6 +142,14 @@ impl Connection {
             }
         }
         Next::Go
+    }
+
+    /// The request at the reading position is stamped later than the response that waits. Not so one whose first bytes
+    /// alone did not tell what it is, and that was recognised by the response.
+    fn is_stamped_behind_response(&self, direction: Direction) -> bool {
+        let time = |half: &Half| half.stream.mark(half.stream.position(), false).map(|mark| mark.time);
+        let response = self.response_half().and_then(time);
+        time(self.half(direction)).zip(response).is_none_or(|(request, response)| request > response)
     }
 
     fn take_request_part(
