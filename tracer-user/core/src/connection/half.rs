@@ -1,5 +1,7 @@
 //! One direction as the connection sees it: its stream, its parser, and where the message in progress is.
 
+use tracer_abi::time::KernelInstant;
+
 use crate::exchange::Mark;
 use crate::protocol::detect::{self, Start};
 use crate::protocol::http1::Http1;
@@ -49,6 +51,11 @@ impl Half {
             ended: false,
             total: 0,
         }
+    }
+
+    /// When the byte at the reading position was moved, as far as that is known.
+    pub(super) fn next_time(&self) -> Option<KernelInstant> {
+        self.stream.mark(self.stream.position(), false).map(|mark| mark.time)
     }
 
     /// What the bytes at the reading position look like, as the start of a message. `Partial` asks for patience.

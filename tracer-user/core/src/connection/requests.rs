@@ -89,6 +89,11 @@ impl Connection {
                     Start::Partial => return Next::Wait,
                     Start::Line(StartLine::Status { .. }) | Start::Other => {}
                 }
+            } else if self.half(direction).parser.is_adrift()
+                && self.half(direction).start() == Start::Line(StartLine::Request)
+            {
+                // It is passed over as a part of the body that was left out, but may as well be the next request.
+                self.trust.response_began(2);
             }
             self.seek_at(direction, None, now, out);
         }
@@ -144,12 +149,15 @@ impl Connection {
         Next::Go
     }
 
-    /// The request at the reading position is stamped later than the response that waits. Not so one whose first bytes
-    /// alone did not tell what it is, and that was recognised by the response.
+    /// The request at the reading position is stamped later than the response that waits. Not so a connection's first
+    /// one if its first bytes alone did not tell what it is, and it was recognised by the response. Of later ones it is
+    /// not asked: one that is read late may be one of several that were sent at once.
     fn is_stamped_behind_response(&self, direction: Direction) -> bool {
-        let time = |half: &Half| half.stream.mark(half.stream.position(), false).map(|mark| mark.time);
-        let response = self.response_half().and_then(time);
-        time(self.half(direction)).zip(response).is_none_or(|(request, response)| request > response)
+        if self.ledger.ever_began() {
+            return true;
+        }
+        let response = self.response_half().and_then(Half::next_time);
+        self.half(direction).next_time().zip(response).is_none_or(|(request, response)| request > response)
     }
 
     fn take_request_part(
