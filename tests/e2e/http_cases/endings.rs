@@ -90,6 +90,11 @@ pub(crate) fn cases() -> Vec<Case> {
             // Closing with unread bytes resets: the client reads first.
             .server(Step::Sleep { ms: 50 })
             .want(Want::new("POST", "/big", 413).sent_at_most(1000)),
+        Case::new("refused-in-the-head")
+            .request("GET /slow HTTP/1.1\r\nHost: case.test\r\nX-")
+            .response("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            .client(Step::ReadToEnd)
+            .want(Want::new("GET", "/slow", 408)),
         Case::new("status-500")
             .request(get("/e"))
             .response("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")

@@ -342,6 +342,22 @@ fn a_reset_cuts_what_lasts_until_the_close() {
 }
 
 #[test]
+fn a_request_that_is_refused_before_its_head_is_whole() {
+    let response = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n";
+    check(
+        &[req("GET /slow HTTP/1.1\r\nHost: h\r\nX-"), resp(response), Close],
+        &["0 > GET /slow @0..30 t1..1", "0 < 408 @0 t2", "0 complete @50 t2 len 0"],
+    );
+    // No target, no request; and what may have been lost may be the rest.
+    check(&[req("GET /slo"), resp(response), Close], &[]);
+    check(
+        &[req("GET /slow HTTP/1.1\r\nHost: h\r\nX-"), lost(req("Y: 1\r\n\r\n")), resp(response), Close],
+        &[],
+    );
+    check(&[req("GET /slow HTTP/1.1\r\nHost: h\r\nX-"), Close], &[]);
+}
+
+#[test]
 fn a_server_s_half_closed_client_is_answered() {
     let mut wire = Wire::opened(Role::Server, false);
     wire.moves(Direction::Ingress, GET.as_bytes());

@@ -489,6 +489,9 @@ impl Connection {
         let drifts = response.is_some_and(|half| half.parser.is_adrift());
         let tail_lost = response.is_some_and(|half| half.tail_lost() > 0)
             || drifts && self.halves.iter().any(|half| half.tail_lost() > 0);
+        if !tail_lost {
+            self.begin_refused_request(time, out);
+        }
         self.end_responses(time, orderly, tail_lost, out);
         if !matches!(self.mode, Mode::Opaque) {
             for lost_bytes in self.halves.each_ref().map(Half::tail_lost) {

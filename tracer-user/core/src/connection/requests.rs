@@ -233,6 +233,22 @@ impl Connection {
         }
     }
 
+    /// The connection has ended with a response to a request whose head had not: a server that waits no longer (RFC 9110
+    /// section 15.5.9) or refuses to read on (RFC 6585 section 5). What came of the request begins the exchange.
+    pub(super) fn begin_refused_request(&mut self, now: KernelInstant, out: &mut Vec<ExchangeUpdate>) {
+        let Some(requests) = self.requests.filter(|_| matches!(self.mode, Mode::Following)) else { return };
+        let request = self.half(requests);
+        let is_cut = request.parser.is_in_head() && request.stream.is_empty() && request.tail_lost() == 0;
+        let is_refused = self.response_half().is_some_and(|half| !half.stream.is_empty());
+        if !is_cut || !is_refused || !self.ledger.is_empty() {
+            return;
+        }
+        if let Some(Part::Request(request)) = self.half_mut(requests).parser.take_partial_head() {
+            self.begin_exchange(requests, request, None, out);
+            self.run(requests.flipped(), now, out);
+        }
+    }
+
     fn end_request(&mut self, direction: Direction, body_len: BodyLen, out: &mut Vec<ExchangeUpdate>) {
         let half = self.half_mut(direction);
         let last = half.last;
