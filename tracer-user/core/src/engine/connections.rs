@@ -108,6 +108,7 @@ impl Connections {
         correlator.observe(event, &mut entry.facts);
         entry.connection.handle_data(event, &mut updates);
         self.apply(place, updates, event.time, correlator);
+        self.remove_if_over(place);
     }
 
     pub(super) fn closed(&mut self, event: ConnClosed, correlator: &mut Correlator) {
@@ -119,7 +120,8 @@ impl Connections {
             entry.closed.get_or_insert(event);
         } else {
             entry.connection.handle_closed(&event, &mut updates);
-            correlator.conn_closed(&mut entry.facts, time);
+            self.apply(place, updates, time, correlator);
+            return self.forget(place, time, correlator);
         }
         self.apply(place, updates, time, correlator);
     }
@@ -138,11 +140,15 @@ impl Connections {
             if entry.connection.poll_timeout().is_some_and(|due| due <= at) {
                 entry.connection.handle_timeout(at, &mut updates);
             }
-            if let Some(closed) = entry.closed.take_if(|closed| closed.origin.time.plus(LINGER) <= at) {
-                entry.connection.handle_closed(&closed, &mut updates);
-                correlator.conn_closed(&mut entry.facts, closed.origin.time);
+            let closed = entry.closed.take_if(|closed| closed.origin.time.plus(LINGER) <= at);
+            if let Some(closed) = &closed {
+                entry.connection.handle_closed(closed, &mut updates);
             }
             self.apply(place, updates, at, correlator);
+            match closed {
+                Some(closed) => self.forget(place, closed.origin.time, correlator),
+                None => self.remove_if_over(place),
+            }
         }
     }
 
@@ -220,11 +226,22 @@ impl Connections {
                 entry.timer = Some(due);
                 self.timers.push(Reverse((due, entry.cookie)));
             }
-            if entry.connection.is_over() {
-                self.remove(place);
-            }
         }
         self.updates = updates;
+    }
+
+    /// The connection was closed, and all that came of it was told: an exchange that the close began is on it still.
+    fn forget(&mut self, place: u32, at: KernelInstant, correlator: &mut Correlator) {
+        if let Some(entry) = self.entries[place as usize].as_mut() {
+            correlator.conn_closed(&mut entry.facts, at);
+        }
+        self.remove_if_over(place);
+    }
+
+    fn remove_if_over(&mut self, place: u32) {
+        if self.entries[place as usize].as_ref().is_some_and(|entry| entry.connection.is_over()) {
+            self.remove(place);
+        }
     }
 
     /// The connection is ended from this side.
@@ -235,8 +252,8 @@ impl Connections {
             Some(closed) => entry.connection.handle_closed(&closed, &mut updates),
             None => entry.connection.finish(now, &mut updates),
         }
-        correlator.conn_closed(&mut entry.facts, now);
         self.apply(place, updates, now, correlator);
+        self.forget(place, now, correlator);
         self.remove(place);
     }
 
