@@ -7,10 +7,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-/// One byte to and fro over loopback TCP between two threads that live as long as this value.
+/// One byte to and fro over loopback TCP between two threads. Both run on one processor, so that neither waits for a
+/// wake-up across processors, which takes now this long and now that; what remains is the system calls.
 #[derive(Debug)]
 pub(super) struct PingPong {
     stream: TcpStream,
+}
+
+/// How a ping-pong went.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    pub(super) per_second: f64,
+    /// Processor time of the one end, per round trip. Others who want the processor do not change it.
+    pub(super) cpu_nanos: f64,
 }
 
 impl PingPong {
@@ -21,6 +30,7 @@ impl PingPong {
             // The peer going away ends the echo, whichever call sees it first.
             let Ok((mut stream, _)) = listener.accept() else { return };
             let _ = stream.set_nodelay(true);
+            let _ = stay_on_one_processor();
             let mut byte = [0];
             while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
         });
@@ -29,22 +39,49 @@ impl PingPong {
         Ok(Self { stream })
     }
 
-    /// Round trips per second.
-    pub(super) fn run(&mut self, duration: Duration) -> anyhow::Result<f64> {
-        /// Between looks at the clock: a millisecond's worth.
-        const BATCH: u32 = 100;
-        let started = Instant::now();
-        let mut byte = [0];
-        let mut count = 0_u32;
-        while started.elapsed() < duration {
-            for _ in 0..BATCH {
-                self.stream.write_all(&byte).context("ping")?;
-                self.stream.read_exact(&mut byte).context("pong")?;
-            }
-            count += BATCH;
-        }
-        Ok(f64::from(count) / started.elapsed().as_secs_f64())
+    pub(super) fn run(&mut self, duration: Duration) -> anyhow::Result<Pace> {
+        let stream = &mut self.stream;
+        // A thread of its own: what this process starts later is not to inherit the one processor.
+        let ping = move || {
+            stay_on_one_processor()?;
+            ping(stream, duration)
+        };
+        thread::scope(|scope| scope.spawn(ping).join())
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the ping-pong panicked")))
     }
+}
+
+fn ping(stream: &mut TcpStream, duration: Duration) -> anyhow::Result<Pace> {
+    /// Between looks at the clock: a millisecond's worth.
+    const BATCH: u32 = 100;
+    let (started, cpu) = (Instant::now(), thread_cpu_nanos());
+    let mut byte = [0];
+    let mut count = 0_u32;
+    while started.elapsed() < duration {
+        for _ in 0..BATCH {
+            stream.write_all(&byte).context("ping")?;
+            stream.read_exact(&mut byte).context("pong")?;
+        }
+        count += BATCH;
+    }
+    Ok(Pace {
+        per_second: f64::from(count) / started.elapsed().as_secs_f64(),
+        cpu_nanos: (thread_cpu_nanos() - cpu) / f64::from(count),
+    })
+}
+
+fn thread_cpu_nanos() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
+}
+
+/// Binds this thread to the last processor that it may use.
+fn stay_on_one_processor() -> anyhow::Result<()> {
+    let allowed = rustix::thread::sched_getaffinity(None).context("ask which processors may be used")?;
+    let last = (0..rustix::thread::CpuSet::MAX_CPU).rev().find(|&cpu| allowed.is_set(cpu));
+    let mut one = rustix::thread::CpuSet::new();
+    one.set(last.context("no processor may be used")?);
+    rustix::thread::sched_setaffinity(None, &one).context("stay on one processor")
 }
 
 /// Requests that nginx has served so far, by its own count, which includes the one that asks.
@@ -76,6 +113,10 @@ mod tests {
     #[test]
     fn ping_pong_counts_round_trips() {
         let mut ping_pong = PingPong::start().unwrap();
-        assert!(ping_pong.run(Duration::from_millis(20)).unwrap() > 100.0);
+        let pace = ping_pong.run(Duration::from_millis(20)).unwrap();
+        assert!(pace.per_second > 100.0 && pace.cpu_nanos > 100.0, "{pace:?}");
+        // The caller's own thread may still run anywhere.
+        let allowed = rustix::thread::sched_getaffinity(None).unwrap().count() as usize;
+        assert_eq!(allowed, thread::available_parallelism().unwrap().get());
     }
 }

@@ -8,18 +8,31 @@ use anyhow::{Context as _, bail};
 /// Processor time that the process has used, in user space and in the kernel on its behalf (proc_pid_stat(5)).
 pub(super) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("times of {pid}"))?;
-    let ticks = ticks(&stat).with_context(|| format!("times of {pid} in {stat}"))?;
-    let per_second = rustix::param::clock_ticks_per_second();
-    Ok(Duration::from_micros(ticks.saturating_mul(1_000_000) / per_second))
+    ticks(&stat, OWN).map(duration).with_context(|| format!("times of {pid} in {stat}"))
 }
 
-/// `utime` and `stime`, fields 14 and 15; the name before them may hold spaces and parentheses.
-fn ticks(stat: &str) -> Option<u64> {
+/// The same of the children of this process that have ended and were waited for.
+pub(super) fn children_cpu_time() -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string("/proc/self/stat").context("times of ended children")?;
+    ticks(&stat, ENDED_CHILDREN).map(duration).with_context(|| format!("times of ended children in {stat}"))
+}
+
+/// `utime` and `stime`, fields 14 and 15.
+const OWN: usize = 11;
+/// `cutime` and `cstime`, fields 16 and 17.
+const ENDED_CHILDREN: usize = 13;
+
+/// Two fields behind the name, which may hold spaces and parentheses; `skip` counts from there.
+fn ticks(stat: &str, skip: usize) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(") ")?;
-    let mut fields = rest.split_whitespace().skip(11);
+    let mut fields = rest.split_whitespace().skip(skip);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     user.checked_add(system)
+}
+
+fn duration(ticks: u64) -> Duration {
+    Duration::from_micros(ticks.saturating_mul(1_000_000) / rustix::param::clock_ticks_per_second())
 }
 
 /// The most memory that the process has had resident, in bytes, without that of its BPF maps, which [`map_memory`]
@@ -79,9 +92,10 @@ mod tests {
 
     #[test]
     fn times_follow_the_name_whatever_it_is() {
-        let stat = "7 (a ) b (c) S 1 7 7 0 -1 4194304 9 0 0 0 120 30 0 0 20 0 1 0 5 1 1";
-        assert_eq!(ticks(stat), Some(150));
-        assert_eq!(ticks("7 (cut) S 1 7"), None);
+        let stat = "7 (a ) b (c) S 1 7 7 0 -1 4194304 9 0 0 0 120 30 4 3 20 0 1 0 5 1 1";
+        assert_eq!(ticks(stat, OWN), Some(150));
+        assert_eq!(ticks(stat, ENDED_CHILDREN), Some(7));
+        assert_eq!(ticks("7 (cut) S 1 7", OWN), None);
     }
 
     #[test]
