@@ -1,7 +1,6 @@
 //! One operation → its records: walks the program's buffer and emits what was planned to be captured.
 //!
-//! A short scatter-gather array whose bytes are all captured is one record. Else each record carries bytes of one
-//! element, at most [`MAX_CHUNK_BYTES`]. The last record is marked, and made empty if need be, so that user space knows
+//! Each record carries bytes of one element of a scatter-gather array, at most [`MAX_CHUNK_BYTES`]. The last record is marked, and made empty if need be, so that user space knows
 //! an operation to be complete.
 
 use core::ffi::c_void;
@@ -53,13 +52,6 @@ const STOP: i64 = 1;
 #[inline(never)]
 pub(crate) fn emit(thread: &mut TaskState) {
     let op = &mut thread.op;
-    if matches!(op.buffer.place, place::VECTOR) && op.buffer.count > 1 && op.record.head_len == op.total {
-        op.record.header.flags |= flags::LAST;
-        if emit::gathered(&op.record, op.buffer.address, op.buffer.count, u64::from(op.total)) {
-            return;
-        }
-        op.record.header.flags &= !flags::LAST;
-    }
     let whole = matches!(op.buffer.place, place::BUFFER);
     op.walk = Walk {
         head_end: op.record.head_len,

@@ -10,13 +10,12 @@ use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated as helpers;
 use tracer_abi::error::{KernelLoss, PayloadState};
 use tracer_abi::event::{DataRecord, EventKind, Header};
-use tracer_abi::limits::{MAX_CHUNK_BYTES, WAKE_INTERVAL_NANOS};
+use tracer_abi::limits::{MAX_CHUNK_BYTES, URGENT_WAKE_INTERVAL_NANOS, WAKE_INTERVAL_NANOS};
 use tracer_abi::task::{Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 
 use crate::filter::Actor;
 use crate::maps::{TRACER_CTRL, TRACER_DATA, TRACER_WAKE, config, count};
-use crate::regs::{IOVEC_BYTES, read_user};
 
 /// Clamps a length to a constant in the very register that is used afterwards. A comparison in Rust may be compiled
 /// to one of a copy, which leaves the verifier without a bound.
@@ -70,14 +69,14 @@ pub(crate) fn control<T: 'static>(fill: impl FnOnce(&mut T)) {
 
 /// A data record with room for a chunk of payload.
 #[repr(C)]
-struct Slot<const BYTES: usize> {
-    record: DataRecord,
-    payload: [u8; BYTES],
+pub(crate) struct Slot<const BYTES: usize> {
+    pub(crate) record: DataRecord,
+    pub(crate) payload: [u8; BYTES],
 }
 
 /// Room for payload in the slots below. Most heads fit the second, bodies fill the last.
-const SMALL: usize = 256;
-const MIDDLE: usize = 1024;
+pub(crate) const SMALL: usize = 256;
+pub(crate) const MIDDLE: usize = 1024;
 const LARGE: usize = MAX_CHUNK_BYTES as usize;
 
 /// Writes one data record with `len` bytes (at most [`MAX_CHUNK_BYTES`]) of the program's memory at `source`. The
@@ -97,79 +96,6 @@ pub(crate) fn data(template: &DataRecord, source: u64, len: u64) -> bool {
         count(KernelLoss::DataRingFull);
     }
     done
-}
-
-/// Elements of a scatter-gather array that may share a record: a head and a body, or the pieces of a head.
-const GATHER_ELEMENTS: u64 = 4;
-
-/// Writes one data record with all the bytes of a short scatter-gather array. False: nothing was written, and whoever
-/// walks the array element by element will find out why.
-#[inline(never)]
-pub(crate) fn gathered(template: &DataRecord, array: u64, elements: u64, total: u64) -> bool {
-    if elements > GATHER_ELEMENTS {
-        false
-    } else if total <= SMALL as u64 {
-        gather::<SMALL, { 2 * SMALL }>(template, array, elements, total)
-    } else if total <= MIDDLE as u64 {
-        gather::<MIDDLE, { 2 * MIDDLE }>(template, array, elements, total)
-    } else {
-        false
-    }
-}
-
-/// `ROOM` is twice `BYTES`: the verifier sees that neither place nor length exceeds `BYTES`, but not that their sum does
-/// not.
-#[inline(always)]
-fn gather<const BYTES: usize, const ROOM: usize>(
-    template: &DataRecord,
-    array: u64,
-    elements: u64,
-    total: u64,
-) -> bool {
-    let Some(mut entry) = TRACER_DATA.reserve::<Slot<ROOM>>(0) else {
-        return false;
-    };
-    let slot = entry.as_mut_ptr();
-    let mut have = 0;
-    for element in 0..GATHER_ELEMENTS {
-        if element >= elements || have >= total {
-            break;
-        }
-        let Some([base, len]) = read_user::<[u64; 2]>(array + element * IOVEC_BYTES) else {
-            break;
-        };
-        let left = total - have;
-        let at = bounded::<BYTES>(have);
-        let len = bounded::<BYTES>(if len < left { len } else { left });
-        // SAFETY: `slot` is memory for a `Slot`, within which place and length are, as the verifier proves once more.
-        let failed = unsafe {
-            let payload = (&raw mut (*slot).payload).cast::<u8>().add(at as usize);
-            helpers::bpf_probe_read_user(payload.cast(), len as u32, base as *const c_void)
-        };
-        if failed != 0 {
-            break;
-        }
-        have = at + len;
-    }
-    if have != total {
-        entry.discard(0);
-        return false;
-    }
-    // SAFETY: as above.
-    unsafe {
-        let record = &raw mut (*slot).record;
-        record.write(*template);
-        (*record).payload_len = total as u32;
-        (*record).header.len_bytes = size_of::<DataRecord>() as u32 + total as u32;
-    }
-    entry.submit(wakeup(template.header.time.as_nanos()));
-    true
-}
-
-/// [`at_most`] with the bound of a slot.
-#[inline(always)]
-fn bounded<const BYTES: usize>(value: u64) -> u64 {
-    if BYTES == SMALL { at_most::<{ SMALL as u64 }>(value) } else { at_most::<{ MIDDLE as u64 }>(value) }
 }
 
 #[inline(always)]
@@ -198,23 +124,27 @@ fn chunk<const BYTES: usize>(template: &DataRecord, source: u64, len: u64) -> bo
     true
 }
 
-/// Waking the consumer costs several times what the record does. It is woken when much has gathered and when
-/// this CPU has not done so for a while; until then it looks by itself.
+/// Waking the consumer costs several times what the record does. It is woken when this CPU has not done so for a while,
+/// and sooner when much has gathered; in between it looks by itself. One that is behind gains nothing from being woken
+/// more often.
 #[inline(always)]
-fn wakeup(now: u64) -> u64 {
-    // SAFETY: a valid map.
-    let waiting = unsafe { helpers::bpf_ringbuf_query((&raw const TRACER_DATA).cast_mut().cast(), 0) };
-    if waiting < u64::from(config!(data_ring_bytes) / 8) {
-        let Some(last) = TRACER_WAKE.get_ptr_mut(0) else {
-            return u64::from(BPF_RB_NO_WAKEUP);
-        };
-        // SAFETY: a valid slot of this CPU.
-        unsafe {
-            if now.wrapping_sub(*last) < WAKE_INTERVAL_NANOS {
+pub(crate) fn wakeup(now: u64) -> u64 {
+    let Some(last) = TRACER_WAKE.get_ptr_mut(0) else {
+        return u64::from(BPF_RB_NO_WAKEUP);
+    };
+    // SAFETY: a valid slot of this CPU, and a valid map.
+    unsafe {
+        let since = now.wrapping_sub(*last);
+        if since < WAKE_INTERVAL_NANOS {
+            if since < URGENT_WAKE_INTERVAL_NANOS {
                 return u64::from(BPF_RB_NO_WAKEUP);
             }
-            *last = now;
+            let waiting = helpers::bpf_ringbuf_query((&raw const TRACER_DATA).cast_mut().cast(), 0);
+            if waiting < u64::from(config!(data_ring_bytes) / 8) {
+                return u64::from(BPF_RB_NO_WAKEUP);
+            }
         }
+        *last = now;
     }
     u64::from(BPF_RB_FORCE_WAKEUP)
 }

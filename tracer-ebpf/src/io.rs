@@ -23,8 +23,9 @@ use crate::chunks;
 use crate::emit;
 use crate::filter::{self, Actor};
 use crate::maps::{self, Operation, SelfKey, SockState, TRACER_SELF, config, count, sock_flags};
-use crate::regs::{IOVEC_BYTES, Regs, place, read_user};
+use crate::regs::{Regs, place};
 use crate::sock::{Sock, Stream, nonblocking};
+use crate::whole;
 
 const MSG_OOB: u32 = 0x1;
 const MSG_PEEK: u32 = 0x2;
@@ -34,8 +35,6 @@ const MSG_ERRQUEUE: u32 = 0x2000;
 
 /// `Class` of a turn whose first bytes could not be read. Like an undecided one, it may be HTTP.
 const UNDECIDABLE: u8 = 0xff;
-/// Elements of a scatter-gather array that may make up a turn's first eight bytes.
-const PEEK_ELEMENTS: u64 = 4;
 
 const EINTR: i32 = -4;
 const EAGAIN: i32 = -11;
@@ -104,6 +103,9 @@ pub(crate) unsafe fn on_io(
             return;
         }
     }
+    if state.cookie == 0 {
+        state.cookie = sock.cookie();
+    }
     let (offset, seq_end) = advance(sock, state, egress, moved);
     if state.flags & sock_flags::MUTED != 0 {
         return;
@@ -134,7 +136,7 @@ pub(crate) unsafe fn on_io(
     thread.seq = thread.seq.wrapping_add(1);
     op.record = DataRecord {
         header: emit::header::<DataRecord>(EventKind::DataMoved, Some(&actor)),
-        cookie: SocketCookie(sock.cookie()),
+        cookie: SocketCookie(state.cookie),
         offset: offset - u64::from(unreported),
         user_r14: regs.r14(),
         nvcsw: actor.task.nvcsw(),
@@ -153,8 +155,15 @@ pub(crate) unsafe fn on_io(
         reserved: 0,
     };
     op.record.header.thread_seq = thread.seq;
+    op.start_len = 0;
+    op.planned = 0;
     if moved > 0 {
-        plan(state, op);
+        if whole::emit(state, op) {
+            return;
+        }
+        if op.planned == 0 {
+            plan(state, op);
+        }
     } else if ended {
         state.flags |= sock_flags::ENDED;
     }
@@ -255,7 +264,7 @@ fn advance(sock: Sock, state: &mut SockState, egress: bool, moved: u32) -> (u64,
 
 /// Decides what of an operation is captured: its record's head and tail, and flags of its records.
 #[inline(never)]
-fn plan(state: &mut SockState, op: &mut Operation) {
+pub(crate) fn plan(state: &mut SockState, op: &mut Operation) {
     let turn = op.record.direction + 1;
     let budget = config!(head_budget_bytes);
     if state.turn != turn {
@@ -346,19 +355,19 @@ fn append_prefix(state: &mut SockState, op: &Operation) {
 /// Up to eight bytes from the start of an operation, the first one lowest, and how many.
 #[inline(always)]
 fn peek(op: &Operation) -> (u64, u32) {
+    if op.start_len > 0 {
+        return (op.start, op.start_len);
+    }
     let wanted = if op.total < PREFIX_BYTES as u32 { op.total } else { PREFIX_BYTES as u32 };
     match op.buffer.place {
         place::BUFFER => (peek_piece(op.buffer.address, wanted), wanted),
         place::VECTOR => {
             let mut start = 0;
             let mut have = 0;
-            for i in 0..PEEK_ELEMENTS {
-                if have >= wanted || i >= op.buffer.count {
+            for [address, len] in op.elements {
+                if have >= wanted {
                     break;
                 }
-                let Some([address, len]) = read_user::<[u64; 2]>(op.buffer.address + i * IOVEC_BYTES) else {
-                    break;
-                };
                 let left = wanted - have;
                 let len = if len < u64::from(left) { len as u32 } else { left };
                 start |= peek_piece(address, len) << (8 * have);

@@ -14,6 +14,7 @@ mod maps;
 mod probes;
 mod regs;
 mod sock;
+mod whole;
 
 /// The helpers in use are open to GPL-compatible programs only.
 #[unsafe(no_mangle)]

@@ -17,7 +17,7 @@ use tracer_abi::event::DataRecord;
 
 use crate::chunks::Walk;
 use crate::kernel::Task;
-use crate::regs::UserBuffer;
+use crate::regs::{ELEMENTS, UserBuffer};
 
 /// Set by the loader before the programs load.
 #[unsafe(no_mangle)]
@@ -121,6 +121,8 @@ pub(crate) struct SelfKey {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct SockState {
+    /// Zero: not asked for yet.
+    pub(crate) cookie: u64,
     pub(crate) egress: StreamState,
     pub(crate) ingress: StreamState,
     /// `sock_flags`
@@ -198,6 +200,13 @@ pub(crate) struct Operation {
     pub(crate) ret: i32,
     /// Bytes moved.
     pub(crate) total: u32,
+    /// The first elements of the scatter-gather array, empty ones where there is none or it could not be read.
+    pub(crate) elements: [[u64; 2]; ELEMENTS as usize],
+    /// Its first bytes once they are copied, the first one lowest, and how many.
+    pub(crate) start: u64,
+    pub(crate) start_len: u32,
+    /// Not zero: what of it is captured was decided.
+    pub(crate) planned: u32,
     pub(crate) walk: Walk,
 }
 

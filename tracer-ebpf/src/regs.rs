@@ -10,6 +10,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::generated as helpers;
 use tracer_abi::error::KernelLoss;
 
+use crate::emit::at_most;
 use crate::kernel::{Task, field};
 use crate::maps::{TaskState, count};
 
@@ -47,6 +48,8 @@ mod nr {
 
 /// `struct iovec`
 pub(crate) const IOVEC_BYTES: u64 = 16;
+/// Elements of a scatter-gather array that are read at once: a head and a body, or the pieces of a head.
+pub(crate) const ELEMENTS: u64 = 4;
 /// `struct user_msghdr`
 const MSGHDR_IOV: u64 = 16;
 /// `struct mmsghdr`: a `user_msghdr` and a length.
@@ -117,9 +120,28 @@ impl Regs {
         self.syscall() == nr::SHUTDOWN
     }
 
-    /// Finds the buffer of the current call, whose operation the thread's state holds.
+    /// Finds the buffer of the current call, whose operation the thread's state holds, and its first elements.
     #[inline(never)]
     pub(crate) fn find_buffer(self, thread: &mut TaskState) {
+        self.find_place(thread);
+        let op = &mut thread.op;
+        op.elements = [[0; 2]; ELEMENTS as usize];
+        if op.buffer.place == place::VECTOR {
+            let elements = if op.buffer.count < ELEMENTS { op.buffer.count } else { ELEMENTS };
+            let len = at_most::<{ ELEMENTS * IOVEC_BYTES }>(elements * IOVEC_BYTES);
+            // SAFETY: the destination has room for `ELEMENTS`. What cannot be read stays empty.
+            unsafe {
+                helpers::bpf_probe_read_user(
+                    (&raw mut op.elements).cast(),
+                    len as u32,
+                    op.buffer.address as *const c_void,
+                );
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn find_place(self, thread: &mut TaskState) {
         let moved = thread.op.ret;
         let buffer = &mut thread.op.buffer;
         *buffer = UserBuffer { place: place::UNKNOWN, flags: 0, address: self.read(SI), count: 0 };

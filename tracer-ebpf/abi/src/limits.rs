@@ -33,6 +33,10 @@ pub const DEFAULT_DATA_RING_BYTES: u32 = 16 << 20;
 /// by itself for longer than this after it was woken.
 pub const WAKE_INTERVAL_NANOS: u64 = 10_000_000;
 
+/// The same while an eighth of the ring waits: the consumer may be asleep, and the rest of the ring lasts for many times
+/// this at any rate.
+pub const URGENT_WAKE_INTERVAL_NANOS: u64 = 1_000_000;
+
 /// Payload captured per turn of a socket whose traffic does not look like a known protocol, and from the operation
 /// with which such a socket is muted: enough to name the protocol later.
 pub const ODD_HEAD_BYTES: u32 = 256;
