@@ -98,8 +98,12 @@ impl Correlator {
             self.out.push_back(span);
         }
         let unseen = exchange.role() == Role::Client && exchange.received_by_peer.is_none();
+        // A server that is behind reads what was sent by somebody who has given up. Until it accepts the connection it is
+        // not known to be traced; such calls are not to fill the table.
+        let may_be_read_late =
+            end.outcome == Outcome::NoResponse && self.tables.exchanges.len() < self.bounds.max_exchanges / 2;
         if unseen
-            && self.tables.join.peer_is_traced(exchange)
+            && (may_be_read_late || self.tables.join.peer_is_traced(exchange))
             && let Some(exchange) = self.tables.exchanges.get_mut(&key)
         {
             exchange.kept = true;

@@ -318,7 +318,7 @@ impl Host {
         Thread { process: key(thread.process), tid: Tid(thread.tid), seq }
     }
 
-    fn tick(&mut self) -> KernelInstant {
+    pub(crate) fn tick(&mut self) -> KernelInstant {
         self.clock = self.clock.plus(self.step);
         self.clock
     }
