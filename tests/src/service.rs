@@ -60,7 +60,7 @@ impl Runtime {
         }
     }
 
-    fn command(self) -> anyhow::Result<Command> {
+    pub fn command(self) -> anyhow::Result<Command> {
         let script = |program: &str, file: &str| {
             let mut command = Command::new(program);
             command.arg(workload(file));
@@ -84,8 +84,12 @@ impl Runtime {
                 command.env("GOMAXPROCS", "1");
                 command
             }
-            Self::Tokio => tokio_service("2")?,
-            Self::TokioOneThread => tokio_service("1")?,
+            Self::Tokio => tokio_service("service_tokio")?,
+            Self::TokioOneThread => {
+                let mut command = tokio_service("service_tokio")?;
+                command.args(["--threads", "1"]);
+                command
+            }
             Self::Java => script("java", "Service.java"),
             Self::JavaHop => with_mode("java", "Service.java", "hop"),
             Self::JavaFork => with_mode("java", "Service.java", "fork"),
@@ -180,15 +184,13 @@ fn go_service() -> anyhow::Result<PathBuf> {
     Ok(built)
 }
 
-/// The tokio service, built with this package's tests.
-fn tokio_service(threads: &str) -> anyhow::Result<Command> {
+/// A service of tokio, built with this package's tests.
+pub fn tokio_service(name: &str) -> anyhow::Result<Command> {
     let own = std::env::current_exe().context("own executable")?;
     // target/<profile>/deps/<test>, or target/<profile>/xtask
     let folder = own.parent().context("folder of the build")?;
     let profile = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
-    let mut command = Command::new(profile.join("service_tokio"));
-    command.args(["--threads", threads]);
-    Ok(command)
+    Ok(Command::new(profile.join(name)))
 }
 
 /// A Java that has virtual threads.

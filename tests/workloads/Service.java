@@ -68,7 +68,7 @@ public class Service {
     }
 
     /** The id of a call; {@code cause} is null for background work. */
-    static String name(String cause, String number) {
+    static String name(String cause, String number, int status) {
         String id = cause == null ? "bg-" + ProcessHandle.current().pid() + "-" + number : cause + "." + number;
         if (OPTIONS.getOrDefault("names", "").equals("random")) {
             id = String.format("%016x", ThreadLocalRandom.current().nextLong());
@@ -77,7 +77,7 @@ public class Service {
             try {
                 Files.writeString(
                     Path.of(OPTIONS.get("ledger")),
-                    id + " " + (cause == null ? "-" : cause) + " 200\n",
+                    id + " " + (cause == null ? "-" : cause) + " " + status + "\n",
                     StandardOpenOption.CREATE,
                     StandardOpenOption.APPEND);
             } catch (IOException e) {
@@ -87,13 +87,24 @@ public class Service {
         return id;
     }
 
+    /** The call, before which now and then one fails that has to be tried again. */
     static void call(String cause, String number) {
-        send(name(cause, number));
+        if (fails()) send(name(cause, number + "-failed", 503), 503);
+        send(name(cause, number, 200), 200);
     }
 
-    static void send(String id) {
+    static boolean fails() {
+        return OPTIONS.containsKey("ledger") && chance() < 0.03;
+    }
+
+    static URI address(String id, int wanted) {
+        return URI.create(
+            "http://" + OPTIONS.get("downstream") + "/work/" + id + (wanted == 200 ? "?k=v" : "?fail=yes"));
+    }
+
+    static void send(String id, int wanted) {
         try {
-            var url = URI.create("http://" + OPTIONS.get("downstream") + "/work/" + id + "?k=v").toURL();
+            var url = address(id, wanted).toURL();
             var connection = (HttpURLConnection) url.openConnection();
             if (chance() < 0.25) {
                 byte[] body = new byte[pick(1, 500, 30_000)];
@@ -104,10 +115,11 @@ public class Service {
                     out.write(body);
                 }
             }
-            try (InputStream in = connection.getInputStream()) {
-                in.readAllBytes();
+            int status = connection.getResponseCode();
+            try (InputStream in = status == 200 ? connection.getInputStream() : connection.getErrorStream()) {
+                if (in != null) in.readAllBytes();
             }
-            if (connection.getResponseCode() != 200) throw new IOException(id + ": " + connection.getResponseCode());
+            if (status != wanted) throw new IOException(id + ": " + status);
             // Closes an idle connection of the cache, so that later calls open new ones. (After a request with
             // "Connection: close" the cache would hand out a connection that the server has closed.)
             if (chance() < 0.4) connection.disconnect();
@@ -160,7 +172,12 @@ public class Service {
             case "async" -> {
                 var results = new ArrayList<CompletableFuture<?>>();
                 for (int i = 0; i < count; i++) {
-                    results.add(client.sendAsync(request(cause, "" + i), HttpResponse.BodyHandlers.ofByteArray()));
+                    String number = "" + i;
+                    results.add(
+                        fails()
+                            ? sendAsync(cause, number + "-failed", 503)
+                                .thenCompose(failed -> sendAsync(cause, number, 200))
+                            : sendAsync(cause, number, 200));
                 }
                 results.forEach(CompletableFuture::join);
             }
@@ -200,19 +217,35 @@ public class Service {
                 call(cause, number);
             }
             case "client" -> {
-                try {
-                    client.send(request(cause, number), HttpResponse.BodyHandlers.ofByteArray());
-                } catch (IOException | InterruptedException e) {
-                    throw new IllegalStateException(e);
-                }
+                if (fails()) sendSync(cause, number + "-failed", 503);
+                sendSync(cause, number, 200);
             }
             default -> call(cause, number);
         }
     }
 
-    static HttpRequest request(String cause, String number) {
-        String id = name(cause, number);
-        return HttpRequest.newBuilder(URI.create("http://" + OPTIONS.get("downstream") + "/work/" + id)).build();
+    static HttpRequest request(String cause, String number, int wanted) {
+        return HttpRequest.newBuilder(address(name(cause, number, wanted), wanted)).build();
+    }
+
+    static void sendSync(String cause, String number, int wanted) {
+        try {
+            check(client.send(request(cause, number, wanted), HttpResponse.BodyHandlers.ofByteArray()), wanted);
+        } catch (IOException | InterruptedException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+
+    static CompletableFuture<?> sendAsync(String cause, String number, int wanted) {
+        return client
+            .sendAsync(request(cause, number, wanted), HttpResponse.BodyHandlers.ofByteArray())
+            .thenAccept(response -> check(response, wanted));
+    }
+
+    static void check(HttpResponse<?> response, int wanted) {
+        if (response.statusCode() != wanted) {
+            throw new IllegalStateException(response.uri() + ": " + response.statusCode());
+        }
     }
 
     static void await(Future<?> future) {

@@ -1,5 +1,9 @@
 // A goroutine-per-connection HTTP service: answers /work/ID after up to three calls of /work/ID.N downstream, one after
 // the other or at once. Meanwhile a goroutine calls the same downstream, through the same transport, as /work/bg-PID-N.
+//
+// --model plain     the goroutine that serves calls, or one per call
+// --model workers   twelve goroutines take calls from a channel; who serves waits for the answer of its own
+// --model channels  the same through two stages of goroutines with buffered channels between them
 package main
 
 import (
@@ -24,6 +28,7 @@ var (
 	delayMs      = flag.Int("delay-ms", 0, "wait up to this long before answering")
 	backgroundMs = flag.Int("background-ms", 15, "0: no background calls")
 	ledgerPath   = flag.String("ledger", "", "file to write the truth to: a call's id, its request's or -, its status")
+	model        = flag.String("model", "plain", "plain, workers or channels")
 	names        = flag.String("names", "numbered", "or random: ids that tell nothing")
 	ledger       *os.File
 
@@ -33,26 +38,37 @@ var (
 )
 
 // The id of a call; an empty cause is background work.
-func name(cause string, number int) string {
-	id := fmt.Sprintf("%s.%d", cause, number)
+func name(cause, number string, status int) string {
+	id := cause + "." + number
 	if cause == "" {
-		cause, id = "-", fmt.Sprintf("bg-%d-%d", os.Getpid(), number)
+		cause, id = "-", fmt.Sprintf("bg-%d-%s", os.Getpid(), number)
 	}
 	if *names == "random" {
 		id = fmt.Sprintf("%016x", rand.Uint64())
 	}
 	if ledger != nil {
-		fmt.Fprintf(ledger, "%s %s 200\n", id, cause)
+		fmt.Fprintf(ledger, "%s %s %d\n", id, cause, status)
 	}
 	return id
 }
 
-func call(id string) {
+// The call, before which now and then one fails that has to be tried again.
+func call(cause string, number int) {
+	if ledger != nil && rand.Float64() < 0.03 {
+		send(name(cause, fmt.Sprintf("%d-failed", number), 503), 503)
+	}
+	send(name(cause, strconv.Itoa(number), 200), 200)
+}
+
+func send(id string, wanted int) {
 	client := fresh
 	if rand.Float64() < 0.6 {
 		client = pooled
 	}
 	url := fmt.Sprintf("http://%s/work/%s?k=v", *downstream, id)
+	if wanted != 200 {
+		url += "&fail=yes"
+	}
 	var response *http.Response
 	var err error
 	if rand.Float64() < 0.25 {
@@ -65,14 +81,56 @@ func call(id string) {
 		log.Fatal(err)
 	}
 	defer response.Body.Close()
-	if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != 200 {
+	if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != wanted {
 		log.Fatal(id, " ", response.StatusCode, " ", err)
 	}
 }
 
-func delayedCall(id string) {
+func delayedCall(cause string, number int) {
 	time.Sleep(time.Duration(rand.Intn(3000)) * time.Microsecond)
-	call(id)
+	switch *model {
+	case "plain":
+		call(cause, number)
+	default:
+		job := job{cause, number, make(chan struct{})}
+		jobs <- job
+		<-job.done
+	}
+}
+
+type job struct {
+	cause  string
+	number int
+	done   chan struct{}
+}
+
+var (
+	jobs   = make(chan job, 4)
+	staged = make(chan job, 4)
+)
+
+// Starts the goroutines of the model.
+func startWorkers() {
+	const workers = 12
+	from := jobs
+	if *model == "channels" {
+		from = staged
+		for range 3 {
+			go func() {
+				for job := range jobs {
+					staged <- job
+				}
+			}()
+		}
+	}
+	for range workers {
+		go func() {
+			for job := range from {
+				call(job.cause, job.number)
+				close(job.done)
+			}
+		}()
+	}
 }
 
 func serve(writer http.ResponseWriter, request *http.Request) {
@@ -88,12 +146,12 @@ func serve(writer http.ResponseWriter, request *http.Request) {
 		if rand.Float64() < 0.5 {
 			var group sync.WaitGroup
 			for number := range calls {
-				group.Go(func() { delayedCall(name(id, number)) })
+				group.Go(func() { delayedCall(id, number) })
 			}
 			group.Wait()
 		} else {
 			for number := range calls {
-				delayedCall(name(id, number))
+				delayedCall(id, number)
 			}
 		}
 	}
@@ -114,7 +172,7 @@ func serve(writer http.ResponseWriter, request *http.Request) {
 func background() {
 	for number := 0; ; number++ {
 		time.Sleep(time.Duration(rand.Float64()*2*float64(*backgroundMs)*1e6) * time.Nanosecond)
-		call(name("", number))
+		call("", number)
 	}
 }
 
@@ -129,6 +187,9 @@ func main() {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)
+	}
+	if *model != "plain" {
+		startWorkers()
 	}
 	fmt.Println("PORT", listener.Addr().(*net.TCPAddr).Port)
 	if *downstream != "" && *backgroundMs > 0 {

@@ -1,6 +1,9 @@
 """An event-loop HTTP service in one thread: answers /work/ID after up to three calls of /work/ID.N downstream.
 
 Calls are made one after the other or at once. Meanwhile a task calls the same downstream as /work/bg-PID-N.
+
+--loop uvloop      on libuv's loop
+--model to_thread  the loop hands each call to a thread of its pool, which makes it as programs with threads do
 """
 
 import argparse
@@ -10,6 +13,8 @@ import random
 from calls import SIZES, Downstream, add_options
 
 parser = argparse.ArgumentParser()
+parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
+parser.add_argument("--model", choices=["loop", "to_thread"], default="loop")
 add_options(parser)
 args = parser.parse_args()
 
@@ -32,28 +37,39 @@ async def read_body(reader, headers):
         await reader.readexactly(int(headers.get("content-length", 0)))
 
 
-async def call(call_id):
+async def call(cause, number):
+    """The call, before which now and then one fails that has to be tried again."""
+    if args.model == "to_thread":
+        await asyncio.to_thread(downstream.call, cause, number)
+        return
+    if args.ledger and random.random() < 0.03:
+        await send(downstream.name(cause, f"{number}-failed", 503), 503)
+    await send(downstream.name(cause, number), 200)
+
+
+async def send(call_id, wanted):
     host, port = args.downstream.split(":")
     pooled = random.random() < 0.6
     reader, writer = idle.pop() if pooled and idle else await asyncio.open_connection(host, int(port))
     body = b"b" * random.choice([0, 0, 0, 1, 500, 30_000])
     method = "POST" if body else "GET"
     close = "" if pooled else "Connection: close\r\n"
-    head = f"{method} /work/{call_id} HTTP/1.1\r\nHost: {host}\r\n{close}Content-Length: {len(body)}\r\n\r\n"
+    query = "" if wanted == 200 else "?fail=yes"
+    head = f"{method} /work/{call_id}{query} HTTP/1.1\r\nHost: {host}\r\n{close}Content-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     status, headers = await read_head(reader)
     await read_body(reader, headers)
-    if " 200" not in status:
+    if f" {wanted} " not in status:
         raise RuntimeError(f"{call_id}: {status}")
-    if pooled:
+    if pooled and headers.get("connection") != "close":
         idle.append((reader, writer))
     else:
         writer.close()
 
 
-async def delayed_call(call_id):
+async def delayed_call(cause, number):
     await asyncio.sleep(random.random() * 0.003)
-    await call(call_id)
+    await call(cause, number)
 
 
 async def serve(reader, writer):
@@ -65,12 +81,11 @@ async def serve(reader, writer):
             calls = 0
             if args.downstream:
                 calls = downstream.count()
-                ids = [downstream.name(request_id, number) for number in range(calls)]
                 if random.random() < 0.5:
-                    await asyncio.gather(*(delayed_call(call_id) for call_id in ids))
+                    await asyncio.gather(*(delayed_call(request_id, number) for number in range(calls)))
                 else:
-                    for call_id in ids:
-                        await delayed_call(call_id)
+                    for number in range(calls):
+                        await delayed_call(request_id, number)
             body = f"calls={calls}\n".encode() + b"x" * random.choice(SIZES)
             if random.random() < 0.5:
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -92,7 +107,7 @@ async def background():
     number = 0
     while True:
         await asyncio.sleep(random.random() * 2 * args.background_ms / 1000)
-        await call(downstream.name(None, number))
+        await call(None, number)
         number += 1
 
 
@@ -105,4 +120,8 @@ async def main():
     await server.serve_forever()
 
 
+if args.loop == "uvloop":
+    import uvloop
+
+    uvloop.install()
 asyncio.run(main())

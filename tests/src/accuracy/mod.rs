@@ -4,6 +4,8 @@
 //! files, so that it does not depend on what the ids say: runs with random ids must score the same. What is measured,
 //! and nothing else, is in [`Cell`]; which programs there are is in [`workloads`].
 
+mod cell;
+mod servers;
 pub mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,13 +15,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use serde::{Deserialize, Serialize};
 
 use crate::http::{self, Client};
 use crate::nginx;
-use crate::score::{Call, Edges, Score, Truth, ledger};
+use crate::score::{Call, Naming, Score, Truth, ledger};
 use crate::tracer::Tracer;
-use workloads::{Running, Workload};
+pub use cell::{Cell, Tally};
+use workloads::{Class, Running, Workload};
 
 /// How to fill a cell.
 #[derive(Clone, Copy, Debug)]
@@ -28,90 +30,6 @@ pub struct Effort {
     pub min_edges: usize,
     /// Runs, each with programs started anew.
     pub seeds: usize,
-}
-
-/// What was measured.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Cell {
-    pub runtime: String,
-    pub model: String,
-    pub concurrency: usize,
-    /// Calls to the requests that they were made for.
-    pub in_process: Tally,
-    /// Server spans to the client spans of the same bytes.
-    pub cross_process: Tally,
-    /// Calls without a parent: right means that none was claimed.
-    pub background: Tally,
-    /// Statements of spans that are false.
-    pub flawed: usize,
-    /// Edges right, by their evidence.
-    pub evidence: BTreeMap<String, usize>,
-    /// Edges undecided, by the reason given.
-    pub reasons: BTreeMap<String, usize>,
-}
-
-/// [`Edges`] as they are written down.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Tally {
-    pub right: usize,
-    pub wrong: usize,
-    pub undecided: usize,
-    /// One of the two spans is missing.
-    pub lost: usize,
-}
-
-impl Tally {
-    pub fn total(self) -> usize {
-        self.right + self.wrong + self.undecided + self.lost
-    }
-
-    /// Right ones in 100, rounded down: lost spans count against it.
-    pub fn recall_percent(self) -> usize {
-        (self.right * 100).checked_div(self.total()).unwrap_or(100)
-    }
-
-    fn add(&mut self, edges: Edges) {
-        self.right += edges.right;
-        self.wrong += edges.wrong;
-        self.undecided += edges.undecided;
-        self.lost += edges.lost;
-    }
-}
-
-impl Cell {
-    fn new(workload: &Workload, concurrency: usize) -> Self {
-        Self {
-            runtime: workload.runtime.to_owned(),
-            model: workload.model.to_owned(),
-            concurrency,
-            in_process: Tally::default(),
-            cross_process: Tally::default(),
-            background: Tally::default(),
-            flawed: 0,
-            evidence: BTreeMap::new(),
-            reasons: BTreeMap::new(),
-        }
-    }
-
-    /// Parents that are wrong, of whatever sort, and spans that say something false.
-    pub fn wrong(&self) -> usize {
-        self.in_process.wrong + self.cross_process.wrong + self.background.wrong + self.flawed
-    }
-
-    fn add(&mut self, score: &Score) {
-        self.in_process.add(score.in_process);
-        self.cross_process.add(score.cross_process);
-        self.background.add(score.background);
-        // A parent claimed for a request of the driver, which is not traced, is as wrong as any.
-        self.cross_process.wrong += score.entry.wrong;
-        self.flawed += score.flawed;
-        for (name, count) in &score.evidence {
-            *self.evidence.entry(name.clone()).or_default() += count;
-        }
-        for (name, count) in &score.reasons {
-            *self.reasons.entry(name.clone()).or_default() += count;
-        }
-    }
 }
 
 /// Fills one cell. `random_names`: ids tell nothing, not even a person.
@@ -132,10 +50,12 @@ pub fn measure(
         let running = (workload.start)(random_names).with_context(|| format!("start {}", workload.name()))?;
         let (score, log) = once(binary, &running, concurrency, wanted, seed, random_names)
             .with_context(|| format!("{} at {concurrency}: {}", workload.name(), running.complaints()))?;
-        for wrong in &score.notes {
-            note(wrong);
+        for what in &score.notes {
+            if workload.class != Class::Unread || !score.is_clean() {
+                note(what);
+            }
         }
-        if score.in_process.lost + score.cross_process.lost > 0 {
+        if score.in_process.lost + score.cross_process.lost > 0 && workload.class != Class::Unread {
             note(&log);
         }
         cell.add(&score);
@@ -167,16 +87,21 @@ fn once(
     // Connections and threads that are older than the tracer are part of the exercise.
     let mut old = Client::new(running.addr);
     for number in 0..3 {
-        old.get(&format!("/work/warm{seed}x{number}")).context("warm up")?;
+        old.get(&format!("{}/work/warm{seed}x{number}", running.prefix)).context("warm up")?;
     }
-    let front: BTreeSet<u32> = running.front()?;
-    let options: Vec<String> =
-        front.iter().chain(&running.back()).flat_map(|pid| ["--pid".to_owned(), pid.to_string()]).collect();
+    let front = lasting(running)?;
+    let options: Vec<String> = front
+        .iter()
+        .chain(&running.proxy())
+        .chain(&running.back())
+        .flat_map(|pid| ["--pid".to_owned(), pid.to_string()])
+        .collect();
     // What was called before is nothing that could be seen.
     let before = settled(running, &BTreeMap::new)?;
     let tracer = Tracer::attach_binary(binary, &options)?;
     let driver = Driver {
         addr: running.addr,
+        prefix: running.prefix,
         seed,
         random_names,
         answered: Mutex::default(),
@@ -201,10 +126,36 @@ fn once(
     let mut front = front;
     // Processes that were born meanwhile.
     front.extend(running.front()?);
-    let back = running.back();
-    front.extend(report.spans.iter().map(crate::spans::Span::pid).filter(|pid| !back.contains(pid)));
-    let truth = Truth { front, back, requests: driver.answered(), abandoned: driver.abandoned(), calls };
-    Ok((Score::of(&report.spans, &truth), report.log))
+    let (proxy, back) = (running.proxy(), running.back());
+    let others: BTreeSet<u32> = proxy.union(&back).copied().collect();
+    front.extend(report.spans.iter().map(crate::spans::Span::pid).filter(|pid| !others.contains(pid)));
+    let (requests, abandoned) = (driver.answered(), driver.abandoned());
+    if proxy.is_empty() {
+        let truth = Truth { front, back, requests, abandoned, calls };
+        return Ok((Score::of(&report.spans, &truth), report.log));
+    }
+    // The proxy's own edges, and how what it called came in.
+    let handed_on = Naming::Same.calls(&requests.keys().cloned().collect());
+    let outer =
+        Truth { front: proxy, back: front.clone(), requests, abandoned: abandoned.clone(), calls: handed_on };
+    // Who asks the program is traced, too: its requests have a parent, which is judged above.
+    let inner = Truth { front, back, requests: BTreeMap::new(), abandoned, calls };
+    let mut score = Score::of(&report.spans, &inner);
+    score.add(Score::of(&report.spans, &outer));
+    Ok((score, report.log))
+}
+
+/// The processes that serve, once none is left that lived for a request only.
+fn lasting(running: &Running) -> anyhow::Result<BTreeSet<u32>> {
+    let mut front = running.front()?;
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = running.front()?;
+        if now == front {
+            return Ok(now);
+        }
+        front = now;
+    }
 }
 
 /// Waits until no request's calls are under way any more: some are made after the answer.
@@ -227,6 +178,7 @@ fn settled(
 /// Asks for things and remembers what was answered.
 struct Driver {
     addr: SocketAddr,
+    prefix: &'static str,
     seed: usize,
     random_names: bool,
     answered: Mutex<BTreeMap<String, u64>>,
@@ -243,7 +195,7 @@ impl Driver {
             let id = self.name(number);
             let body = number.is_multiple_of(5).then(|| vec![b'q'; [1, 700, 60_000][number % 3]]);
             let method = if body.is_some() { "POST" } else { "GET" };
-            let path = format!("/work/{id}?secret=s{number}");
+            let path = format!("{}/work/{id}?secret=s{number}", self.prefix);
             if number % 41 == 40 {
                 // Somebody who does not wait for the answer.
                 self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).insert(id);

@@ -5,15 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
-
+use super::servers::{Cgi, cgi, gunicorn, nginx, php_fpm, puma};
 use super::{family, read_ledger};
-use crate::nginx::{Config, Nginx};
-use crate::program::{Program, free_port, wait_listening};
+use crate::program::Program;
 use crate::score::{Call, Naming};
-use crate::service::{Runtime, Service, workload};
+use crate::service::{Runtime, Service, tokio_service, workload};
 use crate::temp::TempDir;
 
 /// One kind of program at its work.
@@ -52,6 +49,8 @@ pub enum Class {
     Proxy,
     /// What is found is reported.
     Reported,
+    /// In a protocol that is not read yet: that nothing is seen is no failure.
+    Unread,
     /// Made to deceive: nothing needs to be found.
     Adversarial,
 }
@@ -65,7 +64,7 @@ impl Class {
             Self::ServerWithPools => [90, 85, 85],
             Self::FanOut => [50, 50, 50],
             Self::Proxy => [99, 99, 99],
-            Self::Reported | Self::Adversarial => [0, 0, 0],
+            Self::Reported | Self::Unread | Self::Adversarial => [0, 0, 0],
         };
         match concurrency {
             0..=1 => goals[0],
@@ -78,16 +77,20 @@ impl Class {
 /// A started workload. Everything ends with the value.
 pub struct Running {
     pub addr: SocketAddr,
-    /// Processes that serve the driver and call; each with its descendants.
-    front: Vec<u32>,
-    back: u32,
-    truth: Oracle,
-    programs: Vec<Box<dyn Any + Send>>,
-    log: Option<PathBuf>,
-    _dir: TempDir,
+    /// What every path begins with, before `/work/`.
+    pub prefix: &'static str,
+    /// A proxy between the driver and `front`, with its descendants, that hands every request on.
+    pub(super) proxy: Option<u32>,
+    /// Processes that serve and call; each with its descendants.
+    pub(super) front: Vec<u32>,
+    pub(super) back: u32,
+    pub(super) truth: Oracle,
+    /// What must live as long, in the order in which it ends: programs, then their folder.
+    pub(super) programs: Vec<Box<dyn Any + Send>>,
+    pub(super) log: Option<PathBuf>,
 }
 
-enum Oracle {
+pub(super) enum Oracle {
     Ledger(PathBuf),
     /// Calls are named as their requests.
     Same,
@@ -98,8 +101,19 @@ impl Running {
         Ok(self.front.iter().flat_map(|pid| family(*pid)).collect())
     }
 
+    /// The proxy's processes.
+    pub fn proxy(&self) -> BTreeSet<u32> {
+        self.proxy.map(family).unwrap_or_default()
+    }
+
     pub fn back(&self) -> BTreeSet<u32> {
         BTreeSet::from([self.back])
+    }
+
+    /// Ends with it, too.
+    pub(super) fn with(mut self, program: impl Any + Send) -> Self {
+        self.programs.insert(0, Box::new(program));
+        self
     }
 
     /// What was called so far.
@@ -123,9 +137,13 @@ impl Running {
 
 /// All of them, the ordinary ones first.
 pub fn all() -> Vec<Workload> {
-    use Class::{Adversarial, FanOut, Reported, ServerWithPools, SubmitAndWait, ThreadPerRequest};
+    use Class::{Adversarial, FanOut, Reported, ServerWithPools, SubmitAndWait, ThreadPerRequest, Unread};
     let python = |mode, class| service("python", Runtime::Python, mode, class);
     let java = |mode, class| service("java", Runtime::Java, mode, class);
+    let loops = |model, file, options| script("python", model, "/usr/bin/python3", file, options);
+    let node = |model, client| script("node", model, "node", "service.js", client);
+    let ruby =
+        |model, options, class| Workload { class, ..script("ruby", model, "ruby", "service.rb", options) };
     vec![
         nginx("proxy, new connections", "", false),
         nginx("proxy, keep-alive", "", true),
@@ -133,11 +151,19 @@ pub fn all() -> Vec<Workload> {
         python("thread", ThreadPerRequest),
         java("pool", ThreadPerRequest),
         gunicorn("sync", "thread", ThreadPerRequest),
+        ruby("WEBrick", &[], ThreadPerRequest),
+        php_fpm(Unread),
+        cgi(Cgi::Busybox, Reported),
+        cgi(Cgi::Python, Reported),
+        cgi(Cgi::Fcgiwrap, Unread),
         python("pool", SubmitAndWait),
         python("nested", SubmitAndWait),
         java("hop", SubmitAndWait),
         java("nested", SubmitAndWait),
         gunicorn("gthread", "pool", ServerWithPools),
+        puma("thread", ServerWithPools),
+        puma("pool", ServerWithPools),
+        ruby("WEBrick, pool", &["--model", "pool"], ServerWithPools),
         python("fan-out", FanOut),
         java("fan-out", FanOut),
         python("handoff", Reported),
@@ -145,9 +171,19 @@ pub fn all() -> Vec<Workload> {
         java("async", Reported),
         gunicorn("gevent", "thread", Reported),
         plain("python", "asyncio", Runtime::Asyncio),
+        loops("asyncio, to_thread", "service_asyncio.py", &["--model", "to_thread"]),
+        loops("uvloop", "service_asyncio.py", &["--loop", "uvloop"]),
+        loops("aiohttp", "service_aiohttp.py", &[]),
         plain("node", "http", Runtime::Node),
+        node("queueing agent", &["--client", "queue"]),
+        node("undici", &["--client", "undici"]),
+        node("fetch", &["--client", "fetch"]),
         plain("go", "net/http", Runtime::Go),
+        go("worker pool", "workers"),
+        go("channels", "channels"),
         plain("rust", "tokio", Runtime::Tokio),
+        axum("axum, reqwest", &[]),
+        axum("spawn_blocking", &["--model", "blocking"]),
         plain("java", "virtual threads", Runtime::JavaVirtual),
         plain("java", "work stealing", Runtime::JavaFork),
         python("forget", Adversarial),
@@ -166,117 +202,74 @@ pub fn all() -> Vec<Workload> {
 
 /// A service of `tests/workloads` in one of its modes, calling the plainest one.
 fn service(runtime: &'static str, kind: Runtime, mode: &'static str, class: Class) -> Workload {
-    start_service(runtime, mode, class, move |options| {
-        let mut options = options.to_vec();
-        options.extend(["--mode".to_owned(), mode.to_owned()]);
-        (kind, options)
-    })
+    start_service(runtime, mode, class, move || with(kind.command()?, &["--mode", mode]))
 }
 
 /// A service that has one way to work.
 fn plain(runtime: &'static str, model: &'static str, kind: Runtime) -> Workload {
-    start_service(runtime, model, Class::Reported, move |options| (kind, options.to_vec()))
+    start_service(runtime, model, Class::Reported, move || kind.command())
+}
+
+/// A script of `tests/workloads` that is run by `program`.
+fn script(
+    runtime: &'static str,
+    model: &'static str,
+    program: &'static str,
+    file: &'static str,
+    options: &'static [&'static str],
+) -> Workload {
+    start_service(runtime, model, Class::Reported, move || {
+        let mut command = Command::new(program);
+        command.arg(workload(file)).env("PYTHONDONTWRITEBYTECODE", "1");
+        // Where Debian has node's modules; node does not look there by itself.
+        command.env("NODE_PATH", "/usr/share/nodejs");
+        with(command, options)
+    })
+}
+
+fn go(model: &'static str, option: &'static str) -> Workload {
+    start_service("go", model, Class::Reported, move || with(Runtime::Go.command()?, &["--model", option]))
+}
+
+fn axum(model: &'static str, options: &'static [&'static str]) -> Workload {
+    start_service("rust", model, Class::Reported, move || with(tokio_service("service_axum")?, options))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "where it is used, making the command may fail")]
+fn with(mut command: Command, options: &[&str]) -> anyhow::Result<Command> {
+    command.args(options);
+    Ok(command)
 }
 
 fn start_service(
     runtime: &'static str,
     model: &'static str,
     class: Class,
-    command: impl Fn(&[String]) -> (Runtime, Vec<String>) + Send + Sync + 'static,
+    command: impl Fn() -> anyhow::Result<Command> + Send + Sync + 'static,
 ) -> Workload {
     let start = move |random_names: bool| {
         let dir = TempDir::new()?;
         let back = Service::start(Runtime::Python, None)?;
-        let (kind, options) = command(&options(&dir, random_names));
-        let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        let front = Service::start_with(kind, Some(back.addr), &options)?;
+        let mut command = command()?;
+        command.args(["--downstream", &back.addr.to_string()]).args(options(&dir, random_names));
+        let front = Service::from_command(model, command)?;
         Ok(Running {
             addr: front.addr,
             front: vec![front.pid()],
             back: back.pid(),
+            prefix: "",
+            proxy: None,
             truth: Oracle::Ledger(dir.join("ledger")),
-            programs: vec![Box::new(front), Box::new(back)],
+            programs: vec![Box::new(front), Box::new(back), Box::new(dir)],
             log: None,
-            _dir: dir,
         })
     };
     Workload { runtime, model, class, start: Box::new(start) }
 }
 
 /// What every service with a ledger is told.
-fn options(dir: &TempDir, random_names: bool) -> Vec<String> {
+pub(super) fn options(dir: &TempDir, random_names: bool) -> Vec<String> {
     let names = if random_names { "random" } else { "numbered" };
     let ledger = dir.join("ledger").to_string_lossy().into_owned();
     ["--ledger", &ledger, "--names", names].map(str::to_owned).to_vec()
-}
-
-fn nginx(model: &'static str, directives: &'static str, keep_alive: bool) -> Workload {
-    let start = move |_| {
-        // Slow answers keep as many requests open at once as are asked for.
-        let back = Service::start_with(Runtime::Go, None, &["--delay-ms", "20"])?;
-        let mut config = Config::proxy(1, &back.addr.to_string(), keep_alive);
-        config.http += "\nlimit_req_zone $server_port zone=slow:1m rate=2000r/s;";
-        config.server = format!("{directives} {}", config.server);
-        let nginx = Nginx::start(&config)?;
-        Ok(Running {
-            addr: nginx.addr,
-            front: vec![nginx.program.pid()],
-            back: back.pid(),
-            truth: Oracle::Same,
-            log: Some(nginx.dir().join("error.log")),
-            programs: vec![Box::new(nginx), Box::new(back)],
-            _dir: TempDir::new()?,
-        })
-    };
-    Workload { runtime: "nginx", model, class: Class::Proxy, start: Box::new(start) }
-}
-
-/// The WSGI service under gunicorn with one sort of worker.
-fn gunicorn(worker: &'static str, model: &'static str, class: Class) -> Workload {
-    let start = move |random_names: bool| {
-        let dir = TempDir::new()?;
-        let back = Service::start(Runtime::Python, None)?;
-        let addr = SocketAddr::from(([127, 0, 0, 1], free_port()?));
-        let mut options = options(&dir, random_names);
-        options.extend(["--downstream".to_owned(), back.addr.to_string()]);
-        let mut command = Command::new("gunicorn");
-        command
-            .args(["--bind", &addr.to_string(), "--worker-class", worker, "--workers", "3"])
-            .args(["--worker-connections", "200", "--backlog", "1024", "--chdir"])
-            .arg(workload(""))
-            .arg("wsgi:app")
-            .env("WSGI_OPTIONS", options.join(" "))
-            .env("WSGI_MODEL", model)
-            .env("PYTHONDONTWRITEBYTECODE", "1");
-        // With threads, a sync worker would be a gthread one.
-        if worker == "gthread" {
-            command.args(["--threads", "16"]);
-        }
-        let program = Program::spawn("gunicorn", command)?;
-        wait_listening(addr, Duration::from_secs(30)).with_context(|| program.stderr())?;
-        for _ in 0..300 {
-            if family(program.pid()).len() == 4 {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        if family(program.pid()).len() != 4 {
-            bail!("gunicorn has not 3 workers: {}", program.stderr());
-        }
-        Ok(Running {
-            addr,
-            front: vec![program.pid()],
-            back: back.pid(),
-            truth: Oracle::Ledger(dir.join("ledger")),
-            programs: vec![Box::new(program), Box::new(back)],
-            log: None,
-            _dir: dir,
-        })
-    };
-    let model = match worker {
-        "sync" => "gunicorn sync",
-        "gthread" => "gunicorn gthread, pool",
-        _ => "gunicorn gevent",
-    };
-    Workload { runtime: "python", model, class, start: Box::new(start) }
 }

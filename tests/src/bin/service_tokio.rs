@@ -88,14 +88,14 @@ impl Service {
     }
 
     /// The id of a call; `None`: background work.
-    fn name(&self, cause: Option<&str>, number: u64) -> anyhow::Result<String> {
+    fn name(&self, cause: Option<&str>, number: &str, status: u16) -> anyhow::Result<String> {
         let name = match cause {
             _ if self.random_names => format!("{:016x}", self.below(u64::MAX)),
             Some(cause) => format!("{cause}.{number}"),
             None => format!("bg-{}-{number}", std::process::id()),
         };
         if let Some(mut ledger) = self.ledger.as_ref() {
-            ledger.write_all(format!("{name} {} 200\n", cause.unwrap_or("-")).as_bytes())?;
+            ledger.write_all(format!("{name} {} {status}\n", cause.unwrap_or("-")).as_bytes())?;
         }
         Ok(name)
     }
@@ -108,7 +108,7 @@ impl Service {
 async fn background(service: Arc<Service>) -> anyhow::Result<()> {
     for number in 0_u64.. {
         tokio::time::sleep(Duration::from_micros(service.below(2 * service.background_ms * 1000))).await;
-        call(&service, &service.name(None, number)?).await?;
+        call(&service, None, number).await?;
     }
     Ok(())
 }
@@ -127,10 +127,10 @@ async fn serve(service: Arc<Service>, mut connection: Connection) -> anyhow::Res
             let at_once = service.below(2) == 0;
             let mut running = JoinSet::new();
             for number in 0..calls {
-                let (service, id) = (Arc::clone(&service), service.name(Some(&id), number)?);
+                let (service, id) = (Arc::clone(&service), id.clone());
                 let work = async move {
                     tokio::time::sleep(Duration::from_micros(service.below(3000))).await;
-                    call(&service, &id).await
+                    call(&service, Some(&id), number).await
                 };
                 if at_once {
                     running.spawn(work);
@@ -175,7 +175,15 @@ async fn serve(service: Arc<Service>, mut connection: Connection) -> anyhow::Res
     }
 }
 
-async fn call(service: &Service, id: &str) -> anyhow::Result<()> {
+/// The call, before which now and then one fails that has to be tried again.
+async fn call(service: &Service, cause: Option<&str>, number: u64) -> anyhow::Result<()> {
+    if service.ledger.is_some() && service.below(100) < 3 {
+        send(service, &service.name(cause, &format!("{number}-failed"), 503)?, 503).await?;
+    }
+    send(service, &service.name(cause, &number.to_string(), 200)?, 200).await
+}
+
+async fn send(service: &Service, id: &str, wanted: u16) -> anyhow::Result<()> {
     let addr = service.downstream.as_deref().context("no downstream")?;
     let pooled = service.below(10) < 6;
     let kept = if pooled { service.idle.lock().await.pop() } else { None };
@@ -190,18 +198,19 @@ async fn call(service: &Service, id: &str) -> anyhow::Result<()> {
     let body = vec![b'b'; service.pick(&[0, 0, 0, 1, 500, 30_000])];
     let method = if body.is_empty() { "GET" } else { "POST" };
     let close = if pooled { "" } else { "Connection: close\r\n" };
+    let query = if wanted == 200 { "k=v" } else { "fail=yes" };
     let head = format!(
-        "{method} /work/{id}?k=v HTTP/1.1\r\nHost: {addr}\r\n{close}Content-Length: {}\r\n\r\n",
+        "{method} /work/{id}?{query} HTTP/1.1\r\nHost: {addr}\r\n{close}Content-Length: {}\r\n\r\n",
         body.len()
     );
     connection.write_all(head.as_bytes()).await?;
     connection.write_all(&body).await?;
     let head = read_head(&mut connection).await?.context("no answer")?;
     read_body(&mut connection, &head).await?;
-    if !head.starts_with("HTTP/1.1 200") {
+    if !head.starts_with(&format!("HTTP/1.1 {wanted} ")) {
         bail!("{id}: {head}");
     }
-    if pooled {
+    if pooled && wanted == 200 {
         service.idle.lock().await.push(connection);
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Debian packages: what could be installed, and installing it without starting anybody's service.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
@@ -54,9 +55,18 @@ impl Apt {
             return Ok(());
         }
         self.update()?;
-        let _no_services = NoServices::begin(packages.contains(&"nginx"))?;
+        // One that this release has not must not keep the others from being installed.
+        let (known, unknown): (Vec<&str>, Vec<&str>) =
+            packages.iter().partition(|package| self.candidate(package).is_some());
+        for package in unknown {
+            println!("setup: this release has no package {package}");
+        }
+        if known.is_empty() {
+            return Ok(());
+        }
+        let _no_services = NoServices::begin()?;
         let mut apt = apt_get();
-        exec::run(apt.args(["install", "--yes", "--no-install-recommends"]).args(packages))
+        exec::run(apt.args(["install", "--yes", "--no-install-recommends"]).args(known))
     }
 
     /// Fails with what a person has to do if anything could not be installed.
@@ -87,16 +97,26 @@ fn apt_get() -> Command {
     apt
 }
 
-/// While this lives no package starts a service; a service that came with nginx does not start at boot either.
+/// While this lives no package starts a service; a service that came meanwhile does not start at boot either.
 #[derive(Debug)]
 struct NoServices {
     /// Whether the policy is ours to take away again.
     policy: bool,
-    nginx: bool,
+    /// Services of the machine before.
+    before: BTreeSet<PathBuf>,
+}
+
+/// Units of the services that come with what the project needs.
+const UNITS: [&str; 3] = ["nginx.service", "php*-fpm.service", "fcgiwrap.s*"];
+
+/// Those that are installed.
+fn units() -> BTreeSet<PathBuf> {
+    let found = UNITS.iter().filter_map(|unit| glob::glob(&format!("/lib/systemd/system/{unit}")).ok());
+    found.flatten().flatten().collect()
 }
 
 impl NoServices {
-    fn begin(nginx: bool) -> anyhow::Result<Self> {
+    fn begin() -> anyhow::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let mut options = std::fs::OpenOptions::new();
         let opened = options.write(true).create_new(true).mode(0o755).open(POLICY);
@@ -110,7 +130,7 @@ impl NoServices {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
             Err(error) => return Err(error).with_context(|| format!("create {POLICY}")),
         };
-        Ok(Self { policy, nginx })
+        Ok(Self { policy, before: units() })
     }
 }
 
@@ -121,11 +141,13 @@ impl Drop for NoServices {
         {
             eprintln!("setup: remove {POLICY}: {error}");
         }
-        if self.nginx
-            && Path::new("/run/systemd/system").exists()
-            && let Err(error) = exec::run(Command::new("systemctl").args(["disable", "nginx.service"]))
-        {
-            eprintln!("setup: {error:#}");
+        if !Path::new("/run/systemd/system").exists() {
+            return;
+        }
+        for unit in units().difference(&self.before).filter_map(|unit| unit.file_name()) {
+            if let Err(error) = exec::run(Command::new("systemctl").arg("disable").arg(unit)) {
+                eprintln!("setup: {error:#}");
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ impl Group {
     }
 }
 
-/// One program of the machine, or a file by its whole path.
+/// One program of the machine, or a file by a pattern of its whole path.
 #[derive(Debug)]
 pub(super) struct Need {
     pub(super) program: &'static str,
@@ -67,8 +67,38 @@ static NEEDS: &[Need] = &[
         &[Test],
         "loops of gunicorn's, traced by the accuracy tests",
     ),
+    need(
+        "/usr/lib/python3/dist-packages/aiohttp/__init__.py",
+        "python3-aiohttp",
+        &[Test],
+        "traced by the accuracy tests",
+    ),
+    need(
+        "/usr/lib/python3/dist-packages/uvloop/__init__.py",
+        "python3-uvloop",
+        &[Test],
+        "traced by the accuracy tests",
+    ),
+    need("/usr/share/nodejs/undici/index.js", "node-undici", &[Test], "traced by the accuracy tests"),
+    need("ruby", "ruby", &[Test], "traced by the accuracy tests"),
+    need("puma", "puma", &[Test], "traced by the accuracy tests"),
+    need(
+        "/usr/share/rubygems-integration/all/gems/webrick-*",
+        "ruby-webrick",
+        &[Test],
+        "traced by the accuracy tests",
+    ),
+    need("/usr/sbin/php-fpm*", "php-fpm", &[Test], "traced by the accuracy tests"),
+    need("/etc/php/*/mods-available/curl.ini", "php-curl", &[Test], "calls of PHP"),
+    need("fcgiwrap", "fcgiwrap", &[Test], "traced by the accuracy tests"),
     need("go", "golang-go", &[Test, Jaeger], "traced by tests, builds Jaeger"),
     need("javac", "default-jdk-headless", &[Test], "traced by tests"),
+    need(
+        "/usr/lib/jvm/*2[1-9]*/bin/java",
+        "openjdk-21-jdk-headless",
+        &[Test],
+        "a Java with virtual threads, traced by tests",
+    ),
     need("ip", "iproute2", &[Test], "makes network namespaces for tests"),
     need("nft", "nftables", &[Test], "translates addresses for tests"),
     need("bpftool", "bpftool", &[Test], "shows tests what is loaded in the kernel"),
@@ -94,7 +124,7 @@ pub(super) fn missing(groups: &[Group]) -> Vec<&'static Need> {
 impl Need {
     fn is_met(&self) -> bool {
         if self.program.starts_with('/') {
-            return Path::new(self.program).exists();
+            return glob::glob(self.program).is_ok_and(|mut found| found.next().is_some());
         }
         find_program(self.program).is_some_and(|path| !self.is_static || is_static(&path))
     }
@@ -138,8 +168,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_found_by_name() {
-        assert!(find_program("sh").is_some());
+    fn programs_are_found_by_name_or_pattern() {
+        let is_met = |program| need(program, "", &[], "").is_met();
+        assert!(is_met("sh") && is_met("/bin/s[h]") && is_met("/b*/sh"));
+        assert!(!is_met("no-such-program") && !is_met("/bin/no-such-*"));
         assert_eq!(find_program("no-such-program"), None);
     }
 

@@ -1,0 +1,111 @@
+//! Real programs of all sorts under load, briefly: not one parent may be wrong. How many are right is measured by
+//! `cargo xtask accuracy`, with loads from 1 to 64 and many more edges.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::sync::Once;
+
+use tracer_tests::accuracy::workloads::{Class, all};
+use tracer_tests::accuracy::{Cell, Effort, measure};
+use tracer_tests::{scale, tracer};
+
+/// Requests at a time: as many as the smaller pools have threads, and more than the smallest queues hold.
+const LOAD: usize = 16;
+
+/// Edges per program.
+const EDGES: usize = 200;
+
+const RUNTIMES: [&str; 9] = ["nginx", "python", "java", "node", "go", "rust", "ruby", "php", "shell"];
+
+/// Measures all programs of a runtime, those that deceive apart.
+fn programs(runtime: &str, deceivers: bool) {
+    let binary = tracer::binary().expect("tracer");
+    let effort = Effort { min_edges: scale::count(EDGES), seeds: 1 };
+    let mut failures = Vec::new();
+    for workload in all() {
+        if workload.runtime != runtime || (workload.class == Class::Adversarial) != deceivers {
+            continue;
+        }
+        let mut notes = Vec::new();
+        let cell = measure(&binary, &workload, LOAD, effort, false, |note| notes.push(note.to_owned()));
+        let cell = cell.unwrap_or_else(|error| panic!("{}: {error:#}", workload.name()));
+        print_row(&cell);
+        if cell.wrong() > 0 {
+            failures.push(format!("{cell}\n{}", notes.join("\n")));
+        }
+    }
+    assert!(failures.is_empty(), "wrong:\n{}", failures.join("\n"));
+}
+
+/// Prints to standard error itself, which the test harness does not hold back: the table is of interest when all is
+/// well, too.
+fn print_row(cell: &Cell) {
+    static HEADER: Once = Once::new();
+    HEADER.call_once(|| {
+        let _ = writeln!(std::io::stderr(), "{}", Cell::header());
+    });
+    let _ = writeln!(std::io::stderr(), "{cell}");
+}
+
+#[test]
+fn nginx_is_never_wrong() {
+    programs("nginx", false);
+}
+
+#[test]
+fn python_is_never_wrong() {
+    programs("python", false);
+}
+
+#[test]
+fn python_that_deceives_is_never_wrong() {
+    programs("python", true);
+}
+
+#[test]
+fn java_is_never_wrong() {
+    programs("java", false);
+}
+
+#[test]
+fn java_that_deceives_is_never_wrong() {
+    programs("java", true);
+}
+
+#[test]
+fn node_is_never_wrong() {
+    programs("node", false);
+}
+
+#[test]
+fn go_is_never_wrong() {
+    programs("go", false);
+}
+
+#[test]
+fn rust_is_never_wrong() {
+    programs("rust", false);
+}
+
+#[test]
+fn ruby_is_never_wrong() {
+    programs("ruby", false);
+}
+
+#[test]
+fn php_is_never_wrong() {
+    programs("php", false);
+}
+
+#[test]
+fn shell_scripts_are_never_wrong() {
+    programs("shell", false);
+}
+
+#[test]
+fn no_runtime_is_left_out() {
+    let known: BTreeSet<&str> = RUNTIMES.into();
+    assert_eq!(all().iter().map(|workload| workload.runtime).collect::<BTreeSet<_>>(), known);
+    let deceivers = all().into_iter().filter(|workload| workload.class == Class::Adversarial);
+    assert!(deceivers.map(|workload| workload.runtime).all(|runtime| ["python", "java"].contains(&runtime)));
+}

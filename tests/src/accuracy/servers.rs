@@ -1,0 +1,290 @@
+//! Workloads that are an application inside of a server with a configuration: nginx, gunicorn, Puma, PHP-FPM, CGI.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::process::Signal;
+
+use super::family;
+use super::workloads::{Class, Oracle, Running, Workload, options};
+use crate::nginx::{Config, Nginx};
+use crate::program::{Program, free_port, wait_listening};
+use crate::service::{Runtime, Service, workload};
+use crate::temp::TempDir;
+
+/// How long a server may take until it listens and its workers are there.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Workers of servers that have a number of them.
+const WORKERS: usize = 16;
+
+pub(super) fn nginx(model: &'static str, directives: &'static str, keep_alive: bool) -> Workload {
+    let start = move |_| {
+        // Slow answers keep as many requests open at once as are asked for.
+        let back = Service::start_with(Runtime::Go, None, &["--delay-ms", "20"])?;
+        let mut config = Config::proxy(1, &back.addr.to_string(), keep_alive);
+        config.http += "\nlimit_req_zone $server_port zone=slow:1m rate=2000r/s;";
+        config.server = format!("{directives} {}", config.server);
+        let nginx = Nginx::start(&config)?;
+        Ok(Running {
+            addr: nginx.addr,
+            prefix: "",
+            proxy: None,
+            front: vec![nginx.program.pid()],
+            back: back.pid(),
+            truth: Oracle::Same,
+            log: Some(nginx.dir().join("error.log")),
+            programs: vec![Box::new(nginx), Box::new(back)],
+        })
+    };
+    Workload { runtime: "nginx", model, class: Class::Proxy, start: Box::new(start) }
+}
+
+/// The WSGI service under gunicorn with one sort of worker.
+pub(super) fn gunicorn(worker: &'static str, model: &'static str, class: Class) -> Workload {
+    let start = move |random_names: bool| {
+        let dir = TempDir::new()?;
+        let back = Service::start(Runtime::Python, None)?;
+        let addr = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let mut options = options(&dir, random_names);
+        options.extend(["--downstream".to_owned(), back.addr.to_string()]);
+        let mut command = Command::new("gunicorn");
+        command
+            .args(["--bind", &addr.to_string(), "--worker-class", worker, "--workers", "3"])
+            .args(["--worker-connections", "200", "--backlog", "1024", "--chdir"])
+            .arg(workload(""))
+            .arg("wsgi:app")
+            .env("WSGI_OPTIONS", options.join(" "))
+            .env("WSGI_MODEL", model)
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        // With threads, a sync worker would be a gthread one.
+        if worker == "gthread" {
+            command.args(["--threads", "16"]);
+        }
+        let program = Program::spawn("gunicorn", command)?;
+        wait_family(&program, addr, 4)?;
+        Ok(listening(addr, program, back, dir))
+    };
+    let model = match worker {
+        "sync" => "gunicorn sync",
+        "gthread" => "gunicorn gthread, pool",
+        _ => "gunicorn gevent",
+    };
+    Workload { runtime: "python", model, class, start: Box::new(start) }
+}
+
+/// The Rack service under Puma, which has a pool of threads itself.
+pub(super) fn puma(model: &'static str, class: Class) -> Workload {
+    let start = move |random_names: bool| {
+        let dir = TempDir::new()?;
+        let back = Service::start(Runtime::Python, None)?;
+        let addr = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let mut options = options(&dir, random_names);
+        options.extend(["--downstream", &back.addr.to_string(), "--model", model].map(str::to_owned));
+        let mut command = Command::new("puma");
+        command
+            .args(["--quiet", "--threads", "5:16", "--environment", "production", "--bind"])
+            .arg(format!("tcp://{addr}"))
+            .arg(workload("service.ru"))
+            .env("RACK_OPTIONS", options.join(" "));
+        let program = Program::spawn("puma", command)?;
+        wait_family(&program, addr, 1)?;
+        Ok(listening(addr, program, back, dir))
+    };
+    let model = if model == "pool" { "Puma, pool" } else { "Puma" };
+    Workload { runtime: "ruby", model, class, start: Box::new(start) }
+}
+
+/// A PHP script under PHP-FPM, which nginx asks over TCP, on connections that are kept.
+pub(super) fn php_fpm(class: Class) -> Workload {
+    let start = move |random_names: bool| {
+        let dir = TempDir::new()?;
+        let back = Service::start(Runtime::Python, None)?;
+        let addr = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        dir.write(
+            "fpm.conf",
+            &format!(
+                "[global]\nerror_log = {log}\ndaemonize = no\n[www]\nuser = root\ngroup = root\nlisten = {addr}\n\
+                 listen.backlog = 1024\npm = static\npm.max_children = {WORKERS}\ncatch_workers_output = yes\n",
+                log = dir.join("fpm.log").display()
+            ),
+        )?;
+        let mut command = Command::new(php_fpm_program()?);
+        // Workers stay root: the temporary folder need not be open to others.
+        command.args(["--nodaemonize", "--allow-to-run-as-root", "--fpm-config"]).arg(dir.join("fpm.conf"));
+        let fpm = Program::spawn_dying_by("php-fpm", command, Signal::TERM)?;
+        wait_family(&fpm, addr, 1 + WORKERS)?;
+        let upstream = (addr.to_string(), "keepalive 4;", "fastcgi_keep_conn on;");
+        behind_nginx(upstream, &workload("fpm/work.php"), random_names, fpm, back, dir)
+    };
+    Workload { runtime: "php", model: "PHP-FPM", class, start: Box::new(start) }
+}
+
+/// What runs the shell script.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cgi {
+    /// busybox's server: a process per connection reads the request and hands on what the script prints.
+    Busybox,
+    /// Python's: the script writes to the connection itself.
+    Python,
+    /// Behind nginx by FastCGI over a Unix socket.
+    Fcgiwrap,
+}
+
+/// A shell script as a process per request, which calls with curl.
+pub(super) fn cgi(server: Cgi, class: Class) -> Workload {
+    let start = move |random_names: bool| {
+        let dir = TempDir::new()?;
+        let back = Service::start(Runtime::Python, None)?;
+        let addr = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let script = open_to_all(&dir)?;
+        let mut command = match server {
+            Cgi::Busybox => {
+                let mut command = Command::new("busybox");
+                command.args(["httpd", "-f", "-p", &addr.to_string(), "-h"]).arg(dir.path());
+                command
+            }
+            Cgi::Python => {
+                let mut command = Command::new("python3");
+                command.args(["-m", "http.server", "--cgi", "--bind", "127.0.0.1", &addr.port().to_string()]);
+                command.current_dir(dir.path());
+                command
+            }
+            Cgi::Fcgiwrap => {
+                let mut command = Command::new("fcgiwrap");
+                let socket = dir.join("socket");
+                command.args(["-c", &WORKERS.to_string(), "-s"]).arg(format!("unix:{}", socket.display()));
+                command
+            }
+        };
+        for (name, value) in surroundings(&dir, &back, random_names) {
+            command.env(name, value);
+        }
+        let program = Program::spawn_dying_by("cgi", command, Signal::TERM)?;
+        if let Cgi::Fcgiwrap = server {
+            let socket = dir.join("socket");
+            for _ in 0..500 {
+                if socket.exists() && family(program.pid()).len() > WORKERS {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let upstream = (format!("unix:{}", socket.display()), "", "");
+            return behind_nginx(upstream, &script, random_names, program, back, dir);
+        }
+        wait_family(&program, addr, 1)?;
+        Ok(Running { prefix: "/cgi-bin", ..listening(addr, program, back, dir) })
+    };
+    let model = match server {
+        Cgi::Busybox => "CGI, busybox httpd",
+        Cgi::Python => "CGI, http.server",
+        Cgi::Fcgiwrap => "CGI, nginx and fcgiwrap",
+    };
+    Workload { runtime: "shell", model, class, start: Box::new(start) }
+}
+
+/// Puts the script and an empty ledger where a user without rights may run and write them: Python's server runs scripts
+/// as `nobody`.
+fn open_to_all(dir: &TempDir) -> anyhow::Result<PathBuf> {
+    use std::fs::{Permissions, copy, create_dir, set_permissions, write};
+    let (folder, ledger) = (dir.join("cgi-bin"), dir.join("ledger"));
+    let script = folder.join("work");
+    create_dir(&folder)?;
+    copy(workload("cgi-bin/work"), &script)?;
+    write(&ledger, "")?;
+    for (path, mode) in [(dir.path(), 0o755), (&folder, 0o755), (&script, 0o755), (&ledger, 0o666)] {
+        set_permissions(path, Permissions::from_mode(mode)).context("open the folder to scripts")?;
+    }
+    Ok(script)
+}
+
+/// What a script is told.
+fn surroundings(dir: &TempDir, back: &Service, random_names: bool) -> [(&'static str, String); 3] {
+    [
+        ("DOWNSTREAM", back.addr.to_string()),
+        ("LEDGER", dir.join("ledger").to_string_lossy().into_owned()),
+        ("NAMES", if random_names { "random" } else { "numbered" }.to_owned()),
+    ]
+}
+
+/// nginx before a FastCGI program: its address, and directives of the upstream and of the location.
+fn behind_nginx(
+    (upstream, pool, kept): (String, &str, &str),
+    script: &Path,
+    random_names: bool,
+    program: Program,
+    back: Service,
+    dir: TempDir,
+) -> anyhow::Result<Running> {
+    let mut params = vec![
+        ("SCRIPT_FILENAME", script.to_string_lossy().into_owned()),
+        ("PATH", std::env::var("PATH").context("PATH")?),
+    ];
+    for (name, variable) in [
+        ("PATH_INFO", "$uri"),
+        ("QUERY_STRING", "$query_string"),
+        ("REQUEST_METHOD", "$request_method"),
+        ("REQUEST_URI", "$request_uri"),
+        ("CONTENT_TYPE", "$content_type"),
+        ("CONTENT_LENGTH", "$content_length"),
+        ("SERVER_PROTOCOL", "$server_protocol"),
+        ("SERVER_NAME", "$server_name"),
+        ("SERVER_PORT", "$server_port"),
+        ("REMOTE_ADDR", "$remote_addr"),
+    ] {
+        params.push((name, variable.to_owned()));
+    }
+    params.extend(surroundings(&dir, &back, random_names));
+    let params: String =
+        params.iter().map(|(name, value)| format!("fastcgi_param {name} '{value}'; ")).collect();
+    let nginx = Nginx::start(&Config {
+        workers: 1,
+        http: format!("upstream backend {{ server {upstream}; {pool} }}"),
+        server: format!("location / {{ fastcgi_pass backend; {kept} {params} }}"),
+    })?;
+    Ok(Running {
+        proxy: Some(nginx.program.pid()),
+        log: Some(nginx.dir().join("error.log")),
+        addr: nginx.addr,
+        ..listening(nginx.addr, program, back, dir)
+    }
+    .with(nginx))
+}
+
+/// A server that keeps a ledger in its folder.
+fn listening(addr: SocketAddr, program: Program, back: Service, dir: TempDir) -> Running {
+    Running {
+        addr,
+        prefix: "",
+        proxy: None,
+        front: vec![program.pid()],
+        back: back.pid(),
+        truth: Oracle::Ledger(dir.join("ledger")),
+        programs: vec![Box::new(program), Box::new(back), Box::new(dir)],
+        log: None,
+    }
+}
+
+/// Waits until the server listens and has `members` processes.
+fn wait_family(program: &Program, addr: SocketAddr, members: usize) -> anyhow::Result<()> {
+    wait_listening(addr, PATIENCE).with_context(|| program.stderr())?;
+    for _ in 0..300 {
+        if family(program.pid()).len() >= members {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bail!("{} has not {members} processes: {}", program.name(), program.stderr())
+}
+
+/// Debian's name of it ends in its version.
+fn php_fpm_program() -> anyhow::Result<PathBuf> {
+    let folder = std::fs::read_dir("/usr/sbin").context("look for PHP-FPM")?;
+    let mut found: Vec<_> = folder.flatten().map(|entry| entry.path()).collect();
+    found.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("php-fpm")));
+    found.into_iter().max().context("no PHP-FPM in /usr/sbin")
+}
