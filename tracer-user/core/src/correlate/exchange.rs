@@ -176,6 +176,10 @@ pub(crate) struct Served {
     pub(super) peer_ambiguous: bool,
     /// Calls with open questions that carry what this request alone brought.
     pub(super) carried_on: Vec<Key>,
+    /// nginx: calls that left when this was what had been received last, on pooled connections.
+    pub(super) triggered: Vec<Key>,
+    /// nginx: the call in a window of whose response its own began.
+    pub(super) answered_by: Option<Key>,
     /// There was one.
     pub(super) hands_on: bool,
 }
@@ -199,6 +203,8 @@ pub(crate) struct Called {
     pub(super) window: Window,
     /// The request that stays because `window` named it.
     pub(super) window_pin: Option<Key>,
+    /// `trigger`, which stays until it is known what it was answered by.
+    pub(super) trigger_pin: Option<Key>,
     /// The request at its other end.
     pub(super) receiver: Option<Key>,
     /// The request that stays because it alone had brought what this call carries.

@@ -295,6 +295,10 @@ impl Correlator {
             let awaited_by = called.awaited_by;
             *called = Called { served, alone, after_loss, trigger, carrier, awaited_by, ..Called::default() };
             called.beside.clone_from(&beside);
+            let pooled = exchange.id.index > 0;
+            if let Some(trigger) = trigger.filter(|_| pooled) {
+                self.keep_trigger(key, trigger);
+            }
         }
         if let Some(served) = served
             && let Some(exchange) = self.tables.exchanges.get_mut(&served)
@@ -311,6 +315,17 @@ impl Correlator {
             if let Some(exchange) = self.tables.exchanges.get_mut(&key) {
                 exchange.pins += 1;
             }
+        }
+    }
+
+    /// nginx: what had been received last stays until it is known whether the call was made for it.
+    fn keep_trigger(&mut self, call: Key, trigger: Key) {
+        let Some(request) = self.tables.exchanges.get_mut(&trigger) else { return };
+        let Some(served) = request.served_mut() else { return };
+        served.triggered.push(call);
+        request.pins += 1;
+        if let Some(called) = self.tables.exchanges.get_mut(&call).and_then(|call| call.called_mut()) {
+            called.trigger_pin = Some(trigger);
         }
     }
 
@@ -364,11 +379,23 @@ impl Correlator {
     }
 
     fn response_in_window(&mut self, key: Key) {
-        let Some(call) = response_window::response_began(&mut self.tables, key) else { return };
-        if let Some(exchange) = self.tables.exchanges.get_mut(&key) {
-            exchange.pins += 1;
+        if let Some(call) = response_window::response_began(&mut self.tables, key) {
+            if let Some(exchange) = self.tables.exchanges.get_mut(&key) {
+                exchange.pins += 1;
+            }
+            self.await_trace(call, key);
         }
-        self.await_trace(call, key);
+        self.decide_triggered(key);
+    }
+
+    /// What a request was answered by is known, or that it was by nothing: calls that left when it was what had been
+    /// received last may have waited for that.
+    fn decide_triggered(&mut self, request: Key) {
+        let exchange = self.tables.exchanges.get_mut(&request);
+        let Some(served) = exchange.and_then(|exchange| exchange.served_mut()) else { return };
+        for key in std::mem::take(&mut served.triggered) {
+            self.decide(key, false);
+        }
     }
 
     fn ended(&mut self, id: ExchangeId, end: End, conn: &mut ConnFacts) {
@@ -396,6 +423,7 @@ impl Correlator {
             self.settle_rivals(key, reader.process);
             self.examine(key, reader.process);
             self.decide_carried_on(key);
+            self.decide_triggered(key);
         }
         self.decide(key, false);
         self.decide_other_end(key);

@@ -244,3 +244,160 @@ fn requests_stay_until_their_calls_are_decided() {
         |path: &str| spans.iter().find(|span| crate::host::path(span) == path).map(|span| span.trace_id);
     assert_eq!(trace("/x"), trace("/a"));
 }
+
+impl Proxy {
+    /// Requests on pooled connections, each served before the next comes.
+    fn serves(&mut self, front: (End, End), back: (End, End), times: usize) {
+        for _ in 0..times {
+            self.arrives(front, "/before");
+            self.forwards(back, "/before");
+            self.waits();
+            self.gets(back);
+            self.answers(front);
+            self.waits();
+        }
+    }
+}
+
+/// What `limit_req` holds back is sent on by a timer, right behind another request that has just come.
+#[test]
+fn a_call_of_a_timer_is_not_of_the_request_that_came_before() {
+    let mut proxy = Proxy::new();
+    let (a, b, c) = (proxy.front(), proxy.front(), proxy.front());
+    let (x, y, z) = (proxy.back(), proxy.back(), proxy.back());
+    for (front, back) in [(a, x), (b, y), (c, z)] {
+        proxy.serves(front, back, 30);
+    }
+    proxy.arrives(a, "/a");
+    proxy.waits();
+    proxy.arrives(b, "/b");
+    proxy.forwards(x, "/x");
+    proxy.waits();
+    // This one is not held back itself.
+    proxy.arrives(c, "/c");
+    proxy.forwards(z, "/z");
+    proxy.forwards(y, "/y");
+    proxy.waits();
+    proxy.gets(x);
+    proxy.answers(a);
+    proxy.waits();
+    proxy.gets(y);
+    proxy.answers(b);
+    proxy.gets(z);
+    proxy.answers(c);
+    let lines = proxy.host.lines();
+    for (call, request) in [("/x", "/a"), ("/y", "/b"), ("/z", "/c")] {
+        let line = format!("nginx client {call} < nginx server {request} (response-window)");
+        assert!(lines.contains(&line), "{line}: {lines:#?}");
+    }
+    let likely = proxy
+        .host
+        .spans()
+        .iter()
+        .filter(|span| {
+            span.parent.is_some_and(|parent| parent.confidence == tracer_core::span::Confidence::Likely)
+        })
+        .count();
+    assert_eq!(likely, 2);
+}
+
+/// A worker that has not shown yet that it makes no subrequests is not believed.
+#[test]
+fn a_call_of_a_timer_in_a_young_worker_is_undecided() {
+    let mut proxy = Proxy::new();
+    let (a, b, x, y) = (proxy.front(), proxy.front(), proxy.back(), proxy.back());
+    proxy.serves(a, x, 20);
+    proxy.serves(b, y, 20);
+    proxy.arrives(a, "/a");
+    proxy.waits();
+    proxy.arrives(b, "/b");
+    proxy.forwards(x, "/x");
+    proxy.waits();
+    proxy.forwards(y, "/y");
+    proxy.waits();
+    proxy.gets(x);
+    proxy.answers(a);
+    proxy.waits();
+    proxy.gets(y);
+    proxy.answers(b);
+    let lines = proxy.host.lines();
+    assert!(lines.contains(&"nginx client /x - response-windows-disagree".to_owned()), "{lines:#?}");
+    assert!(lines.contains(&"nginx client /y < nginx server /b (response-window)".to_owned()), "{lines:#?}");
+}
+
+/// What came last was never answered by another call: the call may be its own, and the answer a timer's.
+#[test]
+fn a_call_of_somebody_who_has_gone_is_not_of_who_is_answered_meanwhile() {
+    let mut proxy = Proxy::new();
+    let (a, b, x) = (proxy.front(), proxy.front(), proxy.back());
+    proxy.serves(a, x, 80);
+    proxy.arrives(a, "/a");
+    proxy.waits();
+    proxy.arrives(b, "/b");
+    proxy.forwards(x, "/x");
+    proxy.waits();
+    proxy.host.end_of_stream(proxy.worker, b.1);
+    proxy.host.close(proxy.worker, b.1);
+    proxy.waits();
+    proxy.gets(x);
+    proxy.answers(a);
+    let lines = proxy.host.lines();
+    assert!(lines.contains(&"nginx client /x - response-windows-disagree".to_owned()), "{lines:#?}");
+}
+
+/// A worker that mirrors: the mirrored call leaves with its request's own, and its response starts nothing.
+#[test]
+fn a_timer_behind_a_mirrored_response_is_not_its_answer_where_nothing_was_unprompted() {
+    let mut proxy = Proxy::new();
+    let (a, delayed, x, mirror) = (proxy.front(), proxy.front(), proxy.back(), proxy.back());
+    for _ in 0..80 {
+        proxy.arrives(a, "/a");
+        proxy.forwards(x, "/x");
+        proxy.forwards(mirror, "/mirror");
+        proxy.waits();
+        proxy.gets(mirror);
+        proxy.waits();
+        proxy.gets(x);
+        proxy.answers(a);
+        proxy.waits();
+    }
+    proxy.arrives(delayed, "/delayed");
+    proxy.waits();
+    proxy.arrives(a, "/last");
+    proxy.forwards(x, "/x");
+    proxy.forwards(mirror, "/mirror");
+    proxy.waits();
+    proxy.gets(mirror);
+    proxy.answers(delayed);
+    proxy.waits();
+    proxy.gets(x);
+    proxy.answers(a);
+    let lines = proxy.host.lines();
+    assert!(!lines.iter().any(|line| line.contains("/mirror <")), "{lines:#?}");
+    assert_eq!(lines.iter().filter(|line| line.contains("/x <")).count(), 81, "{lines:#?}");
+}
+
+/// The answer is not what was received.
+#[test]
+fn a_call_of_a_timer_whose_answer_is_of_another_length_is_undecided() {
+    let mut proxy = Proxy::new();
+    let (a, b, x, y) = (proxy.front(), proxy.front(), proxy.back(), proxy.back());
+    proxy.serves(a, x, 40);
+    proxy.serves(b, y, 40);
+    proxy.arrives(a, "/a");
+    proxy.waits();
+    proxy.arrives(b, "/b");
+    proxy.forwards(x, "/x");
+    proxy.waits();
+    proxy.forwards(y, "/y");
+    proxy.waits();
+    proxy.host.response_of(NOBODY, x.1, 7);
+    proxy.host.read(proxy.worker, x.0);
+    proxy.host.response_of(proxy.worker, a.1, 8);
+    proxy.host.read(NOBODY, a.0);
+    proxy.waits();
+    proxy.gets(y);
+    proxy.answers(b);
+    let lines = proxy.host.lines();
+    assert!(lines.contains(&"nginx client /x - response-windows-disagree".to_owned()), "{lines:#?}");
+}
