@@ -36,10 +36,13 @@ const WARM_UP_S: u64 = 2;
 /// Longer than spans wait for anything when all is well.
 const FLUSH: Duration = Duration::from_secs(3);
 
-/// The ping-pong's share of a slice.
+/// The tracer's reader and exporter are at rest by then.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// How much shorter the ping-pong is than the load.
 const PING_PONG_SHARE: u32 = 4;
 
-/// One slice of load, then of the ping-pong.
+/// One slice: the ping-pong, then load.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slice {
     pub(super) load: Measured,
@@ -125,8 +128,8 @@ pub(super) fn measure(
         totals: Totals::default(),
     };
     println!(
-        "{blocks} blocks of 4 slices: {seconds} s of wrk with {CONNECTIONS} connections on nginx with one worker, then \
-         {} ms of ping-pong;\nslices in the order untraced, traced, traced, untraced, in every second block traced, \
+        "{blocks} blocks of 4 slices: {} ms of ping-pong, then {seconds} s of wrk with {CONNECTIONS} connections on \
+         nginx with one worker;\nslices in the order untraced, traced, traced, untraced, in every second block traced, \
          untraced, untraced, traced",
         bench.ping_pong_time().as_millis()
     );
@@ -218,10 +221,12 @@ impl Bench<'_> {
     fn slice(&mut self) -> anyhow::Result<Slice> {
         let nginx =
             || self.nginx.pids()?.into_iter().map(process::cpu_time).sum::<anyhow::Result<Duration>>();
+        // What the last slice left to do is not this ping-pong's cost.
+        std::thread::sleep(SETTLE);
+        let ping_pong = self.ping_pong.run(self.ping_pong_time())?;
         let before = nginx()? + process::children_cpu_time()?;
         let load = self.load(self.seconds)?;
         let cpu = (nginx()? + process::children_cpu_time()?).saturating_sub(before);
-        let ping_pong = self.ping_pong.run(self.ping_pong_time())?;
         Ok(Slice { load, cpu, ping_pong })
     }
 

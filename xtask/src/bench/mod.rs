@@ -2,6 +2,7 @@
 //! engine alone costs.
 
 mod beside;
+mod engine;
 mod load;
 mod process;
 pub(crate) mod report;
@@ -20,7 +21,7 @@ use report::{Overhead, Spread};
 
 /// Measure what tracing costs
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Example: cargo xtask bench --write")]
+#[command(after_help = "Example: cargo xtask bench --write", args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
     /// Blocks of two untraced and two traced slices
     #[arg(long, default_value_t = 12)]
@@ -34,9 +35,19 @@ pub(crate) struct Options {
     /// Measure nothing; fail if the README's table is not the one of bench/overhead.json
     #[arg(long, conflicts_with = "write")]
     check: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Part {
+    Engine(engine::Options),
 }
 
 pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyhow::Result<()> {
+    if let Some(Part::Engine(options)) = &options.part {
+        return engine::run(repo, options);
+    }
     if options.check {
         return Overhead::read(repo)?.check(repo);
     }

@@ -199,7 +199,7 @@ fn micros(nanos: u64) -> String {
 }
 
 /// MiB with one digit.
-fn mib(bytes: u64) -> String {
+pub(super) fn mib(bytes: u64) -> String {
     let tenths = (bytes * 10 + (1 << 19)) >> 20;
     format!("{}.{}", tenths / 10, tenths % 10)
 }
