@@ -3,6 +3,9 @@
 //! An event is held until the clock has passed it by the window, or until too many are held. One that comes later
 //! than that is let through at once and counted: it is still a fact, only its place is lost. Events of the same
 //! instant keep the order in which they came.
+//!
+//! What is held is memory that nobody touches until it has left the processor's caches, and the traced programs' caches
+//! with it. So where many events come, they are held only for many times the disorder that was lately seen.
 
 use std::time::Duration;
 
@@ -10,6 +13,17 @@ use tracer_abi::time::KernelInstant;
 
 use crate::event::Event;
 use crate::sorted::Sorted;
+
+/// So many events do no harm to caches: about 150 KiB with their payloads. At 10,000 a second, those of the window.
+const CROWD: usize = 512;
+
+/// Beyond the crowd an event is held for so many times the largest disorder that was lately seen, and at least for this
+/// long: a processor may be interrupted between an event's stamp and its place in the ring.
+const MARGIN: u32 = 16;
+const LEAST: Duration = Duration::from_millis(4);
+
+/// What "lately" is: up to twice as many events.
+const EPOCH: u32 = 1 << 16;
 
 /// Where an event is held.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +41,30 @@ pub(crate) struct Reorder {
     newest: KernelInstant,
     /// Everything up to here has been released.
     released: KernelInstant,
+    disorder: Disorder,
+}
+
+/// By how much events came behind later ones.
+#[derive(Debug)]
+struct Disorder {
+    events: u32,
+    /// The largest of this epoch, and of the one before.
+    now: Duration,
+    before: Duration,
+}
+
+impl Disorder {
+    fn note(&mut self, by: Duration) {
+        self.now = self.now.max(by);
+        self.events += 1;
+        if self.events >= EPOCH {
+            *self = Self { events: 0, now: Duration::ZERO, before: self.now };
+        }
+    }
+
+    fn lately(&self) -> Duration {
+        self.now.max(self.before)
+    }
 }
 
 impl Reorder {
@@ -39,6 +77,8 @@ impl Reorder {
             free: Vec::new(),
             newest: KernelInstant::ZERO,
             released: KernelInstant::ZERO,
+            // Nothing is known yet.
+            disorder: Disorder { events: 0, now: Duration::ZERO, before: window },
         }
     }
 
@@ -46,6 +86,7 @@ impl Reorder {
     pub(crate) fn push(&mut self, event: Event) -> bool {
         let time = event.time();
         let late = time < self.released;
+        self.disorder.note(self.newest.since(time));
         self.newest = self.newest.max(time);
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -75,10 +116,10 @@ impl Reorder {
     /// The next event in order, if its time has come. It is to be taken, or read and dropped, where it is.
     pub(crate) fn pop(&mut self) -> Option<Slot> {
         let time = *self.order.first()?;
-        if self.order.len() <= self.max_events && time > self.horizon() {
-            return None;
-        }
-        self.pop_any()
+        let due = time <= self.horizon() || self.order.len() > self.max_events;
+        (due || self.order.len() > CROWD && time <= self.newest.minus(self.crowded_window()))
+            .then(|| self.pop_any())
+            .flatten()
     }
 
     /// The next event in order, whatever its time: for the end of a run.
@@ -103,6 +144,11 @@ impl Reorder {
         let event = self.slots.get_mut(slot.0 as usize)?.take();
         self.free.push(slot.0);
         event
+    }
+
+    /// How long events are held while there is a crowd of them.
+    fn crowded_window(&self) -> Duration {
+        self.disorder.lately().saturating_mul(MARGIN).max(LEAST).min(self.window)
     }
 
     /// No event before this instant is to come, but late ones.
@@ -168,6 +214,53 @@ mod tests {
         assert!(reorder.push(event(999, 3)));
         assert!(!reorder.push(event(1900, 4)));
         assert_eq!(drain(&mut reorder), [3, 4]);
+    }
+
+    #[test]
+    fn a_crowd_is_held_no_longer_than_its_disorder_asks_for() {
+        let window = Duration::from_millis(50);
+        let mut reorder = Reorder::new(window, 1 << 20);
+        // One microsecond apart, every second one behind the next.
+        let mut n = 0;
+        fn run(reorder: &mut Reorder, n: &mut u64, events: u32) -> usize {
+            for _ in 0..events / 2 {
+                for nanos in [*n + 1_000, *n] {
+                    assert!(!reorder.push(event(nanos, 0)));
+                    while let Some(slot) = reorder.pop() {
+                        reorder.drop(slot);
+                    }
+                }
+                *n += 2_000;
+            }
+            reorder.order.len()
+        }
+        let full = 50_000;
+        assert!(
+            run(&mut reorder, &mut n, EPOCH - 2) > full - 10,
+            "nothing is known of the disorder at first"
+        );
+        let held = run(&mut reorder, &mut n, EPOCH);
+        assert!((3_900..4_100).contains(&held), "{held} events of 4 ms");
+        // An event that comes 2 ms behind: for a while, so may others.
+        assert!(!reorder.push(event(n - 2_000_000, 0)));
+        assert!(run(&mut reorder, &mut n, 60_000) > 30_000);
+        assert!(run(&mut reorder, &mut n, 2 * EPOCH) < 4_100);
+        // One that is beyond all of it is late, and counts.
+        assert!(reorder.push(event(n - 40_000_000, 0)));
+        assert!(run(&mut reorder, &mut n, 60_000) > full - 10);
+    }
+
+    #[test]
+    fn few_events_are_held_for_the_whole_window() {
+        let mut reorder = Reorder::new(Duration::from_millis(50), 1 << 20);
+        for n in 0..2 * u64::from(EPOCH) {
+            // 10 a millisecond.
+            reorder.push(event(n * 100_000, 0));
+            while let Some(slot) = reorder.pop() {
+                reorder.drop(slot);
+            }
+        }
+        assert_eq!(reorder.order.len(), 500);
     }
 
     #[test]
