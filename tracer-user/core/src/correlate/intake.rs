@@ -182,7 +182,7 @@ impl Correlator {
             self.stats.context_headers_refused += context.refused().len() as u64;
             self.stats.context_conflicts += u64::from(context.conflicts().next().is_some());
         }
-        let exchange = Box::new(Exchange {
+        let exchange = Exchange {
             id,
             side,
             request,
@@ -206,7 +206,7 @@ impl Correlator {
             parent_elsewhere: false,
             left: false,
             kept: false,
-        });
+        };
         self.text_bytes += exchange.text_bytes();
         let values = exchange.context.as_deref().map(carriers::values);
         if let (false, Some(context)) = (client, &exchange.context) {

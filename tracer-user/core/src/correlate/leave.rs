@@ -16,6 +16,9 @@ use crate::span::{Parent, Span, SpanKind, Value};
 /// space: default socket buffers hold less.
 const LONG_SEND_BYTES: u64 = 64 * 1024;
 
+/// Text of an exchange whose box is kept: a target, a host and a program's name.
+const KEPT_TEXT_BYTES: usize = 1024;
+
 impl Correlator {
     /// An exchange has ended, or its question has been settled: if both, it leaves or waits for its fragment.
     pub(super) fn ready(&mut self, key: Key) {
@@ -142,8 +145,13 @@ impl Correlator {
                 self.tables.carriers.forget(exchange.process(), &values, key);
             }
             self.tables.join.exchange_left(key, &exchange);
-            self.text_bytes = self.text_bytes.saturating_sub(exchange.text_bytes());
+            let text_bytes = exchange.text_bytes();
+            self.text_bytes = self.text_bytes.saturating_sub(text_bytes);
             self.fragments.release(exchange.fragment);
+            // Its strings stay in its box for a while: only what is usual.
+            if text_bytes <= KEPT_TEXT_BYTES {
+                self.tables.exchanges.keep(exchange);
+            }
         }
     }
 

@@ -7,6 +7,10 @@ use super::exchange::{Exchange, Key};
 
 pub(super) type Exchanges = Table<Exchange>;
 
+/// Boxes of exchanges that have left, kept for those that come: many leave together, more than an allocator has at
+/// hand. What they hold is bounded by who gives them back.
+const MAX_SPARE: usize = 256;
+
 /// End of the list.
 const NONE: u32 = u32::MAX;
 
@@ -28,11 +32,20 @@ pub(super) struct Table<T> {
     newest: u32,
     next_number: u64,
     len: usize,
+    spare: Vec<Box<T>>,
 }
 
 impl<T> Table<T> {
     pub(super) const fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), oldest: NONE, newest: NONE, next_number: 0, len: 0 }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            oldest: NONE,
+            newest: NONE,
+            next_number: 0,
+            len: 0,
+            spare: Vec::new(),
+        }
     }
 
     /// The key that the next exchange will have.
@@ -43,7 +56,14 @@ impl<T> Table<T> {
     }
 
     /// Takes in an exchange; its key is the one that [`Table::next_key`] gave.
-    pub(super) fn add(&mut self, exchange: Box<T>) {
+    pub(super) fn add(&mut self, exchange: T) {
+        let exchange = match self.spare.pop() {
+            Some(mut spare) => {
+                *spare = exchange;
+                spare
+            }
+            None => Box::new(exchange),
+        };
         let Key { number, slot } = self.next_key();
         let entry = Slot { number, older: self.newest, newer: NONE, exchange: Some(exchange) };
         match self.free.pop() {
@@ -54,6 +74,13 @@ impl<T> Table<T> {
         self.newest = slot;
         self.next_number += 1;
         self.len += 1;
+    }
+
+    /// Gives back the box of one that has left.
+    pub(super) fn keep(&mut self, left: Box<T>) {
+        if self.spare.len() < MAX_SPARE {
+            self.spare.push(left);
+        }
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<&T> {
@@ -131,7 +158,7 @@ mod tests {
 
     fn add(table: &mut Table<char>, name: char) -> Key {
         let key = table.next_key();
-        table.add(Box::new(name));
+        table.add(name);
         key
     }
 
@@ -151,7 +178,9 @@ mod tests {
         assert!(d > c && c > a);
         let held: Vec<Key> = table.iter_mut().map(|(key, _)| key).collect();
         assert_eq!(held, [a, c, d]);
-        table.remove(&a);
+        if let Some(a) = table.remove(&a) {
+            table.keep(a);
+        }
         table.remove(&d);
         let e = add(&mut table, 'e');
         assert_eq!((names(&table).as_str(), table.oldest(), table.len()), ("ce", Some(c), 2));
