@@ -94,6 +94,8 @@ pub(crate) struct Spans {
     wanted: Wanted,
     counts: Counts,
     services: BTreeSet<ProcessKey>,
+    /// Whose span came last: it is in there.
+    last_service: Option<ProcessKey>,
     names: BTreeMap<ProcessKey, String>,
     kernel_losses: BTreeMap<KernelLoss, u64>,
     /// Replay: spans handed on since the last look at the exporters' queues.
@@ -108,6 +110,7 @@ impl Spans {
             wanted,
             counts: Counts::default(),
             services: BTreeSet::new(),
+            last_service: None,
             names: BTreeMap::new(),
             kernel_losses: BTreeMap::new(),
             since_room: 0,
@@ -154,8 +157,9 @@ impl Spans {
             return;
         }
         self.counts.spans += 1;
-        if self.services.len() < MAX_NAMES {
+        if self.last_service != Some(span.process) && self.services.len() < MAX_NAMES {
             self.services.insert(span.process);
+            self.last_service = Some(span.process);
         }
         if let Some(reason) = span.undecided {
             *self.counts.undecided.entry(reason).or_default() += 1;
@@ -186,7 +190,17 @@ impl Spans {
 
     /// Waits for the exporters, then sums up.
     async fn shutdown(self) -> Summary {
-        let Self { engine, export, wanted, mut counts, services, names, kernel_losses, since_room: _ } = self;
+        let Self {
+            engine,
+            export,
+            wanted,
+            mut counts,
+            services,
+            names,
+            kernel_losses,
+            last_service: _,
+            since_room: _,
+        } = self;
         counts.services = services.len() as u64;
         counts.processes = names.len() as u64;
         let unrecognised = engine

@@ -170,28 +170,41 @@ impl Stream {
             self.counts.late_bytes += event.payload.len() as u64;
             return;
         }
+        if self.ops.is_empty() {
+            // As nearly always: nothing waits, and this goes on where the last one ended.
+            let mut op = Op::new(event, len, event.offset.max(self.next), end);
+            self.held_bytes += op.add(event);
+            self.ops.push_back(op);
+        } else if !self.insert_among(event, len, end) {
+            self.counts.late_bytes += event.payload.len() as u64;
+            return;
+        }
+        if self.ops.len() > limits.patience_ops && self.is_waiting() {
+            self.give_up();
+        }
+    }
+
+    /// Puts it where others wait. False: all of its place is taken.
+    fn insert_among(&mut self, event: &DataMoved, len: u32, end: u64) -> bool {
         let at = self.ops.iter().rposition(|op| op.start <= event.offset).map_or(0, |at| at + 1);
         if let Some(op) = at.checked_sub(1).and_then(|at| self.ops.get_mut(at))
             && op.start == event.offset
             && op.len == len
         {
             self.held_bytes += op.add(event);
-        } else {
-            let before = at.checked_sub(1).and_then(|at| self.ops.get(at)).map_or(0, |op| op.to);
-            let behind = self.ops.get(at).map_or(u64::MAX, |op| op.from);
-            let from = event.offset.max(before).max(self.next);
-            let to = end.min(behind);
-            if from >= to {
-                self.counts.late_bytes += event.payload.len() as u64;
-                return;
-            }
-            let mut op = Op::new(event, len, from, to);
-            self.held_bytes += op.add(event);
-            self.ops.insert(at, op);
+            return true;
         }
-        if self.ops.len() > limits.patience_ops && self.is_waiting() {
-            self.give_up();
+        let before = at.checked_sub(1).and_then(|at| self.ops.get(at)).map_or(0, |op| op.to);
+        let behind = self.ops.get(at).map_or(u64::MAX, |op| op.from);
+        let from = event.offset.max(before).max(self.next);
+        let to = end.min(behind);
+        if from >= to {
+            return false;
         }
+        let mut op = Op::new(event, len, from, to);
+        self.held_bytes += op.add(event);
+        self.ops.insert(at, op);
+        true
     }
 
     /// Whether nothing waits to be consumed.
@@ -340,7 +353,8 @@ impl Stream {
 
     /// The byte at `position`, which is not consumed yet; `None` when no operation is known to have moved it.
     pub fn mark(&self, position: u64, tcp: bool) -> Option<Mark> {
-        let op = self.ops.iter().find(|op| position < op.to)?;
+        let first = self.ops.front()?;
+        let op = if position < first.to { first } else { self.ops.iter().find(|op| position < op.to)? };
         (op.from <= position).then(|| op.mark(position, tcp))
     }
 

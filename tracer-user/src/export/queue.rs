@@ -32,6 +32,8 @@ pub(super) trait Batch: Default {
     fn spans(&self) -> usize;
     /// Memory that it has taken, in bytes.
     fn bytes(&self) -> usize;
+    /// An empty one that will hardly have to grow to become like this one.
+    fn next(&self) -> Self;
 }
 
 #[derive(Debug)]
@@ -194,7 +196,8 @@ impl<B: Batch> State<B> {
     /// Closes the open batch, unless it is empty.
     fn seal(&mut self) {
         if self.open.spans() > 0 {
-            let batch = std::mem::take(&mut self.open);
+            let next = self.open.next();
+            let batch = std::mem::replace(&mut self.open, next);
             self.full.push_back(batch);
         }
         self.since = None;
@@ -233,6 +236,10 @@ impl Batch for Whole {
 
     fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn next(&self) -> Self {
+        Self::default()
     }
 }
 

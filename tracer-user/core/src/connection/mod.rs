@@ -366,7 +366,8 @@ impl Connection {
             let one = self.run_half(first, now, out);
             let two = self.run_half(first.flipped(), now, out);
             self.end_draining(now, out);
-            if !one && !two {
+            let all_read = || self.halves.iter().all(|half| half.stream.is_empty());
+            if !one && !two || matches!(self.mode, Mode::Following) && all_read() {
                 return;
             }
         }

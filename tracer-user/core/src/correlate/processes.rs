@@ -1,12 +1,13 @@
 //! What is known of each process: what it is, and whether its requests stay with threads.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
 use super::exchange::Key;
+use super::hash::NumberMap;
 use crate::attributes;
 use crate::event::{HostFacts, ProcessFacts};
 use crate::span::{Evidence, Resource};
@@ -57,7 +58,7 @@ impl Process {
 
 #[derive(Debug)]
 pub(super) struct Processes {
-    table: BTreeMap<ProcessKey, Process>,
+    table: NumberMap<ProcessKey, Process>,
     /// Processes that ended, in order: forgotten later, when their spans have left.
     gone: VecDeque<(KernelInstant, ProcessKey)>,
     host: HostFacts,
@@ -66,7 +67,7 @@ pub(super) struct Processes {
 
 impl Processes {
     pub(super) fn new(host: HostFacts, max: usize) -> Self {
-        Self { table: BTreeMap::new(), gone: VecDeque::new(), host, max: max.max(1) }
+        Self { table: NumberMap::default(), gone: VecDeque::new(), host, max: max.max(1) }
     }
 
     pub(super) fn find(&self, process: ProcessKey) -> Option<&Process> {
