@@ -5,6 +5,7 @@
 
 pub mod accuracy;
 pub mod demo;
+pub mod fastcgi;
 pub mod http;
 pub mod jaeger;
 pub mod kernel_objects;

@@ -5,8 +5,8 @@
 //!
 //! | what the turns look like | captured per turn | then |
 //! |---|---|---|
-//! | HTTP/1, or too short to tell | the head budget, and the tail of every operation | |
-//! | something else on a socket that spoke HTTP | the same; after a few turns little | muted after many |
+//! | HTTP/1, FastCGI, or too short to tell | the head budget, and the tail of every operation | |
+//! | something else on a socket that spoke one of them | the same; after a few turns little | muted after many |
 //! | something else, first turn of a socket seen from its start | little | muted at once |
 //! | something else on a socket met in mid-stream | little | muted after several |
 
@@ -17,7 +17,7 @@ use tracer_abi::conn::{Direction, Endpoint, SocketCookie};
 use tracer_abi::error::{KernelLoss, PayloadState};
 use tracer_abi::event::{ConnRecord, DataRecord, EventKind, Source, flags, io_flags};
 use tracer_abi::limits::{ODD_HEAD_BYTES, ODD_TURNS_HTTP, ODD_TURNS_UNKNOWN, TAIL_BYTES};
-use tracer_abi::sniff::{Class, PREFIX_BYTES, classify_word};
+use tracer_abi::sniff::{Class, PREFIX_BYTES, begins_fastcgi_request, classify_word};
 
 use crate::chunks;
 use crate::emit;
@@ -279,7 +279,7 @@ pub(crate) fn plan(state: &mut SockState, op: &mut Operation) {
             state.turn_class = classify_prefix(state.prefix, state.prefix_len);
         }
         let class = state.turn_class;
-        if class == Class::Http1.code() {
+        if is_read(class) {
             state.class = class;
             state.odd_turns = 0;
         } else if class != Class::Undecided.code() && class != UNDECIDABLE {
@@ -290,6 +290,16 @@ pub(crate) fn plan(state: &mut SockState, op: &mut Operation) {
         let (start, have) = peek(op);
         if classify_prefix(start, have) == Class::Http1.code() {
             state.head_left = budget;
+        }
+    } else if state.class == Class::FastCgi.code() && state.head_left < op.total {
+        // So may another request; a record of a long answer shows with its first bytes where the next one is.
+        let (start, have) = peek(op);
+        if classify_prefix(start, have) == Class::FastCgi.code() {
+            if begins_fastcgi_request(start) {
+                state.head_left = budget;
+            } else if state.head_left < ODD_HEAD_BYTES {
+                state.head_left = ODD_HEAD_BYTES;
+            }
         }
     }
     if op.buffer.place < place::BUFFER {
@@ -308,17 +318,22 @@ pub(crate) fn plan(state: &mut SockState, op: &mut Operation) {
     }
 }
 
+#[inline(always)]
+fn is_read(class: u8) -> bool {
+    class == Class::Http1.code() || class == Class::FastCgi.code()
+}
+
 /// Not inlined: its branches are many, and not every caller's.
 #[inline(never)]
 fn classify_prefix(prefix: u64, len: u32) -> u8 {
     classify_word(prefix, len as usize).code()
 }
 
-/// A turn begins with something that is no known HTTP/1. Returns flags for its record.
+/// A turn begins with something that is not read. Returns flags for its record.
 #[inline(always)]
 fn odd_turn(state: &mut SockState, class: u8) -> u16 {
     state.odd_turns += 1;
-    let spoke_http = state.class == Class::Http1.code();
+    let spoke_http = is_read(state.class);
     let limit = if spoke_http {
         ODD_TURNS_HTTP
     } else if state.flags & sock_flags::PREEXISTING != 0 {

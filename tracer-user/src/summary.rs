@@ -162,6 +162,7 @@ impl Summary {
                     Class::Http2 => "HTTP/2",
                     // It looked like HTTP/1 and did not parse.
                     Class::Http1 => "malformed HTTP/1",
+                    Class::FastCgi => "malformed FastCGI",
                     Class::Undecided | Class::Unknown => "an unknown protocol",
                 };
                 let connections = number(*connections, "connection");

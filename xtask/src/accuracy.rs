@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
-use tracer_tests::accuracy::workloads::{Class, Workload, all};
+use tracer_tests::accuracy::workloads::{Workload, all};
 use tracer_tests::accuracy::{Cell, Effort, Tally, measure};
 
 use crate::exec::{self, Interrupt};
@@ -233,7 +233,7 @@ fn shortfalls(workload: &Workload, cell: &Cell) -> Vec<String> {
     if cell.in_process.recall_percent() < cell.goal {
         found.push(format!("{name}: {} % right, not {} %", cell.in_process.recall_percent(), cell.goal));
     }
-    if cell.cross_process.recall_percent() < 99 && workload.class != Class::Unread {
+    if cell.cross_process.recall_percent() < 99 {
         found.push(format!("{name}: {} % joined across processes", cell.cross_process.recall_percent()));
     }
     found

@@ -21,7 +21,7 @@ use crate::nginx;
 use crate::score::{Call, Naming, Score, Truth, ledger};
 use crate::tracer::Tracer;
 pub use cell::{Cell, Tally};
-use workloads::{Class, Running, Workload};
+use workloads::{Running, Workload};
 
 /// How to fill a cell.
 #[derive(Clone, Copy, Debug)]
@@ -51,11 +51,9 @@ pub fn measure(
         let (score, log) = once(binary, &running, concurrency, wanted, seed, random_names)
             .with_context(|| format!("{} at {concurrency}: {}", workload.name(), running.complaints()))?;
         for what in &score.notes {
-            if workload.class != Class::Unread || !score.is_clean() {
-                note(what);
-            }
+            note(what);
         }
-        if score.in_process.lost + score.cross_process.lost > 0 && workload.class != Class::Unread {
+        if score.in_process.lost + score.cross_process.lost > 0 {
             note(&log);
         }
         cell.add(&score);

@@ -49,8 +49,6 @@ pub enum Class {
     Proxy,
     /// What is found is reported.
     Reported,
-    /// In a protocol that is not read yet: that nothing is seen is no failure.
-    Unread,
     /// Made to deceive: nothing needs to be found.
     Adversarial,
 }
@@ -64,7 +62,7 @@ impl Class {
             Self::ServerWithPools => [90, 85, 85],
             Self::FanOut => [50, 50, 50],
             Self::Proxy => [99, 99, 99],
-            Self::Reported | Self::Unread | Self::Adversarial => [0, 0, 0],
+            Self::Reported | Self::Adversarial => [0, 0, 0],
         };
         match concurrency {
             0..=1 => goals[0],
@@ -137,7 +135,7 @@ impl Running {
 
 /// All of them, the ordinary ones first.
 pub fn all() -> Vec<Workload> {
-    use Class::{Adversarial, FanOut, Reported, ServerWithPools, SubmitAndWait, ThreadPerRequest, Unread};
+    use Class::{Adversarial, FanOut, Reported, ServerWithPools, SubmitAndWait, ThreadPerRequest};
     let python = |mode, class| service("python", Runtime::Python, mode, class);
     let java = |mode, class| service("java", Runtime::Java, mode, class);
     let loops = |model, file, options| script("python", model, "/usr/bin/python3", file, options);
@@ -152,10 +150,10 @@ pub fn all() -> Vec<Workload> {
         java("pool", ThreadPerRequest),
         gunicorn("sync", "thread", ThreadPerRequest),
         ruby("WEBrick", &[], ThreadPerRequest),
-        php_fpm(Unread),
+        php_fpm(ThreadPerRequest),
         cgi(Cgi::Busybox, Reported),
         cgi(Cgi::Python, Reported),
-        cgi(Cgi::Fcgiwrap, Unread),
+        cgi(Cgi::Fcgiwrap, Reported),
         python("pool", SubmitAndWait),
         python("nested", SubmitAndWait),
         java("hop", SubmitAndWait),

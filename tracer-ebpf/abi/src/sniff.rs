@@ -20,7 +20,14 @@ codes! {
         Tls = 3,
         /// None of these.
         Unknown = 4,
+        /// A FastCGI record.
+        FastCgi = 5,
     }
+}
+
+/// The first bytes are those of a FastCGI record that begins a request.
+pub const fn begins_fastcgi_request(prefix: u64) -> bool {
+    byte_at(prefix, 1) == 1
 }
 
 /// Classifies the start of a direction's turn. `len` is how many bytes of `prefix` are valid.
@@ -39,6 +46,16 @@ pub const fn classify_word(prefix: u64, len: usize) -> Class {
             Class::Undecided
         } else if byte_at(prefix, 1) == 3 {
             Class::Tls
+        } else {
+            Class::Unknown
+        };
+    }
+    // FastCGI record: version 1, a type of 1 to 11, a byte that is reserved (specification section 3.3).
+    if byte_at(prefix, 0) == 1 {
+        return if len < PREFIX_BYTES {
+            Class::Undecided
+        } else if byte_at(prefix, 1) >= 1 && byte_at(prefix, 1) <= 11 && byte_at(prefix, 7) == 0 {
+            Class::FastCgi
         } else {
             Class::Unknown
         };
@@ -135,5 +152,10 @@ mod tests {
         check(&[0x16, 9], Class::Unknown);
         check(b"*1\r\n$4\r\nPING\r\n", Class::Unknown);
         check(&[0, 0, 0, 8, 4, 210, 22, 47], Class::Unknown);
+        check(&[1, 1, 0, 1, 0, 8, 0, 0, 0, 1], Class::FastCgi);
+        check(&[1, 6, 0, 1, 0x1f, 0xf8, 5, 0], Class::FastCgi);
+        check(&[1, 1, 0, 1], Class::Undecided);
+        check(&[1, 0, 0, 1, 14, 0, 0, 0], Class::Unknown);
+        check(&[1, 12, 0, 1, 0, 8, 0, 0], Class::Unknown);
     }
 }

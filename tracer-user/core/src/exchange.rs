@@ -14,7 +14,7 @@ use crate::event::Thread;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExchangeId {
     pub cookie: SocketCookie,
-    /// Order of the request on the connection, from 0; or the stream id.
+    /// Order of the request on the connection, from 0. Numbers of streams may be used again, these are not.
     pub index: u64,
 }
 
@@ -61,6 +61,7 @@ pub enum ExchangeUpdate {
         time: KernelInstant,
         outcome: Outcome,
         response_body_len: Option<BodyLen>,
+        trailer: Option<Trailer>,
         incomplete: Option<Incomplete>,
     },
 }
@@ -72,6 +73,31 @@ impl ExchangeUpdate {
             | Self::RequestEnded { id, .. }
             | Self::ResponseBegan { id, .. }
             | Self::Ended { id, .. } => *id,
+        }
+    }
+}
+
+/// What a protocol says of an exchange at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trailer {
+    /// FastCGI specification 1.0, section 5.5.
+    FastCgi { app_status: u32, protocol_status: u8 },
+}
+
+/// How requests and responses are put into bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    FastCgi,
+}
+
+impl Protocol {
+    /// Exchanges of one connection need not end in the order in which they began.
+    pub const fn has_streams(self) -> bool {
+        match self {
+            Self::Http1 => false,
+            Self::FastCgi => true,
         }
     }
 }
@@ -135,8 +161,11 @@ impl Incomplete {
 /// What is kept of a request: the facts spans need, nothing else of its headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestHead {
-    /// "1.1" or "1.0".
+    pub protocol: Protocol,
+    /// The protocol's: "1.1" or "1.0" of HTTP.
     pub version: &'static str,
+    /// It was made over TLS, says who passed it on.
+    pub secure: bool,
     /// As sent; any token.
     pub method: SmolStr,
     /// Request target as sent, non-UTF-8 bytes escaped.

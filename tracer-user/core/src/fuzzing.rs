@@ -18,6 +18,7 @@ use crate::context::{Fields, Format, Propagators, RemoteContext, RequestContext,
 use crate::decode;
 use crate::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome, Origin, Thread};
 use crate::exchange::ExchangeUpdate;
+use crate::protocol::fastcgi::FastCgi;
 use crate::protocol::http1::{Answering, Http1, Part};
 use crate::protocol::{Invalid, Parsed, Parser};
 use crate::recording::Reader;
@@ -170,6 +171,57 @@ fn pass_holes(mut parser: Http1, bytes: &[u8], piece: usize) {
             }
         }
     }
+}
+
+/// One direction. The first byte chooses which, the second how it is cut.
+pub fn fastcgi(data: &[u8]) {
+    const MAX_HEAD_BYTES: usize = 256;
+    let [side, cut, bytes @ ..] = data else { return };
+    let parser = || match side & 1 {
+        0 => FastCgi::requests(MAX_HEAD_BYTES),
+        _ => FastCgi::responses(MAX_HEAD_BYTES),
+    };
+    let piece = usize::from(*cut).max(1);
+    assert_eq!(stream_parts(parser(), bytes, bytes.len().max(1)), stream_parts(parser(), bytes, piece));
+    let mut parser = parser();
+    for (n, piece) in bytes.chunks(piece).enumerate() {
+        let (mut at, mut edge) = (0, Edge { starts_op: true, ends_op: true });
+        while at < piece.len() {
+            let step = match n % 3 {
+                2 => parser.hole((piece.len() - at) as u64, edge),
+                _ => parser.bytes(&piece[at..], edge),
+            };
+            at += step.consumed as usize;
+            edge.starts_op = false;
+            match step.parsed {
+                Parsed::Torn => parser.drift(),
+                Parsed::Invalid(_) => return,
+                Parsed::NeedMore | Parsed::Part(_) => assert!(step.consumed > 0),
+            }
+            assert!(parser.held_bytes() <= MAX_HEAD_BYTES + 32);
+        }
+    }
+}
+
+/// What is told, in order. What a bound cuts depends on nothing but the bytes.
+fn stream_parts(mut parser: FastCgi, bytes: &[u8], piece: usize) -> Vec<String> {
+    let mut parts = Vec::new();
+    for mut rest in bytes.chunks(piece) {
+        while !rest.is_empty() {
+            let step = parser.bytes(rest, Edge::default());
+            assert!(step.consumed > 0);
+            rest = &rest[step.consumed as usize..];
+            match step.parsed {
+                Parsed::NeedMore => {}
+                Parsed::Part(part) => parts.push(format!("{part:?}")),
+                Parsed::Torn | Parsed::Invalid(_) => {
+                    parts.push("invalid".to_owned());
+                    return parts;
+                }
+            }
+        }
+    }
+    parts
 }
 
 /// A socket's events, as a script: each command is a byte, the bytes it needs follow.
@@ -386,6 +438,7 @@ mod tests {
         replay("headers", headers);
         replay("propagators", propagators);
         replay("http1", http1);
+        replay("fastcgi", fastcgi);
         replay("connection", connection);
     }
 }

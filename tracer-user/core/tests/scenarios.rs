@@ -1,6 +1,7 @@
 //! Whole scenarios on a modelled host, told as operations, checked as spans with parents.
 
 mod host;
+mod records;
 
 #[path = "scenarios/continuity.rs"]
 mod continuity;
@@ -8,6 +9,8 @@ mod continuity;
 mod deadlines;
 #[path = "scenarios/dialects.rs"]
 mod dialects;
+#[path = "scenarios/fastcgi.rs"]
+mod fastcgi;
 #[path = "scenarios/header.rs"]
 mod header;
 #[path = "scenarios/links.rs"]

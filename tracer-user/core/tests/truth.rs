@@ -286,17 +286,3 @@ fn a_stealing_pool_shows_itself() {
         }
     }
 }
-
-/// nginx that holds requests back and has timers, a background call and local answers among them, for long enough that
-/// it is believed of calls that timers send.
-#[test]
-fn a_proxy_that_holds_requests_back_is_never_wrong() {
-    let mut right = 0;
-    for seed in 0..16 {
-        for concurrency in [4, 12, 32] {
-            let load = Load { requests: 500, concurrency, timer: true, ..PLAIN };
-            right += check(Front::Nginx, load, CALM, seed).right;
-        }
-    }
-    assert!(right > 0);
-}

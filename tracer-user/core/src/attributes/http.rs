@@ -11,11 +11,12 @@ use opentelemetry_semantic_conventions::attribute as semconv;
 use smol_str::{SmolStr, ToSmolStr as _};
 use tracer_abi::conn::{Family, Role};
 
+use super::fastcgi;
 use super::keys;
 use super::socket::{Address, Socket, Usual};
 use super::text::clean;
 use super::url::{Authority, Target, redact};
-use crate::exchange::{BodyLen, Incomplete, Outcome, RequestHead, ResponseHead};
+use crate::exchange::{BodyLen, Incomplete, Outcome, Protocol, RequestHead, ResponseHead, Trailer};
 use crate::span::{Attributes, Common, Status, Value};
 
 /// "Known" methods of the conventions: RFC 9110, PATCH and QUERY.
@@ -40,6 +41,7 @@ pub(crate) struct Described<'a> {
     pub(crate) request_body: Option<BodyLen>,
     pub(crate) response: Option<&'a ResponseHead>,
     pub(crate) response_body: Option<BodyLen>,
+    pub(crate) trailer: Option<Trailer>,
     pub(crate) outcome: Outcome,
     pub(crate) incomplete: Option<Incomplete>,
     pub(crate) time_to_first_byte: Option<Duration>,
@@ -80,6 +82,9 @@ pub(crate) fn describe(facts: &Described<'_>) -> (Cow<'static, str>, Status, Att
             out.int(semconv::HTTP_RESPONSE_BODY_SIZE, len);
         }
     }
+    if let Some(Trailer::FastCgi { app_status, protocol_status }) = facts.trailer {
+        fastcgi::ended(app_status, protocol_status, &mut out.0);
+    }
     // The status code says why, so a description would only repeat it.
     let mut status = Status::Unset;
     if let Some(error) = error_type(facts) {
@@ -101,7 +106,7 @@ pub(crate) fn describe(facts: &Described<'_>) -> (Cow<'static, str>, Status, Att
 /// What [`endpoints`] says, where earlier exchanges of the connection said the same.
 fn common(facts: &Described<'_>, target: &Target<'_>) -> Option<Arc<Common>> {
     let socket = facts.socket.filter(|_| facts.kept_alive && matches!(target, Target::Origin { .. }))?;
-    let RequestHead { version, host, user_agent, .. } = facts.request;
+    let RequestHead { version, secure, host, user_agent, .. } = facts.request;
     let usual = match socket.usual.get() {
         Some(usual) => usual,
         None => {
@@ -114,6 +119,7 @@ fn common(facts: &Described<'_>, target: &Target<'_>) -> Option<Arc<Common>> {
             socket.usual.get_or_init(|| Usual {
                 role: facts.role,
                 version,
+                secure: *secure,
                 host: host.clone(),
                 user_agent: user_agent.clone(),
                 common: Arc::new(Common::new(out.0.iter().cloned().collect())),
@@ -122,12 +128,18 @@ fn common(facts: &Described<'_>, target: &Target<'_>) -> Option<Arc<Common>> {
     };
     let same = usual.role == facts.role
         && usual.version == *version
+        && usual.secure == *secure
         && usual.host == *host
         && usual.user_agent == *user_agent;
     same.then(|| Arc::clone(&usual.common))
 }
 
 fn error_type(facts: &Described<'_>) -> Option<SmolStr> {
+    if let Some(Trailer::FastCgi { protocol_status, .. }) = facts.trailer
+        && let Some(error) = fastcgi::error(protocol_status, facts.response.is_some())
+    {
+        return Some(SmolStr::new_static(error));
+    }
     match facts.outcome {
         Outcome::NoResponse => return Some(SmolStr::new_static(CONNECTION_CLOSED)),
         Outcome::ResponseCut => {}
@@ -171,7 +183,7 @@ fn full_url(facts: &Described<'_>, target: &Target<'_>, path: &str, query: Optio
         (None, Some(server)) => Cow::Owned(server.endpoint.socket_addr().to_string()),
         (None, None) => return,
     };
-    let mut full = [&scheme(target), "://", &authority, path].concat();
+    let mut full = [&scheme(facts, target), "://", &authority, path].concat();
     if let Some(query) = query {
         full.push('?');
         full.push_str(query);
@@ -180,9 +192,12 @@ fn full_url(facts: &Described<'_>, target: &Target<'_>, path: &str, query: Optio
 }
 
 /// In lower case.
-fn scheme(target: &Target<'_>) -> Cow<'static, str> {
+fn scheme(facts: &Described<'_>, target: &Target<'_>) -> Cow<'static, str> {
     let scheme = match *target {
         Target::Absolute { scheme, .. } => scheme,
+        Target::Origin { .. } | Target::Authority(_) | Target::Asterisk if facts.request.secure => {
+            return Cow::Borrowed("https");
+        }
         Target::Origin { .. } | Target::Authority(_) | Target::Asterisk => return Cow::Borrowed("http"),
     };
     match ["http", "https"].into_iter().find(|usual| usual.eq_ignore_ascii_case(scheme)) {
@@ -210,7 +225,7 @@ fn server<'a>(facts: &Described<'a>) -> Option<&'a Address> {
 
 /// What the exchanges of a connection may have in common: who speaks with whom, and in which versions.
 fn endpoints(facts: &Described<'_>, target: &Target<'_>, out: &mut Out) {
-    let scheme = scheme(target);
+    let scheme = scheme(facts, target);
     if facts.role != Role::Client {
         match &scheme {
             Cow::Borrowed(usual) => out.word(semconv::URL_SCHEME, usual),
@@ -219,6 +234,10 @@ fn endpoints(facts: &Described<'_>, target: &Target<'_>, out: &mut Out) {
     }
     served_by(facts, target, &scheme, out);
     peers(facts, out);
+    match facts.request.protocol {
+        Protocol::Http1 => {}
+        Protocol::FastCgi => out.word(semconv::NETWORK_PROTOCOL_NAME, "fastcgi"),
+    }
     out.word(semconv::NETWORK_PROTOCOL_VERSION, facts.request.version);
     if let Some(agent) = &facts.request.user_agent {
         out.text(semconv::USER_AGENT_ORIGINAL, agent);

@@ -34,6 +34,12 @@ pub const CONTEXT_CONFLICTS: &str = "tracer.context.conflicts";
 /// Header formats that are present but not valid, so that nothing of them was believed.
 pub const CONTEXT_REFUSED: &str = "tracer.context.refused";
 
+/// The exit status that a FastCGI application gave a request.
+pub const FASTCGI_APP_STATUS: &str = "tracer.fastcgi.app_status";
+
+/// How a FastCGI application ended a request, where it did not complete it.
+pub const FASTCGI_PROTOCOL_STATUS: &str = "tracer.fastcgi.protocol_status";
+
 /// SkyWalking's own ids of the caller, which map to no ids of a span.
 pub const SW8_TRACE_ID: &str = "tracer.context.sw8.trace_id";
 /// As above: the segment.

@@ -4,6 +4,7 @@
 //! to print here, once ([`text`]).
 
 mod context;
+mod fastcgi;
 mod http;
 pub mod keys;
 mod resource;

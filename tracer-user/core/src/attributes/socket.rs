@@ -25,6 +25,7 @@ pub(crate) struct Socket {
 pub(super) struct Usual {
     pub(super) role: Role,
     pub(super) version: &'static str,
+    pub(super) secure: bool,
     pub(super) host: Option<SmolStr>,
     pub(super) user_agent: Option<SmolStr>,
     pub(super) common: Arc<Common>,

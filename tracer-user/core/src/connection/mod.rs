@@ -11,6 +11,7 @@
 //! | Following | parsed | parsed, one response for each open exchange | a place is lost, or a protocol switch (→ Opaque) |
 //! | Draining | place lost: passed over | parsed, for the exchanges that were open before | none is open (→ Seeking) |
 //! | Seeking | parsed if its place is known, else passed over | passed over | a request starts where pairing can begin again (→ Following) |
+//! | Streams | a protocol whose messages name their stream: see [`streams`] | the same | given up (→ Opaque) |
 //! | Opaque | ignored | ignored | never |
 //!
 //! What it does not do: it judges no parent, knows no other socket, and keeps no payload beyond what an unfinished
@@ -21,6 +22,7 @@ mod pairing;
 mod requests;
 mod responses;
 mod seek;
+mod streams;
 
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ use tracer_abi::time::KernelInstant;
 use self::half::Half;
 use self::pairing::{Ledger, Trust};
 use self::seek::Seek;
+use self::streams::Streams;
 use crate::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome};
 use crate::exchange::{ExchangeUpdate, Incomplete, Outcome};
 use crate::protocol::detect::{self, Opening};
@@ -139,6 +142,8 @@ pub struct Connection {
     process: Option<ProcessKey>,
     /// Has carried data.
     carried: bool,
+    /// An exchange was begun in a stream.
+    streamed: bool,
     class: Class,
     stats: ConnectionStats,
 }
@@ -155,6 +160,7 @@ enum Mode {
         last: bool,
     },
     Seeking(Seek),
+    Streams(Box<Streams>),
     Opaque,
 }
 
@@ -174,6 +180,7 @@ impl Connection {
             closed: false,
             process: None,
             carried: false,
+            streamed: false,
             class: Class::Undecided,
             stats: ConnectionStats::default(),
         }
@@ -205,9 +212,13 @@ impl Connection {
                     self.turn_opaque();
                     return;
                 }
-                // The other side went on: what is missing before its turn is not merely late.
+                // The other side went on: what is missing before its turn is not merely late. Streams overlap.
                 let other = direction.flipped();
-                if self.requests == Some(direction) && matches!(self.mode, Mode::Following) {
+                if let Mode::Streams(streams) = &self.mode {
+                    if streams.requests == other && self.half(other).stream.is_waiting() {
+                        self.hurry(other, event.time, out);
+                    }
+                } else if self.requests == Some(direction) && matches!(self.mode, Mode::Following) {
                     // But a response that waits may wait for this very request.
                     if self.half(other).stream.is_waiting() {
                         self.half_mut(other).stream.give_up();
@@ -219,12 +230,14 @@ impl Connection {
                 let stream_limits = self.limits.stream;
                 self.half_mut(direction).stream.insert(event, len, &stream_limits);
                 self.run(direction, event.time, out);
+                self.hurry_streams(event.time, out);
             }
             IoOutcome::EndOfStream => self.handle_stream_end(event, true, out),
             IoOutcome::Failed(errno) if is_fatal(errno) => self.handle_stream_end(event, false, out),
             IoOutcome::Failed(_) => {}
         }
         if event.muted {
+            self.close_streams(event.time, Some(Incomplete::LimitReached), out);
             self.lose_all(Incomplete::LimitReached, event.time, out);
             self.turn_opaque();
         }
@@ -252,7 +265,7 @@ impl Connection {
             return;
         }
         self.closing = Some(time);
-        if responses != Some(Direction::Ingress) || self.ledger.is_empty() {
+        if responses != Some(Direction::Ingress) || !self.has_open() {
             // Nothing can come of it. It is kept so that late events find it.
             self.close(time, true, out);
             self.closing = Some(time);
@@ -314,6 +327,7 @@ impl Connection {
             let reason = seek.reason();
             self.lose_all(reason, now, out);
         }
+        self.close_streams(now, Some(Incomplete::StillOpen), out);
         while !self.ledger.is_empty() {
             self.end_front(Outcome::StillOpen, now, None, Some(Incomplete::StillOpen), out);
         }
@@ -322,13 +336,18 @@ impl Connection {
 
     /// What the connection carries, if it has carried data and never an exchange.
     pub fn unrecognised(&self) -> Option<Class> {
-        (self.carried && !self.ledger.ever_began() && !matches!(self.mode, Mode::Following))
+        (self.carried && !self.ever_began() && !matches!(self.mode, Mode::Following | Mode::Streams(_)))
             .then_some(self.class)
     }
 
     /// Payload bytes that are kept: bounded by the limits, and nothing between messages.
     pub fn held_bytes(&self) -> usize {
-        self.halves.iter().map(|half| half.stream.held_bytes() + half.parser.held_bytes()).sum()
+        let streams = match &self.mode {
+            Mode::Streams(streams) => streams.held_bytes(),
+            Mode::Detecting | Mode::Following | Mode::Draining { .. } | Mode::Seeking(_) | Mode::Opaque => 0,
+        };
+        self.halves.iter().map(|half| half.stream.held_bytes() + half.parser.held_bytes()).sum::<usize>()
+            + streams
     }
 
     /// Counts since the last call.
@@ -340,7 +359,12 @@ impl Connection {
     /// Whether any would be more than zero.
     /// A request was read of whose response nothing was seen.
     pub(crate) fn awaits_answer(&self) -> bool {
-        self.ledger.front().is_some_and(|open| !open.answered)
+        match &self.mode {
+            Mode::Streams(streams) => streams.awaits_answer(),
+            Mode::Detecting | Mode::Following | Mode::Draining { .. } | Mode::Seeking(_) | Mode::Opaque => {
+                self.ledger.front().is_some_and(|open| !open.answered)
+            }
+        }
     }
 
     pub(crate) fn has_stats(&self) -> bool {
@@ -403,6 +427,7 @@ impl Connection {
                 self.follow_requests(direction, now, out)
             }
             Mode::Seeking(_) => self.scan(direction, now, out),
+            Mode::Streams(_) => self.run_streams(direction, now, out),
             Mode::Opaque => {
                 self.half_mut(direction).stream.discard();
                 false
@@ -412,6 +437,10 @@ impl Connection {
 
     /// What do the first bytes of this direction tell?
     fn detect(&mut self, direction: Direction, now: KernelInstant, out: &mut Vec<ExchangeUpdate>) -> bool {
+        if self.begins_stream(direction) {
+            self.follow_streams(direction);
+            return true;
+        }
         if self.preexisting != Some(false) {
             // Joined in the middle, as far as is known: the first bytes seen need not be the first.
             self.mode = Mode::Seeking(Seek::joined());
@@ -424,6 +453,11 @@ impl Connection {
         }
         let mut prefix = [0; detect::OPENING_BYTES];
         let len = self.half(direction).stream.copy_prefix(&mut prefix);
+        match self.detect_streams(direction, &prefix[..len]) {
+            Some(true) => return true,
+            None => return false,
+            Some(false) => {}
+        }
         self.requests = match detect::opening(&prefix[..len]) {
             Opening::Undecided => return false,
             Opening::Request => Some(direction),
@@ -454,19 +488,21 @@ impl Connection {
         prefix[..len].copy_from_slice(&bytes[..len]);
         self.class = match sniff::classify(&prefix, len) {
             class @ (Class::Http2 | Class::Tls) => class,
-            Class::Undecided | Class::Http1 | Class::Unknown => Class::Unknown,
+            Class::Undecided | Class::Http1 | Class::FastCgi | Class::Unknown => Class::Unknown,
         };
     }
 
     /// The kernel half has seen the first bytes of a protocol that is not parsed, and no exchange was begun.
     fn is_foreign(&mut self, class: Class) -> bool {
         match class {
-            Class::Http2 | Class::Tls if !self.ledger.ever_began() => {
+            Class::Http2 | Class::Tls if !self.ever_began() => {
                 self.class = class;
                 true
             }
             // The kernel half's guesses of other classes are about volume; see what the bytes are.
-            Class::Http2 | Class::Tls | Class::Undecided | Class::Http1 | Class::Unknown => false,
+            Class::Http2 | Class::Tls | Class::Undecided | Class::Http1 | Class::FastCgi | Class::Unknown => {
+                false
+            }
         }
     }
 
@@ -516,6 +552,7 @@ impl Connection {
             self.lose_all(reason, time, out);
             return;
         }
+        self.close_streams(time, tail_lost.then_some(Incomplete::EventsLost), out);
         if tail_lost {
             self.lose_all(Incomplete::EventsLost, time, out);
             return;
@@ -535,6 +572,20 @@ impl Connection {
         }
         if let Some(requests) = self.requests {
             self.half_mut(requests.flipped()).parser.reset();
+        }
+    }
+
+    /// An exchange was begun.
+    fn ever_began(&self) -> bool {
+        self.ledger.ever_began() || self.streamed
+    }
+
+    fn has_open(&self) -> bool {
+        match &self.mode {
+            Mode::Streams(streams) => streams.has_open(),
+            Mode::Detecting | Mode::Following | Mode::Draining { .. } | Mode::Seeking(_) | Mode::Opaque => {
+                !self.ledger.is_empty()
+            }
         }
     }
 

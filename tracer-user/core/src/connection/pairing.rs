@@ -225,6 +225,7 @@ impl Connection {
             time,
             outcome,
             response_body_len,
+            trailer: None,
             incomplete: open.incomplete,
         });
     }

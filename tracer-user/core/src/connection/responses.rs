@@ -359,7 +359,7 @@ impl Connection {
         let half = self.response_half().filter(|half| half.parser.candidate())?;
         match self.mode {
             Mode::Following | Mode::Draining { .. } => half.last.map(|mark| mark.time),
-            Mode::Detecting | Mode::Seeking(_) | Mode::Opaque => None,
+            Mode::Detecting | Mode::Seeking(_) | Mode::Streams(_) | Mode::Opaque => None,
         }
     }
 

@@ -54,6 +54,12 @@ impl Seek {
         self.follows_requests
     }
 
+    /// Whether an operation in this direction may begin another protocol: nothing was seen before, or the other direction
+    /// had its turn.
+    fn may_begin(&self, direction: Direction) -> bool {
+        self.last.is_none_or(|last| last == direction.flipped())
+    }
+
     /// An operation (or a message) starts with `line`, or with anything else; whether pairing begins there.
     fn saw(&mut self, direction: Direction, line: Option<StartLine>) -> bool {
         let turned = self.last == Some(direction.flipped());
@@ -189,6 +195,18 @@ impl Connection {
     ) -> bool {
         let mut progressed = false;
         loop {
+            if let Mode::Seeking(seek) = self.mode
+                && !self.ever_began()
+                && self.begins_stream(direction)
+            {
+                if seek.first_counts && seek.may_begin(direction) {
+                    self.half_mut(direction.flipped()).stream.discard();
+                    self.follow_streams(direction);
+                } else {
+                    self.seek_in_streams(direction, seek.reason);
+                }
+                return true;
+            }
             let half = self.half(direction);
             let (len, starts) = match half.stream.peek() {
                 Run::Wait => return progressed,

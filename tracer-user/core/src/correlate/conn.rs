@@ -28,6 +28,10 @@ pub(crate) struct ConnFacts {
     pub(super) nonblocking: bool,
     /// It has had an exchange: its bytes are read.
     pub(super) is_read: bool,
+    /// Its exchanges need not end in the order in which they began.
+    pub(super) has_streams: bool,
+    /// The call that ended last, on a connection that has streams.
+    pub(super) last_call: Option<Key>,
     /// The thread that read the last request's first byte.
     pub(super) read_by: Option<Tid>,
     /// Exchanges that have not ended, in order of their numbers on the connection, which come with them.

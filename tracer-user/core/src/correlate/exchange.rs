@@ -12,7 +12,7 @@ use super::fragment::FragmentId;
 use super::join::Seats;
 use crate::context::{RemoteContext, RequestContext};
 use crate::event::Thread;
-use crate::exchange::{BodyLen, ExchangeId, Incomplete, Mark, Outcome, RequestHead, ResponseHead};
+use crate::exchange::{BodyLen, ExchangeId, Incomplete, Mark, Outcome, RequestHead, ResponseHead, Trailer};
 use crate::span::{Confidence, Evidence, SpanId};
 
 /// An exchange of this run. Keys are in the order in which requests were understood.
@@ -116,8 +116,17 @@ impl Exchange {
 
     /// What its strings hold, in bytes: what a hostile peer could make large.
     pub(super) fn text_bytes(&self) -> usize {
-        let RequestHead { version: _, method, target, host, user_agent, content_length: _, context: _ } =
-            &*self.request;
+        let RequestHead {
+            protocol: _,
+            version: _,
+            secure: _,
+            method,
+            target,
+            host,
+            user_agent,
+            content_length: _,
+            context: _,
+        } = &*self.request;
         let optional = [host.as_ref(), user_agent.as_ref()];
         method.len()
             + target.len()
@@ -176,10 +185,6 @@ pub(crate) struct Served {
     pub(super) peer_ambiguous: bool,
     /// Calls with open questions that carry what this request alone brought.
     pub(super) carried_on: Vec<Key>,
-    /// nginx: calls that left when this was what had been received last, on pooled connections.
-    pub(super) triggered: Vec<Key>,
-    /// nginx: the call in a window of whose response its own began.
-    pub(super) answered_by: Option<Key>,
     /// There was one.
     pub(super) hands_on: bool,
 }
@@ -203,8 +208,6 @@ pub(crate) struct Called {
     pub(super) window: Window,
     /// The request that stays because `window` named it.
     pub(super) window_pin: Option<Key>,
-    /// `trigger`, which stays until it is known what it was answered by.
-    pub(super) trigger_pin: Option<Key>,
     /// The request at its other end.
     pub(super) receiver: Option<Key>,
     /// The request that stays because it alone had brought what this call carries.
@@ -228,6 +231,7 @@ pub(crate) struct End {
     pub(super) time: KernelInstant,
     pub(super) outcome: Outcome,
     pub(super) response_body: Option<BodyLen>,
+    pub(super) trailer: Option<Trailer>,
     pub(super) incomplete: Option<Incomplete>,
 }
 

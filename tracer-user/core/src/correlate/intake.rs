@@ -47,7 +47,7 @@ impl Correlator {
     fn note_unread(&mut self, event: &DataMoved, conn: &ConnFacts) {
         let unread = match event.class {
             Class::Tls | Class::Http2 | Class::Unknown => !conn.is_read,
-            Class::Undecided | Class::Http1 => false,
+            Class::Undecided | Class::Http1 | Class::FastCgi => false,
         };
         if unread
             && conn.calls != Some(true)
@@ -99,11 +99,20 @@ impl Correlator {
         if !self.tables.processes.find(event.thread.process).is_some_and(|process| process.is_nginx()) {
             return;
         }
-        let call = conn.open.iter().map(|(_, key)| *key).find(|key| self.tables.exchanges.contains(key));
+        let mut open =
+            conn.open.iter().map(|(_, key)| *key).filter(|key| self.tables.exchanges.contains(key));
+        let call = open.next();
+        // Of several streams it is not known yet whose bytes these are.
+        let several = conn.has_streams && open.next().is_some();
         let what = match (event.outcome, conn.calls, call) {
             (IoOutcome::Failed(_), _, _) => return,
+            (IoOutcome::Moved(_), _, _) if several => Received::Unknown,
             (IoOutcome::Moved(_) | IoOutcome::EndOfStream, Some(true), Some(call)) => {
                 Received::Response(call)
+            }
+            // Where an answer says itself that it is over, nginx goes on when the connection is.
+            (IoOutcome::EndOfStream, Some(true), None) if self.is_held(conn.last_call) => {
+                conn.last_call.map_or(Received::Other, Received::Response)
             }
             // The end of a connection that nothing waits for starts nothing that is seen.
             (IoOutcome::EndOfStream, _, _) => return,
@@ -113,6 +122,10 @@ impl Correlator {
         if let Some(thread) = self.tables.threads.find_mut(event.thread) {
             thread.run.last = what;
         }
+    }
+
+    fn is_held(&self, call: Option<Key>) -> bool {
+        call.is_some_and(|call| self.tables.exchanges.contains(&call))
     }
 
     /// A thread is gone, or not the one it was: its requests rest on nothing.
@@ -149,8 +162,8 @@ impl Correlator {
                 self.decide(key, false);
                 self.decide_other_end(key);
             }
-            ExchangeUpdate::Ended { id, last, time, outcome, response_body_len, incomplete } => {
-                let end = End { last, time, outcome, response_body: response_body_len, incomplete };
+            ExchangeUpdate::Ended { id, last, time, outcome, response_body_len, trailer, incomplete } => {
+                let end = End { last, time, outcome, response_body: response_body_len, trailer, incomplete };
                 self.ended(id, end, conn);
             }
         }
@@ -173,6 +186,7 @@ impl Correlator {
         }
         conn.calls = Some(client);
         conn.is_read = true;
+        conn.has_streams = request.protocol.has_streams();
         let side = if client { Side::Client(Called::default()) } else { Side::Server(Served::default()) };
         let context = request
             .context
@@ -295,10 +309,6 @@ impl Correlator {
             let awaited_by = called.awaited_by;
             *called = Called { served, alone, after_loss, trigger, carrier, awaited_by, ..Called::default() };
             called.beside.clone_from(&beside);
-            let pooled = exchange.id.index > 0;
-            if let Some(trigger) = trigger.filter(|_| pooled) {
-                self.keep_trigger(key, trigger);
-            }
         }
         if let Some(served) = served
             && let Some(exchange) = self.tables.exchanges.get_mut(&served)
@@ -315,17 +325,6 @@ impl Correlator {
             if let Some(exchange) = self.tables.exchanges.get_mut(&key) {
                 exchange.pins += 1;
             }
-        }
-    }
-
-    /// nginx: what had been received last stays until it is known whether the call was made for it.
-    fn keep_trigger(&mut self, call: Key, trigger: Key) {
-        let Some(request) = self.tables.exchanges.get_mut(&trigger) else { return };
-        let Some(served) = request.served_mut() else { return };
-        served.triggered.push(call);
-        request.pins += 1;
-        if let Some(called) = self.tables.exchanges.get_mut(&call).and_then(|call| call.called_mut()) {
-            called.trigger_pin = Some(trigger);
         }
     }
 
@@ -379,27 +378,18 @@ impl Correlator {
     }
 
     fn response_in_window(&mut self, key: Key) {
-        if let Some(call) = response_window::response_began(&mut self.tables, key) {
-            if let Some(exchange) = self.tables.exchanges.get_mut(&key) {
-                exchange.pins += 1;
-            }
-            self.await_trace(call, key);
+        let Some(call) = response_window::response_began(&mut self.tables, key) else { return };
+        if let Some(exchange) = self.tables.exchanges.get_mut(&key) {
+            exchange.pins += 1;
         }
-        self.decide_triggered(key);
-    }
-
-    /// What a request was answered by is known, or that it was by nothing: calls that left when it was what had been
-    /// received last may have waited for that.
-    fn decide_triggered(&mut self, request: Key) {
-        let exchange = self.tables.exchanges.get_mut(&request);
-        let Some(served) = exchange.and_then(|exchange| exchange.served_mut()) else { return };
-        for key in std::mem::take(&mut served.triggered) {
-            self.decide(key, false);
-        }
+        self.await_trace(call, key);
     }
 
     fn ended(&mut self, id: ExchangeId, end: End, conn: &mut ConnFacts) {
         let Some(key) = conn.take(id.index) else { return };
+        if conn.has_streams && conn.calls == Some(true) {
+            conn.last_call = Some(key);
+        }
         let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
         exchange.end = Some(end);
         if matches!(end.incomplete, Some(Incomplete::EventsLost)) {
@@ -423,7 +413,6 @@ impl Correlator {
             self.settle_rivals(key, reader.process);
             self.examine(key, reader.process);
             self.decide_carried_on(key);
-            self.decide_triggered(key);
         }
         self.decide(key, false);
         self.decide_other_end(key);

@@ -197,6 +197,7 @@ fn cut(time: KernelInstant) -> End {
         time,
         outcome: Outcome::StillOpen,
         response_body: None,
+        trailer: None,
         incomplete: Some(Incomplete::LimitReached),
     }
 }
@@ -213,6 +214,7 @@ fn described(exchange: &Exchange, end: End, start: KernelInstant, redact_query: 
         request_body: exchange.request_body,
         response: exchange.response.as_ref().map(|(head, _)| head),
         response_body: end.response_body,
+        trailer: end.trailer,
         outcome: end.outcome,
         incomplete: end.incomplete,
         time_to_first_byte: exchange.response.as_ref().map(|(_, first)| first.time.since(start)),

@@ -54,7 +54,7 @@ use self::hash::HashKey;
 use self::ids::Ids;
 use self::join::{JoinTable, Occupant};
 use self::processes::Processes;
-use self::rules::{Moment, Tables, Verdict, response_window};
+use self::rules::{Moment, Tables, Verdict};
 use self::self_check::SelfCheck;
 use self::table::Exchanges;
 use self::threads::Threads;
@@ -330,15 +330,13 @@ impl Correlator {
             self.note_candidates(key);
         }
         self.pass_trace_on(key, matches!(settled, Settled::Parent { remote: true, .. }));
-        response_window::settled(&mut self.tables, key, settled);
         let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
         exchange.question = Question::Settled(settled);
         let (ended, fragment) = (exchange.end.is_some(), exchange.fragment);
         let (pinned, beside) = match &mut exchange.side {
-            Side::Server(served) => ([served.peer_pin.take(), None, None, None], Vec::new()),
+            Side::Server(served) => ([served.peer_pin.take(), None, None], Vec::new()),
             Side::Client(called) => {
-                let trigger = called.trigger_pin.take();
-                let pinned = [called.served, called.window_pin.take(), called.carrier.take(), trigger];
+                let pinned = [called.served, called.window_pin.take(), called.carrier.take()];
                 (pinned, std::mem::take(&mut called.beside))
             }
         };

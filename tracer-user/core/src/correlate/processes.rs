@@ -33,11 +33,6 @@ pub(super) struct Process {
     /// nginx: a response began although nothing had been received since the thread last waited, or two began after one
     /// thing had been (a timer, a disk): what was received last says less then.
     pub(super) answers_unprompted: bool,
-    /// nginx: calls whose windows name the request that had been received last, if any had.
-    pub(super) windows_agreed: u32,
-    /// nginx: calls that were answered whole, and in whose windows no response began (subrequests, clients that have
-    /// gone).
-    pub(super) windows_empty: u32,
     /// Requests whose headers' values calls have carried on.
     pub(super) hands_on: u32,
     /// When bytes last came in, from a client, in a protocol that is not read.

@@ -4,8 +4,10 @@
 //! of a body, knows no time and no socket, and pairs nothing: the connection does.
 
 pub mod detect;
+pub mod fastcgi;
 pub mod http1;
 
+use crate::exchange::{BodyLen, RequestHead, ResponseHead, Trailer};
 use crate::stream::Edge;
 
 /// One direction of one connection, as a protocol reads it.
@@ -19,6 +21,42 @@ pub trait Parser {
 
     /// Passes over `len` bytes that are not there. `edge` as above.
     fn hole(&mut self, len: u64, edge: Edge) -> Step<Self::Part>;
+}
+
+/// What a protocol consists of whose messages are told apart by the number of their stream, in both directions. A
+/// number may be used again when its exchange has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum StreamPart {
+    /// A request begins with the record, or frame, whose first bytes were consumed.
+    Opened {
+        stream: u64,
+    },
+    /// Its head is complete.
+    Request {
+        stream: u64,
+        head: Box<RequestHead>,
+        /// Some of it is missing.
+        torn: bool,
+        malformed: bool,
+    },
+    RequestEnd {
+        stream: u64,
+        body_len: BodyLen,
+    },
+    /// The response begins with the record whose first bytes were consumed.
+    Answered {
+        stream: u64,
+    },
+    Response {
+        stream: u64,
+        head: ResponseHead,
+    },
+    /// The exchange is over.
+    End {
+        stream: u64,
+        body_len: BodyLen,
+        trailer: Option<Trailer>,
+    },
 }
 
 /// Outcome of one step of a parser.

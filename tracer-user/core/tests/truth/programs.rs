@@ -241,10 +241,6 @@ pub(crate) struct World {
     timer_call: Option<usize>,
     timer_calls: usize,
     next_back_thread: u32,
-    /// nginx: of a hundred requests that it holds back, how many it answers itself.
-    answers: u32,
-    /// Whether the timer calls.
-    background: bool,
 }
 
 const POOL: u32 = 5;
@@ -270,9 +266,6 @@ impl World {
             timer_call: None,
             timer_calls: 0,
             next_back_thread: 1,
-            // Few of them show themselves late, to who believes that there are none.
-            answers: if seed.is_multiple_of(2) { 50 } else { 1 },
-            background: front != Front::Nginx || seed % 4 < 2,
         };
         for _ in 0..load.concurrency {
             let ends = world.host.connect(None, Some(main));
@@ -431,7 +424,7 @@ impl World {
                 // A timer fires: the request goes on, or is answered.
                 if self.chance(30) {
                     self.jobs[n].state = State::Ready;
-                    if self.chance(self.answers) {
+                    if self.chance(50) {
                         self.jobs[n].calls = 0;
                     }
                     if self.chance(80) {
@@ -507,7 +500,6 @@ impl World {
         let thread =
             if on_loop { self.main } else { T { process: self.main.process, tid: self.main.process + 95 } };
         match self.timer_call {
-            None if !self.background => {}
             None => {
                 let back = self.back_connection(None);
                 let path = format!("/bg{}", self.timer_calls);

@@ -52,6 +52,7 @@ fn facts<'a>(role: Role, request: &'a RequestHead, response: Option<&'a Response
         request_body: Some(BodyLen::Exact(0)),
         response,
         response_body: Some(BodyLen::Exact(7)),
+        trailer: None,
         outcome: if response.is_some() { Outcome::Complete } else { Outcome::NoResponse },
         incomplete: None,
         time_to_first_byte: None,

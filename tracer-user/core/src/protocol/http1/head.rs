@@ -6,12 +6,12 @@
 use smol_str::SmolStr;
 
 use crate::context;
-use crate::exchange::{RequestHead, ResponseHead};
+use crate::exchange::{Protocol, RequestHead, ResponseHead};
 
 /// Finds where a head ends: behind the first empty line that is not at its very start.
 ///
 /// `scanned` is where an earlier, shorter look left off: a head that comes byte by byte is read once.
-pub(super) fn find_end(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
+pub(crate) fn find_end(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
     let mut at = *scanned;
     while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr(b'\n', rest)) {
         let line_end = at + found;
@@ -307,7 +307,9 @@ pub(super) fn parse_request(bytes: &[u8]) -> Option<Read<Box<RequestHead>>> {
         }
     }
     let head = RequestHead {
+        protocol: Protocol::Http1,
         version: line.version,
+        secure: false,
         method: method(line.method),
         target: text(line.target, false),
         host,
@@ -338,7 +340,7 @@ fn is<const N: usize>(name: &[u8], capitals: &[u8; N], small: &[u8; N]) -> bool 
 }
 
 /// Of any letters: methods are case-sensitive (RFC 9110 section 9.1).
-fn method(token: &[u8]) -> SmolStr {
+pub(crate) fn method(token: &[u8]) -> SmolStr {
     match token {
         b"GET" => SmolStr::new_static("GET"),
         b"POST" => SmolStr::new_static("POST"),
@@ -363,7 +365,7 @@ impl Facts {
 
 /// Text as sent, without the white space around it; bytes that are not UTF-8 appear as `\xNN`, and the line end of a
 /// fold as the space it stands for. Without a fold there is no line end in it.
-fn text(bytes: &[u8], folded: bool) -> SmolStr {
+pub(crate) fn text(bytes: &[u8], folded: bool) -> SmolStr {
     let bytes = bytes.trim_ascii();
     match str::from_utf8(bytes) {
         Ok(text) if !folded => SmolStr::new(text),
