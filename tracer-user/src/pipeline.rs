@@ -372,7 +372,7 @@ impl<S: Source> Live<S> {
 
     fn is_idle(&mut self) -> bool {
         // The end of a process is an event, which may have been lost.
-        self.processes.forget_ended();
+        self.processes.find_ended(clock::now());
         self.processes.alive() == 0
     }
 }

@@ -48,7 +48,7 @@ pub(crate) struct Options {
     #[arg(long)]
     resume: bool,
     /// Write the numbers to bench/accuracy.json and to the README's table, also where a goal is not reached
-    #[arg(long, conflicts_with_all = ["quick", "only", "concurrency", "random_names"])]
+    #[arg(long, conflicts_with_all = ["quick", "only", "random_names"])]
     write: bool,
     /// Measure nothing; fail if the README's table is not the one of bench/accuracy.json
     #[arg(long, conflicts_with = "write")]

@@ -9,7 +9,7 @@
 //! | unknown | traced | selected at start; forked by a traced one; its first event, if a selector matches |
 //! | unknown | rejected | its first event, if no selector matches: its events are dropped, the kernel half told |
 //! | rejected | traced | it executes a program, or listens on a port, that a selector matches |
-//! | any | unknown | it ended, some seconds ago: its last records may be read after the record of its end |
+//! | any | unknown | it ended, some seconds ago: its last records may be read after the record of its end, or late |
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -130,13 +130,15 @@ impl Processes {
         self.entries.retain(|_, entry| entry.ended.is_none_or(|ended| now.since(ended) < REMEMBER_ENDED));
     }
 
-    /// Forgets processes whose end was not seen: the event may have been lost.
-    pub(crate) fn forget_ended(&mut self) {
-        self.settled.clear();
-        self.entries.retain(|tgid, entry| {
+    /// Looks which processes have ended without that being seen: the record may have been lost, or wait to be read with
+    /// others of theirs. So they are remembered like those whose end was seen.
+    pub(crate) fn find_ended(&mut self, now: KernelInstant) {
+        for (tgid, entry) in &mut self.entries {
             let stat = || ProcDir::open(*tgid).and_then(|dir| dir.stat());
-            entry.ended.is_some() || stat().is_ok_and(|stat| stat.start == entry.start && !stat.zombie)
-        });
+            if entry.ended.is_none() && !stat().is_ok_and(|stat| stat.start == entry.start && !stat.zombie) {
+                entry.ended = Some(now);
+            }
+        }
     }
 
     /// Must be called with every event, in the order in which they came.
@@ -298,7 +300,9 @@ impl Processes {
     fn insert(&mut self, tgid: Tgid, entry: Entry) {
         self.settled.clear();
         if self.entries.len() >= MAX_PROCESSES {
-            self.forget_ended();
+            // Forgotten at once, below: what is full cannot remember.
+            self.find_ended(KernelInstant::ZERO);
+            self.forget_before(KernelInstant::ZERO.plus(REMEMBER_ENDED));
         }
         if self.entries.len() >= MAX_PROCESSES {
             // The others are only remembered to save work, or for a record that comes late.
@@ -484,7 +488,10 @@ mod tests {
         assert!(table.observe(&moved_data(gone(17))).drop);
         table.observe(&exec(gone(2), "/usr/bin/curl"));
         assert!(!table.observe(&moved_data(gone(2))).drop);
-        table.forget_ended();
+        table.forget_before(KernelInstant::from_nanos(7).plus(REMEMBER_ENDED));
+        assert!(!table.observe(&moved_data(gone(2))).drop);
+        table.find_ended(KernelInstant::from_nanos(7));
+        table.forget_before(KernelInstant::from_nanos(7).plus(REMEMBER_ENDED));
         assert!(table.observe(&moved_data(gone(2))).drop);
     }
 
@@ -496,7 +503,7 @@ mod tests {
         table.observe(&fork(gone(2), gone(3)));
         assert_eq!(name(table.observe(&used_socket(gone(3))).before).as_deref(), Some("curl"));
         assert_eq!(table.alive(), 3);
-        table.forget_ended();
+        table.find_ended(KernelInstant::from_nanos(7));
         assert_eq!(table.alive(), 0);
     }
 
@@ -527,6 +534,22 @@ mod tests {
         assert_eq!(table.alive(), 0);
         table.forget_before(KernelInstant::from_nanos(7).plus(REMEMBER_ENDED));
         assert!(table.observe(&used_socket(gone(1))).drop);
+    }
+
+    /// A process that lived for a moment only is gone when the first of its records is read.
+    #[test]
+    fn records_of_a_process_that_has_gone_are_read_after_a_look_for_the_ended() {
+        let mut table = selecting("curl", 80);
+        table.observe(&exec(gone(1), "/usr/bin/curl"));
+        table.observe(&fork(gone(1), gone(2)));
+        table.find_ended(KernelInstant::from_nanos(7));
+        assert_eq!(table.alive(), 0);
+        for event in
+            [exec(gone(2), "/usr/bin/wget"), used_socket(gone(2)), moved_data(gone(2)), exit(gone(2))]
+        {
+            let outcome = table.observe(&event);
+            assert_eq!((outcome.drop, outcome.verdict), (false, None), "{event:?}");
+        }
     }
 
     #[test]
