@@ -69,14 +69,14 @@ pub(crate) fn control<T: 'static>(fill: impl FnOnce(&mut T)) {
 
 /// A data record with room for a chunk of payload.
 #[repr(C)]
-pub(crate) struct Slot<const BYTES: usize> {
-    pub(crate) record: DataRecord,
-    pub(crate) payload: [u8; BYTES],
+struct Slot<const BYTES: usize> {
+    record: DataRecord,
+    payload: [u8; BYTES],
 }
 
 /// Room for payload in the slots below. Most heads fit the second, bodies fill the last.
-pub(crate) const SMALL: usize = 256;
-pub(crate) const MIDDLE: usize = 1024;
+const SMALL: usize = 256;
+const MIDDLE: usize = 1024;
 const LARGE: usize = MAX_CHUNK_BYTES as usize;
 
 /// Writes one data record with `len` bytes (at most [`MAX_CHUNK_BYTES`]) of the program's memory at `source`. The

@@ -189,12 +189,18 @@ pub(crate) struct TaskState {
     pub(crate) op: Operation,
 }
 
+/// Bytes of an operation that is captured in one piece: holds most heads.
+pub(crate) const SHORT: usize = 1024;
+
 /// One operation, while the parts of the core hand it on. It lives in the thread's own storage, where nothing else can
 /// touch it. There is a second reason: the verifier follows every combination of values that it knows, and what it
 /// loads from a map it does not know. On the stack, the same code takes it twenty times as long.
 #[repr(C)]
 pub(crate) struct Operation {
     pub(crate) record: DataRecord,
+    /// Of a short operation, its bytes. Twice the room: the verifier sees that neither place nor length of a piece exceeds
+    /// [`SHORT`], but not that their sum does not.
+    pub(crate) payload: [u8; 2 * SHORT],
     pub(crate) buffer: UserBuffer,
     /// Result of the operation, or of the several that are reported as one.
     pub(crate) ret: i32,

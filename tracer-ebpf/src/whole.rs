@@ -1,65 +1,34 @@
 //! A short operation → its one record: copied first, looked at in the copy.
 //!
 //! Most operations are heads and small bodies, all of whose bytes are captured. Reading the program's memory costs more
-//! than anything else that is done for them, so it is read once. What is longer, lies in many pieces, or turns out not to
-//! be captured whole is left to [`crate::chunks`].
+//! than anything else that is done for them, so it is read once, to behind the record in the thread's own storage. From
+//! there both go into the ring together and take no more of it than they need. What is longer, lies in many pieces, or
+//! turns out not to be captured whole is left to [`crate::chunks`].
 
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated as helpers;
+use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{DataRecord, flags};
 use tracer_abi::sniff::PREFIX_BYTES;
 
-use crate::emit::{self, MIDDLE, SMALL, Slot, at_most};
+use crate::emit::{self, at_most};
 use crate::io;
-use crate::maps::{Operation, SockState, TRACER_DATA};
+use crate::maps::{Operation, SHORT, SockState, TRACER_DATA, count};
 use crate::regs::{ELEMENTS, place};
+
+const RECORD: usize = size_of::<DataRecord>();
 
 /// Plans and emits the operation. False: it was not emitted; `op.planned` says whether it was planned.
 #[inline(never)]
 pub(crate) fn emit(state: &mut SockState, op: &mut Operation) -> bool {
-    let total = op.total;
-    match op.buffer.place {
-        place::BUFFER if total <= SMALL as u32 => copy::<SMALL, SMALL>(state, op),
-        place::BUFFER if total <= MIDDLE as u32 => copy::<MIDDLE, MIDDLE>(state, op),
-        place::VECTOR if op.buffer.count <= ELEMENTS && total <= SMALL as u32 => {
-            copy::<SMALL, { 2 * SMALL }>(state, op)
-        }
-        place::VECTOR if op.buffer.count <= ELEMENTS && total <= MIDDLE as u32 => {
-            copy::<MIDDLE, { 2 * MIDDLE }>(state, op)
-        }
-        _ => false,
-    }
-}
-
-/// `ROOM` is `BYTES` for one buffer. For an array it is twice that: the verifier sees that neither place nor length
-/// exceeds `BYTES`, but not that their sum does not.
-#[inline(always)]
-fn copy<const BYTES: usize, const ROOM: usize>(state: &mut SockState, op: &mut Operation) -> bool {
-    let Some(mut entry) = TRACER_DATA.reserve::<Slot<ROOM>>(0) else {
+    if op.total > SHORT as u32 || !copy(op) {
         return false;
-    };
-    let slot = entry.as_mut_ptr();
-    // SAFETY: `slot` is memory for a `Slot`.
-    let payload = unsafe { (&raw mut (*slot).payload).cast::<u8>() };
+    }
+    // The payload has eight bytes and begins at a multiple of eight. What lies behind the operation's bytes is old.
+    // SAFETY: the payload is larger than a word.
+    let start = unsafe { (&raw const op.payload).cast::<u64>().read_volatile() };
     let total = u64::from(op.total);
-    let copied = if ROOM == BYTES {
-        let len = bounded::<BYTES>(total);
-        // SAFETY: the payload has room for `len` bytes, as the verifier proves once more.
-        unsafe {
-            helpers::bpf_probe_read_user(payload.cast(), len as u32, op.buffer.address as *const c_void) == 0
-        }
-    } else {
-        // SAFETY: the payload has room for twice `BYTES`.
-        unsafe { gather::<BYTES>(payload, op, total) }
-    };
-    if !copied {
-        entry.discard(0);
-        return false;
-    }
-    // SAFETY: every slot's payload has eight bytes and begins at a multiple of eight. What lies behind the operation's
-    // bytes is taken off.
-    let start = unsafe { payload.cast::<u64>().read_volatile() };
     if total < PREFIX_BYTES as u64 {
         op.start = start & !(u64::MAX << (8 * total));
         op.start_len = total as u32;
@@ -70,51 +39,68 @@ fn copy<const BYTES: usize, const ROOM: usize>(state: &mut SockState, op: &mut O
     io::plan(state, op);
     op.planned = 1;
     if op.record.head_len != op.total {
-        entry.discard(0);
         return false;
     }
-    // SAFETY: as above.
-    unsafe {
-        let record = &raw mut (*slot).record;
-        record.write(op.record);
-        (*record).header.flags |= flags::LAST;
-        (*record).header.len_bytes = size_of::<DataRecord>() as u32 + op.total;
-        (*record).payload_len = op.total;
-        (*record).class = state.class;
+    op.record.header.flags |= flags::LAST;
+    op.record.header.len_bytes = RECORD as u32 + op.total;
+    op.record.payload_len = op.total;
+    op.record.class = state.class;
+    let wakeup = emit::wakeup(op.record.header.time.as_nanos());
+    let len = at_most::<{ (RECORD + SHORT) as u64 }>(RECORD as u64 + total);
+    // SAFETY: the payload lies directly behind the record, and has room for `SHORT` bytes; the verifier proves it again.
+    let failed = unsafe {
+        helpers::bpf_ringbuf_output(
+            (&raw const TRACER_DATA).cast_mut().cast(),
+            (&raw mut op.record).cast(),
+            len,
+            wakeup,
+        )
+    };
+    if failed != 0 {
+        count(KernelLoss::DataRingFull);
     }
-    entry.submit(emit::wakeup(op.record.header.time.as_nanos()));
     true
 }
 
-/// Copies the elements' bytes one behind the other. False: fewer than `total` could be read.
-///
-/// # Safety
-///
-/// `payload` must have room for twice `BYTES`.
-#[inline(always)]
-unsafe fn gather<const BYTES: usize>(payload: *mut u8, op: &Operation, total: u64) -> bool {
-    let mut have = 0;
-    for [base, len] in op.elements {
-        if have >= total {
-            break;
+/// Copies the program's bytes to behind the record. False: they could not be read, or lie in too many pieces. Not inlined:
+/// the verifier forgets at the return which way it took.
+#[inline(never)]
+fn copy(op: &mut Operation) -> bool {
+    let payload = (&raw mut op.payload).cast::<u8>();
+    let total = u64::from(op.total);
+    match op.buffer.place {
+        place::BUFFER => {
+            let len = at_most::<{ SHORT as u64 }>(total);
+            // SAFETY: the payload has room for `SHORT` bytes, as the verifier proves once more.
+            unsafe {
+                helpers::bpf_probe_read_user(payload.cast(), len as u32, op.buffer.address as *const c_void)
+                    == 0
+            }
         }
-        let left = total - have;
-        let at = bounded::<BYTES>(have);
-        let len = bounded::<BYTES>(if len < left { len } else { left });
-        // SAFETY: place and length are at most `BYTES`, as the verifier proves once more.
-        let failed = unsafe {
-            helpers::bpf_probe_read_user(payload.add(at as usize).cast(), len as u32, base as *const c_void)
-        };
-        if failed != 0 {
-            return false;
+        place::VECTOR if op.buffer.count <= ELEMENTS => {
+            let mut have = 0;
+            for [base, len] in op.elements {
+                if have >= total {
+                    break;
+                }
+                let left = total - have;
+                let at = at_most::<{ SHORT as u64 }>(have);
+                let len = at_most::<{ SHORT as u64 }>(if len < left { len } else { left });
+                // SAFETY: place and length are at most `SHORT`, and there is room for twice that.
+                let failed = unsafe {
+                    helpers::bpf_probe_read_user(
+                        payload.add(at as usize).cast(),
+                        len as u32,
+                        base as *const c_void,
+                    )
+                };
+                if failed != 0 {
+                    return false;
+                }
+                have = at + len;
+            }
+            have == total
         }
-        have = at + len;
+        _ => false,
     }
-    have == total
-}
-
-/// [`at_most`] with the bound of a slot.
-#[inline(always)]
-fn bounded<const BYTES: usize>(value: u64) -> u64 {
-    if BYTES == SMALL { at_most::<{ SMALL as u64 }>(value) } else { at_most::<{ MIDDLE as u64 }>(value) }
 }
