@@ -134,6 +134,7 @@ pub(crate) unsafe fn on_io(
     }
     state.last_error = if ret < 0 { ret } else { 0 };
     thread.seq = thread.seq.wrapping_add(1);
+    thread.begins_turn = 0;
     op.record = DataRecord {
         header: emit::header::<DataRecord>(EventKind::DataMoved, Some(&actor)),
         cookie: SocketCookie(state.cookie),
@@ -157,8 +158,10 @@ pub(crate) unsafe fn on_io(
     op.record.header.thread_seq = thread.seq;
     op.start_len = 0;
     op.planned = 0;
+    let begins_turn = state.turn != op.record.direction + 1;
     if moved > 0 {
         if whole::emit(state, op) {
+            thread.begins_turn = begins_message(state, begins_turn);
             return;
         }
         if op.planned == 0 {
@@ -169,6 +172,15 @@ pub(crate) unsafe fn on_io(
     }
     op.record.class = state.class;
     chunks::emit(thread);
+    if moved > 0 {
+        thread.begins_turn = begins_message(state, begins_turn);
+    }
+}
+
+/// Whether whose work an operation was is worth knowing: it begins a turn of a socket that speaks HTTP.
+#[inline(always)]
+fn begins_message(state: &SockState, begins_turn: bool) -> u32 {
+    u32::from(begins_turn && state.class == Class::Http1.code())
 }
 
 /// Emits ConnOpened at the first operation of a socket, so that nothing is reported of sockets that carry nothing,

@@ -87,6 +87,13 @@ impl Task {
         unsafe { field(self.0, offset!(task_nvcsw)) }
     }
 
+    /// The thread pointer: `fs` base.
+    #[inline(always)]
+    pub(crate) fn thread_pointer(self) -> u64 {
+        // SAFETY: as above; on x86_64 it is an integer in the task's own `thread_struct`.
+        unsafe { field(self.0, offset!(task_fsbase)) }
+    }
+
     #[inline(always)]
     pub(crate) fn exit_code(self) -> u32 {
         // SAFETY: as above.

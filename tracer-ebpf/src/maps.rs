@@ -14,8 +14,10 @@ use tracer_abi::config::{Config, Offsets, PORTS, PREFILTER_SLOTS, ProcessState};
 use tracer_abi::conn::Endpoint;
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::DataRecord;
+use tracer_abi::python::{PythonProcess, TaskId};
 
 use crate::chunks::Walk;
+use crate::identity;
 use crate::kernel::Task;
 use crate::regs::{ELEMENTS, UserBuffer};
 
@@ -98,6 +100,15 @@ pub(crate) static TRACER_WALK: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static TRACER_WAKE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
+/// Thread group id → where CPython keeps its tasks. Written by the tracer, but for what looking cost; read here. 4096:
+/// processes that run an event loop, at 160 bytes each.
+#[map]
+pub(crate) static TRACER_PYTHON: HashMap<u32, PythonProcess> = HashMap::with_max_entries(4096, 0);
+
+/// Which slots of thread group ids are in [`TRACER_PYTHON`], one bit each. Written by the tracer, read here.
+#[map]
+pub(crate) static TRACER_PYSLOTS: Array<u64> = Array::with_max_entries(PREFILTER_SLOTS / 64, 0);
+
 /// Socket → its streams. Written and read here; lives and dies with the socket.
 #[btf_map]
 static TRACER_SOCKS: LocalStorage<SockState, { bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize }> =
@@ -145,6 +156,8 @@ pub(crate) struct SockState {
     pub(crate) prefix_len: u32,
     /// First bytes of the current turn, the first one lowest.
     pub(crate) prefix: u64,
+    /// The task that began the last turn of egress; of a runtime whose tasks are known.
+    pub(crate) sender: TaskId,
 }
 
 /// One direction of a socket.
@@ -187,6 +200,11 @@ pub(crate) struct TaskState {
     pub(crate) mmsg_array: u64,
     /// The operation that is being reported.
     pub(crate) op: Operation,
+    /// The operation was reported and begins a turn: a program behind this one may say whose work it was.
+    pub(crate) begins_turn: u32,
+    pub(crate) reserved: u32,
+    /// For those programs.
+    pub(crate) walk: identity::Walk,
 }
 
 /// Bytes of an operation that is captured in one piece: holds most heads.

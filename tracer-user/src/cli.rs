@@ -121,8 +121,13 @@ pub(crate) struct ReplayArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
         tracer doctor\n  \
-        tracer doctor --format json")]
+        tracer doctor --format json\n  \
+        sudo tracer doctor --pid 4711")]
 pub(crate) struct DoctorArgs {
+    /// Say also whether this process's event loop tells whose work a call is; may be repeated
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Vec<u32>,
+
     #[arg(long, value_enum, default_value_t = DoctorFormat::Text)]
     pub(crate) format: DoctorFormat,
 

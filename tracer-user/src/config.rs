@@ -35,7 +35,14 @@ pub(crate) enum Command {
     Run(Run),
     Attach(Attach),
     Replay(Replay),
-    Doctor(DoctorFormat),
+    Doctor(Doctor),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Doctor {
+    pub(crate) format: DoctorFormat,
+    /// Processes to be looked at.
+    pub(crate) pids: Vec<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -186,7 +193,9 @@ impl Config {
                 let spans = self::spans(spans, otel(&mut warnings))?;
                 (Command::Replay(Replay { file, spans }), verbosity)
             }
-            CliCommand::Doctor(args) => (Command::Doctor(args.format), args.verbose),
+            CliCommand::Doctor(args) => {
+                (Command::Doctor(Doctor { format: args.format, pids: args.pid }), args.verbose)
+            }
         };
         Ok((Self { command, verbosity }, warnings))
     }

@@ -14,6 +14,7 @@ mod pairs;
 mod pipeline;
 mod process;
 mod recorder;
+mod runtime;
 mod signals;
 mod summary;
 mod units;
@@ -85,7 +86,7 @@ fn dispatch(config: &Config, warnings: &[Warning]) -> anyhow::Result<u8> {
         (Command::Run(run), Some(blocked)) => commands::run::run(run, blocked, *verbosity),
         (Command::Attach(attach), Some(blocked)) => commands::attach::attach(attach, blocked, *verbosity),
         (Command::Replay(replay), _) => commands::replay::replay(replay),
-        (Command::Doctor(format), _) => commands::doctor::doctor(*format),
+        (Command::Doctor(doctor), _) => commands::doctor::doctor(doctor),
         (Command::Run(_) | Command::Attach(_), None) => anyhow::bail!("signals are not blocked"),
     }
 }

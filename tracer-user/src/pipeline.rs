@@ -25,6 +25,7 @@ use tracer_core::span::Span;
 use tracer_core::{Engine, EngineConfig};
 
 use crate::accuracy;
+use crate::capture::IdentityCost;
 use crate::clock;
 use crate::export::ExportHandle;
 use crate::process::table::{Outcome, Processes, Verdict};
@@ -67,6 +68,10 @@ pub(crate) trait Source {
     fn drain(&mut self, each: impl FnMut(&[u8]));
     /// What was lost since the last call.
     fn losses(&mut self) -> Vec<(KernelLoss, u64)>;
+    /// What it took so far to ask runtimes whose work operations were.
+    fn identity_cost(&self) -> IdentityCost {
+        IdentityCost::default()
+    }
 }
 
 /// What a run is told from outside.
@@ -184,7 +189,8 @@ impl Spans {
             | Event::ListenStarted(_)
             | Event::ProcessForked(_)
             | Event::ProcessExeced(_)
-            | Event::TaskExited(_) => {}
+            | Event::TaskExited(_)
+            | Event::TaskIdentified(_) => {}
         }
     }
 
@@ -220,6 +226,7 @@ impl Spans {
         let core_losses = engine.stats().entries().filter(|(name, _)| is_loss(name)).collect();
         let export = export.shutdown(FLUSH).await;
         Summary {
+            identity: IdentityCost::default(),
             counts,
             kernel_losses,
             core_losses,
@@ -300,7 +307,8 @@ impl<S: Source> Live<S> {
             recorder.tick(now);
             recorder.finish(FLUSH)
         });
-        Ok(Summary { recording, ..self.spans.shutdown().await })
+        let identity = self.source.identity_cost();
+        Ok(Summary { recording, identity, ..self.spans.shutdown().await })
     }
 
     /// Takes some records. Returns the time of the newest; `None` when there were none.

@@ -6,6 +6,7 @@ use std::fmt;
 use tracer_abi::error::KernelLoss;
 use tracer_abi::sniff::Class;
 
+use crate::capture::IdentityCost;
 use crate::export::ExportStats;
 use crate::recorder::RecorderStats;
 
@@ -24,6 +25,8 @@ pub(crate) struct Summary {
     /// How right the ways to find parents were; empty if that was not asked for.
     pub(crate) accuracy: Vec<String>,
     pub(crate) export: ExportStats,
+    /// What it took to ask runtimes whose work operations were.
+    pub(crate) identity: IdentityCost,
     pub(crate) recording: Option<RecorderStats>,
     /// Frames that the recording says are missing in it; for a replay.
     pub(crate) recording_gap: u64,
@@ -78,10 +81,24 @@ impl Summary {
         if self.counts.spans + unsampled + suppressed == 0 {
             lines.push(self.why_nothing());
         }
+        lines.extend(self.identity());
         lines.extend(self.losses());
         lines.extend(self.unrecognised());
         lines.extend(self.accuracy.iter().cloned());
         lines
+    }
+
+    fn identity(&self) -> Option<String> {
+        let IdentityCost { looks, nanos, given_up } = self.identity;
+        if looks == 0 {
+            return None;
+        }
+        let micros = nanos as f64 / looks as f64 / 1e3;
+        let mut line = format!("runtimes asked {}, {micros:.1} µs each", number(looks, "time"));
+        if given_up > 0 {
+            line += &format!("; given up for its cost: {}", number(given_up, "process"));
+        }
+        Some(line)
     }
 
     fn spans(&self) -> String {
@@ -276,11 +293,13 @@ mod tests {
                 ],
                 accuracy: vec!["accuracy".to_owned()],
                 export: ExportStats { pushed: 2, destinations: vec![destination] },
+                identity: IdentityCost { looks: 2, nanos: 5000, given_up: 1 },
                 recording: Some(recording),
                 recording_gap: 1,
             },
             &[
                 "2 spans of 1 process; parent undecided for 0",
+                "runtimes asked 2 times, 2.5 µs each; given up for its cost: 1 process",
                 "lost: data_ring_full 4, thread_gaps 1",
                 "1 spans to http://h; lost 1 (failed 1)",
                 "recorded 2.5 MB; 3 events did not get through to the disk; it ended before the run",

@@ -31,11 +31,12 @@ pub(crate) struct Options {
 /// What is recorded: its name, and what happens while the tracer records into the file.
 type Scene = (&'static str, fn(&Recorder) -> anyhow::Result<()>);
 
-const SCENES: [Scene; 5] = [
+const SCENES: [Scene; 6] = [
     ("chain", chain),
     ("java-threads", |recorder| service(Runtime::Java, 1, recorder)),
     ("nginx-keepalive", nginx),
     ("node-loop", |recorder| service(Runtime::Node, 3, recorder)),
+    ("python-loop", |recorder| service(Runtime::Asyncio, 3, recorder)),
     ("python-threads", |recorder| service(Runtime::Python, 1, recorder)),
 ];
 

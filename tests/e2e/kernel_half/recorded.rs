@@ -59,6 +59,7 @@ pub(crate) fn read(recording: &Path) -> Recorded {
             | Event::ProcessForked(_)
             | Event::ProcessExeced(_)
             | Event::TaskExited(_)
+            | Event::TaskIdentified(_)
             | Event::ProcessDescribed(_) => {}
         }
         seen.events.push(event);
@@ -71,6 +72,7 @@ pub(crate) fn process_of(event: &Event) -> Option<Tgid> {
     let origin = match event {
         Event::DataMoved(data) => return Some(data.thread.process.tgid),
         Event::ProcessDescribed(described) => return Some(described.process.tgid),
+        Event::TaskIdentified(identified) => return Some(identified.thread.process.tgid),
         Event::LossCounted { .. } => return None,
         Event::ConnOpened(event) => &event.origin,
         Event::ConnClosed(event) => &event.origin,

@@ -80,6 +80,7 @@ words! {
         task_exit_code,
         task_signal,
         task_mm,
+        task_fsbase,
         signal_live,
         mm_arg_start,
         mm_arg_end,

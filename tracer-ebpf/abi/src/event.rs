@@ -3,6 +3,7 @@
 use crate::codes;
 use crate::conn::{Endpoint, SocketCookie};
 use crate::limits::{COMM_BYTES, UNIX_PATH_BYTES};
+use crate::python::{CHAIN_TASKS, TaskId};
 use crate::task::{ProcessKey, Tgid, Tid};
 use crate::time::KernelInstant;
 
@@ -23,6 +24,8 @@ codes! {
         ProcessExeced = 6,
         /// [`ExitRecord`]
         TaskExited = 7,
+        /// [`IdentityRecord`]: whose work a socket operation was, as the program's runtime knows it.
+        TaskIdentified = 8,
     }
 }
 
@@ -207,6 +210,35 @@ pub struct ExitRecord {
     /// `task_struct::exit_code`: wait status as `wait(2)` gives it.
     pub exit_code: u32,
     pub reserved: u32,
+}
+
+codes! {
+    /// Whose notion of a task an [`IdentityRecord`] holds.
+    "runtime" Runtime: u8 {
+        /// Tasks of CPython's asyncio.
+        Python = 1,
+    }
+}
+
+/// Whose work a socket operation was. It has the thread, the number and the time of the operation, of which there is a
+/// [`DataRecord`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct IdentityRecord {
+    pub header: Header,
+    pub cookie: SocketCookie,
+    /// Sends: the task that runs, the task that waits for it, and so on; the first `len` of them. Receives: the task
+    /// that waited for these very bytes.
+    pub tasks: [TaskId; CHAIN_TASKS],
+    /// What it took to find out.
+    pub cost_nanos: u32,
+    /// [`Runtime`]
+    pub runtime: u8,
+    /// [`crate::conn::Direction`]
+    pub direction: u8,
+    pub len: u8,
+    /// [`crate::python::chain_end`]
+    pub end: u8,
 }
 
 impl Default for ConnRecord {

@@ -4,8 +4,10 @@ use core::mem::{align_of, size_of};
 
 use crate::conn::Endpoint;
 use crate::event::{
-    ConnClosedRecord, ConnRecord, DataRecord, ExecRecord, ExitRecord, ForkRecord, Header, ListenRecord,
+    ConnClosedRecord, ConnRecord, DataRecord, ExecRecord, ExitRecord, ForkRecord, Header, IdentityRecord,
+    ListenRecord,
 };
+use crate::python::{CHAIN_TASKS, PythonLayout, PythonProcess, TaskId};
 
 const HEADER: usize = 40;
 
@@ -19,5 +21,9 @@ const _: () = {
     assert!(size_of::<ForkRecord>() == HEADER + 8 + 2 * 4);
     assert!(size_of::<ExecRecord>() == HEADER + 16 + 16);
     assert!(size_of::<ExitRecord>() == HEADER + 8);
+    assert!(size_of::<TaskId>() == 16);
+    assert!(size_of::<IdentityRecord>() == HEADER + 8 + CHAIN_TASKS * 16 + 4 + 4);
+    assert!(size_of::<PythonLayout>() == 14 * 4);
+    assert!(size_of::<PythonProcess>() == 13 * 8 + 14 * 4);
     assert!(align_of::<DataRecord>() == 8);
 };

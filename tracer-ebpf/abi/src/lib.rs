@@ -1,6 +1,7 @@
 //! What both sides of the kernel boundary agree on: records, limits, configuration, reasons.
 //!
-//! It holds no logic beyond conversions and the byte classifier that both sides run. The rules of this ABI:
+//! It holds no logic beyond conversions and what both sides run: the byte classifier, and the walks through a program's
+//! memory. The rules of this ABI:
 //!
 //! 1. A record starts with [`event::Header`]; every multi-byte field is in host byte order unless its name or type
 //!    says otherwise; every record is 8-byte aligned and has no implicit padding ([`layout`] proves it).
@@ -17,12 +18,13 @@ pub mod error;
 pub mod event;
 mod layout;
 pub mod limits;
+pub mod python;
 pub mod sniff;
 pub mod task;
 pub mod time;
 
 /// Version of every layout and code in this crate. Written into recordings.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// A code that this version of the ABI does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,16 +12,17 @@ use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
 use tracer_abi::error::PayloadState;
 use tracer_abi::event::{
     ConnClosedRecord, ConnRecord, DataRecord, EventKind, ExecRecord, ExitRecord, ForkRecord, Header,
-    ListenRecord, Source, flags, io_flags,
+    IdentityRecord, ListenRecord, Runtime, Source, flags, io_flags,
 };
 use tracer_abi::limits::{COMM_BYTES, UNIX_PATH_BYTES};
+use tracer_abi::python::{CHAIN_TASKS, TaskId};
 use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 
 use crate::event::{
     ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, ListenStarted, Origin, ProcessExeced, ProcessForked,
-    TaskExited, Thread,
+    TaskExited, TaskIdentified, Thread,
 };
 
 #[cfg(target_endian = "big")]
@@ -94,6 +95,7 @@ fn decode_with(record: &[u8], keep: impl FnOnce(&[u8]) -> Bytes) -> Result<Event
         EventKind::ProcessForked => process_forked(fields).map(Event::ProcessForked),
         EventKind::ProcessExeced => process_execed(fields, flags).map(Event::ProcessExeced),
         EventKind::TaskExited => task_exited(fields, flags).map(Event::TaskExited),
+        EventKind::TaskIdentified => task_identified(fields).map(Box::new).map(Event::TaskIdentified),
     }
 }
 
@@ -234,6 +236,29 @@ fn task_exited(fields: Fields<'_>, flags: u16) -> Result<TaskExited, DecodeError
         origin: fields.origin(),
         process_gone: flags & flags::PROCESS_GONE != 0,
         exit_code: fields.u32(offset_of!(ExitRecord, exit_code)),
+    })
+}
+
+fn task_identified(fields: Fields<'_>) -> Result<TaskIdentified, DecodeError> {
+    fields.require(size_of::<IdentityRecord>())?;
+    let len = usize::from(fields.u8(offset_of!(IdentityRecord, len)));
+    if len == 0 || len > CHAIN_TASKS {
+        return Err(DecodeError::BadLength { field: "len" });
+    }
+    let task = |index: usize| {
+        let at = offset_of!(IdentityRecord, tasks) + index * size_of::<TaskId>();
+        TaskId {
+            address: fields.u64(at + offset_of!(TaskId, address)),
+            number: fields.u64(at + offset_of!(TaskId, number)),
+        }
+    };
+    Ok(TaskIdentified {
+        time: fields.time(),
+        thread: fields.thread(),
+        cookie: fields.cookie(offset_of!(IdentityRecord, cookie)),
+        runtime: Runtime::try_from(fields.u8(offset_of!(IdentityRecord, runtime)))?,
+        direction: Direction::try_from(fields.u8(offset_of!(IdentityRecord, direction)))?,
+        tasks: (0..len).map(task).collect(),
     })
 }
 
@@ -489,7 +514,11 @@ mod tests {
 
     #[test]
     fn every_truncation_is_an_error() {
-        for record in [data(b"GET /"), Record::new(EventKind::ProcessForked, size_of::<ForkRecord>(), b"")] {
+        let identity = Record::new(EventKind::TaskIdentified, size_of::<IdentityRecord>(), b"")
+            .put(offset_of!(IdentityRecord, len), &[1, 0])
+            .put(offset_of!(IdentityRecord, runtime), &[1]);
+        let fork = Record::new(EventKind::ProcessForked, size_of::<ForkRecord>(), b"");
+        for record in [data(b"GET /"), fork, identity] {
             assert!(decode(&record.0).is_ok());
             for len in 0..record.0.len() {
                 assert!(decode(&record.0[..len]).is_err(), "{len} bytes");

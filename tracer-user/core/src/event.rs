@@ -6,6 +6,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
 use tracer_abi::error::{KernelLoss, PayloadState};
+use tracer_abi::event::Runtime;
+use tracer_abi::python::TaskId;
 use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
@@ -21,6 +23,8 @@ pub enum Event {
     ProcessForked(ProcessForked),
     ProcessExeced(ProcessExeced),
     TaskExited(TaskExited),
+    /// Whose work a socket operation was.
+    TaskIdentified(Box<TaskIdentified>),
     /// Added by user space: what a process is.
     ProcessDescribed(Box<ProcessDescribed>),
     /// Added by user space: the kernel half's loss counters grew.
@@ -42,6 +46,7 @@ impl Event {
             Self::ProcessForked(event) => event.origin.time,
             Self::ProcessExeced(event) => event.origin.time,
             Self::TaskExited(event) => event.origin.time,
+            Self::TaskIdentified(event) => event.time,
             Self::ProcessDescribed(event) => event.time,
             Self::LossCounted { time, .. } => *time,
         }
@@ -173,6 +178,18 @@ pub struct TaskExited {
     pub process_gone: bool,
     /// Wait status.
     pub exit_code: u32,
+}
+
+/// See `tracer_abi::event::IdentityRecord`. It has the time, the thread and the number of the operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskIdentified {
+    pub time: KernelInstant,
+    pub thread: Thread,
+    pub cookie: SocketCookie,
+    pub runtime: Runtime,
+    pub direction: Direction,
+    /// Never empty: the task that acts, the one that waits for it, and so on.
+    pub tasks: Vec<TaskId>,
 }
 
 /// What a process is, as far as user space could learn. Sent again when it changes (exec).

@@ -2,7 +2,7 @@
 //!
 //! An event is held until the clock has passed it by the window, or until too many are held. One that comes later
 //! than that is let through at once and counted: it is still a fact, only its place is lost. Events of the same
-//! instant keep the order in which they came.
+//! instant keep the order in which they came, except that whose work an operation was is known before the operation.
 //!
 //! What is held is memory that nobody touches until it has left the processor's caches, and the traced programs' caches
 //! with it. So where many events come, they are held only for many times the disorder that was lately seen.
@@ -29,12 +29,19 @@ const EPOCH: u32 = 1 << 16;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot(u32);
 
+/// Order of events of the same instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Identity,
+    Other,
+}
+
 #[derive(Debug)]
 pub(crate) struct Reorder {
     window: Duration,
     max_events: usize,
     /// Places in `slots`.
-    order: Sorted<KernelInstant, u32>,
+    order: Sorted<(KernelInstant, Rank), u32>,
     slots: Vec<Option<Event>>,
     free: Vec<u32>,
     /// The latest time seen, from events and from the caller's clock.
@@ -87,6 +94,7 @@ impl Reorder {
         let time = event.time();
         let late = time < self.released;
         self.disorder.note(self.newest.since(time));
+        let rank = if matches!(event, Event::TaskIdentified(_)) { Rank::Identity } else { Rank::Other };
         self.newest = self.newest.max(time);
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -99,7 +107,7 @@ impl Reorder {
                 self.slots.len() as u32 - 1
             }
         };
-        self.order.insert(time, slot);
+        self.order.insert((time, rank), slot);
         late
     }
 
@@ -115,7 +123,7 @@ impl Reorder {
 
     /// The next event in order, if its time has come. It is to be taken, or read and dropped, where it is.
     pub(crate) fn pop(&mut self) -> Option<Slot> {
-        let time = *self.order.first()?;
+        let (time, _) = *self.order.first()?;
         let due = time <= self.horizon() || self.order.len() > self.max_events;
         (due || self.order.len() > CROWD && time <= self.newest.minus(self.crowded_window()))
             .then(|| self.pop_any())
@@ -124,7 +132,7 @@ impl Reorder {
 
     /// The next event in order, whatever its time: for the end of a run.
     pub(crate) fn pop_any(&mut self) -> Option<Slot> {
-        let (time, slot) = self.order.pop()?;
+        let ((time, _), slot) = self.order.pop()?;
         self.released = self.released.max(time);
         Some(Slot(slot))
     }
@@ -158,7 +166,7 @@ impl Reorder {
 
     /// When the oldest held event is due.
     pub(crate) fn next_release(&self) -> Option<KernelInstant> {
-        self.order.first().map(|time| time.plus(self.window))
+        self.order.first().map(|(time, _)| time.plus(self.window))
     }
 }
 

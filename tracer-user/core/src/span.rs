@@ -98,6 +98,8 @@ pub enum Evidence {
     UnixPeer,
     /// The only open request of the thread that made the call.
     Thread,
+    /// The task that made the call was made for it, or is waited for by one that was.
+    RuntimeTask,
     /// nginx answered it in the window of the call's response.
     ResponseWindow,
     /// The call carries what this request alone had brought in its headers.
@@ -111,6 +113,7 @@ impl Evidence {
             Self::TcpSequence => "tcp-sequence",
             Self::UnixPeer => "unix-peer",
             Self::Thread => "thread",
+            Self::RuntimeTask => "runtime-task",
             Self::ResponseWindow => "response-window",
             Self::HeaderContinuity => "header-continuity",
         }

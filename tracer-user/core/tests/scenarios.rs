@@ -23,5 +23,7 @@ mod same_bytes;
 mod sdk;
 #[path = "scenarios/starts.rs"]
 mod starts;
+#[path = "scenarios/task.rs"]
+mod task;
 #[path = "scenarios/thread.rs"]
 mod thread;

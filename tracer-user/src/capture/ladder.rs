@@ -52,6 +52,23 @@ impl Rung {
         }
     }
 
+    /// Programs that say whose work an operation was. They are no part of what a rung needs: where they are refused,
+    /// identity is missing and nothing else.
+    pub(super) const fn identity(self) -> &'static [Probe] {
+        match self {
+            Self::A => rung_a::IDENTITY,
+            Self::B => rung_b::IDENTITY,
+        }
+    }
+
+    /// They must run after the rung's own programs. Whether that means to attach them first depends on the hook.
+    pub(super) const fn attaches_identity_first(self) -> bool {
+        match self {
+            Self::A => false,
+            Self::B => true,
+        }
+    }
+
     /// One letter, as in messages and in machine-readable output.
     pub(crate) const fn letter(self) -> &'static str {
         match self {

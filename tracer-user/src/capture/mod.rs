@@ -7,6 +7,7 @@
 //! of a connection that the tracer makes to itself.
 
 mod btf;
+mod identity;
 mod ladder;
 mod object;
 mod offsets;
@@ -27,10 +28,12 @@ use tracer_abi::limits::{DEFAULT_DATA_RING_BYTES, DEFAULT_HEAD_BUDGET_BYTES, MAX
 use tracer_abi::task::ProcessKey;
 
 pub(crate) use self::btf::KERNEL_BTF;
+pub(crate) use self::identity::IdentityCost;
 pub(crate) use self::ladder::Rung;
 pub(crate) use self::object::kernel_half_bytes;
 
 use self::btf::TypeInfo;
+use self::identity::Identities;
 use self::object::Loaded;
 use self::processes::Processes;
 use self::ring::Rings;
@@ -81,6 +84,7 @@ pub(crate) struct Capture {
     rings: Rings,
     processes: Processes,
     unix_sockets: UnixSockets,
+    identities: Identities,
     loaded: Loaded,
     /// Closed Unix sockets, to be handed out once the rings are empty.
     closed: Vec<Vec<u8>>,
@@ -102,7 +106,12 @@ impl Capture {
         let rungs = config.rung.as_ref().map_or(Rung::ALL, std::slice::from_ref);
         for &rung in rungs {
             match Self::start_rung(rung, config) {
-                Ok(capture) => return Ok(capture),
+                Ok(capture) => {
+                    if let Some(reason) = capture.identity_refused() {
+                        tracing::warn!("runtimes cannot be asked whose work a call is: {reason}");
+                    }
+                    return Ok(capture);
+                }
                 Err(error) => reasons.push(format!("rung {rung}: {error:#}")),
             }
         }
@@ -150,6 +159,7 @@ impl Capture {
             rings,
             processes,
             unix_sockets: UnixSockets::new(&mut loaded)?,
+            identities: Identities::new(&mut loaded)?,
             loaded,
             closed: Vec::new(),
             early,
@@ -175,6 +185,7 @@ impl Capture {
         if self.processes.trace(process)? {
             // It has run unseen so far.
             unix_sockets::mark_existing(&mut self.loaded);
+            self.identities.traced(process);
         }
         Ok(())
     }
@@ -199,11 +210,13 @@ impl Capture {
     /// Hands out raw records, at most a few thousand per call. A connection's ConnOpened comes before its first
     /// DataMoved; apart from that, records of different CPUs may be slightly out of order.
     pub(crate) fn drain(&mut self, mut each: impl FnMut(&[u8])) {
-        let (processes, unix_sockets) = (&mut self.processes, &mut self.unix_sockets);
+        let (processes, unix_sockets, identities) =
+            (&mut self.processes, &mut self.unix_sockets, &mut self.identities);
         self.closed.append(&mut unix_sockets.closed(&mut self.loaded));
         let mut observe = |record: &[u8]| {
             processes.observe(record);
             unix_sockets.observe(record);
+            identities.observe(record);
             each(record);
         };
         while let Some(record) = self.early.pop_front() {
@@ -213,7 +226,18 @@ impl Capture {
         if !self.rings.has_more() {
             self.closed.drain(..).for_each(|record| each(&record));
         }
+        self.identities.advance();
         self.loaded.flush_log();
+    }
+
+    /// What it cost so far to ask runtimes whose work an operation was.
+    pub(crate) fn identity_cost(&self) -> IdentityCost {
+        self.identities.cost()
+    }
+
+    /// Why the kernel half cannot ask them, if it cannot.
+    pub(crate) fn identity_refused(&self) -> Option<&str> {
+        self.loaded.identity_refused()
     }
 
     /// What was lost since the last call, by reason; only counters that grew.

@@ -26,6 +26,8 @@ pub(super) struct Loaded {
     ebpf: Ebpf,
     stats: PerCpuArray<aya::maps::MapData, u64>,
     log: Option<aya_log::EbpfLogger<KernelLog>>,
+    /// Why the programs that know whose work an operation is are absent; `None`: they are not.
+    identity_refused: Option<String>,
 }
 
 /// Hands messages of the kernel half to `tracing`.
@@ -82,6 +84,7 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
     for probe in &wanted {
         load_program(&mut ebpf, probe, &btf)?;
     }
+    let (identity, identity_refused) = load_identity(&mut ebpf, rung, types, &btf);
     if types.has_function(&format!("bpf_iter_{}", unix_sockets::WALK)) {
         for name in [unix_sockets::MARK, unix_sockets::LIST] {
             program::<Iter>(&mut ebpf, name)?
@@ -93,18 +96,56 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
     let stats =
         PerCpuArray::try_from(take_map(&mut ebpf, "TRACER_STATS")?).context("open map TRACER_STATS")?;
     let log = log.then(|| aya_log::EbpfLogger::init_with_logger(&mut ebpf, KernelLog)).transpose();
-    let mut loaded = Loaded { ebpf, stats, log: log.context("open the kernel half's log")? };
+    let mut loaded =
+        Loaded { ebpf, stats, identity_refused, log: log.context("open the kernel half's log")? };
     // All are accepted. What exists before the first hook is attached is older than the tracer.
     unix_sockets::mark_existing(&mut loaded);
+    if rung.attaches_identity_first() {
+        loaded.attach_identity(&identity);
+    }
     for probe in &wanted {
         attach_program(&mut loaded.ebpf, probe)?;
     }
+    if !rung.attaches_identity_first() {
+        loaded.attach_identity(&identity);
+    }
     Ok(loaded)
+}
+
+/// Loads the programs that say whose work an operation was: all of them, or why not.
+fn load_identity(ebpf: &mut Ebpf, rung: Rung, types: &TypeInfo, btf: &Btf) -> (Vec<Probe>, Option<String>) {
+    let mut loaded = Vec::new();
+    for probe in rung.identity().iter().filter(|probe| probe.is_present(types) || !probe.optional) {
+        if let Err(error) = load_program(ebpf, probe, btf) {
+            return (Vec::new(), Some(format!("{error:#}")));
+        }
+        loaded.push(*probe);
+    }
+    (loaded, None)
 }
 
 impl Loaded {
     pub(super) fn take_map(&mut self, name: &str) -> anyhow::Result<Map> {
         take_map(&mut self.ebpf, name)
+    }
+
+    /// Some of several do no harm: an operation of the others has no identity.
+    fn attach_identity(&mut self, probes: &[Probe]) {
+        for probe in probes {
+            if let Err(error) = attach_program(&mut self.ebpf, probe) {
+                self.identity_refused = Some(format!("{error:#}"));
+            }
+        }
+    }
+
+    /// Whether the kernel half can say whose work an operation was.
+    pub(super) const fn knows_identity(&self) -> bool {
+        self.identity_refused.is_none()
+    }
+
+    /// Why it cannot.
+    pub(super) fn identity_refused(&self) -> Option<&str> {
+        self.identity_refused.as_deref()
     }
 
     /// Has the kernel half capture processes that come to listen on these ports.

@@ -43,6 +43,7 @@ pub(super) fn resolve(types: &TypeInfo) -> Result<Offsets, BtfError> {
         task_exit_code: at("task_struct", "exit_code")?,
         task_signal: at("task_struct", "signal")?,
         task_mm: at("task_struct", "mm")?,
+        task_fsbase: at("task_struct", "thread.fsbase")?,
         signal_live: at("signal_struct", "live")?,
         mm_arg_start: at("mm_struct", "arg_start")?,
         mm_arg_end: at("mm_struct", "arg_end")?,

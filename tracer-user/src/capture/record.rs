@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use tracer_abi::conn::{Direction, Family, SocketCookie};
 use tracer_abi::event::{ConnClosedRecord, ConnRecord, DataRecord, EventKind, Header, flags};
-use tracer_abi::task::Tgid;
+use tracer_abi::task::{ProcessKey, Tgid};
 use tracer_abi::time::KernelInstant;
 
 fn bytes<const N: usize>(record: &[u8], at: usize) -> Option<[u8; N]> {
@@ -23,6 +23,13 @@ pub(super) fn time(record: &[u8]) -> KernelInstant {
 
 pub(super) fn tgid(record: &[u8]) -> Option<Tgid> {
     bytes(record, offset_of!(Header, tgid)).map(|number| Tgid(u32::from_ne_bytes(number)))
+}
+
+/// In whose context it was made.
+pub(super) fn process(record: &[u8]) -> Option<ProcessKey> {
+    let tgid = tgid(record).filter(|tgid| *tgid != Tgid(0))?;
+    let start_boottime = bytes(record, offset_of!(Header, process_start_boottime)).map(u64::from_ne_bytes)?;
+    Some(ProcessKey { tgid, start_boottime })
 }
 
 /// The record says that a process has ended.

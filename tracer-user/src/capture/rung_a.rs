@@ -9,3 +9,9 @@ pub(super) const PROBES: &[Probe] = &[
     Probe::trace_point("tracer_send", "sock_send_length"),
     Probe::trace_point("tracer_recv", "sock_recv_length"),
 ];
+
+/// Attached after the others: of programs on one trace point, the first that is attached runs first.
+pub(super) const IDENTITY: &[Probe] = &[
+    Probe::trace_point("tracer_py_send", "sock_send_length"),
+    Probe::trace_point("tracer_py_recv", "sock_recv_length"),
+];

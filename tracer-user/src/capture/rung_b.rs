@@ -17,3 +17,13 @@ pub(super) const PROBES: &[Probe] = &[
     Probe::function_exit("tracer_in_page", "inet_sendpage").where_present(),
     Probe::function_exit("tracer_un_page", "unix_stream_sendpage").where_present(),
 ];
+
+/// Attached before the others: of programs on the return of one function, the last that is attached runs first.
+pub(super) const IDENTITY: &[Probe] = &[
+    Probe::function_exit("tracer_py_in4s", "inet_sendmsg"),
+    Probe::function_exit("tracer_py_in6s", "inet6_sendmsg").where_present(),
+    Probe::function_exit("tracer_py_uns", "unix_stream_sendmsg"),
+    Probe::function_exit("tracer_py_in4r", "inet_recvmsg"),
+    Probe::function_exit("tracer_py_in6r", "inet6_recvmsg").where_present(),
+    Probe::function_exit("tracer_py_unr", "unix_stream_recvmsg"),
+];

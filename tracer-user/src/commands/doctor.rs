@@ -10,9 +10,12 @@ use std::time::Instant;
 use anyhow::Context as _;
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
+use tracer_abi::task::{ProcessKey, Tgid};
 
 use crate::capture::{self, Capture, CaptureConfig, Rung};
-use crate::config::DoctorFormat;
+use crate::config::{Doctor, DoctorFormat};
+use crate::process::procfs::ProcDir;
+use crate::runtime::{self, Finding};
 
 /// What was found. This is also the machine-readable form; keys are stable.
 #[derive(Debug, Serialize)]
@@ -21,6 +24,9 @@ struct Report {
     architecture: &'static str,
     checks: Vec<Check>,
     rungs: Vec<RungReport>,
+    /// Those that were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    processes: Vec<ProcessReport>,
     /// Letter of the rung that a live capture will use.
     usable: Option<&'static str>,
 }
@@ -55,6 +61,31 @@ struct RungReport {
     /// Why it does not work.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// Works, but runtimes cannot be asked whose work a call is: why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity_refused: Option<String>,
+}
+
+/// Whether a process's runtime tells whose work a call is.
+#[derive(Debug, Serialize)]
+struct ProcessReport {
+    pid: u32,
+    identity: Identity,
+    found: String,
+    /// What it would take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needed: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Identity {
+    Known,
+    /// It may come.
+    Later,
+    Unknown,
+    /// There is no such runtime, or no such process.
+    None,
 }
 
 /// Examines the machine and prints the report on standard output. Exit code 0 when some rung works, else 1.
@@ -62,9 +93,9 @@ struct RungReport {
 /// # Errors
 ///
 /// When the report cannot be written.
-pub(crate) fn doctor(format: DoctorFormat) -> anyhow::Result<u8> {
-    let report = examine();
-    let text = match format {
+pub(crate) fn doctor(doctor: &Doctor) -> anyhow::Result<u8> {
+    let report = examine(&doctor.pids);
+    let text = match doctor.format {
         DoctorFormat::Text => render(&report),
         DoctorFormat::Json => serde_json::to_string_pretty(&report).context("render the report")? + "\n",
     };
@@ -72,7 +103,7 @@ pub(crate) fn doctor(format: DoctorFormat) -> anyhow::Result<u8> {
     Ok(u8::from(report.usable.is_none()))
 }
 
-fn examine() -> Report {
+fn examine(pids: &[u32]) -> Report {
     let uname = rustix::system::uname();
     let rungs: Vec<RungReport> = Rung::ALL.iter().map(|&rung| try_rung(rung)).collect();
     Report {
@@ -89,18 +120,44 @@ fn examine() -> Report {
         ],
         usable: rungs.iter().find(|report| report.works).map(|report| report.rung),
         rungs,
+        processes: pids.iter().map(|&pid| look_at(pid)).collect(),
     }
 }
 
 fn try_rung(rung: Rung) -> RungReport {
     let started = Instant::now();
-    let result = Capture::start_rung(rung, &CaptureConfig::default()).map(drop);
+    let result = Capture::start_rung(rung, &CaptureConfig::default())
+        .map(|capture| capture.identity_refused().map(str::to_owned));
     RungReport {
         rung: rung.letter(),
         description: rung.description(),
         works: result.is_ok(),
         took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        identity_refused: result.as_ref().ok().cloned().flatten(),
         reason: result.err().map(|error| format!("{error:#}")),
+    }
+}
+
+fn look_at(pid: u32) -> ProcessReport {
+    let tgid = Tgid(pid);
+    let report = |identity, found: String, needed| ProcessReport { pid, identity, found, needed };
+    let start = match ProcDir::open(tgid).and_then(|dir| dir.stat()) {
+        Ok(stat) => stat.start,
+        Err(error) => return report(Identity::None, format!("cannot be looked at: {error}"), None),
+    };
+    match runtime::examine(ProcessKey { tgid, start_boottime: start.earliest() }) {
+        Finding::Nothing => {
+            report(Identity::None, "no runtime that knows whose work a call is".to_owned(), None)
+        }
+        Finding::NotYet(runtime, reason) => report(Identity::Later, format!("{runtime}: {reason}"), None),
+        Finding::Unknown(runtime, needed) => report(
+            Identity::Unknown,
+            format!("{runtime}: the tasks of its event loop are not known"),
+            Some(needed),
+        ),
+        Finding::Python(runtime, _) => {
+            report(Identity::Known, format!("{runtime}: the tasks of its event loop are known"), None)
+        }
     }
 }
 
@@ -250,6 +307,18 @@ fn render(report: &Report) -> String {
         let name = format!("rung {}", rung.rung);
         let found = format!("{} ({} ms)", rung.description, rung.took_ms);
         line(status, &name, &found, rung.reason.as_deref());
+        if let Some(refused) = &rung.identity_refused {
+            line("warning", "identity", "runtimes cannot be asked whose work a call is", Some(refused));
+        }
+    }
+    for process in &report.processes {
+        let status = match process.identity {
+            Identity::Known => "known",
+            Identity::Later => "later",
+            Identity::Unknown => "unknown",
+            Identity::None => "none",
+        };
+        line(status, &format!("process {}", process.pid), &process.found, process.needed.as_deref());
     }
     let conclusion = match report.usable {
         Some(letter) => format!("\nready: capture will use rung {letter}\n"),
@@ -276,6 +345,13 @@ mod tests {
                 works,
                 took_ms: 12,
                 reason: (!works).then(|| "refused\nsecond line".to_owned()),
+                identity_refused: works.then(|| "too complex".to_owned()),
+            }],
+            processes: vec![ProcessReport {
+                pid: 7,
+                identity: Identity::Unknown,
+                found: "CPython 3.99.0: not known".to_owned(),
+                needed: Some("a row".to_owned()),
             }],
             usable: works.then_some("A"),
         }
@@ -287,7 +363,14 @@ mod tests {
         assert!(text.contains("FAILED  capabilities       missing: CAP_BPF\n"), "{text}");
         assert!(text.contains("\n                           run as root\n"), "{text}");
         assert!(text.contains("\n                           second line\n"), "{text}");
+        assert!(
+            text.contains(
+                "\nunknown process 7          CPython 3.99.0: not known\n                           a row\n"
+            ),
+            "{text}"
+        );
         assert!(text.ends_with("not ready: no rung works\n"), "{text}");
+        assert!(render(&sample(true)).contains("\n                           too complex\n"));
         assert!(render(&sample(true)).ends_with("ready: capture will use rung A\n"));
     }
 
@@ -298,5 +381,6 @@ mod tests {
         assert_eq!(value["checks"][1]["status"], "failed");
         assert_eq!(value["rungs"][0]["took_ms"], 12);
         assert!(value["rungs"][0].get("reason").is_none());
+        assert_eq!(value["processes"][0]["identity"], "unknown");
     }
 }

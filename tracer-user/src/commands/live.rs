@@ -10,7 +10,7 @@ use tracer_core::EngineConfig;
 use tracer_core::event::HostFacts;
 use tracer_core::recording::Preamble;
 
-use crate::capture::{Capture, CaptureConfig};
+use crate::capture::{Capture, CaptureConfig, IdentityCost};
 use crate::clock::WallClock;
 use crate::config;
 use crate::export::config::{ExportConfig, Pace};
@@ -152,5 +152,9 @@ impl Source for Capture {
 
     fn losses(&mut self) -> Vec<(KernelLoss, u64)> {
         self.losses()
+    }
+
+    fn identity_cost(&self) -> IdentityCost {
+        self.identity_cost()
     }
 }

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat, readlinkat};
 use tracer_abi::task::{ProcessKey, Tgid};
@@ -48,6 +49,8 @@ pub(crate) struct ProcDir {
 pub(crate) struct Stat {
     pub(crate) parent: Tgid,
     pub(crate) start: StartTick,
+    /// What all its threads have used, to the tick.
+    pub(crate) cpu_time: Duration,
     /// It has ended and waits for its parent.
     pub(crate) zombie: bool,
 }
@@ -117,16 +120,24 @@ pub(crate) fn processes() -> io::Result<Vec<Tgid>> {
     Ok(all)
 }
 
-/// `pid (comm) state ppid …`, field 22 the start time; see proc(5). The name may hold spaces and parentheses.
+/// `pid (comm) state ppid …`, fields 14 and 15 CPU time, field 22 the start time; see proc(5). The name may hold spaces and parentheses.
 fn parse_stat(line: &[u8]) -> Option<Stat> {
     let end = line.iter().rposition(|&byte| byte == b')')?;
     let fields = std::str::from_utf8(line.get(end + 1..)?).ok()?;
     let mut fields = fields.split_ascii_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
-    // Of what is left, field 5 comes first.
-    let start = fields.nth(22 - 5)?.parse().ok()?;
-    Some(Stat { parent: Tgid(parent), start: StartTick(start), zombie: matches!(state, "Z" | "X" | "x") })
+    // Of what is left, field 5 comes first; then 15.
+    let user: u64 = fields.nth(14 - 5)?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    let start = fields.nth(22 - 16)?.parse().ok()?;
+    let cpu_time = Duration::from_nanos(user.saturating_add(system).saturating_mul(NANOS_PER_TICK));
+    Some(Stat {
+        parent: Tgid(parent),
+        start: StartTick(start),
+        cpu_time,
+        zombie: matches!(state, "Z" | "X" | "x"),
+    })
 }
 
 #[cfg(test)]

@@ -151,6 +151,7 @@ impl Processes {
             | Event::ProcessForked(_)
             | Event::ProcessExeced(_)
             | Event::TaskExited(_)
+            | Event::TaskIdentified(_)
             | Event::ProcessDescribed(_)
             | Event::LossCounted { .. } => None,
         };
@@ -177,6 +178,7 @@ impl Processes {
             Event::ProcessForked(fork) => fork.origin.thread.map(|thread| thread.process),
             Event::ProcessExeced(exec) => exec.origin.thread.map(|thread| thread.process),
             Event::TaskExited(exit) => exit.origin.thread.map(|thread| thread.process),
+            Event::TaskIdentified(identified) => Some(identified.thread.process),
             Event::ProcessDescribed(_) | Event::LossCounted { .. } => None,
         };
         // Made in a context that is no process's: about a connection that the kernel half follows already.
@@ -217,6 +219,7 @@ impl Processes {
                 }
             }
             Event::TaskExited(_)
+            | Event::TaskIdentified(_)
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)
             | Event::ProcessDescribed(_)
@@ -249,6 +252,7 @@ impl Processes {
             | Event::ConnClosed(_)
             | Event::ProcessForked(_)
             | Event::TaskExited(_)
+            | Event::TaskIdentified(_)
             | Event::ProcessDescribed(_)
             | Event::LossCounted { .. } => {
                 known.is_none()

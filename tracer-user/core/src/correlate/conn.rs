@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tracer_abi::conn::{Direction, Role};
+use tracer_abi::python::TaskId;
 use tracer_abi::task::Tid;
 
 use super::exchange::Key;
 use super::join::PeerTraced;
 use crate::attributes::Socket;
-use crate::event::{ConnOpened, DataMoved, IoOutcome};
+use crate::event::{ConnOpened, DataMoved, IoOutcome, TaskIdentified};
+use crate::exchange::Mark;
 
 /// A connection as it was opened: shared by its exchanges, which may outlive it.
 #[derive(Debug)]
@@ -34,6 +36,10 @@ pub(crate) struct ConnFacts {
     pub(super) last_call: Option<Key>,
     /// The thread that read the last request's first byte.
     pub(super) read_by: Option<Tid>,
+    /// Whose work the operation was that began the last turn, by direction, as the runtime told.
+    pub(super) identified: [Option<Box<TaskIdentified>>; 2],
+    /// The task that answered the last request here.
+    pub(super) answered_by: Option<TaskId>,
     /// Exchanges that have not ended, in order of their numbers on the connection, which come with them.
     pub(super) open: VecDeque<(u64, Key)>,
 }
@@ -47,6 +53,12 @@ impl ConnFacts {
         };
         let socket = Socket::of(&opened);
         self.conn = Some(Arc::new(Conn { opened, socket, peer_traced: PeerTraced::default() }));
+    }
+
+    /// Whose work the operation was that moved a byte, if that is known.
+    pub(super) fn tasks(&self, direction: Direction, byte: &Mark) -> Option<&[TaskId]> {
+        let identified = self.identified[usize::from(direction.code())].as_ref()?;
+        (identified.thread == byte.thread).then_some(identified.tasks.as_slice())
     }
 
     /// The open exchange of this number.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tracer_abi::conn::{Role, SocketCookie};
+use tracer_abi::python::TaskId;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
@@ -10,6 +11,7 @@ use super::candidates::Candidate;
 use super::conn::Conn;
 use super::fragment::FragmentId;
 use super::join::Seats;
+use super::tasks::Tasks;
 use crate::context::{RemoteContext, RequestContext};
 use crate::event::Thread;
 use crate::exchange::{BodyLen, ExchangeId, Incomplete, Mark, Outcome, RequestHead, ResponseHead, Trailer};
@@ -187,6 +189,8 @@ pub(crate) struct Served {
     pub(super) carried_on: Vec<Key>,
     /// There was one.
     pub(super) hands_on: bool,
+    /// What the runtime told about it.
+    pub(super) work: Option<Box<ServedTask>>,
 }
 
 /// Notes on a request that the process makes.
@@ -214,6 +218,44 @@ pub(crate) struct Called {
     pub(super) carrier: Option<Key>,
     /// The fragment whose trace may turn out to be the one that this call carries.
     pub(super) awaited_by: Option<FragmentId>,
+    /// The task that made it, the one that waits for it, and so on, as the runtime told.
+    pub(super) tasks: Vec<TaskId>,
+    /// The request that one of them works on.
+    pub(super) answered: Answering,
+    /// The request that stays because `answered` named it.
+    pub(super) answer_pin: Option<Key>,
+    /// Its own key, where its task is known.
+    pub(super) key: Option<Key>,
+}
+
+/// What a runtime told about a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ServedTask {
+    /// The task that waited for its very bytes when they came.
+    pub(super) awaited_by: Option<TaskId>,
+    /// The task that answered it.
+    pub(super) answered_by: Option<TaskId>,
+    /// That task had answered another request before, or it is not known that it had not.
+    pub(super) again: bool,
+    /// The highest number that a task of the process was known to have when the request came.
+    pub(super) newest_task: u64,
+}
+
+impl ServedTask {
+    /// Those that are known to work on it.
+    pub(super) fn tasks(&self) -> impl Iterator<Item = TaskId> {
+        self.awaited_by.into_iter().chain(self.answered_by)
+    }
+}
+
+/// The request that rules of a kind name for a call.
+pub(super) type Answering = Window;
+
+impl Called {
+    /// Whether every request that was open when this call was made has ended.
+    pub(super) fn is_over(&self, tasks: &Tasks) -> bool {
+        self.key.is_none_or(|key| tasks.is_over(key))
+    }
 }
 
 /// Whose response began in the windows of a call's response.
@@ -265,6 +307,12 @@ pub(crate) enum Undecided {
     EventLoop,
     /// Requests of this process do not stay with a thread.
     NotThreadPerRequest,
+    /// The task that made the call serves no request that was open, and nobody who does is known to wait for it.
+    TaskUnrelated,
+    /// The task had answered another request before, and may have made the call for that.
+    TaskNotFresh,
+    /// The task may have been made before the request came.
+    TaskOlder,
     /// Several threads used the connection of the request that might be the cause.
     RequestMovedThreads,
     /// The request that might be the cause was never answered by its thread after the call.
@@ -313,6 +361,9 @@ impl Undecided {
             Self::NoOpenRequest
             | Self::EventLoop
             | Self::NotThreadPerRequest
+            | Self::TaskUnrelated
+            | Self::TaskNotFresh
+            | Self::TaskOlder
             | Self::RequestMovedThreads
             | Self::ProcessUnproven
             | Self::EventsLost
@@ -339,6 +390,9 @@ impl Undecided {
             Self::SeveralOpenRequests => "several-open-requests",
             Self::EventLoop => "event-loop",
             Self::NotThreadPerRequest => "not-thread-per-request",
+            Self::TaskUnrelated => "task-unrelated",
+            Self::TaskNotFresh => "task-not-fresh",
+            Self::TaskOlder => "task-older",
             Self::RequestMovedThreads => "request-moved-threads",
             Self::RequestUnanswered => "request-unanswered",
             Self::RequestStillOpen => "request-still-open",

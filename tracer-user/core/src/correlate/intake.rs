@@ -158,6 +158,7 @@ impl Correlator {
                 exchange.response = Some((response, first));
                 if exchange.role() == Role::Server {
                     self.response_in_window(key);
+                    self.task_answers(key, first, conn);
                 }
                 self.decide(key, false);
                 self.decide_other_end(key);
@@ -245,6 +246,7 @@ impl Correlator {
         }
         if client {
             self.call_began(key, first);
+            self.task_calls(key, first, conn);
         } else {
             self.service_began(key, first, conn);
         }
@@ -351,6 +353,7 @@ impl Correlator {
         if let Some(served) = exchange.and_then(|exchange| exchange.served_mut()) {
             served.nonblocking = conn.nonblocking;
         }
+        self.task_may_serve(key, first, conn);
         if owned {
             self.thread_serves(key, first, read_by == Some(tid));
         }
@@ -413,6 +416,7 @@ impl Correlator {
             self.settle_rivals(key, reader.process);
             self.examine(key, reader.process);
             self.decide_carried_on(key);
+            self.task_serves_no_more(key, reader.process);
         }
         self.decide(key, false);
         self.decide_other_end(key);

@@ -19,15 +19,16 @@ use tracer_abi::conn::Role;
 
 use super::exchange::{Exchange, Key, Undecided};
 use super::rules::{Moment, Rule, Tables, Verdict};
-use super::rules::{header, header_continuity, response_window, same_bytes, thread};
+use super::rules::{header, header_continuity, response_window, runtime_task, same_bytes, thread};
 use crate::span::{Confidence, Evidence};
 
 const SERVER_RULES: [Rule; 2] = [same_bytes::judge, header::judge];
 
 /// Rules that say which request of the process a call was made for, the strongest first. What names a rule is the
 /// evidence that it finds.
-pub(super) const CALL_RULES: [(Evidence, Rule); 3] = [
+pub(super) const CALL_RULES: [(Evidence, Rule); 4] = [
     (Evidence::HeaderContinuity, header_continuity::judge),
+    (Evidence::RuntimeTask, runtime_task::judge),
     (Evidence::Thread, thread::judge),
     (Evidence::ResponseWindow, response_window::judge),
 ];
@@ -97,13 +98,18 @@ pub(super) fn shown(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict
     let process = tables.processes.find(call.process());
     let mut reason = None;
     let mut named: Option<(Key, Evidence, Confidence)> = None;
+    // Where a runtime tells whose work a call was, that there is no answer says more than what threads show.
+    let mut told = None;
     for (evidence, rule) in CALL_RULES {
         if process.is_some_and(|process| process.demoted.contains(&evidence)) {
             reason = Some(Undecided::RuleContradicted);
             continue;
         }
         match (rule(tables, call, moment), named) {
-            (Verdict::Abstain(why), None) => reason = why.or(reason),
+            (Verdict::Abstain(why), None) => {
+                reason = why.or(reason);
+                told = told.or(why.filter(|_| evidence == Evidence::RuntimeTask));
+            }
             (Verdict::Wait, None) => return Verdict::Wait,
             (Verdict::Parent(key, evidence, confidence), None) => named = Some((key, evidence, confidence)),
             (Verdict::Parent(key, _, confidence), Some((first, _, sure)))
@@ -116,7 +122,7 @@ pub(super) fn shown(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict
     }
     match named {
         Some((key, evidence, confidence)) => Verdict::Parent(key, evidence, confidence),
-        None => Verdict::Abstain(reason),
+        None => Verdict::Abstain(told.or(reason)),
     }
 }
 

@@ -182,6 +182,7 @@ impl Correlator {
                     }
                 }
                 self.settle_rivals(key, reader.process);
+                self.task_serves_no_more(key, reader.process);
             }
             self.decide(key, true);
             self.leave(key);

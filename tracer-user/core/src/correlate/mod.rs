@@ -33,6 +33,7 @@ mod seen;
 mod self_check;
 mod starts;
 mod table;
+mod tasks;
 mod threads;
 
 use std::collections::VecDeque;
@@ -57,6 +58,7 @@ use self::processes::Processes;
 use self::rules::{Moment, Tables, Verdict};
 use self::self_check::SelfCheck;
 use self::table::Exchanges;
+use self::tasks::Answers;
 use self::threads::Threads;
 use crate::context::{Propagators, RequestIdKey};
 use crate::engine::SdkSpans;
@@ -111,6 +113,7 @@ impl Correlator {
                 contexts: Contexts::default(),
                 traces: Contexts::default(),
                 carriers: Carriers::new(seed, bounds.max_header_values),
+                answers: Answers::new(HashKey::new(seed)),
                 min_confidence: bounds.min_confidence,
                 last_loss: None,
             },
@@ -334,9 +337,14 @@ impl Correlator {
         exchange.question = Question::Settled(settled);
         let (ended, fragment) = (exchange.end.is_some(), exchange.fragment);
         let (pinned, beside) = match &mut exchange.side {
-            Side::Server(served) => ([served.peer_pin.take(), None, None], Vec::new()),
+            Side::Server(served) => ([served.peer_pin.take(), None, None, None], Vec::new()),
             Side::Client(called) => {
-                let pinned = [called.served, called.window_pin.take(), called.carrier.take()];
+                let pinned = [
+                    called.served,
+                    called.window_pin.take(),
+                    called.carrier.take(),
+                    called.answer_pin.take(),
+                ];
                 (pinned, std::mem::take(&mut called.beside))
             }
         };

@@ -8,6 +8,7 @@ use tracer_abi::time::KernelInstant;
 
 use super::exchange::Key;
 use super::hash::NumberMap;
+use super::tasks::Tasks;
 use crate::attributes;
 use crate::event::{HostFacts, ProcessFacts};
 use crate::span::{Evidence, Resource};
@@ -39,6 +40,8 @@ pub(super) struct Process {
     pub(super) unread_at: Option<KernelInstant>,
     /// Several calls named one span as their parent: what calls name here is not theirs alone.
     pub(super) shares_spans: bool,
+    /// What its runtime tells about its tasks.
+    pub(super) tasks: Option<Box<Tasks>>,
     /// Rules that headers have shown to be wrong here.
     pub(super) demoted: Vec<Evidence>,
     /// It had connections before the tracer came, and when it was first seen: requests may be under way unseen.
@@ -67,6 +70,10 @@ impl Processes {
 
     pub(super) fn find(&self, process: ProcessKey) -> Option<&Process> {
         self.table.get(&process)
+    }
+
+    pub(super) fn find_mut(&mut self, process: ProcessKey) -> Option<&mut Process> {
+        self.table.get_mut(&process)
     }
 
     /// `None` when the table is full.

@@ -12,7 +12,7 @@ use tracer_abi::time::KernelInstant;
 use crate::connection::{Connection, ConnectionLimits, ConnectionStats};
 use crate::correlate::hash::NumberMap;
 use crate::correlate::{ConnFacts, Correlator};
-use crate::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome};
+use crate::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome, TaskIdentified};
 use crate::exchange::ExchangeUpdate;
 use crate::stats::Stats;
 
@@ -109,6 +109,14 @@ impl Connections {
         entry.connection.handle_data(event, &mut updates);
         self.apply(place, updates, event.time, correlator);
         self.remove_if_over(place);
+    }
+
+    /// Whose work the next operation on a connection is.
+    pub(super) fn identified(&mut self, event: TaskIdentified, correlator: &mut Correlator) {
+        let Some(place) = self.find(event.cookie) else { return };
+        if let Some(entry) = self.entries[place as usize].as_mut() {
+            correlator.identified(event, &mut entry.facts);
+        }
     }
 
     pub(super) fn closed(&mut self, event: ConnClosed, correlator: &mut Correlator) {

@@ -282,6 +282,7 @@ impl Engine {
                     );
                 }
             }
+            Event::TaskIdentified(event) => self.connections.identified(*event, &mut self.correlator),
             Event::ProcessDescribed(described) => {
                 let ProcessDescribed { time: _, process, facts } = *described;
                 self.correlator.process_described(process, facts);

@@ -36,7 +36,8 @@ impl Fact {
             | Event::ListenStarted(_)
             | Event::ProcessForked(_)
             | Event::ProcessExeced(_)
-            | Event::TaskExited(_) => None,
+            | Event::TaskExited(_)
+            | Event::TaskIdentified(_) => None,
         }
     }
 

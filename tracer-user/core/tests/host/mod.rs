@@ -9,11 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
 use tracer_abi::error::PayloadState;
+use tracer_abi::event::Runtime;
+use tracer_abi::python::TaskId;
 use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 use tracer_core::event::{
-    ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, Origin, ProcessDescribed, ProcessFacts, Thread,
+    ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, Origin, ProcessDescribed, ProcessFacts,
+    TaskIdentified, Thread,
 };
 use tracer_core::span::{Span, SpanKind, Value};
 use tracer_core::{Engine, EngineConfig};
@@ -54,6 +57,8 @@ pub(crate) struct Host {
     seqs: BTreeMap<T, u32>,
     nvcsw: BTreeMap<T, u64>,
     names: BTreeMap<u32, String>,
+    /// Whose work the next operation is, as the runtime tells.
+    tasks: Vec<TaskId>,
     next_port: u16,
     next_tid: u32,
     next_seq: u32,
@@ -79,6 +84,7 @@ impl Host {
             seqs: BTreeMap::new(),
             nvcsw: BTreeMap::new(),
             names: BTreeMap::new(),
+            tasks: Vec::new(),
             next_port: 40_000,
             next_tid: 100,
             next_seq: u32::MAX - 500,
@@ -119,6 +125,12 @@ impl Host {
     /// The thread waits: its voluntary context switches go up.
     pub(crate) fn waits(&mut self, thread: T) {
         *self.nvcsw.entry(thread).or_default() += 1;
+    }
+
+    /// The next operation is the work of the first of these tasks, for which the second waits, and so on. A receive is
+    /// what the task had waited for.
+    pub(crate) fn works(&mut self, tasks: &[u64]) {
+        self.tasks = tasks.iter().map(|number| task(*number)).collect();
     }
 
     /// A TCP connection between two processes; `None` is one that is not traced.
@@ -289,6 +301,12 @@ impl Host {
         let offset = *position;
         *position += bytes.len() as u64;
         let seq_end = first.wrapping_add((offset + bytes.len() as u64) as u32);
+        let tasks = std::mem::take(&mut self.tasks);
+        if !tasks.is_empty() {
+            let (runtime, cookie) = (Runtime::Python, socket.cookie);
+            let identified = TaskIdentified { time, thread, cookie, runtime, direction, tasks };
+            self.events.push(Event::TaskIdentified(Box::new(identified)));
+        }
         let event = DataMoved {
             time,
             thread,
@@ -332,6 +350,10 @@ impl Host {
     pub(crate) fn lines(&self) -> Vec<String> {
         lines(&self.spans())
     }
+}
+
+pub(crate) fn task(number: u64) -> TaskId {
+    TaskId { address: 0x7f00_0000_0000 + number * 64, number }
 }
 
 /// What is unusual about a connection.

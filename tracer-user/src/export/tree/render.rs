@@ -81,10 +81,7 @@ impl Renderer {
 
     fn legend(&self, out: &mut Block) {
         let mut line = Painter::new(self.style);
-        line.put(
-            "parent by: = tcp bytes  u unix socket  t thread  w nginx window  h header  i ids",
-            Ink::Dim,
-        );
+        line.put("parent by: = tcp bytes  u unix  t thread  r task  w nginx  h header  i ids", Ink::Dim);
         end(line, out);
         let mut line = Painter::new(self.style);
         line.put("           ? undecided  ~ likely  ^ not in this block     ← came in  → went out", Ink::Dim);
@@ -273,6 +270,7 @@ fn mark(span: &Span) -> (&'static str, bool, Ink) {
                 Evidence::TcpSequence => "=",
                 Evidence::UnixPeer => "u",
                 Evidence::Thread => "t",
+                Evidence::RuntimeTask => "r",
                 Evidence::ResponseWindow => "w",
                 Evidence::HeaderContinuity => "i",
             };

@@ -7,6 +7,7 @@
 pub(super) mod header;
 pub(super) mod header_continuity;
 pub(super) mod response_window;
+pub(super) mod runtime_task;
 pub(super) mod same_bytes;
 pub(super) mod thread;
 
@@ -18,6 +19,7 @@ use super::exchange::{Exchange, Key, Undecided};
 use super::join::JoinTable;
 use super::processes::Processes;
 use super::table::Exchanges;
+use super::tasks::Answers;
 use super::threads::Threads;
 use crate::span::{Confidence, Evidence, SpanId};
 
@@ -32,6 +34,8 @@ pub(super) struct Tables {
     /// Traces that came in with requests, by [`super::starts::half`].
     pub(super) traces: Contexts,
     pub(super) carriers: Carriers,
+    /// Tasks that have answered requests.
+    pub(super) answers: Answers,
     /// What is less sure is not claimed.
     pub(super) min_confidence: Confidence,
     /// When a loss was last learned of, wherever it was.

@@ -89,6 +89,7 @@ fn same_place(a: &Mark, b: &Mark, evidence: Evidence) -> bool {
         Evidence::TcpSequence
         | Evidence::Header
         | Evidence::Thread
+        | Evidence::RuntimeTask
         | Evidence::ResponseWindow
         | Evidence::HeaderContinuity => a.tcp_seq.is_some() && a.tcp_seq == b.tcp_seq,
     }

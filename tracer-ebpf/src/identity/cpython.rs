@@ -1,0 +1,223 @@
+//! CPython: the task of the event loop that runs on the thread, and those that wait for it.
+//!
+//! | operation | told |
+//! |---|---|
+//! | a turn of egress begins | the task that runs, and the chain of its waiters |
+//! | a turn of ingress begins | the task that began the last turn of egress here, if it waits for these very bytes |
+//!
+//! How the memory is walked is in [`tracer_abi::python`].
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::helpers::generated as helpers;
+use aya_ebpf::macros::{btf_tracepoint, fexit};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
+use tracer_abi::config::{NANOS_PER_TICK, PREFILTER_SLOTS};
+use tracer_abi::conn::Direction;
+use tracer_abi::error::KernelLoss;
+use tracer_abi::event::{EventKind, IdentityRecord, Runtime};
+use tracer_abi::python::{
+    Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, PythonProcess, Suspended, TaskId,
+};
+
+use super::{OwnMemory, reported};
+use crate::kernel::{Task, field};
+use crate::maps::{SockState, TRACER_DATA, TRACER_PYSLOTS, TRACER_PYTHON, TaskState, count, offset};
+
+/// Where the walks are. In the thread's state, for the reason that [`crate::maps::Operation`] is.
+#[repr(C)]
+pub(crate) struct Walk {
+    frames: Frames,
+    chain: Chain,
+    suspended: Suspended,
+}
+
+#[btf_tracepoint(function = "sock_send_length")]
+fn tracer_py_send(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the first argument is a `struct sock`.
+    unsafe { look(ctx.arg::<*const c_void>(0), ctx.arg(1), Direction::Egress) };
+    0
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+fn tracer_py_recv(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: as above.
+    unsafe { look(ctx.arg::<*const c_void>(0), ctx.arg(1), Direction::Ingress) };
+    0
+}
+
+/// Declares a program for a function with `(socket, msghdr, size)` or `(socket, msghdr, size, flags)`.
+macro_rules! programs {
+    ($($program:ident, $function:literal, $direction:ident, $args:literal;)+) => {
+        $(
+            #[fexit(function = $function)]
+            fn $program(ctx: FExitContext) -> i32 {
+                // SAFETY: the first argument is a `struct socket`, and `sk` a field of it.
+                unsafe {
+                    let sk: *const c_void = field(ctx.arg(0), offset!(socket_sk));
+                    look(sk, ctx.arg($args), Direction::$direction);
+                }
+                0
+            }
+        )+
+    };
+}
+
+programs! {
+    tracer_py_in4s, "inet_sendmsg", Egress, 3;
+    tracer_py_in6s, "inet6_sendmsg", Egress, 3;
+    tracer_py_uns, "unix_stream_sendmsg", Egress, 3;
+    tracer_py_in4r, "inet_recvmsg", Ingress, 4;
+    tracer_py_in6r, "inet6_recvmsg", Ingress, 4;
+    tracer_py_unr, "unix_stream_recvmsg", Ingress, 4;
+}
+
+/// # Safety
+///
+/// `sk` must be a socket pointer that the verifier tracks.
+#[inline(always)]
+unsafe fn look(sk: *const c_void, ret: i32, direction: Direction) {
+    if ret <= 0 {
+        return;
+    }
+    let tgid = (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32;
+    let slot = tgid & (PREFILTER_SLOTS - 1);
+    if !TRACER_PYSLOTS.get(slot >> 6).is_some_and(|word| word >> (slot & 63) & 1 != 0) {
+        return;
+    }
+    let Some(process) = TRACER_PYTHON.get_ptr_mut(tgid) else {
+        return;
+    };
+    let task = Task::current();
+    // SAFETY: a live entry of the table; entries are plain integers.
+    let process = unsafe { &mut *process };
+    // User space may know it to the tick only.
+    let (known, start) = (process.start_boottime, task.process_start());
+    if known != start && (known % NANOS_PER_TICK != 0 || known / NANOS_PER_TICK != start / NANOS_PER_TICK) {
+        return;
+    }
+    // SAFETY: as the caller promises.
+    let Some((thread, state)) = (unsafe { reported(task, sk, ret, direction) }) else {
+        return;
+    };
+    // SAFETY: no preconditions.
+    let begin = unsafe { helpers::bpf_ktime_get_ns() };
+    let thread_pointer = task.thread_pointer();
+    let found = match direction {
+        Direction::Egress => sent(thread, state, process, thread_pointer),
+        Direction::Ingress => received(thread, state, process, thread_pointer),
+    };
+    // SAFETY: no preconditions.
+    let cost = unsafe { helpers::bpf_ktime_get_ns() } - begin;
+    // Another thread may add at the same time: what is lost then is one look.
+    process.spent_nanos += cost;
+    process.looks += 1;
+    if found {
+        emit(thread, direction, cost as u32);
+    }
+}
+
+/// What the loops of the kernel's hand on.
+struct Context<'w> {
+    walk: &'w mut Walk,
+    process: &'w PythonProcess,
+}
+
+/// Which task sends, and who waits for it.
+#[inline(never)]
+fn sent(thread: &mut TaskState, state: &mut SockState, process: &PythonProcess, thread_pointer: u64) -> bool {
+    state.sender = TaskId::default();
+    let walk = &mut thread.walk;
+    walk.frames = Frames::begin(&OwnMemory, process, thread_pointer);
+    let mut context = Context { walk, process };
+    run(MAX_FRAMES, frame_step, &mut context);
+    let walk = context.walk;
+    if walk.frames.is_at_end() {
+        walk.frames.among_current(&OwnMemory, process);
+    }
+    if walk.frames.task == 0 {
+        return false;
+    }
+    walk.chain.begin(&OwnMemory, process, walk.frames.task);
+    state.sender = walk.chain.tasks[0];
+    let mut context = Context { walk, process };
+    run(MAX_CHAIN_STEPS, chain_step, &mut context);
+    true
+}
+
+/// Whether the task that sent here last waits for what was received.
+#[inline(never)]
+fn received(
+    thread: &mut TaskState,
+    state: &mut SockState,
+    process: &PythonProcess,
+    thread_pointer: u64,
+) -> bool {
+    let sender = state.sender;
+    if sender.address == 0 {
+        return false;
+    }
+    let Some(suspended) = Suspended::begin(&OwnMemory, process, sender) else {
+        return false;
+    };
+    let walk = &mut thread.walk;
+    walk.suspended = suspended;
+    let mut context = Context { walk, process };
+    run(MAX_AWAITS, await_step, &mut context);
+    let walk = context.walk;
+    walk.chain.tasks[0] = sender;
+    walk.chain.len = 1;
+    walk.chain.end = 0;
+    walk.suspended.waits_for_bytes(&OwnMemory, process, thread_pointer)
+}
+
+/// A loop of the kernel's: the verifier walks its body a few times, and not once per turn and path.
+#[inline(always)]
+fn run(times: u32, callback: extern "C" fn(u64, &mut Context<'_>) -> i64, context: &mut Context<'_>) {
+    // SAFETY: the callback has the form that the helper calls, with a pointer to the stack.
+    unsafe {
+        helpers::bpf_loop(times, callback as *mut c_void, (&raw mut *context).cast(), 0);
+    }
+}
+
+extern "C" fn frame_step(_index: u64, context: &mut Context<'_>) -> i64 {
+    i64::from(!context.walk.frames.step(&OwnMemory, context.process))
+}
+
+extern "C" fn chain_step(_index: u64, context: &mut Context<'_>) -> i64 {
+    i64::from(!context.walk.chain.step(&OwnMemory, context.process))
+}
+
+extern "C" fn await_step(_index: u64, context: &mut Context<'_>) -> i64 {
+    i64::from(!context.walk.suspended.step(&OwnMemory, context.process))
+}
+
+/// Tells what was found, with the number and the time of the operation.
+#[inline(always)]
+fn emit(thread: &TaskState, direction: Direction, cost: u32) {
+    let Some(mut entry) = TRACER_DATA.reserve::<IdentityRecord>(0) else {
+        count(KernelLoss::DataRingFull);
+        return;
+    };
+    let op = &thread.op.record;
+    let chain = &thread.walk.chain;
+    // SAFETY: memory of this size and alignment.
+    unsafe {
+        let record = entry.as_mut_ptr();
+        (*record).header = op.header;
+        (*record).header.kind = EventKind::TaskIdentified.code();
+        (*record).header.flags = 0;
+        (*record).header.len_bytes = size_of::<IdentityRecord>() as u32;
+        (*record).cookie = op.cookie;
+        for index in 0..chain.tasks.len() {
+            (*record).tasks[index] = chain.tasks[index];
+        }
+        (*record).cost_nanos = cost;
+        (*record).runtime = Runtime::Python.code();
+        (*record).direction = direction as u8;
+        (*record).len = chain.len as u8;
+        (*record).end = chain.end as u8;
+    }
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}

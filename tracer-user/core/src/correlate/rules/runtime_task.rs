@@ -1,0 +1,108 @@
+//! A call's parent is the request on which the task works that made the call, or one that waits for that task.
+//!
+//! An event loop serves many requests on one thread, but its runtime knows at each moment whose step is running: the
+//! kernel half asks it when a request is read, when a call leaves, and when a response begins. A call is bound to a
+//! request only when
+//!
+//! 1. the task that works on the request made the call, or waited, at the very moment of the call, for the task that
+//!    did: step by step, each the only one that waits for the next;
+//! 2. the request's head had been read, and its answer had not ended;
+//! 3. that task works on this request and no other. Either it was seen to wait for the bytes of this very connection when
+//!    the request came, so that nothing of an earlier one was left to be done. Or it answers the request, and has
+//!    never answered another. A task that serves a connection may answer, and make calls for that request when the
+//!    next one has come already: what it does then cannot be told apart, and is undecided;
+//! 4. of tasks that only waited, none between is known to be older than the request: such a one was made for
+//!    somebody else. That they are younger is not proof, so such edges are *likely*.
+//!
+//! Tasks that nobody waits for (background work, queues, fire and forget), and those that several wait for, work on
+//! nothing: their calls are undecided.
+//!
+//! A program may have one task serve many connections at once. It answers one while others wait for it, which shows,
+//! and ends the trust in tasks that were not seen to wait. Until [`PROOFS`] requests of a process had tasks of their
+//! own, a call of such a task waits until all requests that were open when it was made have ended.
+
+use std::time::Duration;
+
+use tracer_abi::python::TaskId;
+
+use super::{Moment, Tables, Verdict};
+use crate::correlate::exchange::{Answering, Exchange, Undecided};
+use crate::span::{Confidence, Evidence};
+
+/// Requests with a task of their own, before a process is believed at once.
+pub(in crate::correlate) const PROOFS: u32 = 32;
+
+/// How long before a call a loss may have hidden an answer after which its task still had something to do.
+const LOSS_MEMORY: Duration = Duration::from_secs(2);
+
+pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
+    let Some(called) = call.called().filter(|called| !called.tasks.is_empty()) else {
+        return Verdict::Abstain(None);
+    };
+    let process = tables.processes.find(call.process());
+    let Some(process) = process else { return Verdict::Abstain(None) };
+    let Some(tasks) = process.tasks.as_deref() else { return Verdict::Abstain(None) };
+    let over = moment.last || called.is_over(tasks);
+    let key = match called.answered {
+        Answering::One(key) => key,
+        Answering::Several => return Verdict::abstain(Undecided::SeveralOpenRequests),
+        // A client program: nothing here could have caused it.
+        Answering::None if !process.has_served => return Verdict::Abstain(None),
+        Answering::None if over => return Verdict::abstain(Undecided::TaskUnrelated),
+        Answering::None => return Verdict::Wait,
+    };
+    let Some(request) = tables.exchanges.get(&key) else {
+        return Verdict::abstain(Undecided::LimitReached);
+    };
+    let Some(work) = request.served().and_then(|served| served.work.as_deref()) else {
+        return Verdict::abstain(Undecided::LimitReached);
+    };
+    if call.is_damaged() || request.is_damaged() {
+        return Verdict::abstain(Undecided::EventsLost);
+    }
+    let place = |task: Option<TaskId>| called.tasks.iter().position(|other| Some(*other) == task);
+    let place = if let Some(place) = place(work.awaited_by) {
+        place
+    } else {
+        let Some(place) = place(work.answered_by) else {
+            return Verdict::abstain(Undecided::TaskUnrelated);
+        };
+        match answered_after(request, call) {
+            Some(true) => {}
+            Some(false) => return Verdict::abstain(Undecided::TaskNotFresh),
+            None if moment.last => return Verdict::abstain(Undecided::RequestStillOpen),
+            None => return Verdict::Wait,
+        }
+        let lost = tables.last_loss.is_some_and(|at| at.plus(LOSS_MEMORY) >= call.first.time);
+        if work.again {
+            return Verdict::abstain(Undecided::TaskNotFresh);
+        } else if lost {
+            return Verdict::abstain(Undecided::EventsLost);
+        } else if tasks.shared {
+            return Verdict::abstain(Undecided::SeveralOpenRequests);
+        } else if tasks.proofs < PROOFS && !called.is_over(tasks) {
+            return if moment.last { Verdict::abstain(Undecided::ProcessUnproven) } else { Verdict::Wait };
+        }
+        place
+    };
+    let below = called.tasks.get(..place).unwrap_or_default();
+    if below.is_empty() {
+        return Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Certain);
+    }
+    // Such a task was made for somebody else.
+    if below.iter().any(|task| task.number != 0 && task.number <= work.newest_task) {
+        return Verdict::abstain(Undecided::TaskOlder);
+    }
+    Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Likely)
+}
+
+/// Whether the request was still being answered when the call was made; `None` while that is not known.
+fn answered_after(request: &Exchange, call: &Exchange) -> Option<bool> {
+    let sent = call.first.time;
+    if request.response.as_ref().is_some_and(|(_, first)| first.time > sent) {
+        return Some(true);
+    }
+    // Its answer was flowing already: it must have gone on after the call.
+    let end = request.end?;
+    Some(end.last.is_some_and(|last| last.time > sent))
+}

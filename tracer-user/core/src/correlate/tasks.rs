@@ -1,0 +1,249 @@
+//! What runtimes tell about the tasks of a process: which of them answers which request, and which makes which call.
+//!
+//! It notes; what follows is for the rule ([`super::rules::runtime_task`]) to judge.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use tracer_abi::conn::{Direction, SocketCookie};
+use tracer_abi::python::TaskId;
+use tracer_abi::task::ProcessKey;
+use tracer_abi::time::KernelInstant;
+
+use super::Correlator;
+use super::conn::ConnFacts;
+use super::exchange::{Answering, Key, Question, ServedTask};
+use super::hash::{HashKey, KeyedMap};
+use crate::event::TaskIdentified;
+use crate::exchange::Mark;
+
+/// Calls of a process that wait for the answers of requests; those beyond wait for their deadline.
+const MAX_CALLS: usize = 4096;
+
+/// Tasks remembered to have answered, in a generation of two: at thousands of requests a second, each with a task of its
+/// own, several seconds. A task that lives as long as its connection is remembered with that.
+const MAX_ANSWERS: usize = 65_536;
+
+/// A process some of whose tasks are known.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    /// Requests that are open.
+    open: BTreeSet<Key>,
+    /// How many are that were before any task was known.
+    unknown: u32,
+    /// Calls whose task is known and whose question may be open, oldest first.
+    calls: VecDeque<Key>,
+    /// The highest number of a task that was seen.
+    newest: u64,
+    /// Requests that were answered by a task of their own, or one that had waited for them.
+    pub(super) proofs: u32,
+    /// A task answered a request while another of another connection waited for it: tasks are no one request's.
+    pub(super) shared: bool,
+}
+
+impl Tasks {
+    /// Whether every request that was open when a call was made has ended.
+    pub(super) fn is_over(&self, call: Key) -> bool {
+        self.unknown == 0 && self.open.first().is_none_or(|oldest| *oldest > call)
+    }
+}
+
+/// Who has answered: on which connection last, and when.
+#[derive(Debug)]
+pub(super) struct Answers {
+    young: KeyedMap<(ProcessKey, TaskId), (SocketCookie, KernelInstant)>,
+    old: KeyedMap<(ProcessKey, TaskId), (SocketCookie, KernelInstant)>,
+    max: usize,
+}
+
+impl Answers {
+    pub(super) fn new(key: HashKey) -> Self {
+        Self { young: KeyedMap::with_hasher(key), old: KeyedMap::with_hasher(key), max: MAX_ANSWERS }
+    }
+
+    /// A task answers. Returns when it did before.
+    fn note(
+        &mut self,
+        process: ProcessKey,
+        task: TaskId,
+        conn: SocketCookie,
+        at: KernelInstant,
+    ) -> Option<(SocketCookie, KernelInstant)> {
+        if self.young.len() >= self.max {
+            self.old = std::mem::replace(&mut self.young, KeyedMap::with_hasher(*self.old.hasher()));
+        }
+        let before = self.young.insert((process, task), (conn, at));
+        before.or_else(|| self.old.get(&(process, task)).copied())
+    }
+}
+
+impl Correlator {
+    /// Whose work the next operation on this connection is.
+    pub(crate) fn identified(&mut self, event: TaskIdentified, conn: &mut ConnFacts) {
+        let Some(process) = self.tables.processes.note(event.thread.process) else { return };
+        let open = process.open_requests;
+        let tasks =
+            process.tasks.get_or_insert_with(|| Box::new(Tasks { unknown: open, ..Tasks::default() }));
+        let newest = event.tasks.iter().map(|task| task.number).max();
+        tasks.newest = tasks.newest.max(newest.unwrap_or(0));
+        let direction = usize::from(event.direction.code());
+        conn.identified[direction] = Some(Box::new(event));
+    }
+
+    /// A request came in.
+    pub(super) fn task_may_serve(&mut self, key: Key, first: Mark, conn: &ConnFacts) {
+        let process = first.thread.process;
+        let Some(tasks) =
+            self.tables.processes.find_mut(process).and_then(|process| process.tasks.as_deref_mut())
+        else {
+            return;
+        };
+        tasks.open.insert(key);
+        let awaited_by = conn.tasks(Direction::Ingress, &first).and_then(|tasks| tasks.first()).copied();
+        let work = ServedTask { awaited_by, newest_task: tasks.newest, ..ServedTask::default() };
+        if let Some(served) = self.tables.exchanges.get_mut(&key).and_then(|request| request.served_mut()) {
+            served.work = Some(Box::new(work));
+        }
+    }
+
+    /// A call was made.
+    pub(super) fn task_calls(&mut self, key: Key, first: Mark, conn: &ConnFacts) {
+        let Some(chain) = conn.tasks(Direction::Egress, &first) else { return };
+        let process = first.thread.process;
+        let Some(tasks) =
+            self.tables.processes.find_mut(process).and_then(|process| process.tasks.as_deref_mut())
+        else {
+            return;
+        };
+        if tasks.calls.len() >= MAX_CALLS {
+            tasks.calls.pop_front();
+        }
+        tasks.calls.push_back(key);
+        let Some(called) = self.tables.exchanges.get_mut(&key).and_then(|call| call.called_mut()) else {
+            return;
+        };
+        called.tasks = chain.to_vec();
+        called.key = Some(key);
+        // Requests for which a task had waited, or whose answers have begun to flow.
+        let answering: Vec<Key> = tasks
+            .open
+            .iter()
+            .filter(|request| {
+                let work =
+                    self.tables.exchanges.get(request).and_then(|request| request.served()?.work.as_deref());
+                work.is_some_and(|work| work.tasks().any(|task| chain.contains(&task)))
+            })
+            .copied()
+            .collect();
+        for request in answering {
+            self.name_request(key, request);
+        }
+    }
+
+    /// A request is answered: by whom, and which calls the same task made, or waited for.
+    pub(super) fn task_answers(&mut self, key: Key, first: Mark, conn: &mut ConnFacts) {
+        let process = first.thread.process;
+        let Some(&task) = conn.tasks(Direction::Egress, &first).and_then(|tasks| tasks.first()) else {
+            return;
+        };
+        let Some(tasks) =
+            self.tables.processes.find_mut(process).and_then(|process| process.tasks.as_deref_mut())
+        else {
+            return;
+        };
+        let Some(request) = self.tables.exchanges.get_mut(&key) else { return };
+        let (cookie, came) = (request.cookie(), request.head_last.time);
+        let unseen_before =
+            request.id.index == 0 && request.conn.as_ref().is_none_or(|conn| conn.opened.preexisting);
+        let before = self.tables.answers.note(process, task, cookie, first.time);
+        let again = before.is_some() || conn.answered_by == Some(task) || unseen_before;
+        conn.answered_by = Some(task);
+        let Some(served) = request.served_mut() else { return };
+        // None: it came before any task was known.
+        let work = served.work.get_or_insert_default();
+        work.answered_by = Some(task);
+        work.again = again;
+        let awaited = work.awaited_by == Some(task);
+        tasks.shared |= !awaited && before.is_some_and(|(conn, at)| conn != cookie && at > came);
+        tasks.proofs = tasks.proofs.saturating_add(u32::from(awaited || !again));
+        let exchanges = &self.tables.exchanges;
+        let calls: Vec<Key> = tasks
+            .calls
+            .iter()
+            .filter(|call| {
+                let call = exchanges.get(call).filter(|call| call.first.time > came);
+                let called = call.and_then(|call| call.called());
+                called.is_some_and(|called| called.tasks.contains(&task))
+            })
+            .copied()
+            .collect();
+        for call in calls {
+            self.name_request(call, key);
+        }
+    }
+
+    /// A request has ended: calls may have waited for that.
+    pub(super) fn task_serves_no_more(&mut self, key: Key, process: ProcessKey) {
+        let Some(tasks) =
+            self.tables.processes.find_mut(process).and_then(|process| process.tasks.as_deref_mut())
+        else {
+            return;
+        };
+        if !tasks.open.remove(&key) {
+            tasks.unknown = tasks.unknown.saturating_sub(1);
+        }
+        let mut over: Vec<Key> = Vec::new();
+        while let Some(call) = tasks.calls.front().copied().filter(|call| tasks.is_over(*call)) {
+            tasks.calls.pop_front();
+            over.push(call);
+        }
+        let exchanges = &self.tables.exchanges;
+        over.extend(tasks.calls.iter().filter(|call| {
+            let called = exchanges.get(call).and_then(|call| call.called());
+            called.is_some_and(|called| called.answered == Answering::One(key))
+        }));
+        for call in over {
+            self.decide(call, false);
+        }
+    }
+
+    /// A task of the call answers the request, which stays until the call's question is settled.
+    fn name_request(&mut self, call: Key, request: Key) {
+        let open =
+            self.tables.exchanges.get_mut(&call).filter(|exchange| exchange.question == Question::Open);
+        let Some(called) = open.and_then(|exchange| exchange.called_mut()) else { return };
+        match called.answered {
+            Answering::None => {
+                called.answered = Answering::One(request);
+                called.answer_pin = Some(request);
+                if let Some(request) = self.tables.exchanges.get_mut(&request) {
+                    request.pins += 1;
+                }
+            }
+            Answering::One(known) if known == request => {}
+            Answering::One(_) | Answering::Several => called.answered = Answering::Several,
+        }
+        self.decide(call, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_answered_is_remembered_for_a_generation() {
+        let mut answers = Answers { max: 10, ..Answers::new(HashKey::new([1; 32])) };
+        let mut note = |task: u64| {
+            let task = TaskId { address: task, number: task };
+            let at = KernelInstant::from_nanos(task.number);
+            answers.note(ProcessKey::default(), task, SocketCookie(task.number), at)
+        };
+        assert_eq!(note(1), None);
+        assert_eq!(note(1), Some((SocketCookie(1), KernelInstant::from_nanos(1))));
+        (2..=11).for_each(|task| assert_eq!(note(task), None));
+        assert_eq!(note(1), Some((SocketCookie(1), KernelInstant::from_nanos(1))));
+        (12..=40).for_each(|task| assert_eq!(note(task), None));
+        assert_eq!(note(1), None);
+        assert!(answers.young.len() + answers.old.len() <= 20);
+    }
+}

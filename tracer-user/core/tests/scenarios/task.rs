@@ -1,0 +1,412 @@
+//! Calls of an event loop, whose runtime tells which task acts and which task waits for it.
+
+use std::time::Duration;
+
+use tracer_abi::error::KernelLoss;
+use tracer_core::EngineConfig;
+use tracer_core::event::Event;
+use tracer_core::span::{Confidence, Span};
+
+use crate::host::{End, Host, T, Wiring, lines, path, run, task};
+
+const NOBODY: Option<T> = None;
+
+type Conn = (End, End);
+
+/// A service in one thread, between clients and services that are not traced.
+struct Loop {
+    host: Host,
+    main: T,
+}
+
+impl Loop {
+    /// One that has shown nothing yet, but that its tasks are known.
+    fn new() -> Self {
+        let mut host = Host::new();
+        let main = host.process("shop");
+        let mut shop = Self { host, main };
+        let conn = shop.client();
+        shop.arrives(conn, "/first");
+        shop.answers(conn, 900);
+        shop
+    }
+
+    /// One whose requests have had tasks of their own often enough.
+    fn proven() -> Self {
+        let mut shop = Self::new();
+        for n in 1000..1040 {
+            let conn = shop.client();
+            shop.arrives(conn, "/w");
+            shop.answers(conn, n);
+        }
+        shop
+    }
+
+    fn client(&mut self) -> Conn {
+        let conn = self.host.connect(None, Some(self.main));
+        self.host.nonblocking(conn.1);
+        conn
+    }
+
+    fn arrives(&mut self, conn: Conn, path: &str) {
+        self.host.asks(NOBODY, conn, self.main, path);
+    }
+
+    /// It arrives, and this task had waited for it.
+    fn arrives_for(&mut self, conn: Conn, path: &str, task: u64) {
+        self.host.request(NOBODY, conn.0, path);
+        self.host.works(&[task]);
+        self.host.read(self.main, conn.1);
+    }
+
+    fn answers(&mut self, conn: Conn, task: u64) {
+        self.host.works(&[task]);
+        self.host.answers(NOBODY, conn, self.main);
+    }
+
+    /// The first task calls; the others wait, one for another.
+    fn begins_call(&mut self, path: &str, tasks: &[u64]) -> Conn {
+        let conn = self.host.connect(Some(self.main), None);
+        self.host.nonblocking(conn.0);
+        self.host.works(tasks);
+        self.host.asks(self.main, conn, NOBODY, path);
+        conn
+    }
+
+    fn ends_call(&mut self, conn: Conn) {
+        self.host.answers(self.main, conn, NOBODY);
+    }
+
+    fn calls(&mut self, path: &str, tasks: &[u64]) {
+        let conn = self.begins_call(path, tasks);
+        self.ends_call(conn);
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        self.host.spans()
+    }
+
+    /// What is said of calls, and of nothing else.
+    #[track_caller]
+    fn expect(&self, wanted: &[&str]) {
+        let calls: Vec<String> =
+            lines(&self.spans()).into_iter().filter(|line| line.starts_with("shop client")).collect();
+        let wanted: Vec<String> = wanted.iter().map(|line| format!("shop client {line}")).collect();
+        assert_eq!(calls, wanted);
+    }
+}
+
+fn confidence(spans: &[Span], of: &str) -> Option<Confidence> {
+    spans.iter().find(|span| path(span) == of)?.parent.map(|parent| parent.confidence)
+}
+
+#[test]
+fn a_call_belongs_to_the_request_that_its_task_answers() {
+    let mut shop = Loop::proven();
+    let (one, two) = (shop.client(), shop.client());
+    shop.arrives(one, "/a");
+    shop.arrives(two, "/b");
+    let a1 = shop.begins_call("/a1", &[11]);
+    let b1 = shop.begins_call("/b1", &[12]);
+    shop.ends_call(b1);
+    shop.ends_call(a1);
+    shop.calls("/b2", &[12]);
+    shop.answers(two, 12);
+    shop.answers(one, 11);
+    shop.expect(&[
+        "/a1 < shop server /a (runtime-task)",
+        "/b1 < shop server /b (runtime-task)",
+        "/b2 < shop server /b (runtime-task)",
+    ]);
+    assert_eq!(confidence(&shop.spans(), "/a1"), Some(Confidence::Certain));
+}
+
+#[test]
+fn a_task_that_is_waited_for_calls_for_whoever_waits() {
+    let mut shop = Loop::proven();
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.calls("/a1", &[2001, 11]);
+    shop.calls("/a2", &[2003, 2002, 11]);
+    shop.answers(conn, 11);
+    shop.expect(&["/a1 < shop server /a (runtime-task)", "/a2 < shop server /a (runtime-task)"]);
+    assert_eq!(confidence(&shop.spans(), "/a2"), Some(Confidence::Likely));
+}
+
+/// A server whose connections each have a task that answers, and makes the task that calls.
+#[test]
+fn the_task_that_answers_may_itself_be_waited_for() {
+    let mut shop = Loop::proven();
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.calls("/a1", &[2002, 2001, 11]);
+    shop.answers(conn, 2001);
+    shop.expect(&["/a1 < shop server /a (runtime-task)"]);
+}
+
+#[test]
+fn what_nobody_waits_for_is_nobodys() {
+    let mut shop = Loop::proven();
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.calls("/poll", &[7]);
+    shop.calls("/forgotten", &[2001]);
+    shop.answers(conn, 11);
+    shop.expect(&["/poll - task-unrelated", "/forgotten - task-unrelated"]);
+}
+
+/// Of a program that only calls, nothing could be the cause.
+#[test]
+fn a_client_has_no_reason() {
+    let mut host = Host::new();
+    let main = host.process("client");
+    let conn = host.connect(Some(main), None);
+    host.works(&[1]);
+    host.asks(main, conn, NOBODY, "/a");
+    host.answers(main, conn, NOBODY);
+    assert_eq!(host.lines(), ["client client /a"]);
+}
+
+/// The task answers, and calls for what it has answered; the next request is on the connection already.
+#[test]
+fn a_call_after_the_answer_is_not_the_next_requests() {
+    for seen_to_wait in [false, true] {
+        let mut shop = Loop::proven();
+        let conn = shop.client();
+        shop.arrives(conn, "/a");
+        shop.answers(conn, 11);
+        let late = shop.begins_call("/late", &[11]);
+        // Nobody has seen it wait: it waits for the call.
+        shop.arrives(conn, "/b");
+        shop.ends_call(late);
+        shop.calls("/later", &[11]);
+        shop.answers(conn, 11);
+        if seen_to_wait {
+            shop.arrives_for(conn, "/c", 11);
+            shop.calls("/c1", &[11]);
+            shop.answers(conn, 11);
+        }
+        let wanted =
+            ["/late - task-unrelated", "/later - task-not-fresh", "/c1 < shop server /c (runtime-task)"];
+        shop.expect(&wanted[..if seen_to_wait { 3 } else { 2 }]);
+    }
+}
+
+#[test]
+fn on_a_kept_connection_a_task_is_fresh_when_it_waited_for_the_request() {
+    let mut shop = Loop::new();
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.answers(conn, 11);
+    for n in 0..3 {
+        shop.arrives_for(conn, &format!("/b{n}"), 11);
+        shop.calls(&format!("/b{n}.1"), &[11]);
+        shop.answers(conn, 11);
+    }
+    shop.expect(&[
+        "/b0.1 < shop server /b0 (runtime-task)",
+        "/b1.1 < shop server /b1 (runtime-task)",
+        "/b2.1 < shop server /b2 (runtime-task)",
+    ]);
+    assert_eq!(confidence(&shop.spans(), "/b0.1"), Some(Confidence::Certain));
+}
+
+/// The client goes away before it is answered.
+#[test]
+fn a_task_that_waited_for_a_request_need_not_answer_it() {
+    let mut shop = Loop::new();
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.answers(conn, 11);
+    shop.arrives_for(conn, "/b", 11);
+    shop.calls("/b1", &[11]);
+    shop.calls("/b2", &[2001, 11]);
+    shop.host.end_of_stream(shop.main, conn.1);
+    shop.host.close(shop.main, conn.1);
+    shop.expect(&["/b1 < shop server /b (runtime-task)", "/b2 < shop server /b (runtime-task)"]);
+}
+
+/// The task that waited is not the one that answers: what it had to do before is not known.
+#[test]
+fn that_another_task_waited_says_nothing() {
+    let mut shop = Loop::proven();
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.answers(conn, 11);
+    shop.arrives_for(conn, "/b", 12);
+    shop.calls("/b1", &[11]);
+    shop.answers(conn, 11);
+    shop.expect(&["/b1 - task-not-fresh"]);
+}
+
+#[test]
+fn a_task_made_before_the_request_was_not_made_for_it() {
+    let mut shop = Loop::proven();
+    let (one, two) = (shop.client(), shop.client());
+    shop.arrives(one, "/a");
+    // A task of the first request's, which the second one waits for.
+    shop.calls("/a1", &[2001]);
+    shop.arrives(two, "/b");
+    shop.calls("/a2", &[2001, 12]);
+    shop.answers(one, 11);
+    shop.answers(two, 12);
+    shop.expect(&["/a1 - task-unrelated", "/a2 - task-older"]);
+}
+
+#[test]
+fn an_address_that_is_used_again_is_another_task() {
+    let mut shop = Loop::proven();
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.calls("/poll", &[7]);
+    shop.answers(conn, 8);
+    for event in &mut shop.host.events {
+        if let Event::TaskIdentified(identified) = event {
+            for known in &mut identified.tasks {
+                known.address = if [7, 8].contains(&known.number) { task(7).address } else { known.address };
+            }
+        }
+    }
+    shop.expect(&["/poll - task-unrelated"]);
+}
+
+/// One task takes turns with all connections.
+#[test]
+fn a_task_that_serves_many_at_once_serves_none_for_sure() {
+    for shop in [Loop::new(), Loop::proven()] {
+        let mut shop = shop;
+        let (one, two, three) = (shop.client(), shop.client(), shop.client());
+        shop.arrives(one, "/a");
+        shop.arrives(two, "/b");
+        shop.calls("/b1", &[11]);
+        shop.answers(two, 11);
+        shop.arrives(three, "/c");
+        shop.calls("/a1", &[11]);
+        shop.answers(one, 11);
+        shop.calls("/c1", &[11]);
+        shop.answers(three, 11);
+        let spans = shop.spans();
+        for call in ["/a1", "/c1"] {
+            assert_eq!(confidence(&spans, call), None, "{call}");
+        }
+        // The first is right; believed only by a process that has never shown such a thing.
+        assert_ne!(lines(&spans).iter().find(|line| line.contains("/b1 ")), None);
+    }
+}
+
+#[test]
+fn a_call_may_be_made_while_the_answer_flows_but_not_after() {
+    let mut shop = Loop::proven();
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.host.works(&[11]);
+    shop.host.write(shop.main, conn.1, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n");
+    shop.calls("/during", &[11]);
+    shop.host.write(shop.main, conn.1, b"0\r\n\r\n");
+    shop.calls("/after", &[11]);
+    shop.host.read(NOBODY, conn.0);
+    shop.expect(&["/during < shop server /a (runtime-task)", "/after - task-unrelated"]);
+}
+
+#[test]
+fn while_little_is_known_a_call_waits_for_all_requests() {
+    let mut shop = Loop::new();
+    let (one, two) = (shop.client(), shop.client());
+    shop.arrives(one, "/a");
+    shop.arrives(two, "/b");
+    shop.calls("/a1", &[11]);
+    shop.answers(one, 11);
+    // The other one is never answered.
+    shop.host.sleep(Duration::from_secs(20));
+    shop.expect(&["/a1 - process-unproven"]);
+
+    let mut shop = Loop::new();
+    let (one, two) = (shop.client(), shop.client());
+    shop.arrives(one, "/a");
+    shop.arrives(two, "/b");
+    shop.calls("/a1", &[11]);
+    shop.answers(one, 11);
+    shop.answers(two, 12);
+    shop.expect(&["/a1 < shop server /a (runtime-task)"]);
+}
+
+/// The same task answers a request of another connection that was open at the call: which one the call was for is open.
+#[test]
+fn two_requests_that_one_task_answers_name_nobody() {
+    let mut shop = Loop::new();
+    let (one, two) = (shop.client(), shop.client());
+    shop.arrives(one, "/a");
+    shop.arrives(two, "/b");
+    shop.calls("/a1", &[11]);
+    shop.answers(one, 11);
+    shop.answers(two, 11);
+    shop.expect(&["/a1 - several-open-requests"]);
+}
+
+#[test]
+fn what_was_before_the_tracer_is_not_known() {
+    let mut shop = Loop::proven();
+    let old = Wiring { preexisting: true, ..Wiring::default() };
+    let conn = shop.host.connect_as(None, Some(shop.main), old);
+    shop.host.nonblocking(conn.1);
+    shop.arrives(conn, "/a");
+    shop.calls("/a1", &[11]);
+    shop.answers(conn, 11);
+    shop.arrives_for(conn, "/b", 11);
+    shop.calls("/b1", &[11]);
+    shop.answers(conn, 11);
+    shop.expect(&["/a1 - task-not-fresh", "/b1 < shop server /b (runtime-task)"]);
+}
+
+#[test]
+fn a_loss_may_have_hidden_an_earlier_answer() {
+    for (seen_to_wait, wanted) in
+        [(false, "/a1 - events-lost"), (true, "/a1 < shop server /a (runtime-task)")]
+    {
+        let mut shop = Loop::proven();
+        let conn = shop.client();
+        shop.arrives(conn, "/first");
+        shop.answers(conn, 10);
+        let time = shop.host.clock;
+        shop.host.events.push(Event::LossCounted { time, loss: KernelLoss::DataRingFull, count: 1 });
+        if seen_to_wait {
+            shop.arrives_for(conn, "/a", 11);
+        } else {
+            shop.arrives(conn, "/a");
+        }
+        shop.calls("/a1", &[11]);
+        shop.answers(conn, 11);
+        shop.expect(&[wanted]);
+    }
+}
+
+/// Without what the runtime tells, the loop's calls are undecided as before.
+#[test]
+fn nothing_is_told() {
+    let mut shop = Loop::proven();
+    shop.host.events.retain(|event| !matches!(event, Event::TaskIdentified(_)));
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.calls("/a1", &[]);
+    shop.host.answers(NOBODY, conn, shop.main);
+    shop.expect(&["/a1 - event-loop"]);
+}
+
+/// The record of who worked comes before that of the work, whatever the order in which they are read.
+#[test]
+fn the_order_in_which_records_are_read_does_not_matter() {
+    let mut shop = Loop::proven();
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.calls("/a1", &[11]);
+    shop.answers(conn, 11);
+    let mut swapped = shop.host.events.clone();
+    for at in 1..swapped.len() {
+        if matches!(swapped[at - 1], Event::TaskIdentified(_)) {
+            swapped.swap(at - 1, at);
+        }
+    }
+    assert_ne!(swapped, shop.host.events);
+    let spans = run(&swapped, EngineConfig::default(), shop.host.clock);
+    assert_eq!(lines(&spans), lines(&shop.spans()));
+}

@@ -1,0 +1,355 @@
+//! Tells the kernel half where the runtimes of traced processes keep their tasks, and takes that away where looking
+//! costs too much.
+//!
+//! | a process is | becomes | when |
+//! |---|---|---|
+//! | unknown | examined | it is traced from now on, listens, or moves data on a socket |
+//! | examined, has an event loop | asked | at once |
+//! | examined, may come to have one | examined again | later and later |
+//! | asked | off | looking costs more than its share of the process's own CPU time |
+//! | any | unknown | it executes another program, or ends |
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use aya::Pod;
+use aya::maps::{Array, HashMap as BpfHashMap, MapData};
+use tracer_abi::config::PREFILTER_SLOTS;
+use tracer_abi::event::EventKind;
+use tracer_abi::python::PythonProcess;
+use tracer_abi::task::ProcessKey;
+
+use super::object::Loaded;
+use super::record;
+use crate::process::procfs::{ProcDir, StartTick};
+use crate::runtime::{self, Finding};
+
+/// Processes that are watched: as many as the kernel half traces.
+const MAX_PROCESSES: usize = 16 << 10;
+
+/// Until a process that had no event loop yet is examined again: at first, and at most.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+
+/// How often it is looked what asking costs.
+const ACCOUNT: Duration = Duration::from_secs(2);
+
+/// CPU time of a process after which its share is known well enough: `/proc` tells it in ticks of 10 ms.
+const MIN_CPU: Duration = Duration::from_millis(500);
+
+/// What asking may take of a process's CPU time, in percent.
+pub(crate) const BUDGET_PERCENT: u32 = 3;
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Entry(PythonProcess);
+
+// SAFETY: `repr(C)` integers without padding.
+unsafe impl Pod for Entry {}
+
+/// What asking runtimes came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct IdentityCost {
+    pub(crate) looks: u64,
+    pub(crate) nanos: u64,
+    /// Processes that lost it for its cost.
+    pub(crate) given_up: u64,
+}
+
+pub(super) struct Identities {
+    /// `None`: the kernel half's part of it did not load.
+    tables: Option<Tables>,
+    watched: HashMap<u32, Watched>,
+    /// The process of the last data record: nearly always that of the next one.
+    recent: Option<ProcessKey>,
+    /// Processes to be examined at once.
+    fresh: Vec<ProcessKey>,
+    next_retry: Option<Instant>,
+    next_account: Instant,
+    /// Of processes that are not asked any more.
+    past: IdentityCost,
+}
+
+struct Tables {
+    python: BpfHashMap<MapData, u32, Entry>,
+    slots: Array<MapData, u64>,
+    slot_users: HashMap<u32, u32>,
+}
+
+struct Watched {
+    process: ProcessKey,
+    state: State,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    Examine { at: Instant, pause: Duration },
+    Asked { spent: Duration, cpu: Option<Duration> },
+    Off,
+}
+
+impl Identities {
+    pub(super) fn new(loaded: &mut Loaded) -> anyhow::Result<Self> {
+        let tables = if loaded.knows_identity() {
+            Some(Tables {
+                python: loaded.take_map("TRACER_PYTHON")?.try_into().context("open map TRACER_PYTHON")?,
+                slots: loaded.take_map("TRACER_PYSLOTS")?.try_into().context("open map TRACER_PYSLOTS")?,
+                slot_users: HashMap::new(),
+            })
+        } else {
+            None
+        };
+        Ok(Self {
+            tables,
+            watched: HashMap::new(),
+            recent: None,
+            fresh: Vec::new(),
+            next_retry: None,
+            next_account: Instant::now() + ACCOUNT,
+            past: IdentityCost::default(),
+        })
+    }
+
+    /// Looks at a record on its way.
+    pub(super) fn observe(&mut self, record: &[u8]) {
+        if self.tables.is_none() {
+            return;
+        }
+        let Some(process) = record::process(record) else { return };
+        match record::kind(record) {
+            // By then a server has what it serves with.
+            Some(EventKind::ListenStarted) => self.look(process),
+            Some(EventKind::DataMoved) if self.recent != Some(process) => {
+                self.recent = Some(process);
+                let known = self.watched.get(&process.tgid.0);
+                let known = known.is_some_and(|known| StartTick::of(known.process) == StartTick::of(process));
+                if !known {
+                    self.forget(process.tgid.0);
+                    self.fresh.push(process);
+                }
+            }
+            Some(EventKind::ProcessExeced) => self.forget(process.tgid.0),
+            Some(EventKind::TaskExited) if record::is_process_end(record) => self.forget(process.tgid.0),
+            _ => {}
+        }
+    }
+
+    /// A process is traced from now on: it may run for long, or have just begun.
+    pub(super) fn traced(&mut self, process: ProcessKey) {
+        self.look(process);
+        self.advance();
+        if self.watched.get(&process.tgid.0).is_some_and(|watched| matches!(watched.state, State::Off)) {
+            // What it executes may not be there yet. Its first bytes will tell.
+            self.forget(process.tgid.0);
+        }
+    }
+
+    /// Has a process examined, again if it had no event loop.
+    fn look(&mut self, process: ProcessKey) {
+        if self.tables.is_none() {
+            return;
+        }
+        let known = self.watched.get(&process.tgid.0);
+        let asked = known.is_some_and(|known| {
+            StartTick::of(known.process) == StartTick::of(process)
+                && matches!(known.state, State::Asked { .. })
+        });
+        if !asked && !self.fresh.contains(&process) {
+            self.fresh.push(process);
+        }
+    }
+
+    /// To be called after records were looked at, and now and then.
+    pub(super) fn advance(&mut self) {
+        for process in std::mem::take(&mut self.fresh) {
+            self.examine(process, FIRST_RETRY);
+        }
+        let now = Instant::now();
+        if self.next_retry.is_some_and(|at| at <= now) {
+            let due: Vec<(ProcessKey, Duration)> = self
+                .watched
+                .values()
+                .filter_map(|watched| match watched.state {
+                    State::Examine { at, pause } if at <= now => Some((watched.process, pause)),
+                    State::Examine { .. } | State::Asked { .. } | State::Off => None,
+                })
+                .collect();
+            for (process, pause) in due {
+                self.examine(process, LAST_RETRY.min(pause * 2));
+            }
+            self.next_retry = self
+                .watched
+                .values()
+                .filter_map(|watched| match watched.state {
+                    State::Examine { at, .. } => Some(at),
+                    State::Asked { .. } | State::Off => None,
+                })
+                .min();
+        }
+        if self.next_account <= now {
+            self.next_account = now + ACCOUNT;
+            self.account();
+        }
+    }
+
+    /// What asking has come to so far.
+    pub(super) fn cost(&self) -> IdentityCost {
+        let mut cost = self.past;
+        for (tgid, watched) in &self.watched {
+            if let (State::Asked { .. }, Some(tables)) = (watched.state, &self.tables)
+                && let Ok(Entry(entry)) = tables.python.get(tgid, 0)
+            {
+                cost.looks += entry.looks;
+                cost.nanos += entry.spent_nanos;
+            }
+        }
+        cost
+    }
+
+    fn examine(&mut self, process: ProcessKey, pause: Duration) {
+        let pid = process.tgid;
+        if self.watched.len() >= MAX_PROCESSES && !self.watched.contains_key(&pid.0) {
+            return;
+        }
+        let state = match runtime::examine(process) {
+            Finding::Nothing => State::Off,
+            Finding::NotYet(runtime, reason) => {
+                tracing::debug!("process {pid}: {runtime}: {reason}");
+                let at = Instant::now() + pause;
+                self.next_retry = Some(self.next_retry.map_or(at, |next| next.min(at)));
+                State::Examine { at, pause }
+            }
+            Finding::Unknown(runtime, needed) => {
+                tracing::warn!("process {pid}: {runtime}: calls of its event loop have no parents: {needed}");
+                State::Off
+            }
+            Finding::Python(runtime, entry) => match self.ask(pid.0, *entry) {
+                Ok(()) => {
+                    tracing::debug!("process {pid}: {runtime}: its event loop's tasks are known");
+                    State::Asked { spent: Duration::ZERO, cpu: cpu_time(process) }
+                }
+                Err(error) => {
+                    tracing::warn!("process {pid}: {runtime}: its tasks are not asked for: {error:#}");
+                    State::Off
+                }
+            },
+        };
+        self.watched.insert(pid.0, Watched { process, state });
+    }
+
+    fn ask(&mut self, tgid: u32, entry: PythonProcess) -> anyhow::Result<()> {
+        let Some(tables) = &mut self.tables else { return Ok(()) };
+        tables.python.insert(tgid, Entry(entry), 0).context("enter it into the table")?;
+        tables.use_slot(tgid)
+    }
+
+    /// Processes whose asking costs more than its share are asked no more.
+    fn account(&mut self) {
+        let Some(tables) = &self.tables else { return };
+        let mut dear = Vec::new();
+        for (tgid, watched) in &mut self.watched {
+            let State::Asked { spent, cpu } = watched.state else { continue };
+            let (Ok(Entry(entry)), Some(now)) = (tables.python.get(tgid, 0), cpu_time(watched.process))
+            else {
+                continue;
+            };
+            let total = Duration::from_nanos(entry.spent_nanos);
+            let (asking, running) = (total.saturating_sub(spent), now.saturating_sub(cpu.unwrap_or(now)));
+            if running < MIN_CPU && cpu.is_some() {
+                continue;
+            }
+            watched.state = State::Asked { spent: total, cpu: Some(now) };
+            if is_too_dear(asking, running) {
+                dear.push((*tgid, watched.process, asking, running));
+            }
+        }
+        for (tgid, process, asking, running) in dear {
+            tracing::warn!(
+                "process {tgid}: asking its runtime took {asking:?} of {running:?} that it ran, more than \
+                 {BUDGET_PERCENT} %: it is not asked any more, and calls of its event loop have no parents"
+            );
+            self.past.given_up += 1;
+            self.forget(tgid);
+            self.watched.insert(tgid, Watched { process, state: State::Off });
+        }
+    }
+
+    fn forget(&mut self, tgid: u32) {
+        if self.recent.is_some_and(|recent| recent.tgid.0 == tgid) {
+            self.recent = None;
+        }
+        let Some(watched) = self.watched.remove(&tgid) else { return };
+        if let (State::Asked { .. }, Some(tables)) = (watched.state, &mut self.tables) {
+            if let Ok(Entry(entry)) = tables.python.get(&tgid, 0) {
+                self.past.looks += entry.looks;
+                self.past.nanos += entry.spent_nanos;
+            }
+            // Absent, or marked for longer than needed: both cost a look-up, nothing else.
+            let _ = tables.python.remove(&tgid);
+            let _ = tables.free_slot(tgid);
+        }
+    }
+}
+
+impl Tables {
+    fn use_slot(&mut self, tgid: u32) -> anyhow::Result<()> {
+        let slot = tgid % PREFILTER_SLOTS;
+        let users = self.slot_users.entry(slot).or_default();
+        *users += 1;
+        if *users == 1 { self.write_slot(slot, true) } else { Ok(()) }
+    }
+
+    fn free_slot(&mut self, tgid: u32) -> anyhow::Result<()> {
+        let slot = tgid % PREFILTER_SLOTS;
+        let Some(users) = self.slot_users.get_mut(&slot) else { return Ok(()) };
+        *users -= 1;
+        if *users > 0 {
+            return Ok(());
+        }
+        self.slot_users.remove(&slot);
+        self.write_slot(slot, false)
+    }
+
+    fn write_slot(&mut self, slot: u32, used: bool) -> anyhow::Result<()> {
+        let (word, bit) = (slot / 64, 1 << (slot % 64));
+        let old = self.slots.get(&word, 0).context("read map TRACER_PYSLOTS")?;
+        let new = if used { old | bit } else { old & !bit };
+        self.slots.set(word, new, 0).context("write map TRACER_PYSLOTS")
+    }
+}
+
+const fn is_too_dear(asking: Duration, running: Duration) -> bool {
+    asking.as_nanos() * 100 > running.as_nanos() * BUDGET_PERCENT as u128
+}
+
+/// CPU time that a process has used.
+fn cpu_time(process: ProcessKey) -> Option<Duration> {
+    let stat = ProcDir::open(process.tgid).and_then(|dir| dir.stat()).ok()?;
+    (stat.start == StartTick::of(process)).then_some(stat.cpu_time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_percent_are_no_more_than_three_percent() {
+        let running = Duration::from_secs(1);
+        assert!(!is_too_dear(Duration::from_millis(30), running));
+        assert!(is_too_dear(Duration::from_micros(30_001), running));
+        assert!(!is_too_dear(Duration::ZERO, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_process_has_used_cpu_time() {
+        let own = || ProcDir::open(tracer_abi::task::Tgid(std::process::id())).unwrap().stat().unwrap();
+        let before = own().cpu_time;
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(5) && own().cpu_time <= before + Duration::from_millis(20)
+        {
+            std::hint::black_box((0..100_000_u64).sum::<u64>());
+        }
+        assert!(own().cpu_time > before);
+    }
+}

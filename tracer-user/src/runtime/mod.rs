@@ -1,0 +1,49 @@
+//! What runtime a process runs, and where that keeps what the kernel half is to read.
+//!
+//! Everything is read from the process's own memory, which may hold anything: every read and every loop is bounded, and
+//! what is found is compared with what it must be before it is used. A process about which something does not fit is
+//! left alone, and why is told.
+
+mod cpython;
+mod memory;
+mod module;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use tracer_abi::python::PythonProcess;
+use tracer_abi::task::ProcessKey;
+
+use crate::process::procfs::ProcDir;
+use memory::ProcessMemory;
+use module::Modules;
+
+/// What was found in a process.
+#[derive(Debug)]
+pub(crate) enum Finding {
+    /// No runtime whose tasks could be known.
+    Nothing,
+    /// A runtime that may come to have tasks: to be looked at again.
+    NotYet(Runtime, &'static str),
+    /// A runtime whose tasks are not known, and what that would take.
+    Unknown(Runtime, String),
+    Python(Runtime, Box<PythonProcess>),
+}
+
+/// A runtime, as a person calls it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Runtime(pub(crate) String);
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Looks at a process. Takes some milliseconds where there is something to be found, else less than one.
+pub(crate) fn examine(process: ProcessKey) -> Finding {
+    let Ok(dir) = ProcDir::open_exactly(process) else { return Finding::Nothing };
+    let (Ok(modules), Ok(file)) = (Modules::of(&dir), dir.file("mem")) else { return Finding::Nothing };
+    cpython::examine(process, &modules, &ProcessMemory::new(file))
+}

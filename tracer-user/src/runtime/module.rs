@@ -1,0 +1,252 @@
+//! The executable and libraries of a process, and the addresses of what they export.
+//!
+//! Symbols are looked up in the process's memory, as its own dynamic linker does: whatever has become of the files. An
+//! ELF image may be malformed on purpose: nothing in it is trusted further than a bounded read.
+
+use std::io;
+
+use super::memory::Bytes;
+use crate::process::procfs::ProcDir;
+
+/// The kernel allows 65,530 mappings by default; a line is about 100 bytes.
+const MAX_MAPS_BYTES: usize = 8 << 20;
+
+const MAX_PROGRAM_HEADERS: u16 = 64;
+const MAX_DYNAMIC_ENTRIES: u64 = 512;
+/// Symbols whose hashes fall together: a handful in any real table.
+const MAX_CHAIN: u64 = 1024;
+
+const ELF_64_LE: [u8; 6] = *b"\x7fELF\x02\x01";
+const TYPE_SHARED: u16 = 3;
+const SEGMENT_LOAD: u32 = 1;
+const SEGMENT_DYNAMIC: u32 = 2;
+const PROGRAM_HEADER_BYTES: u16 = 56;
+const SYMBOL_BYTES: u64 = 24;
+const TAG_STRINGS: u64 = 5;
+const TAG_SYMBOLS: u64 = 6;
+const TAG_GNU_HASH: u64 = 0x6fff_fef5;
+
+/// Files that are mapped executable or not, each with its first address.
+#[derive(Debug)]
+pub(super) struct Modules(Vec<(String, u64)>);
+
+impl Modules {
+    pub(super) fn of(dir: &ProcDir) -> io::Result<Self> {
+        let (maps, _) = dir.read("maps", MAX_MAPS_BYTES)?;
+        Ok(Self::parse(&String::from_utf8_lossy(&maps)))
+    }
+
+    /// Lines `start-end perms offset device inode path`: of every file, the mapping of its start.
+    fn parse(maps: &str) -> Self {
+        let mut found: Vec<(String, u64)> = Vec::new();
+        for line in maps.lines() {
+            let mut fields = line.splitn(6, ' ');
+            let start = fields.next().and_then(|range| range.split_once('-'));
+            let start = start.and_then(|(start, _)| u64::from_str_radix(start, 16).ok());
+            let offset = fields.nth(1).and_then(|offset| u64::from_str_radix(offset, 16).ok());
+            let path = fields.nth(2).map(|path| path.trim_start());
+            if let (Some(start), Some(0), Some(path)) = (start, offset, path)
+                && path.starts_with('/')
+                && !found.iter().any(|(known, _)| known == path)
+            {
+                found.push((path.to_owned(), start));
+            }
+        }
+        Self(found)
+    }
+
+    /// The modules whose file's name is of a form, and then the executable, which is mapped first.
+    pub(super) fn named(&self, mut is: impl FnMut(&str) -> bool) -> impl Iterator<Item = u64> {
+        let named = self.0.iter().filter(move |(path, _)| path.rsplit('/').next().is_some_and(&mut is));
+        let executable = self.0.first();
+        named.chain(executable).map(|(_, start)| *start).collect::<Vec<_>>().into_iter()
+    }
+}
+
+/// The table of a module's exported symbols.
+#[derive(Debug)]
+pub(super) struct Symbols<'m, M> {
+    memory: &'m M,
+    bias: u64,
+    strings: u64,
+    symbols: u64,
+    buckets: u32,
+    first_symbol: u32,
+    bucket_table: u64,
+    chain_table: u64,
+}
+
+impl<'m, M: Bytes> Symbols<'m, M> {
+    /// `None`: there is no ELF image with such a table.
+    pub(super) fn of(memory: &'m M, base: u64) -> Option<Self> {
+        let header = memory.bytes::<64>(base)?;
+        if !header.starts_with(&ELF_64_LE) {
+            return None;
+        }
+        let at = |offset: usize| u16::from_le_bytes([header[offset], header[offset + 1]]);
+        let (kind, size, count) = (at(16), at(54), at(56).min(MAX_PROGRAM_HEADERS));
+        if size != PROGRAM_HEADER_BYTES {
+            return None;
+        }
+        let headers = base.wrapping_add(memory.word(base.wrapping_add(32)));
+        let mut dynamic = None;
+        let mut first = None;
+        for index in 0..u64::from(count) {
+            let header = headers.wrapping_add(index * u64::from(size));
+            let address = memory.word(header.wrapping_add(16));
+            match memory.half(header) {
+                SEGMENT_LOAD if first.is_none() => first = Some(address),
+                SEGMENT_DYNAMIC => dynamic = Some(address),
+                _ => {}
+            }
+        }
+        let bias = if kind == TYPE_SHARED { base.wrapping_sub(first?) } else { 0 };
+        let dynamic = dynamic?.wrapping_add(bias);
+        let (mut strings, mut symbols, mut hash) = (0, 0, 0);
+        for index in 0..MAX_DYNAMIC_ENTRIES {
+            let entry = dynamic.wrapping_add(16 * index);
+            let value = memory.word(entry.wrapping_add(8));
+            // The dynamic linker has made addresses of them, or has not.
+            let address = if value < base { value.wrapping_add(bias) } else { value };
+            match memory.word(entry) {
+                0 => break,
+                TAG_STRINGS => strings = address,
+                TAG_SYMBOLS => symbols = address,
+                TAG_GNU_HASH => hash = address,
+                _ => {}
+            }
+        }
+        let [buckets, first_symbol, bloom_words] =
+            [0, 4, 8].map(|offset: u64| memory.half(hash.wrapping_add(offset)));
+        let bucket_table = hash.wrapping_add(16 + 8 * u64::from(bloom_words));
+        (hash != 0 && strings != 0 && symbols != 0 && buckets != 0).then(|| Self {
+            memory,
+            bias,
+            strings,
+            symbols,
+            buckets,
+            first_symbol,
+            bucket_table,
+            chain_table: bucket_table.wrapping_add(4 * u64::from(buckets)),
+        })
+    }
+
+    /// The address of what the module exports under this name.
+    pub(super) fn find(&self, name: &str) -> Option<u64> {
+        let hash = name.bytes().fold(5381_u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(byte.into()));
+        let bucket = self.bucket_table.wrapping_add(4 * u64::from(hash % self.buckets));
+        let index = self.memory.half(bucket);
+        if index < self.first_symbol {
+            return None;
+        }
+        for index in u64::from(index)..u64::from(index) + MAX_CHAIN {
+            let link = self.chain_table.wrapping_add(4 * (index - u64::from(self.first_symbol)));
+            let other = self.memory.half(link);
+            if other | 1 == hash | 1 && self.is_named(index, name) {
+                let symbol = self.symbols.wrapping_add(SYMBOL_BYTES * index);
+                let value = self.memory.word(symbol.wrapping_add(8));
+                return (value != 0).then(|| value.wrapping_add(self.bias));
+            }
+            if other & 1 != 0 {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn is_named(&self, index: u64, name: &str) -> bool {
+        let symbol = self.symbols.wrapping_add(SYMBOL_BYTES * index);
+        let text = self.strings.wrapping_add(u64::from(self.memory.half(symbol)));
+        let mut found = vec![1; name.len() + 1];
+        self.memory.fill(text, &mut found)
+            && found.strip_suffix(&[0]).is_some_and(|found| found == name.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use tracer_abi::python::Memory;
+    use tracer_abi::task::Tgid;
+
+    use super::super::memory::ProcessMemory;
+    use super::*;
+
+    #[test]
+    fn of_every_file_the_start_is_known() {
+        let maps = "\
+00400000-00420000 r--p 00000000 fe:00 1 /usr/bin/a b
+00420000-00600000 r-xp 00020000 fe:00 1 /usr/bin/a b
+7f0000000000-7f0000001000 rw-p 00000000 00:00 0 
+7f1000000000-7f1000001000 r--p 00000000 fe:00 2                    /lib/libpython3.11.so.1.0
+7fff00000000-7fff00001000 rw-p 00000000 00:00 0                    [stack]
+rubbish
+";
+        let modules = Modules::parse(maps);
+        let named: Vec<u64> = modules.named(|name| name.starts_with("libpython")).collect();
+        assert_eq!(named, [0x7f10_0000_0000, 0x40_0000]);
+        assert_eq!(Modules::parse("").named(|_| true).next(), None);
+    }
+
+    #[test]
+    fn what_this_process_exports_is_found() {
+        let dir = ProcDir::open(Tgid(std::process::id())).unwrap();
+        let modules = Modules::of(&dir).unwrap();
+        let memory = ProcessMemory::new(dir.file("mem").unwrap());
+        let libc = modules.named(|name| name.starts_with("libc.so")).next().unwrap();
+        let symbols = Symbols::of(&memory, libc).unwrap();
+        let getpid = symbols.find("getpid").unwrap();
+        assert!(getpid > libc && getpid < libc + (64 << 20), "{getpid:x}");
+        assert_eq!(symbols.find("no_such_function_at_all"), None);
+        assert_eq!(symbols.find(""), None);
+    }
+
+    /// Words at addresses; everything else is made up from the address.
+    #[derive(Debug)]
+    struct Rubbish(BTreeMap<u64, u8>, u64);
+
+    impl Bytes for Rubbish {
+        fn fill(&self, address: u64, buffer: &mut [u8]) -> bool {
+            for (offset, byte) in (0..).zip(buffer.iter_mut()) {
+                let at = address.wrapping_add(offset);
+                let noise = (at ^ self.1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+                *byte = self.0.get(&at).copied().unwrap_or(noise as u8);
+            }
+            true
+        }
+    }
+
+    impl Memory for Rubbish {
+        fn word(&self, address: u64) -> u64 {
+            self.bytes(address).map_or(0, u64::from_le_bytes)
+        }
+
+        fn half(&self, address: u64) -> u32 {
+            self.bytes(address).map_or(0, u32::from_le_bytes)
+        }
+
+        fn byte(&self, address: u64) -> u8 {
+            self.bytes(address).map_or(0, |[byte]| byte)
+        }
+    }
+
+    proptest! {
+        /// A look-up in anything ends.
+        #[test]
+        fn rubbish_has_no_symbols(seed: u64, base: u64, kind in 2_u16..4) {
+            let mut image = BTreeMap::new();
+            let mut put = |offset: u64, bytes: &[u8]| {
+                image.extend((0..).zip(bytes).map(|(n, byte)| (base.wrapping_add(offset + n), *byte)));
+            };
+            put(0, &ELF_64_LE);
+            put(16, &kind.to_le_bytes());
+            put(54, &PROGRAM_HEADER_BYTES.to_le_bytes());
+            let memory = Rubbish(image, seed);
+            if let Some(symbols) = Symbols::of(&memory, base) {
+                prop_assert_eq!(symbols.find("_PyRuntime"), None);
+            }
+        }
+    }
+}

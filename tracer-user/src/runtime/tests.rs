@@ -1,0 +1,286 @@
+//! The walks through CPython's memory: over the memory of real interpreters that stand still at the place in question,
+//! and over made-up memory, in which anything may be anything.
+
+mod image;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tracer_abi::python::{
+    CHAIN_TASKS, Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, Memory, PythonProcess, Suspended,
+    TaskId, chain_end,
+};
+use tracer_abi::task::{ProcessKey, Tgid};
+
+use super::memory::ProcessMemory;
+use super::{Finding, examine};
+use crate::process::procfs::ProcDir;
+
+/// Stands still inside the innermost of tasks that wait for each other, and says which they are.
+const SCRIPT: &str = r#"
+import asyncio, sys, threading, time, types
+
+chain = []
+
+def entered():
+    if asyncio.current_task() not in chain:
+        chain.insert(0, asyncio.current_task())
+
+def stand_still():
+    tasks = " ".join(f"{id(task)}:{task.get_name().removeprefix('Task-')}" for task in chain)
+    print(threading.get_ident(), tasks, flush=True)
+
+async def deeper():
+    async with asyncio.Lock():
+        stand_still()
+        time.sleep(1000)
+
+async def leaf():
+    entered()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0.001)
+    await deeper()
+
+async def other():
+    await asyncio.sleep(1000)
+
+async def group():
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(other())
+        tasks.create_task(leaf())
+
+async def nested():
+    entered()
+    await asyncio.gather(other(), leaf())
+
+async def reads(reader, writer):
+    chain.append(asyncio.current_task())
+    # The next bytes are read by a function that stands still, as if it were the system call.
+    writer.transport._sock = types.SimpleNamespace(recv=time.sleep, fileno=writer.transport._sock.fileno)
+    asyncio.get_running_loop().call_later(0.05, stand_still)
+    await reader.readexactly(5)
+
+async def reads_after(reader, writer):
+    chain.append(asyncio.current_task())
+    writer.transport._sock = types.SimpleNamespace(recv=time.sleep, fileno=writer.transport._sock.fileno)
+    asyncio.get_running_loop().call_later(0.05, stand_still)
+    await asyncio.sleep(1000)
+
+async def connects(serve):
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    await asyncio.sleep(0.2)
+    writer.write(b"hello")
+    await asyncio.sleep(1000)
+
+async def main(way):
+    if way not in ("reads", "reads_after", "several"):
+        entered()
+    if way == "alone":
+        await leaf()
+    elif way == "task":
+        await asyncio.create_task(leaf())
+    elif way == "gather":
+        await asyncio.gather(other(), leaf())
+    elif way == "nested":
+        await asyncio.gather(nested(), other())
+    elif way == "wait":
+        await asyncio.wait([asyncio.create_task(leaf()), asyncio.create_task(other())])
+    elif way == "wait_for":
+        await asyncio.wait_for(asyncio.create_task(leaf()), 1000)
+    elif way == "shield":
+        await asyncio.shield(asyncio.create_task(leaf()))
+    elif way == "group":
+        await group()
+    elif way == "several":
+        task = asyncio.create_task(leaf())
+        async def waits():
+            await task
+        await asyncio.gather(waits(), waits())
+    elif way == "callback":
+        task = asyncio.create_task(leaf())
+        task.add_done_callback(lambda done: None)
+        chain.clear()
+        await asyncio.sleep(1000)
+    elif way == "forgotten":
+        task = asyncio.create_task(leaf())
+        chain.clear()
+        await asyncio.sleep(1000)
+    elif way == "reads":
+        await connects(reads)
+    elif way == "reads_after":
+        await connects(reads_after)
+
+asyncio.run(main(sys.argv[1]))
+"#;
+
+/// Ends with the test.
+struct Standing {
+    child: Child,
+    thread_pointer: u64,
+    tasks: Vec<TaskId>,
+    memory: ProcessMemory,
+    process: ProcessKey,
+}
+
+impl Standing {
+    fn start(python: &PathBuf, way: &str) -> Self {
+        let mut child =
+            Command::new(python).args(["-c", SCRIPT, way]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut words = line.split_ascii_whitespace();
+        let thread_pointer = words.next().unwrap_or_else(|| panic!("{python:?} {way}")).parse().unwrap();
+        let task = |word: &str| {
+            let (address, number) = word.split_once(':').unwrap();
+            TaskId { address: address.parse().unwrap(), number: number.parse().unwrap() }
+        };
+        let tasks = words.map(task).collect();
+        let dir = ProcDir::open(Tgid(child.id())).unwrap();
+        let start_boottime = dir.stat().unwrap().start.0 * 10_000_000;
+        let process = ProcessKey { tgid: Tgid(child.id()), start_boottime };
+        let memory = ProcessMemory::new(dir.file("mem").unwrap());
+        Self { child, thread_pointer, tasks, memory, process }
+    }
+
+    /// It says that it stands still a moment before it does.
+    fn becomes(&self, mut so: impl FnMut(&PythonProcess) -> bool) -> bool {
+        let known = self.known();
+        (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            so(&known)
+        })
+    }
+
+    /// In the system call that `time.sleep` is, whose number comes first.
+    fn child_sleeps(&self) -> bool {
+        let call = std::fs::read_to_string(format!("/proc/{}/syscall", self.child.id())).unwrap_or_default();
+        call.starts_with("230 ")
+    }
+
+    fn known(&self) -> PythonProcess {
+        let finding = examine(self.process);
+        let Finding::Python(_, known) = finding else { panic!("{finding:?}") };
+        *known
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the kernel half does when a thread sends: the chain, and how it ends.
+fn sent(memory: &impl Memory, known: &PythonProcess, thread_pointer: u64) -> (Vec<TaskId>, u8) {
+    let mut frames = Frames::begin(memory, known, thread_pointer);
+    for _ in 0..MAX_FRAMES {
+        if !frames.step(memory, known) {
+            break;
+        }
+    }
+    if frames.is_at_end() {
+        frames.among_current(memory, known);
+    }
+    if frames.task == 0 {
+        return (Vec::new(), chain_end::NOBODY);
+    }
+    let mut chain = Chain::default();
+    chain.begin(memory, known, frames.task);
+    for _ in 0..MAX_CHAIN_STEPS {
+        if !chain.step(memory, known) {
+            break;
+        }
+    }
+    assert!(chain.len as usize <= CHAIN_TASKS);
+    (chain.tasks[..chain.len as usize].to_vec(), chain.end as u8)
+}
+
+/// What it does when one receives.
+fn waited(memory: &impl Memory, known: &PythonProcess, thread_pointer: u64, task: TaskId) -> bool {
+    let Some(mut suspended) = Suspended::begin(memory, known, task) else { return false };
+    for _ in 0..MAX_AWAITS {
+        if !suspended.step(memory, known) {
+            break;
+        }
+    }
+    suspended.waits_for_bytes(memory, known, thread_pointer)
+}
+
+/// Interpreters of every version that this machine has: the system's own, and those of pyenv.
+fn interpreters() -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let root = std::env::var_os("PYENV_ROOT").map_or_else(|| home.join(".pyenv"), PathBuf::from);
+    let mut found: Vec<PathBuf> = ["python3.11", "python3.12", "python3.13"]
+        .iter()
+        .map(|name| PathBuf::from("/usr/bin").join(name))
+        .filter(|path| path.exists())
+        .collect();
+    for minor in 11..=13 {
+        let versions = std::fs::read_dir(root.join("versions")).into_iter().flatten().flatten();
+        let of_minor = versions
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("3.{minor}.")))
+            .map(|entry| entry.path().join("bin/python3"));
+        found.extend(of_minor.filter(|path| path.exists()).max());
+    }
+    if found.is_empty() {
+        eprintln!("skipped: no CPython 3.11, 3.12 or 3.13 here");
+    }
+    found
+}
+
+#[test]
+fn real_interpreters_say_who_runs_and_who_waits() {
+    const WAYS: &[(&str, u8)] = &[
+        ("alone", chain_end::FOREIGN),
+        ("task", chain_end::FOREIGN),
+        ("gather", chain_end::FOREIGN),
+        ("nested", chain_end::FOREIGN),
+        ("wait", chain_end::FOREIGN),
+        ("wait_for", chain_end::FOREIGN),
+        ("shield", chain_end::FOREIGN),
+        ("group", chain_end::FOREIGN),
+        ("several", chain_end::SEVERAL),
+        ("callback", chain_end::FOREIGN),
+        ("forgotten", chain_end::NOBODY),
+    ];
+    for python in interpreters() {
+        for (way, end) in WAYS {
+            let standing = Standing::start(&python, way);
+            // What started the loop waits with a callback of its own.
+            let wanted = (standing.tasks.clone(), *end);
+            let mut found = None;
+            let right = standing.becomes(|known| {
+                *found.insert(sent(&standing.memory, known, standing.thread_pointer)) == wanted
+            });
+            assert!(right, "{python:?} {way}: {found:?}, not {wanted:?}");
+        }
+    }
+}
+
+#[test]
+fn real_interpreters_say_who_waited_for_bytes() {
+    for python in interpreters() {
+        for (way, waits) in [("reads", true), ("reads_after", false)] {
+            let standing = Standing::start(&python, way);
+            let known = standing.known();
+            let &[task] = standing.tasks.as_slice() else { panic!("{:?}", standing.tasks) };
+            let found = |task| waited(&standing.memory, &known, standing.thread_pointer, task);
+            let stands = || standing.child_sleeps();
+            assert!(standing.becomes(|_| found(task) == waits && stands()), "{python:?} {way}");
+            assert_eq!(found(task), waits, "{python:?} {way}");
+            assert!(!found(TaskId { number: task.number + 1, ..task }), "{python:?} {way}: another task");
+            assert!(!found(TaskId { address: known.task_type, number: 0 }), "{python:?} {way}: no task");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_an_interpreter_is_left_alone() {
+    let own = ProcDir::open(Tgid(std::process::id())).unwrap().stat().unwrap();
+    let process = ProcessKey { tgid: Tgid(std::process::id()), start_boottime: own.start.0 * 10_000_000 };
+    assert!(matches!(examine(process), Finding::Nothing));
+}
