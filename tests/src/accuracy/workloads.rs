@@ -47,6 +47,8 @@ pub enum Class {
     FanOut,
     /// nginx as a proxy.
     Proxy,
+    /// The task of an event loop that serves calls, or waits for the one that does.
+    EventLoop,
     /// What is found is reported.
     Reported,
     /// Made to deceive: nothing needs to be found.
@@ -62,6 +64,7 @@ impl Class {
             Self::ServerWithPools => [90, 85, 85],
             Self::FanOut => [50, 50, 50],
             Self::Proxy => [99, 99, 99],
+            Self::EventLoop => [98, 98, 98],
             Self::Reported | Self::Adversarial => [0, 0, 0],
         };
         match concurrency {
@@ -135,7 +138,7 @@ impl Running {
 
 /// All of them, the ordinary ones first.
 pub fn all() -> Vec<Workload> {
-    use Class::{Adversarial, FanOut, Reported, ServerWithPools, SubmitAndWait, ThreadPerRequest};
+    use Class::{Adversarial, EventLoop, FanOut, Reported, ServerWithPools, SubmitAndWait, ThreadPerRequest};
     let python = |mode, class| service("python", Runtime::Python, mode, class);
     let java = |mode, class| service("java", Runtime::Java, mode, class);
     let loops = |model, file, options| script("python", model, "/usr/bin/python3", file, options);
@@ -168,10 +171,18 @@ pub fn all() -> Vec<Workload> {
         java("client", Reported),
         java("async", Reported),
         gunicorn("gevent", "thread", Reported),
-        plain("python", "asyncio", Runtime::Asyncio),
+        Workload { class: EventLoop, ..plain("python", "asyncio", Runtime::Asyncio) },
         loops("asyncio, to_thread", "service_asyncio.py", &["--model", "to_thread"]),
         loops("uvloop", "service_asyncio.py", &["--loop", "uvloop"]),
         loops("aiohttp", "service_aiohttp.py", &[]),
+        tasks("asyncio, tasks", "waits", EventLoop),
+        tasks("asyncio, tasks waited for later", "later", Reported),
+        tasks("asyncio, forget", "forget", Adversarial),
+        tasks("asyncio, after", "after", Adversarial),
+        tasks("asyncio, queue", "queue", Adversarial),
+        tasks("asyncio, coalesce", "coalesce", Adversarial),
+        tasks("asyncio, handed", "handed", Adversarial),
+        tasks("asyncio, mixed", "mixed", Adversarial),
         plain("node", "http", Runtime::Node),
         node("queueing agent", &["--client", "queue"]),
         node("undici", &["--client", "undici"]),
@@ -237,6 +248,15 @@ fn axum(model: &'static str, options: &'static [&'static str]) -> Workload {
 fn with(mut command: Command, options: &[&str]) -> anyhow::Result<Command> {
     command.args(options);
     Ok(command)
+}
+
+/// A service whose requests call through other tasks of its event loop.
+fn tasks(model: &'static str, way: &'static str, class: Class) -> Workload {
+    start_service("python", model, class, move || {
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg(workload("service_tasks.py")).env("PYTHONDONTWRITEBYTECODE", "1");
+        with(command, &["--model", way])
+    })
 }
 
 fn start_service(

@@ -1,0 +1,227 @@
+"""An event-loop HTTP service whose requests call through other tasks: /work/ID after some calls of /work/ID.N.
+
+--model waits     the request waits for its calls: gather, wait, wait_for, shield, a task group, nested, in turn
+--model later     tasks are made first and waited for at the end
+--model forget    the request is answered while its calls go on
+--model after     the request is answered, and then its calls are made, by the same task on the same connection
+--model queue     its calls are put into a queue, from which a few tasks of the process take them
+--model coalesce  requests that come while a call is under way share it
+--model handed    the request's call is made by a task that another request waits for
+--model mixed     a task serves several connections in turn
+"""
+
+import argparse
+import asyncio
+import random
+
+from calls import SIZES, Downstream, add_options
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--model", default="waits")
+add_options(parser)
+args = parser.parse_args()
+
+downstream = Downstream(args)
+idle = []
+kept = set()
+
+
+async def read_head(reader):
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+    return head[0], headers
+
+
+async def read_body(reader, headers):
+    if headers.get("transfer-encoding") == "chunked":
+        while size := int(await reader.readline(), 16):
+            await reader.readexactly(size + 2)
+        await reader.readexactly(2)
+    else:
+        await reader.readexactly(int(headers.get("content-length", 0)))
+
+
+async def call(cause, number):
+    await asyncio.sleep(random.random() * 0.003)
+    call_id = downstream.name(cause, number)
+    host, port = args.downstream.split(":")
+    pooled = random.random() < 0.6
+    reader, writer = idle.pop() if pooled and idle else await asyncio.open_connection(host, int(port))
+    close = "" if pooled else "Connection: close\r\n"
+    writer.write(f"GET /work/{call_id} HTTP/1.1\r\nHost: {host}\r\n{close}\r\n".encode())
+    status, headers = await read_head(reader)
+    await read_body(reader, headers)
+    if " 200" not in status:
+        raise RuntimeError(f"{call_id}: {status}")
+    if pooled and headers.get("connection") != "close":
+        idle.append((reader, writer))
+    else:
+        writer.close()
+
+
+def spawn(work):
+    task = asyncio.get_running_loop().create_task(work)
+    kept.add(task)
+    task.add_done_callback(kept.discard)
+    return task
+
+
+async def in_group(works):
+    async with asyncio.TaskGroup() as group:
+        for work in works:
+            group.create_task(work)
+
+
+async def nested(works):
+    await asyncio.gather(asyncio.create_task(asyncio.wait_for(asyncio.gather(*works), 30)))
+
+
+async def wait(request_id, calls):
+    works = [call(request_id, number) for number in range(calls)]
+    way = random.randrange(7)
+    if not works:
+        return
+    if way == 0:
+        await asyncio.gather(*works)
+    elif way == 1:
+        await asyncio.wait([asyncio.create_task(work) for work in works])
+    elif way == 2:
+        for work in works:
+            await asyncio.wait_for(work, 30)
+    elif way == 3:
+        for work in works:
+            await asyncio.shield(work)
+    elif way == 4:
+        await in_group(works)
+    elif way == 5:
+        await nested(works)
+    else:
+        for work in works:
+            await asyncio.create_task(work)
+
+
+async def later(request_id, calls):
+    tasks = [asyncio.create_task(call(request_id, number)) for number in range(calls)]
+    await asyncio.sleep(random.random() * 0.004)
+    for task in tasks:
+        await task
+
+
+jobs = None
+shared = None
+offered = []
+
+
+async def worker():
+    while True:
+        request_id, number, done = await jobs.get()
+        await call(request_id, number)
+        done.set_result(None)
+
+
+async def through_queue(request_id, calls):
+    for number in range(calls):
+        done = asyncio.get_running_loop().create_future()
+        await jobs.put((request_id, number, done))
+        await done
+
+
+async def coalesce(request_id, calls):
+    global shared
+    if not calls:
+        return
+    if shared is None or shared.done():
+        shared = spawn(call(request_id, 0))
+    await shared
+
+
+async def handed(request_id, calls):
+    if not calls:
+        return
+    offered.append(spawn(call(request_id, 0)))
+    if len(offered) > 1:
+        await offered.pop(0)
+
+
+async def work(request_id, calls):
+    if args.model == "waits":
+        await wait(request_id, calls)
+    elif args.model == "later":
+        await later(request_id, calls)
+    elif args.model == "forget":
+        for number in range(calls):
+            spawn(call(request_id, number))
+    elif args.model == "queue":
+        await through_queue(request_id, calls)
+    elif args.model == "coalesce":
+        await coalesce(request_id, calls)
+    elif args.model == "handed":
+        await handed(request_id, calls)
+    elif args.model == "mixed":
+        for number in range(calls):
+            await call(request_id, number)
+
+
+def answer(writer, calls):
+    body = f"calls={calls}\n".encode() + b"x" * random.choice(SIZES)
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+
+async def serve(reader, writer):
+    try:
+        while True:
+            request, headers = await read_head(reader)
+            await read_body(reader, headers)
+            request_id = request.split(" ")[1].removeprefix("/work/").split("?")[0]
+            calls = downstream.count() if args.downstream else 0
+            if args.model == "mixed":
+                done = asyncio.get_running_loop().create_future()
+                await jobs.put((request_id, calls, writer, done))
+                await done
+            else:
+                await work(request_id, calls)
+                answer(writer, calls)
+            await writer.drain()
+            if args.model == "after":
+                for number in range(calls):
+                    await call(request_id, number)
+            if headers.get("connection") == "close":
+                break
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    writer.close()
+
+
+async def answering_worker():
+    while True:
+        request_id, calls, writer, done = await jobs.get()
+        await work(request_id, calls)
+        answer(writer, calls)
+        done.set_result(None)
+        # For the request that was answered, while others wait.
+        await call(request_id, "late")
+
+
+async def background():
+    number = 0
+    while True:
+        await asyncio.sleep(random.random() * 2 * args.background_ms / 1000)
+        await call(None, number)
+        number += 1
+
+
+async def main():
+    global jobs
+    jobs = asyncio.Queue()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=128)
+    print("PORT", server.sockets[0].getsockname()[1], flush=True)
+    if args.downstream:
+        works = {"queue": worker, "mixed": answering_worker}.get(args.model)
+        tasks = [asyncio.create_task(works()) for _ in range(6)] if works else []
+        if args.background_ms:
+            tasks.append(asyncio.create_task(background()))
+        await asyncio.gather(*tasks)
+    await server.serve_forever()
+
+
+asyncio.run(main())
