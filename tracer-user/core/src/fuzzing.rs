@@ -3,6 +3,8 @@
 //! The targets in `tests/fuzz` are these functions and nothing else. The test below runs the same ones over the
 //! committed corpus, so that what a fuzzer once found stays found.
 
+mod http2;
+
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -13,6 +15,7 @@ use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tid};
 use tracer_abi::time::KernelInstant;
 
+pub use self::http2::http2;
 use crate::connection::{Connection, ConnectionLimits};
 use crate::context::{Fields, Format, Propagators, RemoteContext, RequestContext, RequestIdKey};
 use crate::decode;
@@ -439,6 +442,7 @@ mod tests {
         replay("propagators", propagators);
         replay("http1", http1);
         replay("fastcgi", fastcgi);
+        replay("http2", http2);
         replay("connection", connection);
     }
 }

@@ -104,6 +104,16 @@ pub struct Fields<'h> {
     too_many: bool,
 }
 
+impl Fields<'_> {
+    /// How many fields of one request are believed.
+    pub(crate) const MAX: usize = MAX_FIELDS;
+
+    /// Whether a field of this name would be taken.
+    pub(crate) fn matters(name: &[u8]) -> bool {
+        Header::of(name).is_some()
+    }
+}
+
 impl<'h> Fields<'h> {
     /// Takes a field if it matters, by its name and raw value; whether it does. White space around the value is
     /// allowed, and the line ends that obsolete line folding leaves there.

@@ -6,6 +6,7 @@
 pub mod detect;
 pub mod fastcgi;
 pub mod http1;
+pub mod http2;
 
 use crate::exchange::{BodyLen, RequestHead, ResponseHead, Trailer};
 use crate::stream::Edge;
@@ -82,7 +83,7 @@ pub enum Parsed<P> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalid {
-    /// Not a start-line where a message must start.
+    /// Not a start-line where a message must start, or not a frame where one must.
     StartLine,
     /// The head exceeds the limit. Nothing is consumed; the parser waits to be told how to go on, as after
     /// [`Parsed::Torn`].
