@@ -7,9 +7,6 @@
 //! them have come together in one place. A chain of frames inside of a payload either breaks at the payload's end or
 //! goes on in the true one.
 //!
-//! Frames of extensions go on in chains and start none: nearly anything could be one. So a true header lies within two
-//! payloads, unless extensions send more than one payload's worth in a row.
-//!
 //! A header that lies in a hole ends its chain, which may be the true one: then the search begins anew.
 
 use std::collections::BTreeMap;
@@ -20,8 +17,10 @@ use super::frame::{Frame, HEADER_BYTES, Rules, Type, flag};
 /// it consists of; this many keep chance out where the limit on payloads is not kept to.
 const MIN_FRAMES: u8 = 4;
 
-/// Chains at a time. Text has none, and of random bytes one position in millions begins one.
-const MAX_CHAINS: usize = 64;
+/// Chains at a time. Text has none, and random bytes a few. Most there are where frames are short: two that are read
+/// from a wrong byte on often look like one that is long, and each such one is kept until its end. It is the only
+/// memory of a search, and there is none between searches.
+const MAX_CHAINS: usize = 2048;
 
 #[derive(Debug)]
 pub(super) struct Align {
@@ -78,7 +77,8 @@ impl Align {
         let chain = self.chains.remove(&(self.at - HEADER_BYTES as u64));
         self.starts += 1;
         if frame.is_plausible(&self.rules) {
-            let start = (frame.kind != Type::Other).then_some(Chain::START);
+            // Once the true chain is there, others that begin would only be in its way.
+            let start = (!self.has_true()).then_some(Chain::START);
             let longer = chain.and_then(|chain| chain.followed_by(frame));
             if let Some(chain) = longer.or_else(|| start?.followed_by(frame)) {
                 self.put(self.at + u64::from(frame.len), chain);
@@ -121,7 +121,7 @@ impl Align {
 
     /// The true chain is one of those that are left.
     fn has_true(&self) -> bool {
-        self.starts > 2 * (u64::from(self.rules.max_len) + HEADER_BYTES as u64)
+        self.starts > u64::from(self.rules.max_len) + HEADER_BYTES as u64
     }
 
     fn found(&self) -> Option<u64> {

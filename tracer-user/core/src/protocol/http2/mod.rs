@@ -120,7 +120,8 @@ pub enum Part {
         stream: u32,
         body_len: BodyLen,
     },
-    /// The stream is given up, in both directions. The error's code (RFC 9113 section 7), unless it is missing.
+    /// The stream is given up, in both directions. The error's code (RFC 9113 section 7), unless it is missing; of a
+    /// server that has answered and needs no more of the request it is 0, and nothing is wrong.
     Reset {
         stream: u32,
         error: Option<u32>,
