@@ -48,7 +48,7 @@ pub(crate) struct Options {
     #[arg(long)]
     resume: bool,
     /// Write the numbers to bench/accuracy.json and to the README's table, also where a goal is not reached
-    #[arg(long, conflicts_with_all = ["quick", "only", "random_names"])]
+    #[arg(long, conflicts_with_all = ["only", "random_names"])]
     write: bool,
     /// Measure nothing; fail if the README's table is not the one of bench/accuracy.json
     #[arg(long, conflicts_with = "write")]
@@ -128,7 +128,8 @@ pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
     let complete = cells.len() == plan.len();
     let wrong = cells.iter().any(|cell| cell.wrong() > 0);
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    let accuracy = Accuracy { commit, kernel, seeds: effort.seeds, cells };
+    let Effort { seeds, min_edges } = effort;
+    let accuracy = Accuracy { commit, kernel, seeds, min_edges, cells };
     if options.write && complete && !wrong {
         accuracy.write(repo)?;
     }
@@ -246,6 +247,7 @@ pub(crate) struct Accuracy {
     pub(crate) commit: String,
     pub(crate) kernel: String,
     pub(crate) seeds: usize,
+    pub(crate) min_edges: usize,
     pub(crate) cells: Vec<Cell>,
 }
 
@@ -313,8 +315,12 @@ impl Accuracy {
         let _ = writeln!(
             out,
             "\nCalls whose parent is right/wrong/undecided/lost, by requests at a time. Across processes: {across} right, \
-             {wrong} wrong.\n`cargo xtask accuracy` at commit {}, Linux {}, {} runs per cell.",
-            self.commit, self.kernel, self.seeds
+             {wrong} wrong.\n`cargo xtask accuracy` at commit {}, Linux {}, at least {} calls per cell in {} run{}.",
+            self.commit,
+            self.kernel,
+            self.min_edges,
+            self.seeds,
+            if self.seeds == 1 { "" } else { "s" }
         );
         out
     }
@@ -351,7 +357,13 @@ mod tests {
     #[test]
     fn the_table_has_a_line_per_workload() {
         let cells = vec![cell("a", 1, 99), cell("a", 8, 49), cell("b", 8, 9)];
-        let accuracy = Accuracy { commit: "0123456".to_owned(), kernel: "6.12".to_owned(), seeds: 3, cells };
+        let accuracy = Accuracy {
+            commit: "0123456".to_owned(),
+            kernel: "6.12".to_owned(),
+            seeds: 3,
+            min_edges: 90,
+            cells,
+        };
         let table = accuracy.table();
         assert!(
             table.contains("| python | a | 99/0/1/0 (99 %, goal 100) | 49/0/1/0 (98 %, goal 100) | 8/8 |"),
