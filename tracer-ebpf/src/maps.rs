@@ -10,10 +10,11 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use tracer_abi::config::{Config, Offsets, PORTS, PREFILTER_SLOTS, ProcessState};
+use tracer_abi::config::{Config, Followed, Offsets, PORTS, PREFILTER_SLOTS, ProcessState};
 use tracer_abi::conn::Endpoint;
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::DataRecord;
+use tracer_abi::limits::WAKE_RING_BYTES;
 use tracer_abi::python::{PythonProcess, TaskId};
 
 use crate::chunks::Walk;
@@ -118,6 +119,31 @@ static TRACER_SOCKS: LocalStorage<SockState, { bpf_map_type::BPF_MAP_TYPE_SK_STO
 #[btf_map]
 static TRACER_TASKS: LocalStorage<TaskState, { bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE as usize }> =
     LocalStorage::new();
+
+/// Wake-ups of threads by others of their process, apart from the data so that a flood here cannot starve it. Written
+/// here, read by the tracer.
+#[map]
+pub(crate) static TRACER_WOKEN: RingBuf = RingBuf::with_byte_size(WAKE_RING_BYTES, 0);
+
+/// Thread group id → a process whose hand-offs are followed. Entered and removed by the tracer, read here, counts
+/// written here. 1024: each costs something at every wake-up, which is what bounds their number in practice.
+#[map]
+pub(crate) static TRACER_HANDOFF: HashMap<u32, Followed> = HashMap::with_max_entries(1024, 0);
+
+/// Thread → its sleep. Written and read here; lives and dies with the thread.
+#[btf_map]
+static TRACER_SLEEPS: LocalStorage<SleepState, { bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE as usize }> =
+    LocalStorage::new();
+
+/// What the kernel half remembers of a thread of a process whose hand-offs are followed.
+#[repr(C)]
+pub(crate) struct SleepState {
+    /// Since when it sleeps. Zero: it runs or may run, or it was not seen to fall asleep.
+    pub(crate) since: u64,
+    /// Number of the last wake-up that it caused and that was to be reported.
+    pub(crate) woke: u32,
+    pub(crate) reserved: u32,
+}
 
 /// Key of [`TRACER_SELF`].
 #[derive(Clone, Copy, Default)]
@@ -278,6 +304,29 @@ pub(crate) fn task_state(task: Task) -> Option<&'static mut TaskState> {
             u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE),
         )
         .cast::<TaskState>()
+        .as_mut()
+    }
+}
+
+/// Sleep of a thread; `create` makes its state when absent.
+///
+/// # Safety
+///
+/// `task` must be a pointer that the verifier tracks. Making states allocates memory, which must not be done while a run
+/// queue is locked: an allocation may wake the kernel's page reclaim.
+#[inline(always)]
+pub(crate) unsafe fn sleep_state(task: Task, create: bool) -> Option<&'static mut SleepState> {
+    let flags = if create { u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE) } else { 0 };
+    // SAFETY: as the caller promises. The reference is not exclusive; all fields are plain integers, and each is
+    // written in one context only: `since` while the thread is switched, `woke` by the thread itself.
+    unsafe {
+        helpers::bpf_task_storage_get(
+            (&raw const TRACER_SLEEPS).cast_mut().cast(),
+            task.0.cast_mut().cast(),
+            null_mut(),
+            flags,
+        )
+        .cast::<SleepState>()
         .as_mut()
     }
 }

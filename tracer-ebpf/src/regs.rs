@@ -20,6 +20,7 @@ const R10: u32 = 56;
 const R8: u32 = 72;
 const DX: u32 = 96;
 const SI: u32 = 104;
+const DI: u32 = 112;
 const ORIG_AX: u32 = 120;
 const CS: u32 = 136;
 
@@ -38,6 +39,7 @@ mod nr {
     pub(super) const SENDMSG: u64 = 46;
     pub(super) const RECVMSG: u64 = 47;
     pub(super) const SHUTDOWN: u64 = 48;
+    pub(super) const FUTEX: u64 = 202;
     pub(super) const SPLICE: u64 = 275;
     pub(super) const RECVMMSG: u64 = 299;
     pub(super) const SENDMMSG: u64 = 307;
@@ -45,6 +47,14 @@ mod nr {
     pub(super) const PWRITEV2: u64 = 328;
     pub(super) const IO_URING_ENTER: u64 = 426;
 }
+
+// include/uapi/linux/futex.h
+const FUTEX_WAKE: u32 = 1;
+const FUTEX_WAKE_OP: u32 = 5;
+const FUTEX_WAIT_BITSET: u32 = 9;
+const FUTEX_WAKE_BITSET: u32 = 10;
+/// Without `FUTEX_PRIVATE_FLAG` and `FUTEX_CLOCK_REALTIME`.
+const FUTEX_CMD_MASK: u32 = 0x7f;
 
 /// `struct iovec`
 pub(crate) const IOVEC_BYTES: u64 = 16;
@@ -57,7 +67,7 @@ const MMSGHDR_BYTES: u64 = 64;
 /// `UIO_MAXIOV`: messages in one call.
 const MAX_MESSAGES: u32 = 1024;
 
-/// The user registers of the current system call.
+/// The user registers of a task's current system call.
 #[derive(Clone, Copy)]
 pub(crate) struct Regs(*const c_void);
 
@@ -87,9 +97,10 @@ pub(crate) struct UserBuffer {
 }
 
 impl Regs {
+    /// Of a task that is not the current one: those with which it entered the kernel last.
     #[inline(always)]
     pub(crate) fn of(task: Task) -> Self {
-        // SAFETY: the current task, which the verifier tracks.
+        // SAFETY: a task, which the verifier tracks.
         Self(unsafe { helpers::bpf_task_pt_regs(task.0.cast_mut().cast()) } as *const c_void)
     }
 
@@ -118,6 +129,28 @@ impl Regs {
     #[inline(always)]
     pub(crate) fn in_shutdown(self) -> bool {
         self.syscall() == nr::SHUTDOWN
+    }
+
+    /// The futex at which the task's current call waits for a wake-up that means something. Waits without a bit set
+    /// (`FUTEX_WAIT`) are those of plain mutexes.
+    #[inline(always)]
+    pub(crate) fn awaited_futex(self) -> Option<u64> {
+        self.futex(&[FUTEX_WAIT_BITSET])
+    }
+
+    /// The futex whose waiters the task's current call wakes.
+    #[inline(always)]
+    pub(crate) fn woken_futex(self) -> Option<u64> {
+        self.futex(&[FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_WAKE_OP])
+    }
+
+    #[inline(always)]
+    fn futex(self, operations: &[u32]) -> Option<u64> {
+        if self.syscall() != nr::FUTEX || self.is_compat() {
+            return None;
+        }
+        let operation = self.read::<u32>(SI) & FUTEX_CMD_MASK;
+        operations.contains(&operation).then(|| self.read(DI))
     }
 
     /// Finds the buffer of the current call, whose operation the thread's state holds, and its first elements.

@@ -163,6 +163,11 @@ pub(crate) struct CaptureArgs {
     #[arg(long, value_enum)]
     pub(crate) rung: Option<Rung>,
 
+    /// Follow which thread of a process wakes which, to find the parents of calls that a thread makes for another one's
+    /// request. It costs at every wake-up: in those processes that need it, in all, or in none
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t = HandOffs::Auto)]
+    pub(crate) handoff: HandOffs,
+
     /// Put the command-line arguments of traced processes into their resource. They may contain secrets
     #[arg(long)]
     pub(crate) command_args: bool,
@@ -244,6 +249,13 @@ pub(crate) enum Format {
 pub(crate) enum MinConfidence {
     Certain,
     Likely,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HandOffs {
+    Auto,
+    On,
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -10,15 +10,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tracer_abi::limits::MAX_HEAD_BUDGET_BYTES;
-use tracer_core::SdkSpans;
 use tracer_core::context::{Propagators, PropagatorsError};
 use tracer_core::span::Confidence;
+use tracer_core::{HandOffPolicy, SdkSpans};
 
 use crate::capture::Rung;
 pub(crate) use crate::cli::DoctorFormat;
 use crate::cli::{
-    AttachArgs, CaptureArgs, Cli, Command as CliCommand, Format, MinConfidence, ReplayArgs, RunArgs,
-    SdkPolicy, SpanArgs,
+    AttachArgs, CaptureArgs, Cli, Command as CliCommand, Format, HandOffs, MinConfidence, ReplayArgs,
+    RunArgs, SdkPolicy, SpanArgs,
 };
 use otel::{Endpoint, OtelEnv, Otlp};
 
@@ -97,6 +97,8 @@ pub(crate) struct Capture {
     pub(crate) head_budget_bytes: u32,
     /// This way of capture or none.
     pub(crate) rung: Option<Rung>,
+    /// In which processes it is followed which thread wakes which.
+    pub(crate) handoffs: HandOffPolicy,
     /// Keep the arguments of traced processes.
     pub(crate) command_args: bool,
 }
@@ -245,13 +247,18 @@ fn attach(args: AttachArgs, otel: OtelEnv) -> Result<Attach, UsageError> {
 }
 
 fn capture(args: CaptureArgs) -> Result<Capture, UsageError> {
-    let CaptureArgs { record, record_max_size, head_budget, rung, command_args } = args;
+    let CaptureArgs { record, record_max_size, head_budget, rung, handoff, command_args } = args;
+    let handoffs = match handoff {
+        HandOffs::Auto => HandOffPolicy::Auto,
+        HandOffs::On => HandOffPolicy::On,
+        HandOffs::Off => HandOffPolicy::Off,
+    };
     let head_budget_bytes = u32::try_from(head_budget)
         .ok()
         .filter(|bytes| (1..=MAX_HEAD_BUDGET_BYTES).contains(bytes))
         .ok_or(UsageError::HeadBudget)?;
     let record = record.map(|path| Record { path, max_size_bytes: record_max_size });
-    Ok(Capture { record, head_budget_bytes, rung, command_args })
+    Ok(Capture { record, head_budget_bytes, rung, handoffs, command_args })
 }
 
 fn spans(args: SpanArgs, otel: OtelEnv) -> Result<Spans, UsageError> {

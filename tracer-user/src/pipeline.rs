@@ -22,7 +22,7 @@ use tracer_core::decode::Decoder;
 use tracer_core::event::{Event, IoOutcome};
 use tracer_core::recording::{Frame, Reader};
 use tracer_core::span::Span;
-use tracer_core::{Engine, EngineConfig};
+use tracer_core::{Engine, EngineConfig, Wish};
 
 use crate::accuracy;
 use crate::capture::IdentityCost;
@@ -54,6 +54,9 @@ const LOSS_WARNING: Duration = Duration::from_secs(10);
 /// Spans of a replay between two looks at the exporters' queues; their bound is in the thousands.
 const REPLAY_TURN: usize = 256;
 
+/// Processes that the summary names as followed.
+const MAX_FOLLOWED_SHOWN: usize = 8;
+
 /// Processes whose names are kept for the summary.
 const MAX_NAMES: usize = 4096;
 
@@ -72,6 +75,11 @@ pub(crate) trait Source {
     fn identity_cost(&self) -> IdentityCost {
         IdentityCost::default()
     }
+    /// Reports which of the process's threads wakes which. Idempotent.
+    fn follow_handoffs(&mut self, process: ProcessKey) -> anyhow::Result<()>;
+    fn leave_handoffs(&mut self, process: ProcessKey);
+    /// Processes that are followed no more because of what it cost, since the last call.
+    fn handoffs_over_budget(&mut self) -> Vec<ProcessKey>;
 }
 
 /// What a run is told from outside.
@@ -103,6 +111,7 @@ pub(crate) struct Spans {
     last_service: Option<ProcessKey>,
     names: BTreeMap<ProcessKey, String>,
     kernel_losses: BTreeMap<KernelLoss, u64>,
+    handoffs: HandOffs,
     /// Replay: spans handed on since the last look at the exporters' queues.
     since_room: usize,
 }
@@ -118,6 +127,7 @@ impl Spans {
             last_service: None,
             names: BTreeMap::new(),
             kernel_losses: BTreeMap::new(),
+            handoffs: HandOffs::default(),
             since_room: 0,
         }
     }
@@ -190,7 +200,55 @@ impl Spans {
             | Event::ProcessForked(_)
             | Event::ProcessExeced(_)
             | Event::TaskExited(_)
-            | Event::TaskIdentified(_) => {}
+            | Event::TaskIdentified(_)
+            | Event::ThreadWoken(_) => {}
+        }
+    }
+
+    /// What the engine has asked of the source meanwhile.
+    fn grant_wishes(&mut self, source: &mut impl Source) {
+        while let Some(wish) = self.engine.poll_wish() {
+            match wish {
+                Wish::FollowHandOffs(process) => {
+                    let name = self.name(process);
+                    match source.follow_handoffs(process) {
+                        Ok(()) => {
+                            tracing::info!(
+                                "following hand-offs between the threads of {name}: some call for requests that \
+                                 others serve (--handoff off forbids it)"
+                            );
+                            if self.handoffs.followed.len() < MAX_NAMES {
+                                self.handoffs.followed.insert(process, name);
+                            }
+                        }
+                        Err(error) => {
+                            tracing::warn!("hand-offs of {name} cannot be followed: {error:#}");
+                            self.handoffs.failed += 1;
+                        }
+                    }
+                }
+                Wish::LeaveHandOffs(process) => {
+                    source.leave_handoffs(process);
+                    if self.handoffs.followed.contains_key(&process) {
+                        let name = self.name(process);
+                        tracing::info!("following hand-offs of {name} no more: nothing comes of it");
+                        self.handoffs.useless.insert(process);
+                    }
+                }
+            }
+        }
+    }
+
+    fn handoffs_over_budget(&mut self, process: ProcessKey) {
+        let name = self.name(process);
+        tracing::warn!("following hand-offs of {name} no more: its threads wake each other too often");
+        self.handoffs.over_budget.insert(process);
+    }
+
+    fn name(&self, process: ProcessKey) -> String {
+        match self.names.get(&process) {
+            Some(name) => format!("{name} ({})", process.tgid),
+            None => format!("process {}", process.tgid),
         }
     }
 
@@ -205,6 +263,7 @@ impl Spans {
             names,
             kernel_losses,
             last_service: _,
+            handoffs,
             since_room: _,
         } = self;
         counts.services = services.len() as u64;
@@ -233,9 +292,48 @@ impl Spans {
             unrecognised,
             accuracy,
             export,
+            handoffs: handoffs.lines(),
             recording: None,
             recording_gap: 0,
         }
+    }
+}
+
+/// Where hand-offs were followed. As many as the source follows at once are few; over time there may be more.
+#[derive(Debug, Default)]
+struct HandOffs {
+    followed: BTreeMap<ProcessKey, String>,
+    useless: BTreeSet<ProcessKey>,
+    over_budget: BTreeSet<ProcessKey>,
+    failed: u64,
+}
+
+impl HandOffs {
+    /// For the summary.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.followed.is_empty() {
+            let shown: Vec<String> = self
+                .followed
+                .iter()
+                .take(MAX_FOLLOWED_SHOWN)
+                .map(|(process, name)| match () {
+                    () if self.over_budget.contains(process) => format!("{name}, given up for its cost"),
+                    () if self.useless.contains(process) => format!("{name}, given up in vain"),
+                    () => name.clone(),
+                })
+                .collect();
+            let more = self.followed.len() - shown.len();
+            let more = if more > 0 { format!("; {more} more") } else { String::new() };
+            lines.push(format!("followed hand-offs between threads of {}{more}", shown.join("; ")));
+        }
+        if self.failed > 0 {
+            lines.push(format!(
+                "hand-offs between threads of {} more could not be followed; `tracer doctor` says why",
+                self.failed
+            ));
+        }
+        lines
     }
 }
 
@@ -353,6 +451,7 @@ impl<S: Source> Live<S> {
                 Verdict::Leave(process) => source.leave(process),
             }
         }
+        spans.grant_wishes(source);
         newest
     }
 
@@ -372,6 +471,11 @@ impl<S: Source> Live<S> {
 
     fn poll_losses(&mut self, warnings: &mut LossWarnings) {
         let time = clock::now();
+        for process in self.source.handoffs_over_budget() {
+            self.spans.handoffs_over_budget(process);
+            let loss = KernelLoss::WakesOverBudget;
+            fact(&mut self.recorder, &mut self.spans, Event::LossCounted { time, loss, count: 1 });
+        }
         for (loss, count) in self.source.losses() {
             warnings.note(loss, count);
             fact(&mut self.recorder, &mut self.spans, Event::LossCounted { time, loss, count });

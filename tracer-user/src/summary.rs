@@ -24,6 +24,8 @@ pub(crate) struct Summary {
     pub(crate) unrecognised: Vec<UnrecognisedTraffic>,
     /// How right the ways to find parents were; empty if that was not asked for.
     pub(crate) accuracy: Vec<String>,
+    /// Where hand-offs between threads were followed.
+    pub(crate) handoffs: Vec<String>,
     pub(crate) export: ExportStats,
     /// What it took to ask runtimes whose work operations were.
     pub(crate) identity: IdentityCost,
@@ -84,6 +86,7 @@ impl Summary {
         lines.extend(self.identity());
         lines.extend(self.losses());
         lines.extend(self.unrecognised());
+        lines.extend(self.handoffs.iter().cloned());
         lines.extend(self.accuracy.iter().cloned());
         lines
     }
@@ -291,6 +294,7 @@ mod tests {
                     traffic("b (2)", Class::Unknown, 1500),
                     traffic("c (3)", Class::Http1, 1),
                 ],
+                handoffs: vec!["followed".to_owned()],
                 accuracy: vec!["accuracy".to_owned()],
                 export: ExportStats { pushed: 2, destinations: vec![destination] },
                 identity: IdentityCost { looks: 2, nanos: 5000, given_up: 1 },
@@ -307,6 +311,7 @@ mod tests {
                 "not recognised: b (2): an unknown protocol on 1 connection, 1.5 kB",
                 "not recognised: a (1): TLS on 1 connection, 5 B",
                 "not recognised: c (3): malformed HTTP/1 on 1 connection, 1 B",
+                "followed",
                 "accuracy",
             ],
         );

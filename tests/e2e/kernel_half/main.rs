@@ -8,3 +8,4 @@ mod calls;
 mod recorded;
 mod scope;
 mod unix_sockets;
+mod wake_ups;

@@ -26,11 +26,18 @@ pub(crate) struct Recorded {
 
 /// Runs a script of the workloads under the tracer.
 pub(crate) fn run_python(script: &str, args: &[&str], dir: &TempDir) -> Recorded {
+    run_python_with(script, args, &[], dir)
+}
+
+/// The same, with options of the tracer.
+pub(crate) fn run_python_with(script: &str, args: &[&str], options: &[&str], dir: &TempDir) -> Recorded {
     let recording = dir.join("recording");
     let script = workload(script);
     let mut command = vec![PYTHON, script.to_str().unwrap()];
     command.extend(args);
-    let report = tracer::run(&["--record", recording.to_str().unwrap()], command).unwrap();
+    let mut all = vec!["--record", recording.to_str().unwrap()];
+    all.extend(options);
+    let report = tracer::run(&all, command).unwrap();
     assert!(report.exit.success(), "{}", report.log);
     read(&recording)
 }
@@ -60,6 +67,7 @@ pub(crate) fn read(recording: &Path) -> Recorded {
             | Event::ProcessExeced(_)
             | Event::TaskExited(_)
             | Event::TaskIdentified(_)
+            | Event::ThreadWoken(_)
             | Event::ProcessDescribed(_) => {}
         }
         seen.events.push(event);
@@ -80,6 +88,7 @@ pub(crate) fn process_of(event: &Event) -> Option<Tgid> {
         Event::ProcessForked(event) => &event.origin,
         Event::ProcessExeced(event) => &event.origin,
         Event::TaskExited(event) => &event.origin,
+        Event::ThreadWoken(event) => return Some(event.by.process.tgid),
     };
     origin.thread.map(|thread| thread.process.tgid)
 }

@@ -114,6 +114,19 @@ pub mod process_flags {
     pub const UNTRACED: u32 = 1 << 4;
 }
 
+/// A process whose hand-offs between threads are followed: the value of the kernel half's table of those.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Followed {
+    /// `group_leader->start_boottime` in nanoseconds.
+    pub start_boottime: u64,
+    /// Wake-ups of its threads that were looked at, whoever caused them. Counted by the kernel half, and not exactly
+    /// where CPUs count at once.
+    pub wakes: u64,
+    /// Of them: reported.
+    pub reported: u64,
+}
+
 /// Nanoseconds in the tick (`USER_HZ` = 100) in which `/proc/PID/stat` gives a start time.
 pub const NANOS_PER_TICK: u64 = 10_000_000;
 

@@ -23,6 +23,13 @@ codes! {
         ProcessTableFull = 7,
         /// More scatter-gather elements than are walked.
         TooManyIovecs = 8,
+        /// The ring of wake-ups had no room: a hand-off between threads is not seen.
+        WakeRingFull = 9,
+        /// Thread storage could not be allocated: a wake-up has no number, and is not reported.
+        WakeStorageFull = 10,
+        /// The wake-ups of a process were more than is spent on them: they are not followed any more. Counted by user
+        /// space.
+        WakesOverBudget = 11,
     }
 }
 
@@ -39,6 +46,9 @@ impl KernelLoss {
             Self::TaskStorageFull => "task_storage_full",
             Self::ProcessTableFull => "process_table_full",
             Self::TooManyIovecs => "too_many_iovecs",
+            Self::WakeRingFull => "wake_ring_full",
+            Self::WakeStorageFull => "wake_storage_full",
+            Self::WakesOverBudget => "wakes_over_budget",
         }
     }
 }

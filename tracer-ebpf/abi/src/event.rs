@@ -26,6 +26,8 @@ codes! {
         TaskExited = 7,
         /// [`IdentityRecord`]: whose work a socket operation was, as the program's runtime knows it.
         TaskIdentified = 8,
+        /// [`WokenRecord`]
+        ThreadWoken = 9,
     }
 }
 
@@ -239,6 +241,31 @@ pub struct IdentityRecord {
     pub len: u8,
     /// [`crate::python::chain_end`]
     pub end: u8,
+}
+
+codes! {
+    /// What made a thread go on: [`WokenRecord::cause`].
+    "wake cause" WakeCause: u32 {
+        /// A thread called futex to wake, and the other slept in futex at the same address.
+        Futex = 0,
+        /// It was created.
+        Born = 1,
+    }
+}
+
+/// A thread of a process whose hand-offs are followed woke another one of it. The header names the thread that did, and
+/// its `thread_seq` counts these records of it alone, apart from those of its operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct WokenRecord {
+    pub header: Header,
+    /// User address of the futex. Zero for a thread that was created.
+    pub futex: u64,
+    /// Since when the woken thread had slept. Zero when that is not known.
+    pub asleep_since: KernelInstant,
+    pub woken: Tid,
+    /// [`WakeCause`]
+    pub cause: u32,
 }
 
 impl Default for ConnRecord {

@@ -5,7 +5,7 @@ use core::mem::{align_of, size_of};
 use crate::conn::Endpoint;
 use crate::event::{
     ConnClosedRecord, ConnRecord, DataRecord, ExecRecord, ExitRecord, ForkRecord, Header, IdentityRecord,
-    ListenRecord,
+    ListenRecord, WokenRecord,
 };
 use crate::python::{CHAIN_TASKS, PythonLayout, PythonProcess, TaskId};
 
@@ -25,5 +25,6 @@ const _: () = {
     assert!(size_of::<IdentityRecord>() == HEADER + 8 + CHAIN_TASKS * 16 + 4 + 4);
     assert!(size_of::<PythonLayout>() == 14 * 4);
     assert!(size_of::<PythonProcess>() == 13 * 8 + 14 * 4);
+    assert!(size_of::<WokenRecord>() == HEADER + 2 * 8 + 2 * 4);
     assert!(align_of::<DataRecord>() == 8);
 };

@@ -29,6 +29,10 @@ pub const EXEC_ARGV_BYTES: u32 = 512;
 /// Size of the data ring unless configured otherwise.
 pub const DEFAULT_DATA_RING_BYTES: u32 = 16 << 20;
 
+/// Size of the ring of wake-ups: 58,000 of them, a second's worth of a busy pool's. Their consumer is never woken for
+/// them, and looks four times a second at the least.
+pub const WAKE_RING_BYTES: u32 = 4 << 20;
+
 /// A CPU wakes the consumer of the data ring at most this often while the ring is nearly empty. The consumer looks
 /// by itself for longer than this after it was woken.
 pub const WAKE_INTERVAL_NANOS: u64 = 10_000_000;

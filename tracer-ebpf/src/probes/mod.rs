@@ -2,6 +2,7 @@
 //! those is attached at a time. The others serve every rung.
 
 mod fexit;
+mod handoff;
 mod process;
 mod sock_length;
 mod sock_state;

@@ -12,7 +12,7 @@ use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
 use tracer_abi::error::PayloadState;
 use tracer_abi::event::{
     ConnClosedRecord, ConnRecord, DataRecord, EventKind, ExecRecord, ExitRecord, ForkRecord, Header,
-    IdentityRecord, ListenRecord, Runtime, Source, flags, io_flags,
+    IdentityRecord, ListenRecord, Runtime, Source, WakeCause, WokenRecord, flags, io_flags,
 };
 use tracer_abi::limits::{COMM_BYTES, UNIX_PATH_BYTES};
 use tracer_abi::python::{CHAIN_TASKS, TaskId};
@@ -21,8 +21,8 @@ use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 
 use crate::event::{
-    ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, ListenStarted, Origin, ProcessExeced, ProcessForked,
-    TaskExited, TaskIdentified, Thread,
+    Cause, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, ListenStarted, Origin, ProcessExeced,
+    ProcessForked, TaskExited, TaskIdentified, Thread, ThreadWoken,
 };
 
 #[cfg(target_endian = "big")]
@@ -96,6 +96,7 @@ fn decode_with(record: &[u8], keep: impl FnOnce(&[u8]) -> Bytes) -> Result<Event
         EventKind::ProcessExeced => process_execed(fields, flags).map(Event::ProcessExeced),
         EventKind::TaskExited => task_exited(fields, flags).map(Event::TaskExited),
         EventKind::TaskIdentified => task_identified(fields).map(Box::new).map(Event::TaskIdentified),
+        EventKind::ThreadWoken => thread_woken(fields).map(Event::ThreadWoken),
     }
 }
 
@@ -259,6 +260,27 @@ fn task_identified(fields: Fields<'_>) -> Result<TaskIdentified, DecodeError> {
         runtime: Runtime::try_from(fields.u8(offset_of!(IdentityRecord, runtime)))?,
         direction: Direction::try_from(fields.u8(offset_of!(IdentityRecord, direction)))?,
         tasks: (0..len).map(task).collect(),
+    })
+}
+
+fn thread_woken(fields: Fields<'_>) -> Result<ThreadWoken, DecodeError> {
+    fields.require(size_of::<WokenRecord>())?;
+    let cause = match WakeCause::try_from(fields.u32(offset_of!(WokenRecord, cause)))? {
+        WakeCause::Born => Cause::Born,
+        WakeCause::Futex => {
+            let since = fields.u64(offset_of!(WokenRecord, asleep_since));
+            Cause::Futex {
+                address: fields.u64(offset_of!(WokenRecord, futex)),
+                asleep_since: (since != 0).then_some(KernelInstant::from_nanos(since)),
+            }
+        }
+    };
+    Ok(ThreadWoken {
+        time: fields.time(),
+        by: fields.thread(),
+        cpu: fields.u32(offset_of!(Header, cpu)),
+        woken: Tid(fields.u32(offset_of!(WokenRecord, woken))),
+        cause,
     })
 }
 
@@ -513,12 +535,35 @@ mod tests {
     }
 
     #[test]
+    fn wake_up_record_becomes_an_event() {
+        let record = Record::new(EventKind::ThreadWoken, size_of::<WokenRecord>(), b"")
+            .put(offset_of!(WokenRecord, futex), &0x7f00_u64.to_le_bytes())
+            .put(offset_of!(WokenRecord, woken), &12_u32.to_le_bytes());
+        let woken = |record: &Record| match decode(&record.0) {
+            Ok(Event::ThreadWoken(event)) => event,
+            other => panic!("{other:?}"),
+        };
+        let event = woken(&record);
+        assert_eq!((event.by.tid, event.by.seq, event.woken), (Tid(11), 3, Tid(12)));
+        assert_eq!(event.cause, Cause::Futex { address: 0x7f00, asleep_since: None });
+
+        let record = record.put(offset_of!(WokenRecord, asleep_since), &70_u64.to_le_bytes());
+        let since = Some(KernelInstant::from_nanos(70));
+        assert_eq!(woken(&record).cause, Cause::Futex { address: 0x7f00, asleep_since: since });
+        let record = record.put(offset_of!(WokenRecord, cause), &WakeCause::Born.code().to_le_bytes());
+        assert_eq!(woken(&record).cause, Cause::Born);
+        let record = record.put(offset_of!(WokenRecord, cause), &9_u32.to_le_bytes());
+        assert!(matches!(decode(&record.0), Err(DecodeError::UnknownCode(_))));
+    }
+
+    #[test]
     fn every_truncation_is_an_error() {
         let identity = Record::new(EventKind::TaskIdentified, size_of::<IdentityRecord>(), b"")
             .put(offset_of!(IdentityRecord, len), &[1, 0])
             .put(offset_of!(IdentityRecord, runtime), &[1]);
         let fork = Record::new(EventKind::ProcessForked, size_of::<ForkRecord>(), b"");
-        for record in [data(b"GET /"), fork, identity] {
+        let woken = Record::new(EventKind::ThreadWoken, size_of::<WokenRecord>(), b"");
+        for record in [data(b"GET /"), fork, identity, woken] {
             assert!(decode(&record.0).is_ok());
             for len in 0..record.0.len() {
                 assert!(decode(&record.0[..len]).is_err(), "{len} bytes");

@@ -25,6 +25,7 @@ pub enum Event {
     TaskExited(TaskExited),
     /// Whose work a socket operation was.
     TaskIdentified(Box<TaskIdentified>),
+    ThreadWoken(ThreadWoken),
     /// Added by user space: what a process is.
     ProcessDescribed(Box<ProcessDescribed>),
     /// Added by user space: the kernel half's loss counters grew.
@@ -47,6 +48,7 @@ impl Event {
             Self::ProcessExeced(event) => event.origin.time,
             Self::TaskExited(event) => event.origin.time,
             Self::TaskIdentified(event) => event.time,
+            Self::ThreadWoken(event) => event.time,
             Self::ProcessDescribed(event) => event.time,
             Self::LossCounted { time, .. } => *time,
         }
@@ -190,6 +192,26 @@ pub struct TaskIdentified {
     pub direction: Direction,
     /// Never empty: the task that acts, the one that waits for it, and so on.
     pub tasks: Vec<TaskId>,
+}
+
+/// See `tracer_abi::event::WokenRecord`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadWoken {
+    pub time: KernelInstant,
+    /// Who woke; its number counts its wake-ups alone.
+    pub by: Thread,
+    pub cpu: u32,
+    pub woken: Tid,
+    pub cause: Cause,
+}
+
+/// What made a thread go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The futex at this address, for which it slept since then, where that is known.
+    Futex { address: u64, asleep_since: Option<KernelInstant> },
+    /// It was created.
+    Born,
 }
 
 /// What a process is, as far as user space could learn. Sent again when it changes (exec).

@@ -25,4 +25,4 @@ pub mod stats;
 pub mod stream;
 
 pub use correlate::Accuracy;
-pub use engine::{Engine, EngineConfig, Limits, SdkSpans, Unrecognised};
+pub use engine::{Engine, EngineConfig, HandOffPolicy, Limits, SdkSpans, Unrecognised, Wish};

@@ -104,6 +104,8 @@ pub enum Evidence {
     ResponseWindow,
     /// The call carries what this request alone had brought in its headers.
     HeaderContinuity,
+    /// At its end, the thread that made the call woke the one that serves the request and waited.
+    ThreadHandOff,
 }
 
 impl Evidence {
@@ -116,6 +118,7 @@ impl Evidence {
             Self::RuntimeTask => "runtime-task",
             Self::ResponseWindow => "response-window",
             Self::HeaderContinuity => "header-continuity",
+            Self::ThreadHandOff => "thread-handoff",
         }
     }
 }

@@ -33,6 +33,8 @@ counters! {
     events_late,
     /// Operations whose thread event numbers show that others of that thread were lost.
     thread_gaps,
+    /// Wake-ups whose numbers show that others of that thread were lost.
+    wakes_missing,
     /// Operations of threads beyond the bound of the thread table: their calls have no parent by thread.
     threads_untracked,
     /// Bytes lost between kernel and tracer.

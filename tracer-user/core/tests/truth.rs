@@ -6,6 +6,8 @@
 
 mod host;
 
+#[path = "truth/pools.rs"]
+mod pools;
 #[path = "truth/programs.rs"]
 mod programs;
 
@@ -22,6 +24,7 @@ use tracer_core::event::Event;
 use tracer_core::span::{Evidence, Span, SpanKind};
 
 use host::{lines, path, run};
+use pools::{Model, PoolLoad, Pools};
 use programs::{Front, Headers, Load, World};
 
 /// How the edges of a run came out.
@@ -152,6 +155,14 @@ fn check(front: Front, load: Load, trouble: Trouble, seed: u64) -> Score {
     judge(&run(&events, EngineConfig::default(), end), load.headers, &what)
 }
 
+fn check_pool(load: PoolLoad, trouble: Trouble, seed: u64) -> Score {
+    let what = format!("{load:?} {trouble:?} seed {seed}");
+    let pools = Pools::run(load, seed);
+    let events = troubled(&pools.host.events, trouble, seed ^ 1);
+    let end = pools.host.clock.plus(Duration::from_secs(1));
+    judge(&run(&events, EngineConfig::default(), end), Headers::None, &what)
+}
+
 const CALM: Trouble = Trouble { lost: 0, delay: 0 };
 
 const PLAIN: Load = Load { requests: 0, concurrency: 1, timer: false, headers: Headers::None, slow: false };
@@ -184,6 +195,38 @@ proptest! {
     ) {
         let load = Load { requests: 60, concurrency, timer: true, headers, slow };
         check(front, load, Trouble { lost, delay }, seed);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    /// Whatever threads wait for, and whatever becomes of the events.
+    #[test]
+    fn no_parent_by_hand_off_is_wrong(
+        model in prop::sample::select(Model::ALL.to_vec()),
+        connections in 1_usize..16,
+        workers in 1_usize..8,
+        lost in prop::sample::select(vec![0_u32, 0, 2, 20, 200]),
+        delay in prop::sample::select(vec![0_u64, 1_000_000, 45_000_000, 350_000_000]),
+        timer: bool,
+        seed: u64,
+    ) {
+        let load = PoolLoad { model, requests: 200, connections, workers, timer };
+        check_pool(load, Trouble { lost, delay }, seed);
+    }
+}
+
+#[test]
+fn pools_are_resolved() {
+    for (model, percent) in [(Model::Pool, 90), (Model::Parked, 85), (Model::Nested, 85), (Model::FanOut, 40)]
+    {
+        for (connections, workers) in [(1, 4), (8, 4), (12, 6)] {
+            let load = PoolLoad { model, requests: 400, connections, workers, timer: true };
+            let score = check_pool(load, CALM, 7);
+            let of = score.right + score.undecided;
+            assert!(score.right * 100 >= of * percent, "{load:?} {score:?}");
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! of a connection that the tracer makes to itself.
 
 mod btf;
+mod handoffs;
 mod identity;
 mod ladder;
 mod object;
@@ -33,6 +34,7 @@ pub(crate) use self::ladder::Rung;
 pub(crate) use self::object::kernel_half_bytes;
 
 use self::btf::TypeInfo;
+use self::handoffs::HandOffs;
 use self::identity::Identities;
 use self::object::Loaded;
 use self::processes::Processes;
@@ -85,6 +87,7 @@ pub(crate) struct Capture {
     processes: Processes,
     unix_sockets: UnixSockets,
     identities: Identities,
+    handoffs: HandOffs,
     loaded: Loaded,
     /// Closed Unix sockets, to be handed out once the rings are empty.
     closed: Vec<Vec<u8>>,
@@ -160,6 +163,7 @@ impl Capture {
             processes,
             unix_sockets: UnixSockets::new(&mut loaded)?,
             identities: Identities::new(&mut loaded)?,
+            handoffs: HandOffs::new(&mut loaded)?,
             loaded,
             closed: Vec::new(),
             early,
@@ -195,6 +199,35 @@ impl Capture {
         self.processes.untrace(process);
     }
 
+    /// Reports which of the process's threads wakes which. Idempotent.
+    ///
+    /// # Errors
+    ///
+    /// When this kernel cannot, or too many processes are followed.
+    pub(crate) fn follow_handoffs(&mut self, process: ProcessKey) -> anyhow::Result<()> {
+        self.handoffs.follow(&mut self.loaded, process)
+    }
+
+    /// Attaches what follows hand-offs, and detaches it again.
+    ///
+    /// # Errors
+    ///
+    /// When this kernel cannot.
+    pub(crate) fn test_handoffs(&mut self) -> anyhow::Result<()> {
+        let attached = self.loaded.attach(handoffs::PROBES)?;
+        self.loaded.detach(attached);
+        Ok(())
+    }
+
+    pub(crate) fn leave_handoffs(&mut self, process: ProcessKey) {
+        self.handoffs.leave(&mut self.loaded, process);
+    }
+
+    /// Processes that are followed no more because of what it cost. To be called a few times a second.
+    pub(crate) fn handoffs_over_budget(&mut self) -> Vec<ProcessKey> {
+        self.handoffs.over_budget(&mut self.loaded)
+    }
+
     /// Waits until there may be records to [`drain`](Self::drain). May return when there are none.
     ///
     /// # Errors
@@ -212,11 +245,13 @@ impl Capture {
     pub(crate) fn drain(&mut self, mut each: impl FnMut(&[u8])) {
         let (processes, unix_sockets, identities) =
             (&mut self.processes, &mut self.unix_sockets, &mut self.identities);
+        let handoffs = &mut self.handoffs;
         self.closed.append(&mut unix_sockets.closed(&mut self.loaded));
         let mut observe = |record: &[u8]| {
             processes.observe(record);
             unix_sockets.observe(record);
             identities.observe(record);
+            handoffs.observe(record);
             each(record);
         };
         while let Some(record) = self.early.pop_front() {

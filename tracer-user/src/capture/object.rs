@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use aya::maps::{Array, Map, PerCpuArray};
+use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use tracer_abi::config::Config;
@@ -9,7 +10,7 @@ use tracer_abi::error::KernelLoss;
 
 use super::btf::TypeInfo;
 use super::ladder::{Hook, LIFE_CYCLE, Probe, Rung};
-use super::{offsets, unix_sockets};
+use super::{handoffs, offsets, unix_sockets};
 
 /// The kernel half as `cargo xtask build` made it.
 #[cfg(kernel_half)]
@@ -25,9 +26,17 @@ const LOG_ALL: u8 = 5;
 pub(super) struct Loaded {
     ebpf: Ebpf,
     stats: PerCpuArray<aya::maps::MapData, u64>,
+    /// Why hand-offs cannot be followed.
+    no_handoffs: Option<anyhow::Error>,
     log: Option<aya_log::EbpfLogger<KernelLog>>,
     /// Why the programs that know whose work an operation is are absent; `None`: they are not.
     identity_refused: Option<String>,
+}
+
+/// A program that can be detached again.
+pub(super) struct Attached {
+    program: &'static str,
+    link: BtfTracePointLinkId,
 }
 
 /// Hands messages of the kernel half to `tracing`.
@@ -93,11 +102,23 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
                 .with_context(|| format!("load {name}"))?;
         }
     }
+    // Their absence costs parents, and nothing else.
+    let no_handoffs = handoffs::PROBES.iter().find_map(|probe| {
+        if !probe.is_present(types) {
+            return Some(anyhow::anyhow!("this kernel has no {}", probe.hook));
+        }
+        load_program(&mut ebpf, probe, &btf).err()
+    });
     let stats =
         PerCpuArray::try_from(take_map(&mut ebpf, "TRACER_STATS")?).context("open map TRACER_STATS")?;
     let log = log.then(|| aya_log::EbpfLogger::init_with_logger(&mut ebpf, KernelLog)).transpose();
-    let mut loaded =
-        Loaded { ebpf, stats, identity_refused, log: log.context("open the kernel half's log")? };
+    let mut loaded = Loaded {
+        ebpf,
+        stats,
+        no_handoffs,
+        identity_refused,
+        log: log.context("open the kernel half's log")?,
+    };
     // All are accepted. What exists before the first hook is attached is older than the tracer.
     unix_sockets::mark_existing(&mut loaded);
     if rung.attaches_identity_first() {
@@ -176,6 +197,36 @@ impl Loaded {
     /// Whether a program is loaded.
     pub(super) fn has_program(&self, name: &str) -> bool {
         self.ebpf.program(name).is_some_and(|program| program.fd().is_ok())
+    }
+
+    /// Attaches the programs that follow hand-offs: all or none.
+    pub(super) fn attach(&mut self, probes: &[Probe]) -> anyhow::Result<Vec<Attached>> {
+        if let Some(reason) = &self.no_handoffs {
+            bail!("{reason:#}");
+        }
+        let mut attached = Vec::new();
+        for probe in probes {
+            let program = program::<BtfTracePoint>(&mut self.ebpf, probe.program)?;
+            match program.attach() {
+                Ok(link) => attached.push(Attached { program: probe.program, link }),
+                Err(error) => {
+                    self.detach(attached);
+                    return Err(error).with_context(|| format!("attach {} to {}", probe.program, probe.hook));
+                }
+            }
+        }
+        Ok(attached)
+    }
+
+    pub(super) fn detach(&mut self, attached: Vec<Attached>) {
+        for Attached { program: name, link } in attached {
+            // Loaded and attached before: both are there.
+            let detached = program::<BtfTracePoint>(&mut self.ebpf, name)
+                .and_then(|program| program.detach(link).context("detach"));
+            if let Err(error) = detached {
+                tracing::warn!("{name}: {error:#}");
+            }
+        }
     }
 
     pub(super) fn flush_log(&mut self) {

@@ -1,4 +1,4 @@
-//! Reads the two rings as one sequence, and waits for them without being woken for every record.
+//! Reads the rings as one sequence, and waits for them without being woken for every record.
 //!
 //! The kernel half wakes the reader when much has gathered, and at most once per interval and CPU otherwise. So the
 //! reader looks by itself for a while after it was woken or found something; what comes later wakes it again.
@@ -35,6 +35,9 @@ pub(super) struct Rings {
     wakers: Option<(AsyncFd<OwnedFd>, AsyncFd<OwnedFd>)>,
     control: RingBuf<MapData>,
     data: RingBuf<MapData>,
+    woken: RingBuf<MapData>,
+    /// A wake-up read, but younger than the data records read so far.
+    next_woken: Option<Vec<u8>>,
     /// Control records read, but younger than the data records read so far.
     waiting: VecDeque<Vec<u8>>,
     active_until: Instant,
@@ -51,6 +54,8 @@ impl Rings {
             wakers: None,
             control: ring("TRACER_CTRL")?,
             data: ring("TRACER_DATA")?,
+            woken: ring("TRACER_WOKEN")?,
+            next_woken: None,
             waiting: VecDeque::new(),
             active_until: Instant::now(),
             more: false,
@@ -92,7 +97,7 @@ impl Rings {
         self.more
     }
 
-    /// Hands out what is there, the two rings merged by time. Within a ring, the order is the ring's: records of
+    /// Hands out what is there, the rings merged by time. Within a ring, the order is the ring's: records of
     /// different CPUs may be slightly out of order.
     pub(super) fn drain(&mut self, mut each: impl FnMut(&[u8])) {
         let mut left = DRAIN_RECORDS;
@@ -111,10 +116,20 @@ impl Rings {
             while let Some(older) = self.waiting.pop_front_if(|waiting| record::time(waiting) <= time) {
                 each(&older);
             }
+            while let Some(older) = woken_until(&mut self.woken, &mut self.next_woken, time) {
+                each(&older);
+                left = left.saturating_sub(1);
+            }
             each(record);
         }
         self.more = left == 0;
         if !self.more {
+            // Wake-ups have no order to keep with what is younger than the last of the data.
+            let now = clock::now();
+            while let Some(record) = woken_until(&mut self.woken, &mut self.next_woken, now) {
+                each(&record);
+                left = left.saturating_sub(1);
+            }
             // The data ring was seen empty after these were read, so no data record is older than they are.
             for record in self.waiting.drain(..) {
                 each(&record);
@@ -129,6 +144,18 @@ impl Rings {
     fn read_control(&mut self) -> KernelInstant {
         read_into(&mut self.control, &mut self.waiting)
     }
+}
+
+/// The next wake-up, if it is no younger than `time`.
+fn woken_until(
+    woken: &mut RingBuf<MapData>,
+    next: &mut Option<Vec<u8>>,
+    time: KernelInstant,
+) -> Option<Vec<u8>> {
+    if next.is_none() {
+        *next = Some(record::trimmed(&woken.next()?).to_vec());
+    }
+    next.take_if(|record| record::time(record) <= time)
 }
 
 /// Copies out what the control ring holds. Returns a time from before the reading: records made until then are in.

@@ -117,6 +117,7 @@ fn examine(pids: &[u32]) -> Report {
             lockdown(),
             memory_lock(),
             tracefs(),
+            handoffs(),
         ],
         usable: rungs.iter().find(|report| report.works).map(|report| report.rung),
         rungs,
@@ -158,6 +159,19 @@ fn look_at(pid: u32) -> ProcessReport {
         Finding::Python(runtime, _) => {
             report(Identity::Known, format!("{runtime}: the tasks of its event loop are known"), None)
         }
+    }
+}
+
+/// The hooks that `--handoff` needs, loaded and attached as they would be.
+fn handoffs() -> Check {
+    match Capture::start(&CaptureConfig::default()).and_then(|mut capture| capture.test_handoffs()) {
+        Ok(()) => ok("hand-offs", "who wakes whom can be followed"),
+        Err(error) => bad(
+            "hand-offs",
+            Status::Warning,
+            format!("{error:#}"),
+            "calls that a thread makes for another one's request stay without a parent",
+        ),
     }
 }
 

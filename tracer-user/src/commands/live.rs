@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tracer_abi::error::KernelLoss;
 use tracer_abi::task::ProcessKey;
-use tracer_core::EngineConfig;
 use tracer_core::event::HostFacts;
 use tracer_core::recording::Preamble;
+use tracer_core::{EngineConfig, HandOffPolicy};
 
 use crate::capture::{Capture, CaptureConfig, IdentityCost};
 use crate::clock::WallClock;
@@ -55,7 +55,8 @@ pub(super) fn open_outputs(
         None => None,
     };
     let export = export::start(ExportConfig::new(spans, Pace::Live), clock)?;
-    let spans = Spans::new(engine_config(spans, host), seed, export, wanted(spans));
+    let config = EngineConfig { handoffs: capture.handoffs, ..engine_config(spans, host) };
+    let spans = Spans::new(config, seed, export, wanted(spans));
     Ok(Outputs { spans, recorder })
 }
 
@@ -65,6 +66,8 @@ pub(super) fn engine_config(spans: &config::Spans, host: HostFacts) -> EngineCon
         propagators: spans.propagators.clone(),
         min_confidence: spans.min_confidence,
         sdk_spans: spans.sdk_spans,
+        // Of a replay nothing can be asked.
+        handoffs: HandOffPolicy::Off,
         host,
         ..EngineConfig::default()
     }
@@ -156,5 +159,17 @@ impl Source for Capture {
 
     fn identity_cost(&self) -> IdentityCost {
         self.identity_cost()
+    }
+
+    fn follow_handoffs(&mut self, process: ProcessKey) -> anyhow::Result<()> {
+        self.follow_handoffs(process)
+    }
+
+    fn leave_handoffs(&mut self, process: ProcessKey) {
+        self.leave_handoffs(process);
+    }
+
+    fn handoffs_over_budget(&mut self) -> Vec<ProcessKey> {
+        self.handoffs_over_budget()
     }
 }

@@ -152,6 +152,7 @@ impl Processes {
             | Event::ProcessExeced(_)
             | Event::TaskExited(_)
             | Event::TaskIdentified(_)
+            | Event::ThreadWoken(_)
             | Event::ProcessDescribed(_)
             | Event::LossCounted { .. } => None,
         };
@@ -179,7 +180,8 @@ impl Processes {
             Event::ProcessExeced(exec) => exec.origin.thread.map(|thread| thread.process),
             Event::TaskExited(exit) => exit.origin.thread.map(|thread| thread.process),
             Event::TaskIdentified(identified) => Some(identified.thread.process),
-            Event::ProcessDescribed(_) | Event::LossCounted { .. } => None,
+            // Of a process that is traced; it says nothing of what the process is.
+            Event::ThreadWoken(_) | Event::ProcessDescribed(_) | Event::LossCounted { .. } => None,
         };
         // Made in a context that is no process's: about a connection that the kernel half follows already.
         let Some(process) = process else { return Outcome::default() };
@@ -220,6 +222,7 @@ impl Processes {
             }
             Event::TaskExited(_)
             | Event::TaskIdentified(_)
+            | Event::ThreadWoken(_)
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)
             | Event::ProcessDescribed(_)
@@ -253,6 +256,7 @@ impl Processes {
             | Event::ProcessForked(_)
             | Event::TaskExited(_)
             | Event::TaskIdentified(_)
+            | Event::ThreadWoken(_)
             | Event::ProcessDescribed(_)
             | Event::LossCounted { .. } => {
                 known.is_none()

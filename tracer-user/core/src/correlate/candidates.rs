@@ -15,7 +15,7 @@ use super::exchange::{Exchange, Key, Question, Settled, Undecided};
 use super::fragment::FragmentId;
 use super::ladder;
 use super::rules::{Moment, Tables, Verdict};
-use super::rules::{header_continuity, response_window, same_bytes, thread};
+use super::rules::{handoff, header_continuity, response_window, same_bytes, thread};
 use crate::attributes::keys;
 use crate::span::{Evidence, Link, Value};
 
@@ -33,10 +33,11 @@ pub(crate) struct Candidate {
 type Names = fn(&Tables, &Exchange) -> Vec<Key>;
 
 /// Beyond what the rules of the ladder would claim if nothing contradicted them.
-const NAMED: [(Evidence, Names); 3] = [
+const NAMED: [(Evidence, Names); 4] = [
     (Evidence::HeaderContinuity, header_continuity::names),
     (Evidence::Thread, thread::names),
     (Evidence::ResponseWindow, response_window::names),
+    (Evidence::ThreadHandOff, handoff::names),
 ];
 
 /// None where more than [`MAX`] are named.

@@ -19,6 +19,8 @@ pub(super) enum Look {
     Losses,
     /// nginx: the last window of a call's response has closed.
     Settle,
+    /// More is known of a call that was handed to its thread.
+    HandOff,
     /// What is not known now is undecided.
     Decide,
     /// A call that stays for its other end may go.
@@ -26,7 +28,7 @@ pub(super) enum Look {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Deadlines([Sorted<(KernelInstant, Key), ()>; 6]);
+pub(super) struct Deadlines([Sorted<(KernelInstant, Key), ()>; 7]);
 
 impl Deadlines {
     pub(super) fn add(&mut self, look: Look, at: KernelInstant, key: Key) {

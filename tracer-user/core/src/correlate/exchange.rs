@@ -10,6 +10,7 @@ use tracer_abi::time::KernelInstant;
 use super::candidates::Candidate;
 use super::conn::Conn;
 use super::fragment::FragmentId;
+use super::handoffs::MAX_HOPS;
 use super::join::Seats;
 use super::tasks::Tasks;
 use crate::context::{RemoteContext, RequestContext};
@@ -191,6 +192,8 @@ pub(crate) struct Served {
     pub(super) hands_on: bool,
     /// What the runtime told about it.
     pub(super) work: Option<Box<ServedTask>>,
+    /// Calls with open questions at whose end its thread was woken.
+    pub(super) handed_back: Vec<Key>,
 }
 
 /// Notes on a request that the process makes.
@@ -226,6 +229,8 @@ pub(crate) struct Called {
     pub(super) answer_pin: Option<Key>,
     /// Its own key, where its task is known.
     pub(super) key: Option<Key>,
+    /// Where hand-offs are followed: whom its thread woke.
+    pub(super) handed: Option<Box<Handed>>,
 }
 
 /// What a runtime told about a request.
@@ -256,6 +261,47 @@ impl Called {
     pub(super) fn is_over(&self, tasks: &Tasks) -> bool {
         self.key.is_none_or(|key| tasks.is_over(key))
     }
+}
+
+/// Notes on a call of a thread that serves no request.
+#[derive(Debug, Default)]
+pub(super) struct Handed {
+    /// Who had woken the thread before it sent the call.
+    pub(super) submit: Option<Submit>,
+    /// Whose threads were woken at its end. These requests stay.
+    pub(super) candidates: Vec<HandedTo>,
+    /// Others may have been.
+    pub(super) unsure: bool,
+    /// It shows by itself that its thread wakes requests that it was not made for.
+    pub(super) elsewhere: bool,
+    /// Another thread read some of its response.
+    pub(super) moved: bool,
+    /// When it ended, one request was open that had been before it was sent.
+    pub(super) one_cause: bool,
+    /// What its wake-ups name was counted: there are no more of them.
+    pub(super) counted: bool,
+    /// What it says about its group was taken down.
+    pub(super) spoke: bool,
+    pub(super) concluded: Option<Result<Key, Undecided>>,
+}
+
+/// A thread was woken by one that had this request and no other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Submit {
+    pub(super) request: Option<Key>,
+    /// Of the futex; zero where the thread was created.
+    pub(super) address: u64,
+}
+
+/// The thread that serves a request was woken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HandedTo {
+    pub(super) request: Key,
+    pub(super) asleep_since: KernelInstant,
+    pub(super) woken: KernelInstant,
+    /// The futexes on the way there; zero where a thread was created.
+    pub(super) path: [u64; MAX_HOPS],
+    pub(super) hops: usize,
 }
 
 /// Whose response began in the windows of a call's response.
@@ -347,6 +393,14 @@ pub(crate) enum Undecided {
     RuleContradicted,
     /// What names a parent is less sure than is asked for.
     BelowConfidence,
+    /// At the end of the call no thread was woken that waited for it and serves a request.
+    NoHandOff,
+    /// Several were.
+    SeveralHandOffs,
+    /// One was, but it is not yet known what threads wait for in this process.
+    HandOffUnproven,
+    /// One was, but in this process threads wait for other things than the ends of their calls.
+    HandOffsElsewhere,
     /// Two kinds of evidence name different parents, or different traces.
     Contradiction,
     /// A bound of the tracer was reached first.
@@ -379,6 +433,10 @@ impl Undecided {
             | Self::CauseEndedFirst
             | Self::RuleContradicted
             | Self::BelowConfidence
+            | Self::NoHandOff
+            | Self::SeveralHandOffs
+            | Self::HandOffUnproven
+            | Self::HandOffsElsewhere
             | Self::Contradiction
             | Self::LimitReached => false,
         }
@@ -410,6 +468,10 @@ impl Undecided {
             Self::CauseEndedFirst => "cause-ended-first",
             Self::RuleContradicted => "rule-contradicted",
             Self::BelowConfidence => "below-confidence",
+            Self::NoHandOff => "no-hand-off",
+            Self::SeveralHandOffs => "several-hand-offs",
+            Self::HandOffUnproven => "hand-off-unproven",
+            Self::HandOffsElsewhere => "hand-offs-elsewhere",
             Self::Contradiction => "contradiction",
             Self::LimitReached => "limit-reached",
         }

@@ -37,6 +37,7 @@ impl Correlator {
                 self.lose_thread(&stale);
             }
         }
+        self.note_handoffs(event, conn);
         self.note_served(event, conn);
         if event.direction == Direction::Ingress {
             self.note_received(event, conn);
@@ -312,6 +313,7 @@ impl Correlator {
             *called = Called { served, alone, after_loss, trigger, carrier, awaited_by, ..Called::default() };
             called.beside.clone_from(&beside);
         }
+        self.call_may_be_handed(key, first);
         if let Some(served) = served
             && let Some(exchange) = self.tables.exchanges.get_mut(&served)
         {
@@ -336,6 +338,7 @@ impl Correlator {
         let thread = self.tables.threads.find_mut(first.thread);
         let called_outside = thread.is_some_and(|thread| thread.called_outside);
         let mut owned = true;
+        self.handed_request_began(key, first);
         if let Some(process) = self.tables.processes.note(first.thread.process) {
             process.has_served = true;
             process.open_requests += 1;
@@ -413,11 +416,13 @@ impl Correlator {
                     process.unread_at = process.unread_at.max(Some(end.time));
                 }
             }
+            self.handed_request_ended(key, reader.process, &end);
             self.settle_rivals(key, reader.process);
             self.examine(key, reader.process);
             self.decide_carried_on(key);
             self.task_serves_no_more(key, reader.process);
         }
+        self.handed_call_ended(key, &end);
         self.decide(key, false);
         self.decide_other_end(key);
         self.ready(key);

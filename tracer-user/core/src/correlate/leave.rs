@@ -171,8 +171,11 @@ impl Correlator {
                 if let Some(thread) = self.tables.threads.find_mut(reader) {
                     thread.request_ended(key);
                 }
-                if exchange_is_request && let Some(process) = self.tables.processes.note(reader.process) {
-                    process.open_requests = process.open_requests.saturating_sub(1);
+                if exchange_is_request {
+                    if let Some(process) = self.tables.processes.note(reader.process) {
+                        process.open_requests = process.open_requests.saturating_sub(1);
+                    }
+                    self.handed_request_ended(key, reader.process, &cut(self.now));
                 }
                 let now = self.now;
                 if let Some(exchange) = self.tables.exchanges.get_mut(&key) {

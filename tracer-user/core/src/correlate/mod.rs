@@ -20,6 +20,7 @@ mod contexts;
 mod deadlines;
 mod exchange;
 mod fragment;
+mod handoffs;
 pub(crate) mod hash;
 mod ids;
 mod intake;
@@ -35,6 +36,7 @@ mod starts;
 mod table;
 mod tasks;
 mod threads;
+mod wakes;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -45,12 +47,14 @@ use tracer_abi::time::KernelInstant;
 
 pub(crate) use conn::ConnFacts;
 pub use self_check::Accuracy;
+pub(crate) use wakes::is_of_wakes;
 
 use self::carriers::Carriers;
 use self::contexts::Contexts;
 use self::deadlines::{Deadlines, Look};
 use self::exchange::{Key, Question, Settled, Side, Undecided};
 use self::fragment::{Fragments, Trace};
+use self::handoffs::HandOffs;
 use self::hash::HashKey;
 use self::ids::Ids;
 use self::join::{JoinTable, Occupant};
@@ -61,7 +65,7 @@ use self::table::Exchanges;
 use self::tasks::Answers;
 use self::threads::Threads;
 use crate::context::{Propagators, RequestIdKey};
-use crate::engine::SdkSpans;
+use crate::engine::{HandOffPolicy, SdkSpans, Wish};
 use crate::event::{ConnOpened, HostFacts, ProcessFacts};
 use crate::span::{Confidence, Span, SpanId};
 use crate::stats::Stats;
@@ -77,6 +81,7 @@ pub(crate) struct Bounds {
     pub(crate) max_header_values: usize,
     pub(crate) min_confidence: Confidence,
     pub(crate) sdk_spans: SdkSpans,
+    pub(crate) handoffs: HandOffPolicy,
     pub(crate) redact_query: bool,
     pub(crate) propagators: Propagators,
 }
@@ -98,6 +103,7 @@ pub(crate) struct Correlator {
     /// Spans that calls name as their parents; for [`SdkSpans::Suppress`].
     named: Contexts,
     self_check: SelfCheck,
+    wishes: VecDeque<Wish>,
     out: VecDeque<Span>,
     pub(crate) stats: Stats,
 }
@@ -114,6 +120,7 @@ impl Correlator {
                 traces: Contexts::default(),
                 carriers: Carriers::new(seed, bounds.max_header_values),
                 answers: Answers::new(HashKey::new(seed)),
+                handoffs: HandOffs::default(),
                 min_confidence: bounds.min_confidence,
                 last_loss: None,
             },
@@ -128,6 +135,7 @@ impl Correlator {
             holding: false,
             named: Contexts::default(),
             self_check: SelfCheck::default(),
+            wishes: VecDeque::new(),
             out: VecDeque::new(),
             stats: Stats::default(),
         }
@@ -162,6 +170,7 @@ impl Correlator {
 
     pub(crate) fn process_execed(&mut self, process: ProcessKey) {
         self.tables.processes.execed(process);
+        self.tables.handoffs.forget(process);
     }
 
     pub(crate) fn task_exited(
@@ -180,6 +189,9 @@ impl Correlator {
                     served.thread_lost |= !whole;
                 }
             }
+        }
+        if let Some(followed) = self.tables.handoffs.find_mut(process) {
+            followed.exited(tid);
         }
         if process_gone {
             self.tables.processes.exited(process, at);
@@ -207,6 +219,10 @@ impl Correlator {
         let join = self.tables.join.forget(self.now).map(|closed| closed.plus(join::MEMORY));
         let memory = self.process_memory();
         let processes = self.tables.processes.forget(self.now.minus(memory)).map(|gone| gone.plus(memory));
+        if !self.tables.handoffs.is_empty() {
+            let processes = &self.tables.processes;
+            self.tables.handoffs.retain(|process| processes.find(process).is_some());
+        }
         let next = [self.deadlines.next(), join, processes].into_iter().flatten().min();
         self.wake = next.unwrap_or(KernelInstant::MAX);
     }
@@ -235,6 +251,9 @@ impl Correlator {
         let keys: Vec<Key> = self.tables.exchanges.keys().collect();
         self.holding = true;
         for key in &keys {
+            self.look_at_handoff(*key, true);
+        }
+        for key in &keys {
             self.decide(*key, true);
         }
         self.holding = false;
@@ -254,6 +273,7 @@ impl Correlator {
         let last = exchange.end.is_some_and(|end| self.now >= end.time.plus(self.bounds.decide_timeout));
         let (fragment, began, server) =
             (exchange.fragment, exchange.first.time, exchange.role() == Role::Server);
+        self.look_at_handoff(key, last);
         self.decide(key, last);
         let traced = began.plus(rules::same_bytes::GRACE_TRACED);
         if server && self.now < traced && self.is_open(key) {
@@ -333,6 +353,7 @@ impl Correlator {
             self.note_candidates(key);
         }
         self.pass_trace_on(key, matches!(settled, Settled::Parent { remote: true, .. }));
+        self.weigh_following(key, settled);
         let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
         exchange.question = Question::Settled(settled);
         let (ended, fragment) = (exchange.end.is_some(), exchange.fragment);
@@ -345,7 +366,10 @@ impl Correlator {
                     called.carrier.take(),
                     called.answer_pin.take(),
                 ];
-                (pinned, std::mem::take(&mut called.beside))
+                let mut others = std::mem::take(&mut called.beside);
+                let handed = called.handed.take().map(|handed| handed.candidates).unwrap_or_default();
+                others.extend(handed.iter().map(|candidate| candidate.request));
+                (pinned, others)
             }
         };
         match settled {

@@ -42,10 +42,25 @@ pub(super) struct Process {
     pub(super) shares_spans: bool,
     /// What its runtime tells about its tasks.
     pub(super) tasks: Option<Box<Tasks>>,
+    pub(super) following: Following,
+    /// While it is not asked for: calls whose question was settled, and of them those that were made by threads without a
+    /// request while requests were open.
+    pub(super) calls_settled: u32,
+    pub(super) calls_undecided: u32,
     /// Rules that headers have shown to be wrong here.
     pub(super) demoted: Vec<Evidence>,
     /// It had connections before the tracer came, and when it was first seen: requests may be under way unseen.
     pub(super) preexisting_since: Option<KernelInstant>,
+}
+
+/// Whether its hand-offs between threads are followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Following {
+    #[default]
+    Unasked,
+    Asked,
+    /// Nothing comes of it, for good.
+    Refused,
 }
 
 impl Process {

@@ -7,12 +7,13 @@ mod connections;
 
 use std::time::Duration;
 
+use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
 use self::connections::Connections;
 use crate::connection::ConnectionLimits;
 use crate::context::Propagators;
-use crate::correlate::{Accuracy, Bounds, Correlator};
+use crate::correlate::{Accuracy, Bounds, Correlator, is_of_wakes};
 use crate::event::{Event, HostFacts, ProcessDescribed};
 use crate::reorder::{Reorder, Slot};
 use crate::span::{Confidence, Span};
@@ -36,6 +37,8 @@ pub struct EngineConfig {
     pub min_confidence: Confidence,
     /// What becomes of spans that programs report themselves.
     pub sdk_spans: SdkSpans,
+    /// Whose wake-ups are asked for.
+    pub handoffs: HandOffPolicy,
     pub limits: Limits,
     pub connection: ConnectionLimits,
 }
@@ -50,6 +53,26 @@ pub enum SdkSpans {
     /// They are left out, and what they called is the child of the program's own. Not where a process makes several
     /// calls with one span: that is not the span of a call.
     Suppress,
+}
+
+/// In which processes it is followed which thread wakes which.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HandOffPolicy {
+    /// In those whose threads call for requests that other threads serve.
+    #[default]
+    Auto,
+    /// In all.
+    On,
+    Off,
+}
+
+/// What the engine asks of whoever hands in the events. It does not depend on being granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Report the process's [`crate::event::ThreadWoken`].
+    FollowHandOffs(ProcessKey),
+    /// They are of no more use.
+    LeaveHandOffs(ProcessKey),
 }
 
 /// Bounds on what the engine holds. What a bound costs is counted.
@@ -82,6 +105,7 @@ impl Default for EngineConfig {
             propagators: Propagators::default(),
             min_confidence: Confidence::Likely,
             sdk_spans: SdkSpans::default(),
+            handoffs: HandOffPolicy::default(),
             limits: Limits::default(),
             connection: ConnectionLimits::default(),
         }
@@ -124,6 +148,7 @@ impl Engine {
             propagators,
             min_confidence,
             sdk_spans,
+            handoffs,
             limits,
             connection,
         } = config;
@@ -146,6 +171,7 @@ impl Engine {
             max_header_values,
             min_confidence,
             sdk_spans,
+            handoffs,
             redact_query,
             propagators,
         };
@@ -163,6 +189,7 @@ impl Engine {
         let time = event.time();
         if self.reorder.push(event) {
             self.stats.events_late += 1;
+            self.correlator.wakes_lost(time);
             // Until now it was missing, and what it says of its place is lost.
             self.correlator.lost(time);
         }
@@ -185,6 +212,11 @@ impl Engine {
     /// The next span that leaves.
     pub fn poll_span(&mut self) -> Option<Span> {
         self.correlator.poll_span()
+    }
+
+    /// The next thing that is asked for.
+    pub fn poll_wish(&mut self) -> Option<Wish> {
+        self.correlator.poll_wish()
     }
 
     /// The run ends: everything that is still open leaves as incomplete. Drain once more, then drop the engine.
@@ -283,13 +315,18 @@ impl Engine {
                 }
             }
             Event::TaskIdentified(event) => self.connections.identified(*event, &mut self.correlator),
+            Event::ThreadWoken(event) => self.correlator.thread_woken(&event),
             Event::ProcessDescribed(described) => {
                 let ProcessDescribed { time: _, process, facts } = *described;
                 self.correlator.process_described(process, facts);
             }
-            Event::LossCounted { time, loss: _, count } => {
+            Event::LossCounted { time, loss, count } => {
                 self.stats.kernel_losses = self.stats.kernel_losses.saturating_add(count);
-                self.correlator.lost(time);
+                if is_of_wakes(loss) {
+                    self.correlator.wakes_lost(time);
+                } else {
+                    self.correlator.lost(time);
+                }
             }
         }
     }

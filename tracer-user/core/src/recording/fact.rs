@@ -38,6 +38,7 @@ impl Fact {
             | Event::ProcessExeced(_)
             | Event::TaskExited(_)
             | Event::TaskIdentified(_) => None,
+            Event::ThreadWoken(_) => None,
         }
     }
 

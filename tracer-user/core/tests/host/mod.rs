@@ -15,8 +15,8 @@ use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 use tracer_core::event::{
-    ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, Origin, ProcessDescribed, ProcessFacts,
-    TaskIdentified, Thread,
+    Cause, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, Origin, ProcessDescribed, ProcessFacts,
+    TaskIdentified, Thread, ThreadWoken,
 };
 use tracer_core::span::{Span, SpanKind, Value};
 use tracer_core::{Engine, EngineConfig};
@@ -56,6 +56,9 @@ pub(crate) struct Host {
     sockets: Vec<Socket>,
     seqs: BTreeMap<T, u32>,
     nvcsw: BTreeMap<T, u64>,
+    /// Since when threads sleep.
+    asleep: BTreeMap<T, KernelInstant>,
+    wakes: BTreeMap<T, u32>,
     names: BTreeMap<u32, String>,
     /// Whose work the next operation is, as the runtime tells.
     tasks: Vec<TaskId>,
@@ -83,6 +86,8 @@ impl Host {
             sockets: Vec::new(),
             seqs: BTreeMap::new(),
             nvcsw: BTreeMap::new(),
+            asleep: BTreeMap::new(),
+            wakes: BTreeMap::new(),
             names: BTreeMap::new(),
             tasks: Vec::new(),
             next_port: 40_000,
@@ -131,6 +136,31 @@ impl Host {
     /// what the task had waited for.
     pub(crate) fn works(&mut self, tasks: &[u64]) {
         self.tasks = tasks.iter().map(|number| task(*number)).collect();
+    }
+
+    pub(crate) fn falls_asleep(&mut self, thread: T) {
+        let time = self.tick();
+        self.waits(thread);
+        self.asleep.insert(thread, time);
+    }
+
+    /// A thread wakes another one of its process, which sleeps for the futex at this address.
+    pub(crate) fn wakes(&mut self, by: T, thread: T, address: u64) {
+        let asleep_since = self.asleep.remove(&thread);
+        self.woken(by, thread, Cause::Futex { address, asleep_since });
+    }
+
+    pub(crate) fn creates(&mut self, by: T, thread: T) {
+        self.woken(by, thread, Cause::Born);
+    }
+
+    fn woken(&mut self, by: T, thread: T, cause: Cause) {
+        let number = self.wakes.entry(by).or_default();
+        *number += 1;
+        let number = *number;
+        let time = self.tick();
+        let by = self.at(by, number);
+        self.events.push(Event::ThreadWoken(ThreadWoken { time, by, cpu: 0, woken: Tid(thread.tid), cause }));
     }
 
     /// A TCP connection between two processes; `None` is one that is not traced.

@@ -84,7 +84,7 @@ impl Renderer {
         line.put("parent by: = tcp bytes  u unix  t thread  r task  w nginx  h header  i ids", Ink::Dim);
         end(line, out);
         let mut line = Painter::new(self.style);
-        line.put("           ? undecided  ~ likely  ^ not in this block     ← came in  → went out", Ink::Dim);
+        line.put("           o hand-off  ? undecided  ~ likely  ^ not in this block  ← in  → out", Ink::Dim);
         end(line, out);
     }
 
@@ -273,6 +273,7 @@ fn mark(span: &Span) -> (&'static str, bool, Ink) {
                 Evidence::RuntimeTask => "r",
                 Evidence::ResponseWindow => "w",
                 Evidence::HeaderContinuity => "i",
+                Evidence::ThreadHandOff => "o",
             };
             (mark, parent.confidence == Confidence::Likely, Ink::Good)
         }

@@ -4,6 +4,7 @@
 //! reason, or asks to be asked again. It changes nothing and knows of no other rule: [`super::ladder`] weighs them.
 //! What a rule needs to have noted while events pass, `track` notes.
 
+pub(super) mod handoff;
 pub(super) mod header;
 pub(super) mod header_continuity;
 pub(super) mod response_window;
@@ -16,6 +17,7 @@ use tracer_abi::time::KernelInstant;
 use super::carriers::Carriers;
 use super::contexts::Contexts;
 use super::exchange::{Exchange, Key, Undecided};
+use super::handoffs::HandOffs;
 use super::join::JoinTable;
 use super::processes::Processes;
 use super::table::Exchanges;
@@ -36,6 +38,7 @@ pub(super) struct Tables {
     pub(super) carriers: Carriers,
     /// Tasks that have answered requests.
     pub(super) answers: Answers,
+    pub(super) handoffs: HandOffs,
     /// What is less sure is not claimed.
     pub(super) min_confidence: Confidence,
     /// When a loss was last learned of, wherever it was.

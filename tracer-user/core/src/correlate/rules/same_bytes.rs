@@ -91,7 +91,8 @@ fn same_place(a: &Mark, b: &Mark, evidence: Evidence) -> bool {
         | Evidence::Thread
         | Evidence::RuntimeTask
         | Evidence::ResponseWindow
-        | Evidence::HeaderContinuity => a.tcp_seq.is_some() && a.tcp_seq == b.tcp_seq,
+        | Evidence::HeaderContinuity
+        | Evidence::ThreadHandOff => a.tcp_seq.is_some() && a.tcp_seq == b.tcp_seq,
     }
 }
 

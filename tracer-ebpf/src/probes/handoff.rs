@@ -1,0 +1,151 @@
+//! Hand-offs between the threads of a process: who wakes whom.
+//!
+//! Attached only while some process is followed, because these hooks see every sleep of the machine. Of a followed
+//! process's wake-ups only those are reported that cannot be chance: the waker is in a futex call that wakes, and the
+//! woken thread in one that waits, at the same address. An interrupt that lands in a thread and wakes another one is
+//! none. What a wake-up means is not decided here.
+//!
+//! The consumer of the ring is never woken: that costs ten times what the record does.
+//!
+//! What the woken thread waits *for* can be read from here, too: it shares its memory with the waker, in whose context
+//! [`tracer_waking`] runs.
+
+use core::arch::asm;
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::helpers::generated as helpers;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use tracer_abi::config::Followed;
+use tracer_abi::error::KernelLoss;
+use tracer_abi::event::{EventKind, WakeCause, WokenRecord};
+use tracer_abi::task::Tid;
+use tracer_abi::time::KernelInstant;
+
+use crate::emit;
+use crate::filter::Actor;
+use crate::kernel::Task;
+use crate::maps::{TRACER_HANDOFF, TRACER_WOKEN, count, sleep_state};
+use crate::regs::Regs;
+
+/// `sched_waking(task)`: in the context of whoever wakes, with the task's own lock held and interrupts off. The task may
+/// be on its way to sleep only.
+#[btf_tracepoint(function = "sched_waking")]
+fn tracer_waking(ctx: BtfTracePointContext) -> i32 {
+    let woken = Task(ctx.arg::<*const c_void>(0));
+    let Some(followed) = followed(woken) else {
+        return 0;
+    };
+    // SAFETY: an entry of the table.
+    unsafe { atomic_add(&raw mut (*followed).wakes, 1) };
+    // SAFETY: the hook's own argument; no run queue is locked. Every thread of a followed process has a state from its
+    // first wake-up on.
+    let Some(sleep) = (unsafe { sleep_state(woken, true) }) else {
+        count(KernelLoss::WakeStorageFull);
+        return 0;
+    };
+    let waker = Task::current();
+    if waker.tgid() != woken.tgid() || waker.tid() == woken.tid() {
+        return 0;
+    }
+    let (Some(futex), Some(awaited)) = (Regs::of(waker).woken_futex(), Regs::of(woken).awaited_futex())
+    else {
+        return 0;
+    };
+    if futex == awaited {
+        report(followed, waker, woken.tid(), WakeCause::Futex, futex, sleep.since);
+    }
+    0
+}
+
+/// `sched_switch(preempt, prev, next, prev_state)`: with the run queue locked.
+#[btf_tracepoint(function = "sched_switch")]
+fn tracer_switch(ctx: BtfTracePointContext) -> i32 {
+    let preempted: u32 = ctx.arg(0);
+    let previous = Task(ctx.arg::<*const c_void>(1));
+    let next = Task(ctx.arg::<*const c_void>(2));
+    let state: u32 = ctx.arg(3);
+    if preempted & 1 == 0 && state != 0 && followed(previous).is_some() {
+        // SAFETY: the hook's own argument; nothing is allocated.
+        if let Some(sleep) = unsafe { sleep_state(previous, false) } {
+            // SAFETY: no preconditions.
+            sleep.since = unsafe { helpers::bpf_ktime_get_ns() };
+        }
+    }
+    // A thread that runs does not sleep: what it wrote when it last fell asleep must not be taken for its next sleep.
+    if followed(next).is_some()
+        // SAFETY: as above.
+        && let Some(sleep) = unsafe { sleep_state(next, false) }
+    {
+        sleep.since = 0;
+    }
+    0
+}
+
+/// `task_newtask(task, clone_flags)`: in the context of its creator, before it runs.
+#[btf_tracepoint(function = "task_newtask")]
+fn tracer_newtask(ctx: BtfTracePointContext) -> i32 {
+    let born = Task(ctx.arg::<*const c_void>(0));
+    let creator = Task::current();
+    if born.tgid() != creator.tgid() {
+        return 0;
+    }
+    if let Some(followed) = followed(creator) {
+        report(followed, creator, born.tid(), WakeCause::Born, 0, 0);
+    }
+    0
+}
+
+/// The entry of a task's process, if its hand-offs are followed.
+#[inline(always)]
+fn followed(task: Task) -> Option<*mut Followed> {
+    let followed = TRACER_HANDOFF.get_ptr_mut(task.tgid())?;
+    // SAFETY: an entry of the table.
+    (unsafe { (*followed).start_boottime } == task.process_start()).then_some(followed)
+}
+
+/// `waker` is the current task.
+#[inline(always)]
+fn report(followed: *mut Followed, waker: Task, woken: u32, cause: WakeCause, futex: u64, since: u64) {
+    // SAFETY: the current task; no run queue is locked.
+    let Some(own) = (unsafe { sleep_state(waker, true) }) else {
+        count(KernelLoss::WakeStorageFull);
+        return;
+    };
+    own.woke = own.woke.wrapping_add(1);
+    // SAFETY: an entry of the table.
+    unsafe { atomic_add(&raw mut (*followed).reported, 1) };
+    let Some(mut entry) = TRACER_WOKEN.reserve::<WokenRecord>(0) else {
+        count(KernelLoss::WakeRingFull);
+        return;
+    };
+    let actor = Actor {
+        task: waker,
+        tgid: waker.tgid(),
+        tid: waker.tid(),
+        process_start: waker.process_start(),
+        flags: 0,
+    };
+    let mut header = emit::header::<WokenRecord>(EventKind::ThreadWoken, Some(&actor));
+    header.thread_seq = own.woke;
+    entry.write(WokenRecord {
+        header,
+        futex,
+        asleep_since: KernelInstant::from_nanos(since),
+        woken: Tid(woken),
+        cause: cause.code(),
+    });
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// Adds to a word that other CPUs add to at the same time.
+///
+/// # Safety
+///
+/// `word` must be valid.
+#[inline(always)]
+unsafe fn atomic_add(word: *mut u64, value: u64) {
+    // SAFETY: the caller promises a valid word.
+    unsafe { asm!("lock *(u64 *)({word} + 0) += {value}", word = in(reg) word, value = in(reg) value) };
+}

@@ -1,0 +1,140 @@
+//! Following hand-offs between the threads of single processes: the hooks that see them, and the table of whose.
+//!
+//! The hooks run at every wake-up and every sleep of the machine, so they are attached only while some process is
+//! followed. A process whose wake-ups are more than [`MAX_WAKES`] allows is followed no more.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use aya::Pod;
+use aya::maps::{HashMap as BpfHashMap, MapData};
+use tracer_abi::config::Followed;
+use tracer_abi::task::{ProcessKey, Tgid};
+
+use super::ladder::Probe;
+use super::object::{Attached, Loaded};
+use super::record;
+
+/// In the order in which they are attached: what is told of a thread's sleep is never older than the sleep.
+pub(super) const PROBES: &[Probe] = &[
+    Probe::trace_point("tracer_switch", "sched_switch"),
+    Probe::trace_point("tracer_newtask", "task_newtask"),
+    Probe::trace_point("tracer_waking", "sched_waking"),
+];
+
+/// Wake-ups of a process in a second, over two looks: looking at one costs about 0.4 µs of a CPU, so that these are a
+/// tenth of one.
+const MAX_WAKES: u64 = 250_000;
+
+/// Of them, reported: each costs the tracer about as much again as the process.
+const MAX_REPORTED: u64 = 100_000;
+
+pub(super) struct HandOffs {
+    table: BpfHashMap<MapData, u32, Entry>,
+    attached: Vec<Attached>,
+    followed: BTreeMap<u32, Spent>,
+}
+
+/// What a process had cost when it was looked at last.
+#[derive(Clone, Copy, Debug)]
+struct Spent {
+    process: ProcessKey,
+    at: Instant,
+    wakes: u64,
+    reported: u64,
+    /// It cost too much at the last look, too.
+    too_much: bool,
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Entry(Followed);
+
+// SAFETY: `repr(C)` integers without padding.
+unsafe impl Pod for Entry {}
+
+impl HandOffs {
+    pub(super) fn new(loaded: &mut Loaded) -> anyhow::Result<Self> {
+        Ok(Self {
+            table: loaded.take_map("TRACER_HANDOFF")?.try_into().context("open map TRACER_HANDOFF")?,
+            attached: Vec::new(),
+            followed: BTreeMap::new(),
+        })
+    }
+
+    /// Idempotent.
+    ///
+    /// # Errors
+    ///
+    /// When the hooks cannot be attached, or the table is full.
+    pub(super) fn follow(&mut self, loaded: &mut Loaded, process: ProcessKey) -> anyhow::Result<()> {
+        let tgid = process.tgid.0;
+        if self.followed.get(&tgid).is_some_and(|known| known.process == process) {
+            return Ok(());
+        }
+        if self.attached.is_empty() {
+            self.attached = loaded.attach(PROBES)?;
+        }
+        let entry = Followed { start_boottime: process.start_boottime, wakes: 0, reported: 0 };
+        let entered = self.table.insert(tgid, Entry(entry), 0);
+        if entered.is_ok() {
+            let spent = Spent { process, at: Instant::now(), wakes: 0, reported: 0, too_much: false };
+            self.followed.insert(tgid, spent);
+        } else {
+            self.detach_if_idle(loaded);
+        }
+        entered.with_context(|| format!("enter process {tgid} into the table"))
+    }
+
+    pub(super) fn leave(&mut self, loaded: &mut Loaded, process: ProcessKey) {
+        if self.followed.get(&process.tgid.0).is_some_and(|known| known.process == process) {
+            self.forget(process.tgid.0);
+            self.detach_if_idle(loaded);
+        }
+    }
+
+    /// Looks at a record on its way: a process that ended is followed no more.
+    pub(super) fn observe(&mut self, record: &[u8]) {
+        if record::is_process_end(record)
+            && let Some(Tgid(tgid)) = record::tgid(record)
+        {
+            self.forget(tgid);
+        }
+    }
+
+    /// Leaves processes that cost too much, and returns them. To be called a few times a second.
+    pub(super) fn over_budget(&mut self, loaded: &mut Loaded) -> Vec<ProcessKey> {
+        let now = Instant::now();
+        let mut over = Vec::new();
+        for (tgid, spent) in &mut self.followed {
+            let Ok(Entry(count)) = self.table.get(tgid, 0) else { continue };
+            let nanos = now.duration_since(spent.at).as_nanos().max(1);
+            let rate = |new: u64, old: u64| u128::from(new.saturating_sub(old)) * 1_000_000_000 / nanos;
+            let too_much = rate(count.wakes, spent.wakes) > u128::from(MAX_WAKES)
+                || rate(count.reported, spent.reported) > u128::from(MAX_REPORTED);
+            if too_much && spent.too_much {
+                over.push(spent.process);
+            }
+            *spent = Spent { at: now, wakes: count.wakes, reported: count.reported, too_much, ..*spent };
+        }
+        for process in &over {
+            self.forget(process.tgid.0);
+        }
+        self.detach_if_idle(loaded);
+        over
+    }
+
+    fn forget(&mut self, tgid: u32) {
+        if self.followed.remove(&tgid).is_some() {
+            // Absent: there is nothing to remove.
+            let _ = self.table.remove(&tgid);
+        }
+    }
+
+    fn detach_if_idle(&mut self, loaded: &mut Loaded) {
+        if self.followed.is_empty() {
+            loaded.detach(std::mem::take(&mut self.attached));
+        }
+    }
+}
