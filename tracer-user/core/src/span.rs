@@ -102,6 +102,8 @@ pub enum Evidence {
     RuntimeTask,
     /// nginx answered it in the window of the call's response.
     ResponseWindow,
+    /// The call's process was forked inside of the request.
+    ProcessFork,
     /// The call carries what this request alone had brought in its headers.
     HeaderContinuity,
     /// At its end, the thread that made the call woke the one that serves the request and waited.
@@ -117,6 +119,7 @@ impl Evidence {
             Self::Thread => "thread",
             Self::RuntimeTask => "runtime-task",
             Self::ResponseWindow => "response-window",
+            Self::ProcessFork => "process-fork",
             Self::HeaderContinuity => "header-continuity",
             Self::ThreadHandOff => "thread-handoff",
         }

@@ -11,6 +11,8 @@ mod deadlines;
 mod dialects;
 #[path = "scenarios/fastcgi.rs"]
 mod fastcgi;
+#[path = "scenarios/fork.rs"]
+mod fork;
 #[path = "scenarios/handoff.rs"]
 mod handoff;
 #[path = "scenarios/header.rs"]

@@ -182,6 +182,15 @@ pub(crate) struct Served {
     pub(super) last_sent: Option<KernelInstant>,
     /// Calls that its thread made while it was the latest open request there.
     pub(super) calls: Vec<Key>,
+    /// When its thread last forked a process while it was the only open request there.
+    pub(super) forked: Option<KernelInstant>,
+    /// When a process that was forked so, or below it, last sent a byte of the response.
+    pub(super) child_sent: Option<KernelInstant>,
+    /// Calls of such processes.
+    pub(super) forked_calls: Vec<Key>,
+    /// What was found of the forks when the request had been answered, and when that was.
+    pub(super) forks_examined: Option<Result<(), Undecided>>,
+    pub(super) over: Option<KernelInstant>,
     /// The call that stays because it may be the other end.
     pub(super) peer_pin: Option<Key>,
     /// Several calls claimed to be the other end.
@@ -203,6 +212,8 @@ pub(crate) struct Called {
     pub(super) served: Option<Key>,
     /// Others that the thread had open then, the latest of them.
     pub(super) beside: Vec<Key>,
+    /// The open request inside of which its process was forked.
+    pub(super) forked_for: Option<Key>,
     /// That request was the only one open in the process.
     pub(super) alone: bool,
     /// What the thread rule found when that request had been answered.
@@ -403,6 +414,8 @@ pub(crate) enum Undecided {
     HandOffsElsewhere,
     /// Two kinds of evidence name different parents, or different traces.
     Contradiction,
+    /// The process that made the call was forked for a request, and lived on after it.
+    ChildOutlives,
     /// A bound of the tracer was reached first.
     LimitReached,
 }
@@ -438,6 +451,7 @@ impl Undecided {
             | Self::HandOffUnproven
             | Self::HandOffsElsewhere
             | Self::Contradiction
+            | Self::ChildOutlives
             | Self::LimitReached => false,
         }
     }
@@ -473,6 +487,7 @@ impl Undecided {
             Self::HandOffUnproven => "hand-off-unproven",
             Self::HandOffsElsewhere => "hand-offs-elsewhere",
             Self::Contradiction => "contradiction",
+            Self::ChildOutlives => "child-outlives",
             Self::LimitReached => "limit-reached",
         }
     }

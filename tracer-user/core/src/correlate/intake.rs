@@ -64,7 +64,7 @@ impl Correlator {
         let ingress = event.direction == Direction::Ingress;
         let moved = matches!(event.outcome, IoOutcome::Moved(_));
         conn.nonblocking |= ingress && event.blocking != Some(true);
-        let exchanges = &mut self.tables.exchanges;
+        let (exchanges, processes) = (&mut self.tables.exchanges, &self.tables.processes);
         let mut answered = false;
         for (_, key) in &conn.open {
             let Some(exchange) = exchanges.get_mut(key) else { continue };
@@ -72,7 +72,13 @@ impl Correlator {
             let own = owner.process == event.thread.process && owner.tid == event.thread.tid;
             let Some(served) = exchange.served_mut() else { continue };
             served.nonblocking |= conn.nonblocking;
-            if !own {
+            // A program that was started for the request may answer it itself.
+            let child = !own
+                && owner.process != event.thread.process
+                && processes.forked_for(event.thread.process) == Some(*key);
+            if child && moved && !ingress {
+                served.child_sent = Some(event.time);
+            } else if !own && !child {
                 served.shared.get_or_insert(event.time);
             }
             if own && moved && !ingress && !answered {
@@ -324,6 +330,8 @@ impl Correlator {
         }
         if let Some(served) = served {
             self.await_trace(key, served);
+        } else {
+            self.forked_call_began(key, first);
         }
         for key in beside {
             if let Some(exchange) = self.tables.exchanges.get_mut(&key) {
@@ -419,6 +427,7 @@ impl Correlator {
             self.handed_request_ended(key, reader.process, &end);
             self.settle_rivals(key, reader.process);
             self.examine(key, reader.process);
+            self.examine_forks(key, reader.process);
             self.decide_carried_on(key);
             self.task_serves_no_more(key, reader.process);
         }

@@ -19,6 +19,7 @@ mod conn;
 mod contexts;
 mod deadlines;
 mod exchange;
+mod forks;
 mod fragment;
 mod handoffs;
 pub(crate) mod hash;
@@ -164,10 +165,6 @@ impl Correlator {
         self.tables.processes.described(process, facts);
     }
 
-    pub(crate) fn process_forked(&mut self, parent: ProcessKey, child: ProcessKey) {
-        self.tables.processes.forked(parent, child);
-    }
-
     pub(crate) fn process_execed(&mut self, process: ProcessKey) {
         self.tables.processes.execed(process);
         self.tables.handoffs.forget(process);
@@ -195,6 +192,7 @@ impl Correlator {
         }
         if process_gone {
             self.tables.processes.exited(process, at);
+            self.forked_process_gone(process);
             self.wake = self.wake.min(at.plus(self.process_memory()));
         }
     }
@@ -358,13 +356,14 @@ impl Correlator {
         exchange.question = Question::Settled(settled);
         let (ended, fragment) = (exchange.end.is_some(), exchange.fragment);
         let (pinned, beside) = match &mut exchange.side {
-            Side::Server(served) => ([served.peer_pin.take(), None, None, None], Vec::new()),
+            Side::Server(served) => ([served.peer_pin.take(), None, None, None, None], Vec::new()),
             Side::Client(called) => {
                 let pinned = [
                     called.served,
                     called.window_pin.take(),
                     called.carrier.take(),
                     called.answer_pin.take(),
+                    called.forked_for,
                 ];
                 let mut others = std::mem::take(&mut called.beside);
                 let handed = called.handed.take().map(|handed| handed.candidates).unwrap_or_default();

@@ -49,6 +49,15 @@ pub(super) struct Process {
     pub(super) calls_undecided: u32,
     /// Rules that headers have shown to be wrong here.
     pub(super) demoted: Vec<Evidence>,
+    /// The process that forked it, and the open request that this was done for.
+    pub(super) forked_by: Option<ProcessKey>,
+    pub(super) forked_for: Option<ForkedFor>,
+    pub(super) exited: Option<KernelInstant>,
+    /// Requests inside of which forks stood the examination, and calls that wait for there to be enough.
+    pub(super) fork_proofs: u32,
+    pub(super) forks_awaiting: Vec<Key>,
+    /// A thread that serves forked outside of requests.
+    pub(super) forks_outside: bool,
     /// It had connections before the tracer came, and when it was first seen: requests may be under way unseen.
     pub(super) preexisting_since: Option<KernelInstant>,
 }
@@ -61,6 +70,14 @@ pub(super) enum Following {
     Asked,
     /// Nothing comes of it, for good.
     Refused,
+}
+
+/// What a process was forked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ForkedFor {
+    pub(super) request: Key,
+    /// That request was the only one open in its process.
+    pub(super) alone: bool,
 }
 
 impl Process {
@@ -107,6 +124,11 @@ impl Processes {
         }
     }
 
+    /// The request that a process was forked for.
+    pub(super) fn forked_for(&self, process: ProcessKey) -> Option<Key> {
+        Some(self.find(process)?.forked_for?.request)
+    }
+
     /// A child is what its parent is until it is described itself.
     pub(super) fn forked(&mut self, parent: ProcessKey, child: ProcessKey) {
         let facts = self.find(parent).and_then(|parent| parent.facts.clone());
@@ -121,12 +143,15 @@ impl Processes {
     /// Another program runs in the process: what was learned of the old one says nothing.
     pub(super) fn execed(&mut self, process: ProcessKey) {
         if let Some(known) = self.note(process) {
-            *known = Process { facts: known.facts.take().map(without_runtime), ..Process::default() };
+            let Process { forked_by, forked_for, .. } = *known;
+            let facts = known.facts.take().map(without_runtime);
+            *known = Process { facts, forked_by, forked_for, ..Process::default() };
         }
     }
 
     pub(super) fn exited(&mut self, process: ProcessKey, at: KernelInstant) {
-        if self.table.contains_key(&process) {
+        if let Some(known) = self.table.get_mut(&process) {
+            known.exited = Some(at);
             self.gone.push_back((at, process));
         }
     }

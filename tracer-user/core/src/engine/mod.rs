@@ -296,7 +296,7 @@ impl Engine {
             Event::ListenStarted(_) => {}
             Event::ProcessForked(event) => {
                 if let Some(parent) = event.origin.thread {
-                    self.correlator.process_forked(parent.process, event.child);
+                    self.correlator.process_forked(parent, event.child, event.origin.time);
                 }
             }
             Event::ProcessExeced(event) => {

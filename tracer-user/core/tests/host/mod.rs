@@ -16,7 +16,7 @@ use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 use tracer_core::event::{
     Cause, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, Origin, ProcessDescribed, ProcessFacts,
-    TaskIdentified, Thread, ThreadWoken,
+    ProcessForked, TaskExited, TaskIdentified, Thread, ThreadWoken,
 };
 use tracer_core::span::{Span, SpanKind, Value};
 use tracer_core::{Engine, EngineConfig};
@@ -121,6 +121,31 @@ impl Host {
     /// Another thread of the process.
     pub(crate) fn thread(&self, of: T, number: u32) -> T {
         T { process: of.process, tid: of.process + number }
+    }
+
+    /// The thread forks a process, which is traced; returns its only thread.
+    pub(crate) fn forks(&mut self, thread: T) -> T {
+        let child = self.next_tid;
+        self.next_tid += 100;
+        let name = self.names.get(&thread.process).cloned().unwrap_or_default();
+        self.names.insert(child, name);
+        let time = self.tick();
+        let origin = Origin { time, thread: Some(self.at(thread, 0)), cpu: 0 };
+        let (child_key, child_tid) = (key(child), Tid(child));
+        self.events.push(Event::ProcessForked(ProcessForked { origin, child: child_key, child_tid }));
+        T { process: child, tid: child }
+    }
+
+    /// The process ends with this thread.
+    pub(crate) fn exits(&mut self, thread: T) {
+        let time = self.tick();
+        let origin = Origin { time, thread: Some(self.at(thread, 0)), cpu: 0 };
+        self.events.push(Event::TaskExited(TaskExited { origin, process_gone: true, exit_code: 0 }));
+    }
+
+    /// The end belongs to another process from now on, which has inherited it.
+    pub(crate) fn inherits(&mut self, thread: T, end: End) {
+        self.sockets[end.0].process = Some(thread.process);
     }
 
     pub(crate) fn sleep(&mut self, duration: Duration) {

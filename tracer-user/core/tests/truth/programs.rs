@@ -22,11 +22,23 @@ pub(crate) enum Front {
     ForkJoin,
     /// One thread; a request is forwarded and answered when the response comes; some by timers.
     Nginx,
+    /// A thread for each connection, which forks a process for each call.
+    Cgi,
+    /// The same, but the processes are kept and call for anybody.
+    ProcessPool,
 }
 
 impl Front {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::ThreadPerConnection, Self::Pool, Self::Loop, Self::HandOff, Self::ForkJoin, Self::Nginx];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::ThreadPerConnection,
+        Self::Pool,
+        Self::Loop,
+        Self::HandOff,
+        Self::ForkJoin,
+        Self::Nginx,
+        Self::Cgi,
+        Self::ProcessPool,
+    ];
 }
 
 /// What the headers of requests are, and what programs make of them.
@@ -241,6 +253,8 @@ pub(crate) struct World {
     timer_call: Option<usize>,
     timer_calls: usize,
     next_back_thread: u32,
+    /// Forked processes that wait for work.
+    idle: Vec<T>,
 }
 
 const POOL: u32 = 5;
@@ -266,6 +280,7 @@ impl World {
             timer_call: None,
             timer_calls: 0,
             next_back_thread: 1,
+            idle: Vec::new(),
         };
         for _ in 0..load.concurrency {
             let ends = world.host.connect(None, Some(main));
@@ -321,7 +336,7 @@ impl World {
         let thread = |n: u32| T { process, tid: process + n };
         let serving = |t: T| self.jobs.iter().any(|job| job.thread == t);
         match self.front {
-            Front::ThreadPerConnection => {
+            Front::ThreadPerConnection | Front::Cgi | Front::ProcessPool => {
                 let own = thread(1 + front as u32);
                 Some((own, own))
             }
@@ -385,6 +400,9 @@ impl World {
             State::Ready if made < calls => {
                 if self.front == Front::ForkJoin && self.chance(60) {
                     self.jobs[n].state = State::Forked;
+                } else if matches!(self.front, Front::Cgi | Front::ProcessPool) {
+                    let process = self.idle.pop().unwrap_or_else(|| self.host.forks(thread));
+                    self.call(n, process, Some(false));
                 } else {
                     self.call(n, thread, (self.front == Front::Nginx).then_some(false));
                 }
@@ -415,6 +433,22 @@ impl World {
                     self.backs[back].state = BackState::Idle;
                     self.backs[back].busy = false;
                     self.jobs[n].state = State::Ready;
+                    match self.front {
+                        Front::Cgi => {
+                            self.backs[back].busy = true;
+                            self.host.exits(by);
+                        }
+                        Front::ProcessPool => {
+                            self.backs[back].busy = true;
+                            self.idle.push(by);
+                        }
+                        Front::ThreadPerConnection
+                        | Front::Pool
+                        | Front::Loop
+                        | Front::HandOff
+                        | Front::ForkJoin
+                        | Front::Nginx => {}
+                    }
                     if self.front == Front::Nginx {
                         self.answer(n, front, thread, self.backs[back].len);
                     }
@@ -446,7 +480,7 @@ impl World {
         let path = format!("{}.{name}", self.jobs[n].path);
         let number = self.jobs[n].path[1..].parse().expect("a path is a number");
         let headers = self.headers.handed_on(number, self.jobs[n].made);
-        let back = self.back_connection(pooled);
+        let back = self.back_connection(by, pooled);
         self.host.request_with(by, self.backs[back].ends.0, &path, &headers);
         self.backs[back].state = BackState::Asked;
         self.jobs[n].made += 1;
@@ -460,14 +494,14 @@ impl World {
         self.jobs[n].state = State::Done;
     }
 
-    fn back_connection(&mut self, pooled: Option<bool>) -> usize {
+    fn back_connection(&mut self, by: T, pooled: Option<bool>) -> usize {
         if let Some(idle) = self.backs.iter().position(|back| !back.busy)
             && pooled.unwrap_or_else(|| self.chance(70))
         {
             self.backs[idle].busy = true;
             return idle;
         }
-        let ends = self.host.connect(Some(self.main), Some(self.back_main));
+        let ends = self.host.connect(Some(by), Some(self.back_main));
         let thread = self.host.thread(self.back_main, self.next_back_thread);
         self.next_back_thread += 1;
         self.backs.push(Back { ends, thread, busy: true, state: BackState::Idle, len: 0 });
@@ -501,7 +535,7 @@ impl World {
             if on_loop { self.main } else { T { process: self.main.process, tid: self.main.process + 95 } };
         match self.timer_call {
             None => {
-                let back = self.back_connection(None);
+                let back = self.back_connection(thread, None);
                 let path = format!("/bg{}", self.timer_calls);
                 let headers = self.headers.of_timer(self.timer_calls);
                 self.timer_calls += 1;

@@ -7,6 +7,7 @@
 pub(super) mod handoff;
 pub(super) mod header;
 pub(super) mod header_continuity;
+pub(super) mod process_fork;
 pub(super) mod response_window;
 pub(super) mod runtime_task;
 pub(super) mod same_bytes;

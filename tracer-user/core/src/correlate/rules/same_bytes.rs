@@ -91,6 +91,7 @@ fn same_place(a: &Mark, b: &Mark, evidence: Evidence) -> bool {
         | Evidence::Thread
         | Evidence::RuntimeTask
         | Evidence::ResponseWindow
+        | Evidence::ProcessFork
         | Evidence::HeaderContinuity
         | Evidence::ThreadHandOff => a.tcp_seq.is_some() && a.tcp_seq == b.tcp_seq,
     }

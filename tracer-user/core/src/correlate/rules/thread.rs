@@ -24,6 +24,7 @@
 //! The answer is given when the request has been answered, or at the call's deadline if its response has begun to
 //! flow after the call.
 
+use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
 use super::{Moment, Tables, Verdict};
@@ -171,7 +172,11 @@ pub(in crate::correlate) fn settle_rivals(tables: &mut Tables, key: Key) -> Vec<
     // A response that only the close ends was over for its thread at its last byte.
     let last = end.last.map_or(end.time, |mark| mark.time);
     let complete = matches!(end.outcome, Outcome::Complete | Outcome::Upgraded);
-    let moved = complete && clean && end.last.is_some_and(|mark| mark.thread.tid != reader);
+    // A process that was forked for the request may answer it.
+    let child = |by: ProcessKey| by != process && tables.processes.forked_for(by) == Some(key);
+    let moved = complete
+        && clean
+        && end.last.is_some_and(|mark| mark.thread.tid != reader && !child(mark.thread.process));
 
     let (mut overlapped, mut two_held) = (false, false);
     let mut remaining = Vec::new();
