@@ -33,12 +33,14 @@ pub(super) struct Trust {
     sequential_since: u32,
     /// Signs of pipelining.
     signs: u8,
+    /// What may be further signs, or parts of bodies: they count where nothing else can be known, after a loss.
+    hints: u8,
     contradictions: u8,
 }
 
 impl Trust {
     pub(super) const fn from_start() -> Self {
-        Self { certain: true, sequential: 0, sequential_since: 0, signs: 0, contradictions: 0 }
+        Self { certain: true, sequential: 0, sequential_since: 0, signs: 0, hints: 0, contradictions: 0 }
     }
 
     pub(super) const fn is_certain(&self) -> bool {
@@ -68,6 +70,11 @@ impl Trust {
         }
     }
 
+    /// A request line was passed over in a body that was left out in part.
+    pub(super) fn passed_over_request_line(&mut self) {
+        self.hints = self.hints.saturating_add(1);
+    }
+
     /// A response was seen before its request: this client's threads are stamped out of order, so that after a loss the
     /// order in which messages are seen proves nothing.
     pub(super) fn saw_inversion(&mut self) {
@@ -89,12 +96,12 @@ impl Trust {
 
     /// Pairing cannot begin again on this connection.
     pub(super) const fn is_spent(&self) -> bool {
-        self.pipelines() || self.contradictions >= MAX_CONTRADICTIONS
+        self.signs.saturating_add(self.hints) >= PIPELINING || self.contradictions >= MAX_CONTRADICTIONS
     }
 
     /// How many request-response turns must be seen after a loss before pairing begins again.
     pub(super) const fn turns_to_prove(&self) -> u8 {
-        if self.sequential >= HABIT && self.signs == 0 { 0 } else { 1 }
+        if self.sequential >= HABIT && self.signs == 0 && self.hints == 0 { 0 } else { 1 }
     }
 }
 

@@ -93,7 +93,7 @@ impl Connection {
                 && self.half(direction).start() == Start::Line(StartLine::Request)
             {
                 // It is passed over as a part of the body that was left out, but may as well be the next request.
-                self.trust.response_began(2);
+                self.trust.passed_over_request_line();
             }
             self.seek_at(direction, None, now, out);
         }
