@@ -1,7 +1,7 @@
 //! One operation → its records: walks the program's buffer and emits what was planned to be captured.
 //!
-//! Each record carries bytes of one element of a scatter-gather array, at most [`MAX_CHUNK_BYTES`]. The last record is marked, and made empty if need be, so that user space knows
-//! an operation to be complete.
+//! Each record carries bytes of one element of a scatter-gather array, at most [`MAX_CHUNK_BYTES`]. The last record is
+//! marked, and made empty if need be, so that user space knows an operation to be complete.
 
 use core::ffi::c_void;
 

@@ -356,7 +356,6 @@ impl Connection {
         std::mem::take(&mut self.stats)
     }
 
-    /// Whether any would be more than zero.
     /// A request was read of whose response nothing was seen.
     pub(crate) fn awaits_answer(&self) -> bool {
         match &self.mode {
@@ -367,6 +366,7 @@ impl Connection {
         }
     }
 
+    /// Whether any count of [`Connection::stats`] would be more than zero.
     pub(crate) fn has_stats(&self) -> bool {
         self.stats != ConnectionStats::default() || self.halves.iter().any(|half| half.stream.has_counts())
     }
