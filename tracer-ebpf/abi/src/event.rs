@@ -73,6 +73,8 @@ pub mod flags {
     /// DataMoved: the kernel half stops reporting this socket (class not worth following); only
     /// `ConnClosed` follows.
     pub const MUTED: u16 = 1 << 4;
+    /// DataMoved: begins with the header of an HTTP/2 frame, whose place was followed from the connection's first byte.
+    pub const FRAME: u16 = 1 << 5;
 }
 
 codes! {

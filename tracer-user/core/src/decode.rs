@@ -151,6 +151,7 @@ fn data_moved(
         payload_state,
         last: flags & flags::LAST != 0,
         muted: flags & flags::MUTED != 0,
+        frame: flags & flags::FRAME != 0,
         class,
         blocking: (io & io_flags::BLOCKING_UNKNOWN == 0).then_some(io & io_flags::NONBLOCKING == 0),
         nvcsw: fields.u64(offset_of!(DataRecord, nvcsw)),

@@ -97,6 +97,9 @@ pub struct DataMoved {
     pub last: bool,
     /// The kernel half will report no more operations of this socket.
     pub muted: bool,
+    /// The operation begins with the header of an HTTP/2 frame: the kernel half has followed them since the connection's
+    /// first byte.
+    pub frame: bool,
     pub class: Class,
     /// Whether the operation could have waited for its bytes; `None` where that is not known. Only a thread that
     /// waits in the reads of its connection is bound to that connection's request: an event loop at concurrency

@@ -2,6 +2,8 @@
 //!
 //! Protocol-neutral: HTTP/1 numbers the exchanges of a connection in order, a multiplexed protocol by stream.
 
+use std::time::Duration;
+
 use smol_str::SmolStr;
 use tracer_abi::conn::{Role, SocketCookie};
 use tracer_abi::time::KernelInstant;
@@ -82,6 +84,20 @@ impl ExchangeUpdate {
 pub enum Trailer {
     /// FastCGI specification 1.0, section 5.5.
     FastCgi { app_status: u32, protocol_status: u8 },
+    /// Of an HTTP/2 stream.
+    Stream(StreamEnd),
+}
+
+/// What is known of a stream when it has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamEnd {
+    /// As the response's trailers say it, or its head where that is all of it.
+    pub grpc_status: Option<u32>,
+    /// When the first frame of the response's body was moved.
+    pub first_data: Option<KernelInstant>,
+    /// Messages of a gRPC body, where the length of each was seen.
+    pub request_messages: Option<u64>,
+    pub response_messages: Option<u64>,
 }
 
 /// How requests and responses are put into bytes.
@@ -90,14 +106,23 @@ pub enum Protocol {
     #[default]
     Http1,
     FastCgi,
+    Http2,
 }
 
 impl Protocol {
+    /// Any number of exchanges share a connection, which one thread may read and write for all that work on them.
+    pub const fn is_multiplexed(self) -> bool {
+        match self {
+            Self::Http1 | Self::FastCgi => false,
+            Self::Http2 => true,
+        }
+    }
+
     /// Exchanges of one connection need not end in the order in which they began.
     pub const fn has_streams(self) -> bool {
         match self {
             Self::Http1 => false,
-            Self::FastCgi => true,
+            Self::FastCgi | Self::Http2 => true,
         }
     }
 }
@@ -121,6 +146,11 @@ pub enum Outcome {
     NoResponse,
     /// Closed, or reset, inside the response.
     ResponseCut,
+    /// One side gave the stream up before the response was complete: with this code (RFC 9113 section 7), where it was
+    /// seen.
+    Reset(Option<u32>),
+    /// The server announced that it goes away and did not work on it (RFC 9113 section 6.8).
+    Dropped,
     /// Bytes that would tell were lost.
     Lost,
     /// Still open when the tracer stopped looking.
@@ -166,20 +196,32 @@ pub struct RequestHead {
     pub version: &'static str,
     /// It was made over TLS, says who passed it on.
     pub secure: bool,
-    /// As sent; any token.
-    pub method: SmolStr,
-    /// Request target as sent, non-UTF-8 bytes escaped.
-    pub target: SmolStr,
+    /// As sent; any token. `None`: not known, because the connection is older than the tracer or something was lost.
+    pub method: Option<SmolStr>,
+    /// Request target as sent, non-UTF-8 bytes escaped; never empty. `None` as above.
+    pub target: Option<SmolStr>,
     pub host: Option<SmolStr>,
     pub user_agent: Option<SmolStr>,
     pub content_length: Option<u64>,
+    /// It is a gRPC call, says its content type.
+    pub grpc: Option<GrpcCall>,
     /// What its headers say about where it comes from.
     pub context: Option<Box<Carried>>,
+}
+
+/// What a gRPC call's head says of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GrpcCall {
+    /// How long its caller waits for the answer.
+    pub timeout: Option<Duration>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseHead {
     pub version: &'static str,
-    pub status: u16,
+    /// `None`: not known, as of a request's method.
+    pub status: Option<u16>,
     pub content_length: Option<u64>,
+    /// It answers a gRPC call, says its content type.
+    pub grpc: bool,
 }

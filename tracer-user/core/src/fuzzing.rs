@@ -371,6 +371,7 @@ impl Script<'_> {
             payload_state: PayloadState::Copied,
             last: true,
             muted: false,
+            frame: false,
             class: Class::Undecided,
             blocking: None,
             nvcsw: 0,

@@ -110,6 +110,8 @@ struct Op {
     state: PayloadState,
     /// Its last record is here: nothing more comes, and what is missing is missing for good.
     whole: bool,
+    /// Begins with a frame's header.
+    frame: bool,
     tcp_seq_end: u32,
     time: KernelInstant,
     thread: Thread,
@@ -331,6 +333,11 @@ impl Stream {
         self.ops.len() > limits.held_ops || self.held_bytes > limits.held_bytes
     }
 
+    /// The byte at the reading position is the first one of a frame, as the kernel half has followed them.
+    pub fn starts_frame(&self) -> bool {
+        self.ops.front().is_some_and(|op| op.frame && op.start == self.next && op.from == op.start)
+    }
+
     /// How many captured bytes wait.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
@@ -399,6 +406,7 @@ impl Op {
             tail_len: event.tail_len.min(len),
             state: event.payload_state,
             whole: false,
+            frame: event.frame,
             tcp_seq_end: event.tcp_seq_end,
             time: event.time,
             thread: event.thread,
@@ -487,6 +495,7 @@ mod tests {
             payload_state: PayloadState::Copied,
             last: true,
             muted: false,
+            frame: false,
             class: Class::Undecided,
             blocking: None,
             nvcsw: 0,

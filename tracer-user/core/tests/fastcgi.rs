@@ -220,7 +220,7 @@ fn judge(updates: &[ExchangeUpdate], lens: &[(usize, usize)]) -> BTreeMap<usize,
         let index = update.id().index;
         let number = match update {
             ExchangeUpdate::RequestBegan { request, .. } => {
-                let number = request.target[1..].parse().expect("a number");
+                let number = request.target.as_deref().expect("a target")[1..].parse().expect("a number");
                 numbers.insert(index, number);
                 number
             }
@@ -237,7 +237,7 @@ fn judge(updates: &[ExchangeUpdate], lens: &[(usize, usize)]) -> BTreeMap<usize,
                 );
             }
             ExchangeUpdate::ResponseBegan { response, .. } => {
-                assert_eq!(usize::from(response.status), 200 + number, "another's answer");
+                assert_eq!(usize::from(response.status.expect("a status")), 200 + number, "another's answer");
             }
             ExchangeUpdate::Ended { outcome, response_body_len, .. } => {
                 if let Some(BodyLen::Exact(n)) = response_body_len {

@@ -235,7 +235,8 @@ fn sound(updates: &[ExchangeUpdate], truths: &[Truth], pipelined: bool) -> Vec<u
         assert!(!ended.contains(&index), "{index} goes on after its end");
         match update {
             ExchangeUpdate::RequestBegan { request, first, head_last, .. } => {
-                let id: usize = request.target.strip_prefix("/id-").unwrap().parse().unwrap();
+                let id: usize =
+                    request.target.as_deref().unwrap().strip_prefix("/id-").unwrap().parse().unwrap();
                 let truth = &truths[id];
                 assert_eq!(first.offset, truth.request.0);
                 if pipelined {

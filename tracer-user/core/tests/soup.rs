@@ -76,6 +76,7 @@ fn data() -> impl Strategy<Value = Event> {
             payload_state: PayloadState::Copied,
             last,
             muted: false,
+            frame: false,
             class: Class::Undecided,
             blocking,
             nvcsw,

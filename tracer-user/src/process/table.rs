@@ -416,6 +416,7 @@ mod tests {
             payload_state: tracer_abi::error::PayloadState::Copied,
             last: true,
             muted: false,
+            frame: false,
             class: tracer_abi::sniff::Class::Undecided,
             blocking: None,
             nvcsw: 0,

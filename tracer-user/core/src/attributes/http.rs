@@ -12,6 +12,8 @@ use smol_str::{SmolStr, ToSmolStr as _};
 use tracer_abi::conn::{Family, Role};
 
 use super::fastcgi;
+use super::grpc;
+use super::http2;
 use super::keys;
 use super::socket::{Address, Socket, Usual};
 use super::text::clean;
@@ -45,6 +47,7 @@ pub(crate) struct Described<'a> {
     pub(crate) outcome: Outcome,
     pub(crate) incomplete: Option<Incomplete>,
     pub(crate) time_to_first_byte: Option<Duration>,
+    pub(crate) time_to_first_data: Option<Duration>,
     pub(crate) start_late: bool,
     /// `None` when the connection's opening was not seen.
     pub(crate) socket: Option<&'a Socket>,
@@ -59,14 +62,11 @@ const USUAL_ATTRIBUTES: usize = 10;
 /// Name, status and attributes of the span.
 pub(crate) fn describe(facts: &Described<'_>) -> (Cow<'static, str>, Status, Attributes) {
     let mut out = Out(Attributes::with_capacity(USUAL_ATTRIBUTES));
-    let method = facts.request.method.as_str();
-    let known = KNOWN_METHODS.into_iter().find(|known| *known == method);
-    out.word(semconv::HTTP_REQUEST_METHOD, known.unwrap_or("_OTHER"));
-    if known.is_none() {
-        out.text(semconv::HTTP_REQUEST_METHOD_ORIGINAL, method);
-    }
-    let target = Target::parse(method, &facts.request.target);
-    url(facts, &target, &mut out);
+    let method = facts.request.method.as_deref();
+    let target = Target::parse(method.unwrap_or_default(), facts.request.target.as_deref());
+    let is_call = grpc::is_call(facts);
+    let name =
+        if is_call { grpc::describe(facts, &mut out) } else { request(facts, method, &target, &mut out) };
     match common(facts, &target) {
         Some(common) => out.0.push_common(common),
         None => endpoints(facts, &target, &mut out),
@@ -75,7 +75,10 @@ pub(crate) fn describe(facts: &Described<'_>) -> (Cow<'static, str>, Status, Att
         out.int(semconv::HTTP_REQUEST_BODY_SIZE, len);
     }
     if let Some(response) = facts.response {
-        out.int(semconv::HTTP_RESPONSE_STATUS_CODE, u64::from(response.status));
+        // A call's answer has a status of its own, unless something else than its server answered.
+        if let Some(status) = response.status.filter(|status| !is_call || *status != 200) {
+            out.int(semconv::HTTP_RESPONSE_STATUS_CODE, u64::from(status));
+        }
         if let (Some(BodyLen::Exact(len)), Outcome::Complete | Outcome::Upgraded) =
             (facts.response_body, facts.outcome)
         {
@@ -94,13 +97,34 @@ pub(crate) fn describe(facts: &Described<'_>) -> (Cow<'static, str>, Status, Att
     if let Some(duration) = facts.time_to_first_byte {
         out.int(keys::TIME_TO_FIRST_BYTE, u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
     }
+    if let Some(duration) = facts.time_to_first_data {
+        out.int(keys::TIME_TO_FIRST_DATA, u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    }
     if facts.start_late {
         out.0.push((keys::START_LATE, Value::Bool(true)));
     }
     if let Some(reason) = facts.incomplete {
         out.word(keys::INCOMPLETE, reason.as_str());
     }
-    (Cow::Borrowed(known.unwrap_or("HTTP")), status, out.0)
+    (name, status, out.0)
+}
+
+/// `http.request.method*` and `url.*`, and the span's name.
+fn request(
+    facts: &Described<'_>,
+    method: Option<&str>,
+    target: &Target<'_>,
+    out: &mut Out,
+) -> Cow<'static, str> {
+    let known = KNOWN_METHODS.into_iter().find(|known| Some(*known) == method);
+    if let Some(method) = method {
+        out.word(semconv::HTTP_REQUEST_METHOD, known.unwrap_or("_OTHER"));
+        if known.is_none() {
+            out.text(semconv::HTTP_REQUEST_METHOD_ORIGINAL, method);
+        }
+    }
+    url(facts, target, out);
+    Cow::Borrowed(known.unwrap_or("HTTP"))
 }
 
 /// What [`endpoints`] says, where earlier exchanges of the connection said the same.
@@ -140,16 +164,28 @@ fn error_type(facts: &Described<'_>) -> Option<SmolStr> {
     {
         return Some(SmolStr::new_static(error));
     }
+    if let Some(error) = http2::error(facts.outcome) {
+        return Some(SmolStr::new_static(error));
+    }
+    if let Some(error) = grpc::error(facts) {
+        return Some(error);
+    }
     match facts.outcome {
         Outcome::NoResponse => return Some(SmolStr::new_static(CONNECTION_CLOSED)),
         Outcome::ResponseCut => {}
-        Outcome::Complete | Outcome::Upgraded | Outcome::Lost | Outcome::StillOpen => {}
+        Outcome::Complete
+        | Outcome::Upgraded
+        | Outcome::Reset(_)
+        | Outcome::Dropped
+        | Outcome::Lost
+        | Outcome::StillOpen => {}
     }
     let failing = match facts.role {
         Role::Client => 400..=999,
         Role::Server | Role::Unknown => 500..=999,
     };
-    let status = facts.response.map(|response| response.status).filter(|status| failing.contains(status));
+    let status =
+        facts.response.and_then(|response| response.status).filter(|status| failing.contains(status));
     match status {
         Some(status) => Some(status.to_smolstr()),
         None if facts.outcome == Outcome::ResponseCut => Some(SmolStr::new_static(RESPONSE_TRUNCATED)),
@@ -162,7 +198,7 @@ fn url(facts: &Described<'_>, target: &Target<'_>, out: &mut Out) {
     let (path, query) = match *target {
         Target::Origin { path, query } | Target::Absolute { path, query, .. } => (path, query),
         Target::Asterisk if facts.role != Role::Client => return out.word(semconv::URL_PATH, "*"),
-        Target::Asterisk | Target::Authority(_) => return,
+        Target::Asterisk | Target::Authority(_) | Target::Unknown => return,
     };
     let query =
         query.map(|query| if facts.redact_query { redact(query).into() } else { Cow::Borrowed(query) });
@@ -195,10 +231,14 @@ fn full_url(facts: &Described<'_>, target: &Target<'_>, path: &str, query: Optio
 fn scheme(facts: &Described<'_>, target: &Target<'_>) -> Cow<'static, str> {
     let scheme = match *target {
         Target::Absolute { scheme, .. } => scheme,
-        Target::Origin { .. } | Target::Authority(_) | Target::Asterisk if facts.request.secure => {
+        Target::Origin { .. } | Target::Authority(_) | Target::Asterisk | Target::Unknown
+            if facts.request.secure =>
+        {
             return Cow::Borrowed("https");
         }
-        Target::Origin { .. } | Target::Authority(_) | Target::Asterisk => return Cow::Borrowed("http"),
+        Target::Origin { .. } | Target::Authority(_) | Target::Asterisk | Target::Unknown => {
+            return Cow::Borrowed("http");
+        }
     };
     match ["http", "https"].into_iter().find(|usual| usual.eq_ignore_ascii_case(scheme)) {
         Some(usual) => Cow::Borrowed(usual),
@@ -211,7 +251,7 @@ fn named<'a>(facts: &Described<'a>, target: &Target<'a>) -> Option<Authority<'a>
     match *target {
         // RFC 9112 section 3.2.2: the target's authority replaces the Host header.
         Target::Absolute { authority, .. } | Target::Authority(authority) => Some(authority),
-        Target::Origin { .. } | Target::Asterisk => {
+        Target::Origin { .. } | Target::Asterisk | Target::Unknown => {
             facts.request.host.as_deref().filter(|host| !host.is_empty()).map(Authority::parse)
         }
     }
@@ -235,7 +275,8 @@ fn endpoints(facts: &Described<'_>, target: &Target<'_>, out: &mut Out) {
     served_by(facts, target, &scheme, out);
     peers(facts, out);
     match facts.request.protocol {
-        Protocol::Http1 => {}
+        // `http` is what is meant where nothing is said.
+        Protocol::Http1 | Protocol::Http2 => {}
         Protocol::FastCgi => out.word(semconv::NETWORK_PROTOCOL_NAME, "fastcgi"),
     }
     out.word(semconv::NETWORK_PROTOCOL_VERSION, facts.request.version);
@@ -249,7 +290,7 @@ fn served_by(facts: &Described<'_>, target: &Target<'_>, scheme: &str, out: &mut
     let server = server(facts);
     // A Host header without a port may be a name that never was one of the network (a proxy's upstream): then the
     // socket knows the port better, unless a forward proxy is asked.
-    let direct = matches!(target, Target::Origin { .. } | Target::Asterisk);
+    let direct = matches!(target, Target::Origin { .. } | Target::Asterisk | Target::Unknown);
     let socket_port = server.map(|server| server.endpoint.port()).filter(|port| direct && *port != 0);
     let usual_port = match scheme {
         "http" => Some(80),
@@ -302,7 +343,7 @@ fn peers(facts: &Described<'_>, out: &mut Out) {
     }
 }
 
-struct Out(Attributes);
+pub(super) struct Out(Attributes);
 
 impl Out {
     /// What others wrote.
@@ -311,16 +352,16 @@ impl Out {
     }
 
     /// What is safe to print already.
-    fn clean(&mut self, key: &'static str, text: SmolStr) {
+    pub(super) fn clean(&mut self, key: &'static str, text: SmolStr) {
         self.0.push((key, Value::Str(text)));
     }
 
     /// One of this tracer's own words.
-    fn word(&mut self, key: &'static str, word: &'static str) {
+    pub(super) fn word(&mut self, key: &'static str, word: &'static str) {
         self.clean(key, SmolStr::new_static(word));
     }
 
-    fn int(&mut self, key: &'static str, number: u64) {
+    pub(super) fn int(&mut self, key: &'static str, number: u64) {
         self.0.push((key, Value::Int(i64::try_from(number).unwrap_or(i64::MAX))));
     }
 }

@@ -40,6 +40,17 @@ pub const FASTCGI_APP_STATUS: &str = "tracer.fastcgi.app_status";
 /// How a FastCGI application ended a request, where it did not complete it.
 pub const FASTCGI_PROTOCOL_STATUS: &str = "tracer.fastcgi.protocol_status";
 
+/// How long a gRPC call's caller waits for the answer, in nanoseconds.
+pub const GRPC_TIMEOUT: &str = "tracer.grpc.timeout_ns";
+
+/// Messages that a gRPC call's client sent, where the length of each was seen.
+pub const GRPC_REQUEST_MESSAGES: &str = "tracer.grpc.request_messages";
+/// As above: that its server sent.
+pub const GRPC_RESPONSE_MESSAGES: &str = "tracer.grpc.response_messages";
+
+/// From the request's first byte to the first bytes of the response's body, in nanoseconds.
+pub const TIME_TO_FIRST_DATA: &str = "tracer.time_to_first_data_ns";
+
 /// SkyWalking's own ids of the caller, which map to no ids of a span.
 pub const SW8_TRACE_ID: &str = "tracer.context.sw8.trace_id";
 /// As above: the segment.

@@ -5,7 +5,9 @@
 
 mod context;
 mod fastcgi;
+mod grpc;
 mod http;
+mod http2;
 pub mod keys;
 mod resource;
 mod socket;

@@ -19,6 +19,8 @@ pub(super) enum Target<'a> {
     Authority(Authority<'a>),
     /// `OPTIONS *`.
     Asterisk,
+    /// It was not seen.
+    Unknown,
 }
 
 /// Host and port, without userinfo.
@@ -32,8 +34,10 @@ pub(super) struct Authority<'a> {
 }
 
 impl<'a> Target<'a> {
-    pub(super) fn parse(method: &str, target: &'a str) -> Self {
-        if method == "CONNECT" {
+    pub(super) fn parse(method: &str, target: Option<&'a str>) -> Self {
+        let Some(target) = target else { return Self::Unknown };
+        // One of RFC 8441 has a path.
+        if method == "CONNECT" && !target.starts_with('/') {
             return Self::Authority(Authority::parse(target));
         }
         if target == "*" {
@@ -140,7 +144,7 @@ mod tests {
                 },
             ),
         ] {
-            assert_eq!(Target::parse(method, target), want, "{target}");
+            assert_eq!(Target::parse(method, Some(target)), want, "{target}");
         }
     }
 

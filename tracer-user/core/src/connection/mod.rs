@@ -12,12 +12,14 @@
 //! | Draining | place lost: passed over | parsed, for the exchanges that were open before | none is open (→ Seeking) |
 //! | Seeking | parsed if its place is known, else passed over | passed over | a request starts where pairing can begin again (→ Following) |
 //! | Streams | a protocol whose messages name their stream: see [`streams`] | the same | given up (→ Opaque) |
+//! | Http2 | as above: see [`http2`] | the same | its first bytes are not (→ Opaque) |
 //! | Opaque | ignored | ignored | never |
 //!
 //! What it does not do: it judges no parent, knows no other socket, and keeps no payload beyond what an unfinished
 //! head needs.
 
 mod half;
+mod http2;
 mod pairing;
 mod requests;
 mod responses;
@@ -32,6 +34,7 @@ use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
 use self::half::Half;
+use self::http2::Multiplexed;
 use self::pairing::{Ledger, Trust};
 use self::seek::Seek;
 use self::streams::Streams;
@@ -161,6 +164,7 @@ enum Mode {
     },
     Seeking(Seek),
     Streams(Box<Streams>),
+    Http2(Box<Multiplexed>),
     Opaque,
 }
 
@@ -212,6 +216,7 @@ impl Connection {
                     self.turn_opaque();
                     return;
                 }
+                self.may_join_http2(event);
                 // The other side went on: what is missing before its turn is not merely late. Streams overlap.
                 let other = direction.flipped();
                 if let Mode::Streams(streams) = &self.mode {
@@ -224,7 +229,7 @@ impl Connection {
                         self.half_mut(other).stream.give_up();
                         self.run(other, event.time, out);
                     }
-                } else {
+                } else if !matches!(self.mode, Mode::Http2(_)) {
                     self.hurry(other, event.time, out);
                 }
                 let stream_limits = self.limits.stream;
@@ -238,6 +243,7 @@ impl Connection {
         }
         if event.muted {
             self.close_streams(event.time, Some(Incomplete::LimitReached), out);
+            self.close_http2(event.time, Some(Incomplete::LimitReached), out);
             self.lose_all(Incomplete::LimitReached, event.time, out);
             self.turn_opaque();
         }
@@ -281,7 +287,16 @@ impl Connection {
     /// When [`Connection::handle_timeout`] is to be called, if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<KernelInstant> {
         let at_rest = |half: &Half| half.stream.is_empty() && !half.parser.is_adrift();
-        if self.closing.is_none() && self.halves.iter().all(at_rest) {
+        let doubt = match &self.mode {
+            Mode::Http2(h2) => h2.doubt_since().map(|since| since.plus(self.limits.quiet)),
+            Mode::Detecting
+            | Mode::Following
+            | Mode::Draining { .. }
+            | Mode::Seeking(_)
+            | Mode::Streams(_)
+            | Mode::Opaque => None,
+        };
+        if self.closing.is_none() && doubt.is_none() && self.halves.iter().all(at_rest) {
             return None;
         }
         let closing = self.closing.map(|time| time.plus(self.limits.linger));
@@ -289,7 +304,7 @@ impl Connection {
         let waits = self.halves.iter().filter(|half| half.stream.is_waiting());
         let patience =
             waits.filter_map(|half| half.stream.waits_since()).map(|time| time.plus(self.limits.patience));
-        closing.into_iter().chain(quiet).chain(patience).min()
+        closing.into_iter().chain(quiet).chain(doubt).chain(patience).min()
     }
 
     /// Time has passed without an event of this connection.
@@ -306,6 +321,7 @@ impl Connection {
             self.end_quiet_response(out);
             self.run(Direction::Egress, now, out);
         }
+        self.end_doubtful(now, out);
         if let Some(time) = self.closing.filter(|time| time.plus(self.limits.linger) <= now) {
             self.close(time, true, out);
         }
@@ -328,6 +344,7 @@ impl Connection {
             self.lose_all(reason, now, out);
         }
         self.close_streams(now, Some(Incomplete::StillOpen), out);
+        self.close_http2(now, Some(Incomplete::StillOpen), out);
         while !self.ledger.is_empty() {
             self.end_front(Outcome::StillOpen, now, None, Some(Incomplete::StillOpen), out);
         }
@@ -336,14 +353,17 @@ impl Connection {
 
     /// What the connection carries, if it has carried data and never an exchange.
     pub fn unrecognised(&self) -> Option<Class> {
-        (self.carried && !self.ever_began() && !matches!(self.mode, Mode::Following | Mode::Streams(_)))
-            .then_some(self.class)
+        (self.carried
+            && !self.ever_began()
+            && !matches!(self.mode, Mode::Following | Mode::Streams(_) | Mode::Http2(_)))
+        .then_some(self.class)
     }
 
     /// Payload bytes that are kept: bounded by the limits, and nothing between messages.
     pub fn held_bytes(&self) -> usize {
         let streams = match &self.mode {
             Mode::Streams(streams) => streams.held_bytes(),
+            Mode::Http2(h2) => h2.held_bytes(),
             Mode::Detecting | Mode::Following | Mode::Draining { .. } | Mode::Seeking(_) | Mode::Opaque => 0,
         };
         self.halves.iter().map(|half| half.stream.held_bytes() + half.parser.held_bytes()).sum::<usize>()
@@ -360,6 +380,7 @@ impl Connection {
     pub(crate) fn awaits_answer(&self) -> bool {
         match &self.mode {
             Mode::Streams(streams) => streams.awaits_answer(),
+            Mode::Http2(h2) => h2.awaits_answer(),
             Mode::Detecting | Mode::Following | Mode::Draining { .. } | Mode::Seeking(_) | Mode::Opaque => {
                 self.ledger.front().is_some_and(|open| !open.answered)
             }
@@ -428,6 +449,7 @@ impl Connection {
             }
             Mode::Seeking(_) => self.scan(direction, now, out),
             Mode::Streams(_) => self.run_streams(direction, now, out),
+            Mode::Http2(_) => self.run_http2(direction, now, out),
             Mode::Opaque => {
                 self.half_mut(direction).stream.discard();
                 false
@@ -441,6 +463,18 @@ impl Connection {
             self.follow_streams(direction);
             return true;
         }
+        let mut prefix = [0; detect::OPENING_BYTES];
+        let len = self.half(direction).stream.copy_prefix(&mut prefix);
+        match self.detect_http2(direction, &prefix[..len]) {
+            Some(true) => return true,
+            // There is no hole behind them.
+            None if self.half(direction).stream.end()
+                == self.half(direction).stream.position() + len as u64 =>
+            {
+                return false;
+            }
+            None | Some(false) => {}
+        }
         if self.preexisting != Some(false) {
             // Joined in the middle, as far as is known: the first bytes seen need not be the first.
             self.mode = Mode::Seeking(Seek::joined());
@@ -451,8 +485,6 @@ impl Connection {
             self.seek(reason, false, now, out);
             return true;
         }
-        let mut prefix = [0; detect::OPENING_BYTES];
-        let len = self.half(direction).stream.copy_prefix(&mut prefix);
         match self.detect_streams(direction, &prefix[..len]) {
             Some(true) => return true,
             None => return false,
@@ -494,15 +526,21 @@ impl Connection {
 
     /// The kernel half has seen the first bytes of a protocol that is not parsed, and no exchange was begun.
     fn is_foreign(&mut self, class: Class) -> bool {
-        match class {
-            Class::Http2 | Class::Tls if !self.ever_began() => {
-                self.class = class;
-                true
-            }
-            // The kernel half's guesses of other classes are about volume; see what the bytes are.
-            Class::Http2 | Class::Tls | Class::Undecided | Class::Http1 | Class::FastCgi | Class::Unknown => {
-                false
-            }
+        let is_foreign = class == Class::Tls && !self.ever_began();
+        // The kernel half's guesses of other classes are about volume; see what the bytes are.
+        if is_foreign {
+            self.class = class;
+        }
+        is_foreign
+    }
+
+    /// The kernel half has seen frames of HTTP/2, of which the first is not there.
+    fn may_join_http2(&mut self, event: &DataMoved) {
+        let undecided = matches!(self.mode, Mode::Detecting | Mode::Seeking(_)) && !self.ever_began();
+        let from_start =
+            self.preexisting == Some(false) && event.offset <= self.half(event.direction).stream.end();
+        if event.class == Class::Http2 && undecided && !from_start {
+            self.join_http2();
         }
     }
 
@@ -553,6 +591,7 @@ impl Connection {
             return;
         }
         self.close_streams(time, tail_lost.then_some(Incomplete::EventsLost), out);
+        self.close_http2(time, tail_lost.then_some(Incomplete::EventsLost), out);
         if tail_lost {
             self.lose_all(Incomplete::EventsLost, time, out);
             return;
@@ -583,6 +622,7 @@ impl Connection {
     fn has_open(&self) -> bool {
         match &self.mode {
             Mode::Streams(streams) => streams.has_open(),
+            Mode::Http2(h2) => h2.has_open(),
             Mode::Detecting | Mode::Following | Mode::Draining { .. } | Mode::Seeking(_) | Mode::Opaque => {
                 !self.ledger.is_empty()
             }

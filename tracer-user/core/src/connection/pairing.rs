@@ -110,6 +110,8 @@ impl Trust {
 pub(super) struct Open {
     pub(super) answering: Answering,
     pub(super) upgrade: bool,
+    /// To HTTP/2 in clear.
+    pub(super) h2c: bool,
     pub(super) expects_continue: bool,
     /// It was told to continue.
     pub(super) continued: bool,
@@ -188,7 +190,7 @@ impl Ledger {
         self.front + (self.open.len() as u64 - 1)
     }
 
-    fn pop(&mut self) -> Option<(u64, Open)> {
+    pub(super) fn pop(&mut self) -> Option<(u64, Open)> {
         let open = self.open.pop_front()?;
         self.front += 1;
         Some((self.front - 1, open))
@@ -222,6 +224,8 @@ impl Connection {
             Outcome::Lost => self.stats.exchanges_lost += 1,
             Outcome::Complete
             | Outcome::Upgraded
+            | Outcome::Reset(_)
+            | Outcome::Dropped
             | Outcome::NoResponse
             | Outcome::ResponseCut
             | Outcome::StillOpen => {}

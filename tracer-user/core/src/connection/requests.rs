@@ -212,6 +212,7 @@ impl Connection {
         let index = self.ledger.begin(Open {
             answering: request.answering,
             upgrade: request.upgrade || request.answering == Answering::Connect,
+            h2c: request.h2c,
             expects_continue: request.expects_continue,
             continued: false,
             request_ended: request.ended,

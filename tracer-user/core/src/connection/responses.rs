@@ -222,7 +222,12 @@ impl Connection {
         let cookie = self.cookie;
         let Some((index, open)) = self.ledger.front_entry_mut() else { return };
         if response.interim {
-            open.continued |= response.head.status == 100;
+            open.continued |= response.head.status == Some(100);
+            return;
+        }
+        if response.h2c && open.h2c {
+            self.upgrade_to_http2(last);
+            self.lose_all(Incomplete::Malformed, now, out);
             return;
         }
         open.answered = true;
@@ -359,7 +364,7 @@ impl Connection {
         let half = self.response_half().filter(|half| half.parser.candidate())?;
         match self.mode {
             Mode::Following | Mode::Draining { .. } => half.last.map(|mark| mark.time),
-            Mode::Detecting | Mode::Seeking(_) | Mode::Streams(_) | Mode::Opaque => None,
+            Mode::Detecting | Mode::Seeking(_) | Mode::Streams(_) | Mode::Http2(_) | Mode::Opaque => None,
         }
     }
 

@@ -386,7 +386,7 @@ impl Connection {
                 // Of what is lost it is not known what it would have said; without a method it is no request.
                 let lost =
                     matches!(open.incomplete, Some(Incomplete::EventsLost | Incomplete::PayloadUnreadable));
-                if torn && lost || head.method.is_empty() {
+                if torn && lost || head.method.is_none() {
                     self.stats.requests_passed_over += 1;
                     return;
                 }
@@ -535,6 +535,8 @@ impl Connection {
             let time = match outcome {
                 Outcome::Complete => open.last.map_or(time, |mark| mark.time),
                 Outcome::Upgraded
+                | Outcome::Reset(_)
+                | Outcome::Dropped
                 | Outcome::NoResponse
                 | Outcome::ResponseCut
                 | Outcome::Lost

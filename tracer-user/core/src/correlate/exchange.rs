@@ -128,12 +128,11 @@ impl Exchange {
             host,
             user_agent,
             content_length: _,
+            grpc: _,
             context: _,
         } = &*self.request;
-        let optional = [host.as_ref(), user_agent.as_ref()];
-        method.len()
-            + target.len()
-            + optional.into_iter().flatten().map(|text| text.len()).sum::<usize>()
+        let texts = [method, target, host, user_agent];
+        texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
             + self.context.as_ref().map_or(0, |context| context.text_bytes())
     }
 
@@ -406,6 +405,9 @@ pub(crate) enum Undecided {
     BelowConfidence,
     /// At the end of the call no thread was woken that waited for it and serves a request.
     NoHandOff,
+    /// Its connection, or that of the request that might be the cause, is read and written for many at a time: by which
+    /// thread says nothing.
+    Multiplexed,
     /// Several were.
     SeveralHandOffs,
     /// One was, but it is not yet known what threads wait for in this process.
@@ -447,6 +449,7 @@ impl Undecided {
             | Self::RuleContradicted
             | Self::BelowConfidence
             | Self::NoHandOff
+            | Self::Multiplexed
             | Self::SeveralHandOffs
             | Self::HandOffUnproven
             | Self::HandOffsElsewhere
@@ -483,6 +486,7 @@ impl Undecided {
             Self::RuleContradicted => "rule-contradicted",
             Self::BelowConfidence => "below-confidence",
             Self::NoHandOff => "no-hand-off",
+            Self::Multiplexed => "multiplexed",
             Self::SeveralHandOffs => "several-hand-offs",
             Self::HandOffUnproven => "hand-off-unproven",
             Self::HandOffsElsewhere => "hand-offs-elsewhere",

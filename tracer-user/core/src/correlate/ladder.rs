@@ -12,6 +12,8 @@
 //! | it names one that is likely | that request, if no other rule names another, the request was open during the whole call, and likely is enough |
 //! | a request whose headers name another trace than the call's | undecided |
 //!
+//! Where a connection carries many exchanges at a time, what its threads do names nothing.
+//!
 //! Being the only request left proves nothing: that a cause is open during the whole of its effect is a veto only. A
 //! rule that headers have shown to be wrong in a process is not asked there.
 
@@ -109,7 +111,18 @@ pub(super) fn shown(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict
             reason = Some(Undecided::RuleContradicted);
             continue;
         }
-        match (rule(tables, call, moment), named) {
+        let verdict = match rule(tables, call, moment) {
+            Verdict::Parent(key, ..) if shares_threads(tables, call, key, evidence) => {
+                Verdict::abstain(Undecided::Multiplexed)
+            }
+            Verdict::Wait if call.request.protocol.is_multiplexed() && follows_threads(evidence) => {
+                Verdict::abstain(Undecided::Multiplexed)
+            }
+            verdict @ (Verdict::Abstain(_) | Verdict::Wait | Verdict::Parent(..) | Verdict::Remote(..)) => {
+                verdict
+            }
+        };
+        match (verdict, named) {
             (Verdict::Abstain(why), None) => {
                 reason = why.or(reason);
                 told = told.or(why.filter(|_| evidence == Evidence::RuntimeTask));
@@ -128,6 +141,28 @@ pub(super) fn shown(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict
         Some((key, evidence, confidence)) => Verdict::Parent(key, evidence, confidence),
         None => Verdict::Abstain(told.or(reason)),
     }
+}
+
+/// What the evidence rests on is which thread read or wrote, and when.
+const fn follows_threads(evidence: Evidence) -> bool {
+    match evidence {
+        Evidence::Thread | Evidence::RuntimeTask | Evidence::ResponseWindow | Evidence::ThreadHandOff => true,
+        Evidence::Header
+        | Evidence::TcpSequence
+        | Evidence::UnixPeer
+        | Evidence::ProcessFork
+        | Evidence::HeaderContinuity => false,
+    }
+}
+
+/// The evidence says nothing here, because the thread reads or writes a connection for many at a time. A process that was
+/// forked by such a thread was not forked for a request of its either.
+fn shares_threads(tables: &Tables, call: &Exchange, request: Key, evidence: Evidence) -> bool {
+    let request =
+        tables.exchanges.get(&request).is_some_and(|request| request.request.protocol.is_multiplexed());
+    let by_thread = follows_threads(evidence);
+    request && (by_thread || evidence == Evidence::ProcessFork)
+        || by_thread && call.request.protocol.is_multiplexed()
 }
 
 /// What forbids to claim what a rule names.

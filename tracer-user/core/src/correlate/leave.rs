@@ -9,7 +9,7 @@ use super::deadlines::Look;
 use super::exchange::{End, Exchange, Key, Question, Settled, Undecided};
 use super::join;
 use crate::attributes::{self, Described, keys};
-use crate::exchange::{BodyLen, Incomplete, Outcome};
+use crate::exchange::{BodyLen, Incomplete, Outcome, Trailer};
 use crate::span::{Parent, Span, SpanKind, Value};
 
 /// A body of this size in the operation that carries the request's first byte may have made it wait for buffer
@@ -206,6 +206,13 @@ fn cut(time: KernelInstant) -> End {
     }
 }
 
+fn first_data(end: End) -> Option<KernelInstant> {
+    match end.trailer {
+        Some(Trailer::Stream(end)) => end.first_data,
+        Some(Trailer::FastCgi { .. }) | None => None,
+    }
+}
+
 fn described(exchange: &Exchange, end: End, start: KernelInstant, redact_query: bool) -> Described<'_> {
     let in_one_send = exchange.request_last.is_some_and(|last| last.time == exchange.first.time);
     let long = match exchange.request_body {
@@ -222,6 +229,7 @@ fn described(exchange: &Exchange, end: End, start: KernelInstant, redact_query: 
         outcome: end.outcome,
         incomplete: end.incomplete,
         time_to_first_byte: exchange.response.as_ref().map(|(_, first)| first.time.since(start)),
+        time_to_first_data: first_data(end).map(|time| time.since(start)),
         start_late: exchange.role() == Role::Client
             && in_one_send
             && long

@@ -378,6 +378,7 @@ impl Host {
             payload_state: PayloadState::Copied,
             last: true,
             muted: false,
+            frame: false,
             class: Class::Http1,
             blocking: socket.blocking,
             nvcsw,

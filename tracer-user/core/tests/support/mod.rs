@@ -105,6 +105,7 @@ impl Wire {
             payload_state: PayloadState::Copied,
             last: true,
             muted: false,
+            frame: false,
             class: Class::Undecided,
             blocking: None,
             nvcsw: 0,
@@ -224,8 +225,8 @@ pub(crate) fn render(update: &ExchangeUpdate) -> String {
     match update {
         ExchangeUpdate::RequestBegan { request, first, head_last, .. } => format!(
             "{index} > {} {} @{}..{} t{}..{}",
-            request.method,
-            request.target,
+            request.method.as_deref().unwrap_or("?"),
+            request.target.as_deref().unwrap_or("?"),
             first.offset,
             head_last.offset,
             first.time.as_nanos(),
@@ -235,7 +236,8 @@ pub(crate) fn render(update: &ExchangeUpdate) -> String {
             format!("{index} >| @{} t{} len {}", last.offset, last.time.as_nanos(), len(body_len))
         }
         ExchangeUpdate::ResponseBegan { response, first, .. } => {
-            format!("{index} < {} @{} t{}", response.status, first.offset, first.time.as_nanos())
+            let status = response.status.map_or("?".to_owned(), |status| status.to_string());
+            format!("{index} < {status} @{} t{}", first.offset, first.time.as_nanos())
         }
         ExchangeUpdate::Ended { last, time, outcome, response_body_len, incomplete, .. } => {
             let mut line = match outcome {
@@ -243,6 +245,9 @@ pub(crate) fn render(update: &ExchangeUpdate) -> String {
                 Outcome::Upgraded => format!("{index} upgraded"),
                 Outcome::NoResponse => format!("{index} no response"),
                 Outcome::ResponseCut => format!("{index} cut"),
+                Outcome::Reset(Some(error)) => format!("{index} reset {error}"),
+                Outcome::Reset(None) => format!("{index} reset"),
+                Outcome::Dropped => format!("{index} dropped"),
                 Outcome::Lost => format!("{index} lost"),
                 Outcome::StillOpen => format!("{index} open"),
             };

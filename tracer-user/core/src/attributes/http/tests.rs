@@ -12,15 +12,15 @@ fn endpoint(text: &str) -> Endpoint {
 fn request(method: &str, target: &str) -> RequestHead {
     RequestHead {
         version: "1.1",
-        method: method.into(),
-        target: target.into(),
+        method: Some(method.into()),
+        target: Some(target.into()),
         host: Some("shop:8080".into()),
         ..RequestHead::default()
     }
 }
 
 fn response(status: u16) -> &'static ResponseHead {
-    Box::leak(Box::new(ResponseHead { version: "1.1", status, content_length: None }))
+    Box::leak(Box::new(ResponseHead { version: "1.1", status: Some(status), ..ResponseHead::default() }))
 }
 
 fn socket(family: Family, local: Endpoint, remote: Endpoint, unix_path: &'static [u8]) -> &'static Socket {
@@ -56,6 +56,7 @@ fn facts<'a>(role: Role, request: &'a RequestHead, response: Option<&'a Response
         outcome: if response.is_some() { Outcome::Complete } else { Outcome::NoResponse },
         incomplete: None,
         time_to_first_byte: None,
+        time_to_first_data: None,
         start_late: false,
         socket: Some(tcp()),
         redact_query: true,
@@ -138,8 +139,8 @@ fn what_a_connection_s_exchanges_have_in_common_is_said_of_each() {
     };
     let requests = [
         requests(|_| ()),
-        requests(|request| request.target = "http://far/".into()),
-        requests(|request| request.target = "/".into()),
+        requests(|request| request.target = Some("http://far/".into())),
+        requests(|request| request.target = Some("/".into())),
         requests(|request| request.host = None),
         requests(|request| request.host = Some("other".into())),
         requests(|request| request.version = "1.0"),

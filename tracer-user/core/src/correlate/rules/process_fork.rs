@@ -147,6 +147,8 @@ pub(in crate::correlate) fn examine(tables: &Tables, key: Key) -> Result<(), Und
             | Outcome::Upgraded
             | Outcome::ResponseCut
             | Outcome::NoResponse
+            | Outcome::Reset(_)
+            | Outcome::Dropped
             | Outcome::StillOpen,
         )
         | None => Err(Undecided::RequestUnanswered),

@@ -80,7 +80,7 @@ fn hands_on(call: &Exchange, request: &Exchange) -> bool {
         (Some(received), Some(sent)) => received == sent,
         (None, _) | (_, None) => true,
     };
-    received.status == sent.status && same_len
+    received.status.is_some() && received.status == sent.status && same_len
 }
 
 /// A request's response begins: the window that it begins in, if it begins in one, is noted at the call. Returns

@@ -93,6 +93,9 @@ pub(in crate::correlate) fn names(tables: &Tables, call: &Exchange) -> Vec<Key> 
 /// Whether the thread is shown to have made the call for the request, as far as is known now: conditions 1 to 4.
 pub(in crate::correlate) fn examine(tables: &Tables, call: &Exchange, key: Key) -> Result<(), Undecided> {
     let request = tables.exchanges.get(&key).ok_or(Undecided::LimitReached)?;
+    if call.request.protocol.is_multiplexed() || request.request.protocol.is_multiplexed() {
+        return Err(Undecided::Multiplexed);
+    }
     let served = request.served().ok_or(Undecided::NoOpenRequest)?;
     if let Some(reason) = objection(tables, call, request, served) {
         return Err(reason);
@@ -109,6 +112,8 @@ pub(in crate::correlate) fn examine(tables: &Tables, call: &Exchange, key: Key) 
         Outcome::Lost => Err(Undecided::EventsLost),
         Outcome::Complete
         | Outcome::Upgraded
+        | Outcome::Reset(_)
+        | Outcome::Dropped
         | Outcome::NoResponse
         | Outcome::ResponseCut
         | Outcome::StillOpen => Err(Undecided::RequestUnanswered),

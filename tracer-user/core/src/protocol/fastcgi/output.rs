@@ -4,7 +4,7 @@ use crate::exchange::ResponseHead;
 
 /// The response's head, of its header lines. `None` while the empty line is not there; with where the body begins.
 pub(super) fn read(bytes: &[u8]) -> Option<(ResponseHead, usize)> {
-    let mut head = ResponseHead { version: "1", status: 0, content_length: None };
+    let mut head = ResponseHead { version: "1", ..ResponseHead::default() };
     let mut located = false;
     let mut at = 0;
     loop {
@@ -17,16 +17,16 @@ pub(super) fn read(bytes: &[u8]) -> Option<(ResponseHead, usize)> {
         let Some(colon) = memchr::memchr(b':', line) else { continue };
         let (name, value) = (line[..colon].trim_ascii_end(), line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"status") {
-            head.status = status(value).unwrap_or(0);
+            head.status = status(value);
         } else if name.eq_ignore_ascii_case(b"location") {
             located = true;
         } else if name.eq_ignore_ascii_case(b"content-length") {
             head.content_length = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
         }
     }
-    if head.status == 0 {
+    if head.status.is_none() {
         // Sections 6.2 and 6.3.3: without a status it is 200, or a redirect.
-        head.status = if located { 302 } else { 200 };
+        head.status = Some(if located { 302 } else { 200 });
     }
     Some((head, at))
 }
@@ -55,7 +55,7 @@ mod tests {
             ("\r\n", 200, 0),
         ] {
             let (head, at) = read(text.as_bytes()).unwrap();
-            assert_eq!((head.status, text.len() - at), (want, body), "{text:?}");
+            assert_eq!((head.status, text.len() - at), (Some(want), body), "{text:?}");
         }
         let (head, _) = read(b"Content-Length: 17\r\n\r\n").unwrap();
         assert_eq!(head.content_length, Some(17));

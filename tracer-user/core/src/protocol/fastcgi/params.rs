@@ -41,8 +41,8 @@ pub(super) fn read(bytes: &[u8]) -> (Box<RequestHead>, bool) {
     while let Some((name, value, behind)) = pair(rest) {
         rest = behind;
         match name {
-            b"REQUEST_METHOD" => head.method = method(value),
-            b"REQUEST_URI" => head.target = text(value, false),
+            b"REQUEST_METHOD" => head.method = Some(method(value)).filter(|method| !method.is_empty()),
+            b"REQUEST_URI" => head.target = Some(text(value, false)).filter(|target| !target.is_empty()),
             b"HTTP_HOST" => head.host = Some(text(value, false)),
             b"HTTP_USER_AGENT" => head.user_agent = Some(text(value, false)),
             b"CONTENT_LENGTH" => head.content_length = decimal(value),
@@ -58,8 +58,8 @@ pub(super) fn read(bytes: &[u8]) -> (Box<RequestHead>, bool) {
             }
         }
     }
-    if head.target.is_empty() {
-        head.target = script.target();
+    if head.target.is_none() {
+        head.target = Some(script.target()).filter(|target| !target.is_empty());
     }
     if head.host.is_none() && !script.server.is_empty() {
         head.host = Some(text(script.server, false));
@@ -140,7 +140,7 @@ pub(super) mod tests {
             ("HTTP_X_REQUEST_ID", "7f9c24e8-3b12-4fef-91e0-3c5d2a1b6f07"),
         ]));
         assert!(whole && head.secure);
-        assert_eq!((head.method.as_str(), head.target.as_str()), ("POST", "/cart/42?tea=1"));
+        assert_eq!((head.method.as_deref(), head.target.as_deref()), (Some("POST"), Some("/cart/42?tea=1")));
         assert_eq!((head.host.as_deref(), head.content_length), (Some("shop.example"), Some(12)));
         assert_eq!((head.protocol, head.user_agent.as_deref()), (Protocol::FastCgi, None));
         let told = format!("{:?}", head.context);
@@ -160,7 +160,7 @@ pub(super) mod tests {
             ("HTTPS", "off"),
         ];
         let (head, _) = read(&encode(&parts));
-        assert_eq!((head.target.as_str(), head.host.as_deref()), ("/a.cgi/b?c=d", Some("shop")));
+        assert_eq!((head.target.as_deref(), head.host.as_deref()), (Some("/a.cgi/b?c=d"), Some("shop")));
         assert_eq!((head.content_length, head.secure), (None, false));
     }
 
@@ -170,9 +170,9 @@ pub(super) mod tests {
         for cut in 0..whole.len() {
             let (head, well_formed) = read(&whole[..cut]);
             assert_eq!(well_formed, cut == 0 || cut == encode(&[("REQUEST_METHOD", "GET")]).len());
-            assert!(head.target.is_empty());
+            assert_eq!(head.target, None);
         }
-        assert_eq!(read(&[0xff; 4]).0.method, "");
+        assert_eq!(read(&[0xff; 4]).0.method, None);
         assert!(!read(&[0xff; 64]).1);
     }
 }

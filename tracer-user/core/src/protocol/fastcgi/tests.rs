@@ -1,5 +1,6 @@
 use super::params::tests::encode;
 use super::*;
+use crate::exchange::ResponseHead;
 use crate::protocol::Parsed;
 
 /// A record with its content and padding.
@@ -44,7 +45,8 @@ fn parts(mut parser: FastCgi, bytes: &[u8], piece: usize) -> Vec<String> {
             rest = &rest[step.consumed as usize..];
             match step.parsed {
                 Parsed::Part(StreamPart::Request { stream, head, torn, malformed }) => {
-                    told.push(format!("{stream} {} {} {torn} {malformed}", head.method, head.target));
+                    let [method, target] = [head.method, head.target].map(Option::unwrap_or_default);
+                    told.push(format!("{stream} {method} {target} {torn} {malformed}"));
                 }
                 Parsed::Part(part) => told.push(format!("{part:?}")),
                 Parsed::NeedMore => {}
@@ -116,7 +118,8 @@ fn responses_in_pieces_of_any_length() {
         format!("{:?}", StreamPart::End { stream, body_len: BodyLen::Exact(len), trailer })
     };
     let head = |status| {
-        format!("head: ResponseHead {{ version: \"1\", status: {status}, content_length: None }} }}")
+        let head = ResponseHead { version: "1", status: Some(status), ..ResponseHead::default() };
+        format!("head: {head:?} }}")
     };
     let want = [
         "Answered { stream: 1 }".to_owned(),

@@ -206,6 +206,8 @@ pub(super) struct Facts {
     pub(super) content_length: ContentLength,
     pub(super) transfer: Transfer,
     pub(super) upgrade: bool,
+    /// To HTTP/2 in clear.
+    pub(super) h2c: bool,
     pub(super) expects_continue: bool,
 }
 
@@ -310,11 +312,12 @@ pub(super) fn parse_request(bytes: &[u8]) -> Option<Read<Box<RequestHead>>> {
         protocol: Protocol::Http1,
         version: line.version,
         secure: false,
-        method: method(line.method),
-        target: text(line.target, false),
+        method: Some(method(line.method)),
+        target: Some(text(line.target, false)),
         host,
         user_agent,
         content_length: facts.content_length.valid(),
+        grpc: None,
         context: contexts.read(),
     };
     Some(Read { head: Box::new(head), facts, end: fields.end(bytes) })
@@ -329,7 +332,7 @@ pub(super) fn parse_response(bytes: &[u8]) -> Option<Read<ResponseHead>> {
         facts.take(name, value);
     }
     let content_length = facts.content_length.valid();
-    let head = ResponseHead { version: line.version, status: line.status, content_length };
+    let head = ResponseHead { version: line.version, status: Some(line.status), content_length, grpc: false };
     Some(Read { head, facts, end: fields.end(bytes) })
 }
 
@@ -351,7 +354,10 @@ pub(crate) fn method(token: &[u8]) -> SmolStr {
 impl Facts {
     fn take(&mut self, name: &[u8], value: &[u8]) {
         match name.len() {
-            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+            7 if name.eq_ignore_ascii_case(b"upgrade") => {
+                self.upgrade = true;
+                self.h2c |= value.split(|&byte| byte == b',').any(|word| word.trim_ascii() == b"h2c");
+            }
             14 if is(name, b"Content-Length", b"content-length") => {
                 self.content_length = self.content_length.with(value);
             }
@@ -530,6 +536,7 @@ mod tests {
         check("Transfer-Encoding: identity\r\n", transfer(Transfer::Other));
         check("Transfer-Encoding: \r\n", transfer(Transfer::Absent));
         check("Upgrade: websocket\r\n", Facts { upgrade: true, ..Facts::default() });
+        check("Upgrade: h2c, x\r\n", Facts { upgrade: true, h2c: true, ..Facts::default() });
         check("Expect: 100-Continue\r\n", Facts { expects_continue: true, ..Facts::default() });
     }
 
@@ -539,7 +546,7 @@ mod tests {
             b"GET /\xff?q HTTP/1.1\r\nHost: a\r\nhost: b\r\nUser-Agent: x/1\r\n (y)\r\nCookie: secret\r\n\
             TRACEPARENT:00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\ntracestate: a=1\r\n\r\n";
         let Read { head, .. } = parse_request(head).unwrap();
-        assert_eq!(head.target, "/\\xff?q");
+        assert_eq!(head.target.as_deref(), Some("/\\xff?q"));
         assert_eq!(head.host.as_deref(), Some("a"));
         assert_eq!(head.user_agent.as_deref(), Some("x/1  (y)"));
         let context = head

@@ -48,6 +48,8 @@ pub struct Request {
     pub expects_continue: bool,
     /// Has an `Upgrade` field: a response may switch protocols.
     pub upgrade: bool,
+    /// To HTTP/2 in clear (RFC 7540 section 3.2).
+    pub h2c: bool,
     /// Framing that a server must reject (RFC 9112 section 6.3, items 4 and 5): lasts until the close.
     pub malformed: bool,
     pub ended: bool,
@@ -60,6 +62,8 @@ pub struct Response {
     pub interim: bool,
     /// What follows this head is no longer HTTP/1.
     pub switches: bool,
+    /// It is HTTP/2.
+    pub h2c: bool,
     /// As in a request.
     pub malformed: bool,
     pub ended: bool,
@@ -322,10 +326,10 @@ impl Http1 {
         match self.kind {
             Kind::Request => {
                 let Read { head, facts, end } = head::parse_request(bytes)?;
-                let answering = match head.method.as_str() {
-                    "HEAD" => Answering::Head,
-                    "CONNECT" => Answering::Connect,
-                    _ => Answering::Other,
+                let answering = match head.method.as_deref() {
+                    Some("HEAD") => Answering::Head,
+                    Some("CONNECT") => Answering::Connect,
+                    Some(_) | None => Answering::Other,
                 };
                 let framing = request_framing(answering, &facts);
                 let request = Request {
@@ -333,6 +337,7 @@ impl Http1 {
                     head,
                     expects_continue: facts.expects_continue,
                     upgrade: facts.upgrade,
+                    h2c: facts.h2c,
                     malformed: matches!(framing, Framing::Malformed),
                     ended: framing.ends_with_head(),
                 };
@@ -340,11 +345,13 @@ impl Http1 {
             }
             Kind::Response(answering) => {
                 let Read { head, facts, end } = head::parse_response(bytes)?;
-                let framing = response_framing(answering, head.status, &facts);
+                let status = head.status.unwrap_or_default();
+                let framing = response_framing(answering, status, &facts);
                 let response = Response {
-                    interim: head::is_interim(head.status),
+                    interim: head::is_interim(status),
                     head,
                     switches: matches!(framing, Framing::Switch),
+                    h2c: status == 101 && facts.h2c,
                     malformed: matches!(facts.content_length, ContentLength::Invalid)
                         && matches!(framing, Framing::UntilClose),
                     ended: framing.ends_with_head(),

@@ -1,7 +1,7 @@
 //! Frame headers (RFC 9113 sections 4.1 and 6): what follows, how long it is, and whether it can be one at all.
 
 /// Of every frame.
-pub(super) const HEADER_BYTES: usize = 9;
+pub const HEADER_BYTES: usize = 9;
 
 /// Sent by every client before its first frame (RFC 9113 section 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

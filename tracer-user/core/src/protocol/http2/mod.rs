@@ -20,14 +20,17 @@ mod align;
 mod frame;
 pub mod head;
 pub mod hpack;
+mod messages;
 
 use std::collections::BTreeMap;
 
 use self::align::Align;
+pub use self::frame::HEADER_BYTES;
 pub use self::frame::Side;
-use self::frame::{Frame, HEADER_BYTES, PREFACE, Rules, Type, flag};
+use self::frame::{Frame, PREFACE, Rules, Type, flag};
 use self::head::{Gathered, Head};
 use self::hpack::{BlockEnd, Decoder};
+use self::messages::Messages;
 use super::{Invalid, Parsed, Parser, Step};
 use crate::exchange::BodyLen;
 use crate::stream::Edge;
@@ -163,6 +166,8 @@ pub struct Http2 {
     decoder: Decoder,
     gathered: Gathered,
     streams: BTreeMap<u32, Body>,
+    /// Of the stream that ended last.
+    messages: Option<u64>,
     counts: Counts,
 }
 
@@ -205,11 +210,17 @@ struct Body {
     len: u64,
     exact: bool,
     began: bool,
+    /// It is a gRPC call's.
+    messages: Option<Messages>,
 }
 
 impl Body {
     const fn len(self) -> BodyLen {
         if self.exact { BodyLen::Exact(self.len) } else { BodyLen::Unknown }
+    }
+
+    fn messages(self) -> Option<u64> {
+        self.messages.filter(|_| self.exact).and_then(Messages::count)
     }
 }
 
@@ -243,6 +254,7 @@ impl Http2 {
             decoder,
             gathered: Gathered::default(),
             streams: BTreeMap::new(),
+            messages: None,
             counts: Counts::default(),
         }
     }
@@ -254,6 +266,25 @@ impl Http2 {
         }
         // A smaller one may not have been seen by the sender yet.
         self.max_payload = self.max_payload.max(settings.max_frame_size.unwrap_or(0));
+    }
+
+    /// It is the other side that sends here.
+    pub fn turn(&mut self, side: Side) {
+        self.side = side;
+    }
+
+    /// The stream of the frame in progress, if its header is complete.
+    pub fn current(&self) -> Option<u32> {
+        match &self.state {
+            State::Payload(payload) => Some(payload.frame.stream),
+            State::Preface(_) | State::Header | State::Adrift(_) => None,
+        }
+    }
+
+    /// How many messages the body had of the stream that ended last, if that is a gRPC call's and the length of each
+    /// was seen.
+    pub fn messages(&self) -> Option<u64> {
+        self.messages
     }
 
     /// The stream is over in both directions.
@@ -275,6 +306,10 @@ impl Http2 {
         self.block.is_some()
     }
 
+    pub fn is_in_preface(&self) -> bool {
+        matches!(self.state, State::Preface(_))
+    }
+
     pub fn is_adrift(&self) -> bool {
         matches!(self.state, State::Adrift(_))
     }
@@ -290,6 +325,14 @@ impl Http2 {
         self.counts.entries_forgotten += self.decoder.doubt() as u64;
         let rules = Rules { side: self.side, max_len: self.max_payload, pushes: self.pushes };
         self.state = State::Adrift(Box::new(Align::new(rules)));
+    }
+
+    /// After [`Http2::drift`]: the next byte is certainly the first one of a frame.
+    pub fn place(&mut self) {
+        if self.is_adrift() {
+            self.counts.resyncs += 1;
+            self.state = State::Header;
+        }
     }
 
     /// What is kept: the table, the block in progress, and how long bodies are so far.
@@ -429,6 +472,12 @@ impl Http2 {
                 Type::Data => {
                     if let Some(body) = self.streams.get_mut(&payload.frame.stream) {
                         body.len = body.len.saturating_add(len);
+                        if let Some(messages) = &mut body.messages {
+                            match input {
+                                Input::Bytes(bytes) => messages.bytes(&bytes[..len as usize]),
+                                Input::Hole(_) => messages.hole(len),
+                            }
+                        }
                     }
                 }
                 Type::Priority
@@ -482,8 +531,9 @@ impl Http2 {
                 if !frame.has(flag::END_STREAM) {
                     return Parsed::NeedMore;
                 }
-                let body_len = self.streams.remove(&stream).map_or(BodyLen::Unknown, Body::len);
-                Parsed::Part(Part::End { stream, body_len })
+                let body = self.streams.remove(&stream);
+                self.messages = body.and_then(Body::messages);
+                Parsed::Part(Part::End { stream, body_len: body.map_or(BodyLen::Unknown, Body::len) })
             }
             Type::RstStream => {
                 self.streams.remove(&stream);
@@ -512,10 +562,13 @@ impl Http2 {
         let ended = if block.ends_stream {
             // What a message begins with is all of it then. Of another block the message began out of sight.
             let exact = matches!(head.kind(), head::Kind::Request | head::Kind::Response);
-            let none = Body { len: 0, exact, began: false };
-            Some(self.streams.remove(&stream).unwrap_or(none).len())
+            let messages = head.is_grpc().then(Messages::default);
+            let none = Body { len: 0, exact, began: false, messages };
+            let body = self.streams.remove(&stream).unwrap_or(none);
+            self.messages = body.messages();
+            Some(body.len())
         } else {
-            self.track(stream);
+            self.track(stream, head.is_grpc());
             None
         };
         Part::Head { stream, head, ended }
@@ -529,12 +582,13 @@ impl Http2 {
         self.counts.fields_unknown += u64::from(unknown);
     }
 
-    fn track(&mut self, stream: u32) {
+    fn track(&mut self, stream: u32, is_grpc: bool) {
         if self.streams.len() >= self.limits.streams && !self.streams.contains_key(&stream) {
             self.counts.streams_untracked += 1;
             return;
         }
-        self.streams.entry(stream).or_insert(Body { len: 0, exact: true, began: false });
+        let messages = is_grpc.then(Messages::default);
+        self.streams.entry(stream).or_insert(Body { len: 0, exact: true, began: false, messages });
     }
 
     fn search(&mut self, input: &[u8]) -> Step<Part> {
@@ -581,6 +635,34 @@ impl Parser for Http2 {
             }
         }
     }
+}
+
+/// How many first bytes of a frame, or of a direction, tell what it is.
+pub const PREFIX_BYTES: usize = 16;
+
+/// Who sends a direction that begins with these bytes. `None`: they are not HTTP/2, or too few.
+pub fn opening(bytes: &[u8]) -> Option<Side> {
+    let bytes = bytes.get(..PREFIX_BYTES)?;
+    if PREFACE.starts_with(bytes) {
+        return Some(Side::Client);
+    }
+    // A server's first frame; its acknowledgement may go out before it (RFC 9113 section 3.4).
+    let frame = Frame::parse(*bytes.first_chunk()?);
+    (frame.kind == Type::Settings && frame.is_valid() && frame.len < 1024).then_some(Side::Server)
+}
+
+/// There are too few of them to tell.
+pub fn may_open(bytes: &[u8]) -> bool {
+    const SETTINGS: [u8; 2] = [0, 0];
+    (1..PREFIX_BYTES).contains(&bytes.len())
+        && (PREFACE.starts_with(bytes) || bytes.iter().zip(SETTINGS).all(|(a, b)| *a == b))
+}
+
+/// The stream that a server's frame with this header answers on, if it belongs to an answer.
+pub fn opens_answer(bytes: &[u8]) -> Option<u32> {
+    let frame = Frame::parse(*bytes.first_chunk()?);
+    let answers = matches!(frame.kind, Type::Data | Type::Headers | Type::RstStream);
+    (answers && frame.stream % 2 == 1).then_some(frame.stream)
 }
 
 /// Bytes that are there, or how many are not.
