@@ -176,6 +176,10 @@ impl Stream {
             // As nearly always: nothing waits, and this goes on where the last one ended.
             let mut op = Op::new(event, len, event.offset.max(self.next), end);
             self.held_bytes += op.add(event);
+            if self.ops.capacity() == 0 {
+                // Most connections never hold two, and there are many connections.
+                self.ops.reserve_exact(1);
+            }
             self.ops.push_back(op);
         } else if !self.insert_among(event, len, end) {
             self.counts.late_bytes += event.payload.len() as u64;
@@ -625,6 +629,18 @@ mod tests {
         assert_eq!(seqs, [u32::MAX - 4, u32::MAX, 0, 4]);
         assert_eq!(stream.mark(3, false).unwrap().tcp_seq, None);
         assert_eq!(stream.mark(10, true), None);
+    }
+
+    #[test]
+    fn room_is_made_for_one_operation_where_one_waits_at_a_time() {
+        let mut stream = Stream::default();
+        assert_eq!(stream.ops.capacity(), 0);
+        for n in 0..100 {
+            let (event, len) = whole(n * 10, "0123456789");
+            stream.insert(&event, len, &LIMITS);
+            stream.consume_bytes(10);
+        }
+        assert_eq!((stream.ops.capacity(), stream.position()), (1, 1000));
     }
 
     #[test]
