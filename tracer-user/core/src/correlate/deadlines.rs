@@ -27,23 +27,65 @@ pub(super) enum Look {
     Kept,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Deadlines([Sorted<(KernelInstant, Key), ()>; 7]);
+#[derive(Debug)]
+pub(super) struct Deadlines {
+    looks: [Sorted<(KernelInstant, Key), ()>; 7],
+    /// When the first of all is due.
+    next: KernelInstant,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { looks: Default::default(), next: KernelInstant::MAX }
+    }
+}
 
 impl Deadlines {
     pub(super) fn add(&mut self, look: Look, at: KernelInstant, key: Key) {
-        self.0[look as usize].insert((at, key), ());
+        self.looks[look as usize].insert((at, key), ());
+        self.next = self.next.min(at);
     }
 
     pub(super) fn next(&self) -> Option<KernelInstant> {
-        self.0.iter().filter_map(|looks| looks.first()).map(|(at, _)| *at).min()
+        (self.next != KernelInstant::MAX).then_some(self.next)
     }
 
     pub(super) fn pop(&mut self, now: KernelInstant) -> Option<Key> {
-        let due = |looks: &&mut Sorted<_, _>| {
-            looks.first().is_some_and(|(at, _): &(KernelInstant, Key)| *at <= now)
-        };
-        let looks = self.0.iter_mut().filter(due).min_by_key(|looks| looks.first().copied())?;
-        looks.pop().map(|((_, key), ())| key)
+        if self.next > now {
+            return None;
+        }
+        let planned = self.looks.iter_mut().filter(|looks| looks.first().is_some());
+        let popped = planned.min_by_key(|looks| looks.first().copied())?.pop();
+        let times = self.looks.iter().filter_map(|looks| looks.first()).map(|(at, _)| *at);
+        self.next = times.min().unwrap_or(KernelInstant::MAX);
+        popped.map(|((_, key), ())| key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_of_all_kinds_come_in_order_and_none_before_its_time() {
+        const KINDS: [Look; 7] =
+            [Look::Grace, Look::Traced, Look::Losses, Look::Settle, Look::HandOff, Look::Decide, Look::Kept];
+        let at = KernelInstant::from_nanos;
+        let mut deadlines = Deadlines::default();
+        assert_eq!((deadlines.next(), deadlines.pop(KernelInstant::MAX)), (None, None));
+        let mut planned = Vec::new();
+        for (number, time) in (0..).zip([70, 30, 30, 90, 10, 50, 30, 20, 60, 30, 40, 80]) {
+            let key = Key { number, slot: 0 };
+            deadlines.add(KINDS[number as usize % KINDS.len()], at(time), key);
+            planned.push((at(time), key));
+            assert_eq!(deadlines.next(), planned.iter().map(|(at, _)| *at).min());
+        }
+        planned.sort_unstable();
+        for (n, (time, key)) in planned.iter().enumerate() {
+            assert_eq!(deadlines.next(), Some(*time));
+            assert_eq!(deadlines.pop(at(time.as_nanos() - 1)), None);
+            assert_eq!(deadlines.pop(*time), Some(*key), "look {n}");
+        }
+        assert_eq!((deadlines.next(), deadlines.pop(KernelInstant::MAX)), (None, None));
     }
 }
