@@ -42,6 +42,9 @@ struct Claim {
     started: bool,
 }
 
+/// In order of their keys. Mostly there are none, which costs nothing.
+pub(super) type Waiting = Option<BTreeSet<Key>>;
+
 #[derive(Debug, Default)]
 struct Fragment {
     upper: Option<FragmentId>,
@@ -54,7 +57,7 @@ struct Fragment {
     holds: u32,
     claim: Option<Claim>,
     /// Ended exchanges with settled questions that wait for the trace id.
-    waiting: BTreeSet<Key>,
+    waiting: Waiting,
     /// Exchanges that name it, and fragments below it.
     users: u32,
 }
@@ -67,8 +70,8 @@ pub(crate) struct Fragments {
 
 impl Fragment {
     /// Who leaves, if nothing is awaited any more.
-    fn take_waiting(&mut self) -> BTreeSet<Key> {
-        if self.whole && self.holds == 0 { std::mem::take(&mut self.waiting) } else { BTreeSet::new() }
+    fn take_waiting(&mut self) -> Waiting {
+        if self.whole && self.holds == 0 { self.waiting.take() } else { None }
     }
 
     fn claim(&mut self, claim: Claim) {
@@ -158,7 +161,7 @@ impl Fragments {
     }
 
     /// The top has no parent: everything in it may leave, unless it is held. Returns who leaves.
-    pub(super) fn close(&mut self, id: FragmentId) -> BTreeSet<Key> {
+    pub(super) fn close(&mut self, id: FragmentId) -> Waiting {
         let top = self.top(id);
         let fragment = self.slot_mut(top);
         fragment.whole = true;
@@ -175,7 +178,7 @@ impl Fragments {
     }
 
     /// The call did, or will not. Returns who leaves.
-    pub(super) fn let_go(&mut self, id: FragmentId) -> BTreeSet<Key> {
+    pub(super) fn let_go(&mut self, id: FragmentId) -> Waiting {
         let top = self.top(id);
         let fragment = self.slot_mut(top);
         fragment.holds = fragment.holds.saturating_sub(1);
@@ -192,13 +195,15 @@ impl Fragments {
 
     pub(super) fn wait(&mut self, id: FragmentId, key: Key) {
         let top = self.top(id);
-        self.slot_mut(top).waiting.insert(key);
+        self.slot_mut(top).waiting.get_or_insert_default().insert(key);
     }
 
     /// It leaves on its own.
     pub(super) fn unwait(&mut self, id: FragmentId, key: Key) {
         let top = self.top(id);
-        self.slot_mut(top).waiting.remove(&key);
+        if let Some(waiting) = &mut self.slot_mut(top).waiting {
+            waiting.remove(&key);
+        }
     }
 
     /// Whether [`Fragments::merge`] would succeed.
@@ -214,12 +219,12 @@ impl Fragments {
     }
 
     /// Puts `lower` below `upper`. Returns who may leave now. Call only what [`Fragments::can_merge`].
-    pub(super) fn merge(&mut self, lower: FragmentId, upper: FragmentId) -> BTreeSet<Key> {
+    pub(super) fn merge(&mut self, lower: FragmentId, upper: FragmentId) -> Waiting {
         let (lower, upper) = (self.top(lower), self.top(upper));
         let fragment = self.slot_mut(lower);
         let trace = fragment.trace.take();
         let (claim, holds) = (fragment.claim.take(), std::mem::take(&mut fragment.holds));
-        let mut waiting = std::mem::take(&mut fragment.waiting);
+        let waiting = fragment.waiting.take();
         fragment.upper = Some(upper);
         let above = self.slot_mut(upper);
         above.users += 1;
@@ -230,7 +235,9 @@ impl Fragments {
         if let Some(claim) = claim {
             above.claim(claim);
         }
-        above.waiting.append(&mut waiting);
+        if let Some(mut waiting) = waiting {
+            above.waiting.get_or_insert_default().append(&mut waiting);
+        }
         above.take_waiting()
     }
 
@@ -262,9 +269,9 @@ mod tests {
         fragments.fix_trace(upper, || trace(1));
         fragments.wait(lower, key(7));
         assert!(fragments.can_merge(lower, upper));
-        assert!(fragments.merge(lower, upper).is_empty());
+        assert_eq!(fragments.merge(lower, upper), None);
         assert_eq!(fragments.trace(lower), Some(&trace(1)));
-        assert_eq!(fragments.close(lower), BTreeSet::from([key(7)]));
+        assert_eq!(fragments.close(lower), Some(BTreeSet::from([key(7)])));
         assert!(fragments.is_whole(upper));
     }
 
@@ -293,12 +300,12 @@ mod tests {
         fragments.hold(lower);
         fragments.merge(lower, upper);
         fragments.wait(upper, key(7));
-        assert!(fragments.close(upper).is_empty(), "it is held from below");
+        assert_eq!(fragments.close(upper), None, "it is held from below");
         // Known in another order than sent: only the first of them started it.
         fragments.claim(lower, trace(1).id, false, at(5));
-        assert!(fragments.let_go(lower).is_empty());
+        assert_eq!(fragments.let_go(lower), None);
         fragments.claim(lower, trace(1).id, true, at(3));
-        assert_eq!(fragments.let_go(lower), BTreeSet::from([key(7)]));
+        assert_eq!(fragments.let_go(lower), Some(BTreeSet::from([key(7)])));
         assert_eq!(fragments.trace_for(upper, || trace(9).id), trace(1));
     }
 

@@ -391,7 +391,7 @@ impl Correlator {
                         None => {}
                     }
                 }
-                for waiting in self.fragments.close(fragment) {
+                for waiting in self.fragments.close(fragment).into_iter().flatten() {
                     self.ready(waiting);
                 }
             }
@@ -415,7 +415,7 @@ impl Correlator {
         if !self.fragments.can_merge(below, above) {
             return Err(Undecided::Contradiction);
         }
-        for waiting in self.fragments.merge(below, above) {
+        for waiting in self.fragments.merge(below, above).into_iter().flatten() {
             self.ready(waiting);
         }
         let received =

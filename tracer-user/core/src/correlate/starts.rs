@@ -71,7 +71,7 @@ impl Correlator {
         if below_program {
             self.claim_trace(call);
         }
-        for waiting in self.fragments.let_go(awaited) {
+        for waiting in self.fragments.let_go(awaited).into_iter().flatten() {
             self.ready(waiting);
         }
     }
