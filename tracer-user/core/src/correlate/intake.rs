@@ -204,7 +204,7 @@ impl Correlator {
             self.stats.context_headers_refused += context.refused().len() as u64;
             self.stats.context_conflicts += u64::from(context.conflicts().next().is_some());
         }
-        let exchange = Exchange {
+        self.tables.exchanges.add(Exchange {
             id,
             side,
             request,
@@ -228,7 +228,9 @@ impl Correlator {
             parent_elsewhere: false,
             left: false,
             kept: false,
-        };
+        });
+        conn.open.push_back((id.index, key));
+        let Some(exchange) = self.tables.exchanges.get(&key) else { return };
         self.text_bytes += exchange.text_bytes();
         let values = exchange.context.as_deref().map(carriers::values);
         if let (false, Some(context)) = (client, &exchange.context) {
@@ -237,8 +239,6 @@ impl Correlator {
                 self.tables.contexts.came_in(span_id, key, exchange.process(), first.time);
             }
         }
-        self.tables.exchanges.add(exchange);
-        conn.open.push_back((id.index, key));
         if !client {
             self.note_traces(key);
         }

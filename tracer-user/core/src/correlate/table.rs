@@ -55,7 +55,9 @@ impl<T> Table<T> {
         Key { number: self.next_number, slot }
     }
 
-    /// Takes in an exchange; its key is the one that [`Table::next_key`] gave.
+    /// Takes in an exchange; its key is the one that [`Table::next_key`] gave. Inlined, so that it is made once and not
+    /// handed on.
+    #[inline(always)]
     pub(super) fn add(&mut self, exchange: T) {
         let exchange = match self.spare.pop() {
             Some(mut spare) => {
