@@ -7,9 +7,9 @@ use super::exchange::{Exchange, Key};
 
 pub(super) type Exchanges = Table<Exchange>;
 
-/// Boxes of exchanges that have left, kept for those that come: many leave together, more than an allocator has at
-/// hand. What they hold is bounded by who gives them back.
-const MAX_SPARE: usize = 256;
+/// Boxes of exchanges that have left, kept for those that come: thousands may leave together, more than an allocator has
+/// at hand. No more than were held at once, and 8 MiB; what they hold besides is bounded by who gives them back.
+const MAX_SPARE: usize = 8192;
 
 /// End of the list.
 const NONE: u32 = u32::MAX;
