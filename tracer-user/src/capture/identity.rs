@@ -126,7 +126,9 @@ impl Identities {
                 let known = known.is_some_and(|known| StartTick::of(known.process) == StartTick::of(process));
                 if !known {
                     self.forget(process.tgid.0);
-                    self.fresh.push(process);
+                    if !self.fresh.contains(&process) {
+                        self.fresh.push(process);
+                    }
                 }
             }
             Some(EventKind::ProcessExeced) => self.forget(process.tgid.0),
