@@ -3,9 +3,10 @@
 //!
 //! | a process is | becomes | when |
 //! |---|---|---|
-//! | unknown | examined | it is traced from now on, listens, or moves data on a socket |
+//! | unknown | under examination | it is traced from now on, listens, or moves data on a socket |
+//! | under examination | examined | the [`examiner`](super::examiner) is done with it |
 //! | examined, has an event loop | asked | at once |
-//! | examined, may come to have one | examined again | later and later |
+//! | examined, may come to have one | under examination | later and later |
 //! | asked | off | looking costs more than its share of the process's own CPU time |
 //! | any | unknown | it executes another program, or ends |
 
@@ -20,6 +21,7 @@ use tracer_abi::event::EventKind;
 use tracer_abi::python::PythonProcess;
 use tracer_abi::task::ProcessKey;
 
+use super::examiner::{Examiner, Found, Ticket};
 use super::object::Loaded;
 use super::record;
 use crate::process::procfs::{ProcDir, StartTick};
@@ -60,11 +62,10 @@ pub(crate) struct IdentityCost {
 pub(super) struct Identities {
     /// `None`: the kernel half's part of it did not load.
     tables: Option<Tables>,
+    examiner: Examiner,
     watched: HashMap<u32, Watched>,
     /// The process of the last data record: nearly always that of the next one.
     recent: Option<ProcessKey>,
-    /// Processes to be examined at once.
-    fresh: Vec<ProcessKey>,
     next_retry: Option<Instant>,
     next_account: Instant,
     /// Of processes that are not asked any more.
@@ -84,7 +85,10 @@ struct Watched {
 
 #[derive(Clone, Copy)]
 enum State {
+    /// To be examined, `pause` after it was last.
     Examine { at: Instant, pause: Duration },
+    /// `used`: it listened or moved data before, so that all of its runtime is there.
+    Ordered { ticket: Ticket, pause: Duration, used: bool },
     Asked { spent: Duration, cpu: Option<Duration> },
     Off,
 }
@@ -102,9 +106,9 @@ impl Identities {
         };
         Ok(Self {
             tables,
+            examiner: Examiner::start()?,
             watched: HashMap::new(),
             recent: None,
-            fresh: Vec::new(),
             next_retry: None,
             next_account: Instant::now() + ACCOUNT,
             past: IdentityCost::default(),
@@ -119,16 +123,14 @@ impl Identities {
         let Some(process) = record::process(record) else { return };
         match record::kind(record) {
             // By then a server has what it serves with.
-            Some(EventKind::ListenStarted) => self.look(process),
+            Some(EventKind::ListenStarted) => self.look(process, true),
             Some(EventKind::DataMoved) if self.recent != Some(process) => {
                 self.recent = Some(process);
                 let known = self.watched.get(&process.tgid.0);
                 let known = known.is_some_and(|known| StartTick::of(known.process) == StartTick::of(process));
                 if !known {
                     self.forget(process.tgid.0);
-                    if !self.fresh.contains(&process) {
-                        self.fresh.push(process);
-                    }
+                    self.order(process, FIRST_RETRY, true);
                 }
             }
             Some(EventKind::ProcessExeced) => self.forget(process.tgid.0),
@@ -137,55 +139,68 @@ impl Identities {
         }
     }
 
-    /// A process is traced from now on: it may run for long, or have just begun.
-    pub(super) fn traced(&mut self, process: ProcessKey) {
-        self.look(process);
-        self.advance();
-        if self.watched.get(&process.tgid.0).is_some_and(|watched| matches!(watched.state, State::Off)) {
-            // What it executes may not be there yet. Its first bytes will tell.
-            self.forget(process.tgid.0);
+    /// Looks at a process that is to be traced, which takes some milliseconds: where nothing waits to be read.
+    pub(super) fn examine(&mut self, process: ProcessKey) {
+        if self.tables.is_some() && self.has_room(process) {
+            self.note(process, FIRST_RETRY, false, runtime::examine(process));
         }
     }
 
+    /// Has a process examined that is traced from now on.
+    pub(super) fn traced(&mut self, process: ProcessKey) {
+        self.look(process, false);
+    }
+
     /// Has a process examined, again if it had no event loop.
-    fn look(&mut self, process: ProcessKey) {
+    fn look(&mut self, process: ProcessKey, used: bool) {
         if self.tables.is_none() {
             return;
         }
         let known = self.watched.get(&process.tgid.0);
         let asked = known.is_some_and(|known| {
             StartTick::of(known.process) == StartTick::of(process)
-                && matches!(known.state, State::Asked { .. })
+                && matches!(known.state, State::Asked { .. } | State::Ordered { .. })
         });
-        if !asked && !self.fresh.contains(&process) {
-            self.fresh.push(process);
+        if !asked {
+            self.order(process, FIRST_RETRY, used);
         }
+    }
+
+    /// Waits until [`Self::advance`] has something to do at once. Cancel safe.
+    pub(super) async fn readable(&mut self) {
+        self.examiner.readable().await;
     }
 
     /// To be called after records were looked at, and now and then.
     pub(super) fn advance(&mut self) {
-        for process in std::mem::take(&mut self.fresh) {
-            self.examine(process, FIRST_RETRY);
+        while let Some(Found { ticket, process, finding }) = self.examiner.found() {
+            let state = self.watched.get(&process.tgid.0).map(|watched| watched.state);
+            if let Some(State::Ordered { ticket: awaited, pause, used }) = state
+                && awaited == ticket
+            {
+                self.note(process, pause, used, finding);
+            }
         }
         let now = Instant::now();
         if self.next_retry.is_some_and(|at| at <= now) {
+            self.next_retry = None;
             let due: Vec<(ProcessKey, Duration)> = self
                 .watched
                 .values()
                 .filter_map(|watched| match watched.state {
                     State::Examine { at, pause } if at <= now => Some((watched.process, pause)),
-                    State::Examine { .. } | State::Asked { .. } | State::Off => None,
+                    State::Examine { .. } | State::Ordered { .. } | State::Asked { .. } | State::Off => None,
                 })
                 .collect();
             for (process, pause) in due {
-                self.examine(process, LAST_RETRY.min(pause * 2));
+                self.order(process, LAST_RETRY.min(pause * 2), true);
             }
             self.next_retry = self
                 .watched
                 .values()
                 .filter_map(|watched| match watched.state {
                     State::Examine { at, .. } => Some(at),
-                    State::Asked { .. } | State::Off => None,
+                    State::Ordered { .. } | State::Asked { .. } | State::Off => None,
                 })
                 .min();
         }
@@ -209,18 +224,40 @@ impl Identities {
         cost
     }
 
-    fn examine(&mut self, process: ProcessKey, pause: Duration) {
-        let pid = process.tgid;
-        if self.watched.len() >= MAX_PROCESSES && !self.watched.contains_key(&pid.0) {
+    fn has_room(&self, process: ProcessKey) -> bool {
+        self.watched.len() < MAX_PROCESSES || self.watched.contains_key(&process.tgid.0)
+    }
+
+    fn order(&mut self, process: ProcessKey, pause: Duration, used: bool) {
+        if !self.has_room(process) {
             return;
         }
-        let state = match runtime::examine(process) {
-            Finding::Nothing => State::Off,
+        let state = match self.examiner.order(process) {
+            Some(ticket) => State::Ordered { ticket, pause, used },
+            None => self.examine_later(pause),
+        };
+        self.watched.insert(process.tgid.0, Watched { process, state });
+    }
+
+    fn examine_later(&mut self, pause: Duration) -> State {
+        let at = Instant::now() + pause;
+        self.next_retry = Some(self.next_retry.map_or(at, |next| next.min(at)));
+        State::Examine { at, pause }
+    }
+
+    /// What an examination has brought.
+    fn note(&mut self, process: ProcessKey, pause: Duration, used: bool, finding: Finding) {
+        let pid = process.tgid;
+        let state = match finding {
+            Finding::Nothing if used => State::Off,
+            Finding::Nothing => {
+                // What it executes may not be there yet. Its first bytes will tell.
+                self.forget(pid.0);
+                return;
+            }
             Finding::NotYet(runtime, reason) => {
                 tracing::debug!("process {pid}: {runtime}: {reason}");
-                let at = Instant::now() + pause;
-                self.next_retry = Some(self.next_retry.map_or(at, |next| next.min(at)));
-                State::Examine { at, pause }
+                self.examine_later(pause)
             }
             Finding::Unknown(runtime, needed) => {
                 tracing::warn!("process {pid}: {runtime}: calls of its event loop have no parents: {needed}");

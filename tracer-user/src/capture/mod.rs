@@ -7,6 +7,7 @@
 //! of a connection that the tracer makes to itself.
 
 mod btf;
+mod examiner;
 mod handoffs;
 mod identity;
 mod ladder;
@@ -179,8 +180,29 @@ impl Capture {
         self.rung
     }
 
-    /// Traces a process, and its descendants from their first byte. Idempotent. The start time may be exact, or
-    /// rounded down to the tick as `/proc/PID/stat` gives it.
+    /// Traces processes that run, and their descendants from their first byte, before anything is read. Idempotent. A
+    /// start time may be exact, or rounded down to the tick as `/proc/PID/stat` gives it.
+    ///
+    /// # Errors
+    ///
+    /// When the table of traced processes is full.
+    pub(crate) fn trace_running(&mut self, running: &[ProcessKey]) -> anyhow::Result<()> {
+        // Before the first of them is traced: nothing gathers in the rings meanwhile.
+        for &process in running {
+            self.identities.examine(process);
+        }
+        let mut new = false;
+        for &process in running {
+            new |= self.processes.trace(process)?;
+        }
+        if new {
+            // They have run unseen so far.
+            unix_sockets::mark_existing(&mut self.loaded);
+        }
+        Ok(())
+    }
+
+    /// Traces a process from now on, as [`Self::trace_running`] does.
     ///
     /// # Errors
     ///
@@ -234,10 +256,13 @@ impl Capture {
     ///
     /// When the rings cannot be polled, or outside a tokio runtime.
     pub(crate) async fn readable(&mut self) -> std::io::Result<()> {
-        if self.early.is_empty() {
-            self.rings.readable(self.unix_sockets.next_look()).await?;
+        if !self.early.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        tokio::select! {
+            readable = self.rings.readable(self.unix_sockets.next_look()) => readable,
+            () = self.identities.readable() => Ok(()),
+        }
     }
 
     /// Hands out raw records, at most a few thousand per call. A connection's ConnOpened comes before its first

@@ -86,20 +86,20 @@ fn trace_running(
 ) -> anyhow::Result<BTreeSet<Selected>> {
     let mut all = BTreeSet::new();
     for _ in 0..MAX_LOOKS {
-        let mut new = false;
+        let mut new = Vec::new();
         for selected in select::running(selectors, own).context("list processes")? {
             let Selected { tgid, start, .. } = selected;
             if processes.is_traced(tgid, start) {
                 continue;
             }
-            new = true;
-            capture.trace_process(ProcessKey { tgid, start_boottime: start.earliest() })?;
+            new.push(ProcessKey { tgid, start_boottime: start.earliest() });
             processes.add(tgid, start);
             all.insert(selected);
         }
-        if !new {
+        if new.is_empty() {
             break;
         }
+        capture.trace_running(&new)?;
     }
     Ok(all)
 }
