@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{Sender, channel};
 use tracer_abi::task::{ProcessKey, Tgid};
 use tracer_core::decode::Decoder;
 
-use super::live::{Outputs, Runtimes, capture_config, open_outputs, say};
+use super::live::{Outputs, Runtimes, capture_config, go_ahead, open_outputs, say};
 use crate::capture::{Capture, CaptureConfig};
 use crate::config::{Attach, Selectors};
 use crate::pipeline::{Control, Live};
@@ -71,6 +71,7 @@ async fn trace(
     }
     tracing::info!("capture is live on rung {}; {}", capture.rung(), whom(selectors, &selected));
     others.spawn(stop(signals, *duration, control));
+    go_ahead();
     let summary = Live { source: capture, decoder: Decoder::default(), processes, recorder, spans }
         .run(controls)
         .await?;

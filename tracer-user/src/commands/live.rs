@@ -122,6 +122,23 @@ impl Runtimes {
     }
 }
 
+/// Steps of `nice` that the engine's thread is ahead of the rest of the tracer and of whom it traces. Each is worth a
+/// quarter more of a busy CPU; ten, nine times as much.
+const STEPS_AHEAD: i32 = 10;
+
+/// Puts the calling thread ahead of others, and those that it starts.
+///
+/// One thread reads what all traced ones write. Where all want a CPU it would be given the share of one of them, however
+/// much they write: beside 64 busy threads on 2 CPUs, six of seven events were lost. What it does with the CPU is
+/// proportional to what they do, so it cannot take more than that.
+pub(super) fn go_ahead() {
+    let ahead = rustix::process::getpriority_process(None)
+        .and_then(|nice| rustix::process::setpriority_process(None, (nice - STEPS_AHEAD).max(-20)));
+    if let Err(error) = ahead {
+        tracing::debug!("cannot go ahead of other threads, which takes CAP_SYS_NICE: {error}");
+    }
+}
+
 pub(super) fn say(summary: &Summary) {
     for line in summary.lines() {
         tracing::info!("{line}");

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tracer_abi::task::ProcessKey;
 use tracer_core::decode::Decoder;
 
-use super::live::{Outputs, Runtimes, capture_config, open_outputs, say};
+use super::live::{Outputs, Runtimes, capture_config, go_ahead, open_outputs, say};
 use crate::capture::Capture;
 use crate::config::{Run, RunAs};
 use crate::launch::{self, Gated, Running, User};
@@ -70,6 +70,7 @@ async fn trace(
     let (control, controls) = channel(4);
     let (ended, mut code) = watch::channel(None);
     others.spawn(follow(running, signals, config.follow, control, ended));
+    go_ahead();
     let summary = Live { source: capture, decoder: Decoder::default(), processes, recorder, spans }
         .run(controls)
         .await?;
