@@ -12,6 +12,7 @@ mod log;
 mod output;
 mod pairs;
 mod pipeline;
+mod priority;
 mod process;
 mod recorder;
 mod runtime;

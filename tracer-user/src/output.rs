@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::priority::go_ahead;
 use tokio::sync::{mpsc, oneshot};
 
 /// Blocks that may wait for the thread. With [`BLOCK_LEN`] it bounds what a stalled output holds: 1 MiB.
@@ -75,9 +76,10 @@ impl Output {
         let shared = Arc::new(Shared { name, terminal, columns, error: OnceLock::new() });
         let (queue, jobs) = mpsc::channel(QUEUE_LEN);
         let thread = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("output".to_owned())
-            .spawn(move || write_all(file, jobs, &thread))?;
+        std::thread::Builder::new().name("output".to_owned()).spawn(move || {
+            go_ahead();
+            write_all(file, jobs, &thread);
+        })?;
         Ok(Self { queue, shared })
     }
 

@@ -25,6 +25,7 @@ use tracer_core::event::Event;
 use tracer_core::recording::{Preamble, Writer};
 
 use crate::config::Record;
+use crate::priority::go_ahead;
 
 /// Frames are handed over in blocks of about this size: one system call for tens of events.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -113,7 +114,10 @@ impl Recorder {
         let (finished, done) = channel();
         std::thread::Builder::new()
             .name("recorder".to_owned())
-            .spawn(move || drop(finished.send(write_blocks(file, &queue))))
+            .spawn(move || {
+                go_ahead();
+                drop(finished.send(write_blocks(file, &queue)));
+            })
             .context("start a thread")?;
         let mut recorder = Self {
             path: path.to_owned(),

@@ -86,10 +86,20 @@ struct Watched {
 #[derive(Clone, Copy)]
 enum State {
     /// To be examined, `pause` after it was last.
-    Examine { at: Instant, pause: Duration },
+    Examine {
+        at: Instant,
+        pause: Duration,
+    },
     /// `used`: it listened or moved data before, so that all of its runtime is there.
-    Ordered { ticket: Ticket, pause: Duration, used: bool },
-    Asked { spent: Duration, cpu: Option<Duration> },
+    Ordered {
+        ticket: Ticket,
+        pause: Duration,
+        used: bool,
+    },
+    Asked {
+        spent: Duration,
+        cpu: Option<Duration>,
+    },
     Off,
 }
 

@@ -9,10 +9,11 @@ use tokio::sync::mpsc::{Sender, channel};
 use tracer_abi::task::{ProcessKey, Tgid};
 use tracer_core::decode::Decoder;
 
-use super::live::{Outputs, Runtimes, capture_config, go_ahead, open_outputs, say};
+use super::live::{Outputs, Runtimes, capture_config, open_outputs, say};
 use crate::capture::{Capture, CaptureConfig};
 use crate::config::{Attach, Selectors};
 use crate::pipeline::{Control, Live};
+use crate::priority::go_ahead;
 use crate::process::facts::Describer;
 use crate::process::namespace;
 use crate::process::procfs::ProcDir;

@@ -16,6 +16,7 @@ use crate::config;
 use crate::export::config::{ExportConfig, Pace};
 use crate::export::{self};
 use crate::pipeline::{Source, Spans, Wanted};
+use crate::priority::go_ahead;
 use crate::process::host::host_facts;
 use crate::recorder::Recorder;
 use crate::summary::Summary;
@@ -99,7 +100,8 @@ impl Runtimes {
     /// When the threads or descriptors for it cannot be had.
     pub(super) fn new() -> anyhow::Result<Self> {
         let engine = Builder::new_current_thread().enable_all().build();
-        let others = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let others =
+            Builder::new_multi_thread().worker_threads(1).on_thread_start(go_ahead).enable_all().build();
         Ok(Self {
             engine: engine.context("start the runtime")?,
             others: others.context("start the runtime of the outputs")?,
@@ -119,23 +121,6 @@ impl Runtimes {
     /// Ends without waiting for an output that may be stalled.
     pub(super) fn end(self) {
         self.others.shutdown_timeout(Duration::from_millis(100));
-    }
-}
-
-/// Steps of `nice` that the engine's thread is ahead of the rest of the tracer and of whom it traces. Each is worth a
-/// quarter more of a busy CPU; ten, nine times as much.
-const STEPS_AHEAD: i32 = 10;
-
-/// Puts the calling thread ahead of others, and those that it starts.
-///
-/// One thread reads what all traced ones write. Where all want a CPU it would be given the share of one of them, however
-/// much they write: beside 64 busy threads on 2 CPUs, six of seven events were lost. What it does with the CPU is
-/// proportional to what they do, so it cannot take more than that.
-pub(super) fn go_ahead() {
-    let ahead = rustix::process::getpriority_process(None)
-        .and_then(|nice| rustix::process::setpriority_process(None, (nice - STEPS_AHEAD).max(-20)));
-    if let Err(error) = ahead {
-        tracing::debug!("cannot go ahead of other threads, which takes CAP_SYS_NICE: {error}");
     }
 }
 

@@ -16,11 +16,12 @@ use tokio::sync::watch;
 use tracer_abi::task::ProcessKey;
 use tracer_core::decode::Decoder;
 
-use super::live::{Outputs, Runtimes, capture_config, go_ahead, open_outputs, say};
+use super::live::{Outputs, Runtimes, capture_config, open_outputs, say};
 use crate::capture::Capture;
 use crate::config::{Run, RunAs};
 use crate::launch::{self, Gated, Running, User};
 use crate::pipeline::{Control, Live};
+use crate::priority::go_ahead;
 use crate::process::facts::Describer;
 use crate::process::namespace;
 use crate::process::procfs::ProcDir;
