@@ -168,8 +168,17 @@ const CALM: Trouble = Trouble { lost: 0, delay: 0 };
 
 const PLAIN: Load = Load { requests: 0, concurrency: 1, timer: false, headers: Headers::None, slow: false };
 
+/// `TRACER_TRUTH_TIMES`: more than 1 for a long search.
+fn times() -> u32 {
+    std::env::var("TRACER_TRUTH_TIMES").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
+fn cases(count: u32) -> ProptestConfig {
+    ProptestConfig { cases: count * times(), ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(cases(80))]
 
     #[test]
     fn no_parent_is_wrong(
@@ -200,7 +209,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(cases(120))]
 
     /// Whatever threads wait for, and whatever becomes of the events.
     #[test]
@@ -342,5 +351,18 @@ fn a_stealing_pool_shows_itself() {
         for concurrency in [2, 4, 8] {
             check(Front::ForkJoin, Load { requests: 250, concurrency, timer: true, ..PLAIN }, CALM, seed);
         }
+    }
+}
+
+/// The same where all of its threads hold requests nearly always, so that none is left to show what it is.
+#[test]
+fn a_stealing_pool_is_not_believed_because_all_its_threads_are_busy() {
+    for (concurrency, seed) in [(11, 15_900_915_400_771_444_613), (8, 1_925_358_103_909_163_735)] {
+        check(Front::ForkJoin, Load { requests: 60, concurrency, timer: true, ..PLAIN }, CALM, seed);
+    }
+    let mut beyond = ChaCha8Rng::seed_from_u64(0);
+    for _ in 0..200 * times() {
+        let (concurrency, seed) = (6 + (beyond.next_u32() % 20) as usize, beyond.next_u64());
+        check(Front::ForkJoin, Load { requests: 120, concurrency, timer: true, ..PLAIN }, CALM, seed);
     }
 }

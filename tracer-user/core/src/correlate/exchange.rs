@@ -183,6 +183,8 @@ pub(crate) struct Served {
     pub(super) calls: Vec<Key>,
     /// When its thread last forked a process while it was the only open request there.
     pub(super) forked: Option<KernelInstant>,
+    /// A thread that serves held no request then.
+    pub(super) forked_beside_idle: bool,
     /// When a process that was forked so, or below it, last sent a byte of the response.
     pub(super) child_sent: Option<KernelInstant>,
     /// Calls of such processes.
@@ -215,6 +217,8 @@ pub(crate) struct Called {
     pub(super) forked_for: Option<Key>,
     /// That request was the only one open in the process.
     pub(super) alone: bool,
+    /// A thread that serves held no request then: it could have shown that threads help each other.
+    pub(super) beside_idle: bool,
     /// What the thread rule found when that request had been answered.
     pub(super) examined: Option<Result<(), Undecided>>,
     /// The thread had lost events when it sent this, and has begun no request since.

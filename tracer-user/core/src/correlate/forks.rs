@@ -5,7 +5,7 @@ use tracer_abi::time::KernelInstant;
 
 use super::Correlator;
 use super::exchange::Key;
-use super::processes::ForkedFor;
+use super::processes::{ForkedFor, Process};
 use super::rules::process_fork;
 use crate::event::Thread;
 use crate::exchange::Mark;
@@ -26,6 +26,7 @@ impl Correlator {
         };
         let own = (open.len() == 1).then(|| forked_for.map(|root| root.request)).flatten();
         let outside = open.is_empty() && serves;
+        let beside_idle = self.tables.processes.find(parent.process).is_some_and(Process::has_idle_thread);
         if outside && let Some(process) = self.tables.processes.note(parent.process) {
             process.forks_outside = true;
         }
@@ -36,6 +37,7 @@ impl Correlator {
         let request = own.and_then(|request| self.tables.exchanges.get_mut(&request));
         if let Some(served) = request.and_then(|request| request.served_mut()) {
             served.forked = Some(at);
+            served.forked_beside_idle = beside_idle;
         }
     }
 
@@ -67,9 +69,9 @@ impl Correlator {
         let Some(served) = exchange.and_then(|exchange| exchange.served_mut()) else { return };
         served.forks_examined = Some(examined);
         served.over = Some(now);
-        let calls = served.forked_calls.clone();
+        let (calls, proves) = (served.forked_calls.clone(), served.forked_beside_idle);
         if let (Ok(()), Some(process)) = (examined, self.tables.processes.note(process)) {
-            process.fork_proofs += 1;
+            process.fork_proofs += u32::from(proves);
             process.forks_awaiting.extend(&calls);
         }
         for key in calls {

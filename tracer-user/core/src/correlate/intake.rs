@@ -25,16 +25,23 @@ impl Correlator {
             self.stats.threads_untracked += 1;
             return;
         };
+        let had_served = thread.has_served();
         match thread.follow(event.thread.seq, event.nvcsw) {
             Continuity::Next => {}
             Continuity::Same | Continuity::Late => return,
             Continuity::Gap | Continuity::Unnumbered => {
                 self.stats.thread_gaps += 1;
+                if let Some(process) = self.tables.processes.find_mut(event.thread.process) {
+                    process.lost_events_of(event.thread.tid, event.time);
+                }
                 self.lost(event.time);
             }
             Continuity::Fresh => {
                 let stale = std::mem::take(&mut thread.open);
                 self.lose_thread(&stale);
+                if had_served {
+                    self.serving_thread_gone(event.thread.process);
+                }
             }
         }
         self.note_handoffs(event, conn);
@@ -300,9 +307,10 @@ impl Correlator {
             Received::Nothing | Received::Response(_) | Received::Other | Received::Unknown => None,
         };
         let process = self.tables.processes.note(first.thread.process);
-        let (mut alone, mut serving_thread) = (false, false);
+        let (mut alone, mut beside_idle, mut serving_thread) = (false, false, false);
         if let Some(process) = &process {
             alone = process.open_requests == 1;
+            beside_idle = process.has_idle_thread();
             let outside = served.is_none() && !after_loss && process.has_served;
             thread.called_outside |= outside;
             serving_thread = outside && thread.has_served();
@@ -316,7 +324,16 @@ impl Correlator {
         {
             let carrier = called.carrier;
             let awaited_by = called.awaited_by;
-            *called = Called { served, alone, after_loss, trigger, carrier, awaited_by, ..Called::default() };
+            *called = Called {
+                served,
+                alone,
+                beside_idle,
+                after_loss,
+                trigger,
+                carrier,
+                awaited_by,
+                ..Called::default()
+            };
             called.beside.clone_from(&beside);
         }
         self.call_may_be_handed(key, first);
@@ -375,8 +392,12 @@ impl Correlator {
     fn thread_serves(&mut self, key: Key, first: Mark, again: bool) {
         let Some(cookie) = self.tables.exchanges.get(&key).map(|exchange| exchange.cookie()) else { return };
         let Some(thread) = self.tables.threads.note(first.thread) else { return };
+        let first_here = !thread.has_served();
         let (rivals, pushed_out) = thread.request_began(key, cookie, again);
         let on_return = thread.returns;
+        if let (true, Some(process)) = (first_here, self.tables.processes.note(first.thread.process)) {
+            process.serving_threads += 1;
+        }
         self.lose_thread(pushed_out.as_slice());
         for rival in &rivals {
             let exchange = self.tables.exchanges.get_mut(rival);
@@ -388,6 +409,13 @@ impl Correlator {
         if let Some(served) = exchange.and_then(|exchange| exchange.served_mut()) {
             served.on_return = on_return;
             served.rivals = rivals;
+        }
+    }
+
+    /// A thread that had read a request has ended.
+    pub(super) fn serving_thread_gone(&mut self, process: ProcessKey) {
+        if let Some(process) = self.tables.processes.find_mut(process) {
+            process.serving_threads = process.serving_threads.saturating_sub(1);
         }
     }
 
@@ -475,12 +503,19 @@ impl Correlator {
         for key in calls {
             let Some(call) = self.tables.exchanges.get(&key) else { continue };
             let examined = thread::examine(&self.tables, call, request);
-            if let Some(called) = self.tables.exchanges.get_mut(&key).and_then(|call| call.called_mut()) {
+            let called = self.tables.exchanges.get_mut(&key).and_then(|call| call.called_mut());
+            let proves = called.is_some_and(|called| {
                 called.examined = Some(examined);
-            }
+                called.beside_idle
+            });
             if let (Ok(()), Some(process)) = (examined, self.tables.processes.note(process)) {
-                process.proofs += 1;
+                process.proofs += u32::from(proves);
                 process.awaiting.push(key);
+                let believed = process.proofs >= thread::PROOFS;
+                let known = self.tables.exchanges.get(&key).map(thread::losses_known);
+                if let (false, Some(known)) = (believed, known) {
+                    self.plan(Look::Losses, known, key);
+                }
             }
             self.decide(key, false);
         }

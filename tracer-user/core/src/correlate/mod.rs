@@ -178,6 +178,9 @@ impl Correlator {
         at: KernelInstant,
     ) {
         if let Some(thread) = self.tables.threads.exited(process, tid) {
+            if thread.has_served() {
+                self.serving_thread_gone(process);
+            }
             for key in thread.open {
                 let Some(exchange) = self.tables.exchanges.get_mut(&key) else { continue };
                 let whole = thread.whole_since <= exchange.thread().seq;

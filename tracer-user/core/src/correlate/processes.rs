@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tracer_abi::task::ProcessKey;
+use tracer_abi::task::{ProcessKey, Tid};
 use tracer_abi::time::KernelInstant;
 
 use super::exchange::Key;
 use super::hash::NumberMap;
+use super::rules::{process_fork, thread};
 use super::tasks::Tasks;
 use crate::attributes;
 use crate::event::{HostFacts, ProcessFacts};
@@ -25,7 +26,12 @@ pub(super) struct Process {
     pub(super) not_exclusive: bool,
     /// Requests that are open now.
     pub(super) open_requests: u32,
-    /// Calls that stood the thread rule's examination.
+    /// Threads that have begun to read a request and were not seen to end.
+    pub(super) serving_threads: u32,
+    /// When events were last found to be lost, and of which thread; and when of another than that.
+    gap: Option<(KernelInstant, Tid)>,
+    gap_beside: Option<KernelInstant>,
+    /// Calls that stood the thread rule's examination, made beside a thread that had nothing to do.
     pub(super) proofs: u32,
     /// Calls that did, and wait for the process to be believed.
     pub(super) awaiting: Vec<Key>,
@@ -53,7 +59,8 @@ pub(super) struct Process {
     pub(super) forked_by: Option<ProcessKey>,
     pub(super) forked_for: Option<ForkedFor>,
     pub(super) exited: Option<KernelInstant>,
-    /// Requests inside of which forks stood the examination, and calls that wait for there to be enough.
+    /// Requests inside of which forks stood the examination, beside a thread that had nothing to do; and calls that wait
+    /// for there to be enough.
     pub(super) fork_proofs: u32,
     pub(super) forks_awaiting: Vec<Key>,
     /// A thread that serves forked outside of requests.
@@ -81,6 +88,32 @@ pub(super) struct ForkedFor {
 }
 
 impl Process {
+    /// Events of a thread were lost: among them may have been what would have told another sort of program. What was
+    /// proven before stays so.
+    pub(super) fn lost_events_of(&mut self, thread: Tid, at: KernelInstant) {
+        self.gap_beside = self.last_gap_beside(thread);
+        self.gap = Some((at, thread));
+        if self.proofs < thread::PROOFS {
+            self.proofs = 0;
+        }
+        if self.fork_proofs < process_fork::PROOFS {
+            self.fork_proofs = 0;
+        }
+    }
+
+    /// When events of another thread were last found to be lost.
+    pub(super) fn last_gap_beside(&self, thread: Tid) -> Option<KernelInstant> {
+        match self.gap {
+            Some((at, other)) if other != thread => Some(at),
+            Some(_) | None => self.gap_beside,
+        }
+    }
+
+    /// One at least of the threads that serve here holds no request.
+    pub(super) const fn has_idle_thread(&self) -> bool {
+        self.open_requests < self.serving_threads
+    }
+
     pub(super) fn is_nginx(&self) -> bool {
         self.facts.as_ref().is_some_and(|facts| facts.is_nginx)
     }

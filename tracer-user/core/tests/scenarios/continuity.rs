@@ -516,6 +516,10 @@ fn a_wrong_rule_is_contradicted_once_and_believed_no_more() {
     let threads = [host.thread(shop, 1), host.thread(shop, 2)];
     let fronts = [host.connect(NOBODY, Some(shop)), host.connect(NOBODY, Some(shop))];
     let backs = [host.connect(Some(shop), NOBODY), host.connect(Some(shop), NOBODY)];
+    // One that has nothing to do could show that threads help each other.
+    let (spare, front) = (host.thread(shop, 3), host.connect(NOBODY, Some(shop)));
+    host.asks(NOBODY, front, spare, "/spare");
+    host.answers(NOBODY, front, spare);
     for round in 0..80 {
         let ids = [0, 1].map(|n| request_id(&format!("{round}-{n}-0123456789abcdef")));
         // In the end each thread makes the call of the other's request.

@@ -195,6 +195,10 @@ fn threads_that_fork_are_believed_in_time() {
     let mut site = Site::new();
     let [one, two] = site.fronts;
     let (a, b) = (site.host.thread(site.server, 1), site.host.thread(site.server, 2));
+    // One that has nothing to do could show that threads help each other.
+    let (spare, front) = (site.host.thread(site.server, 3), site.host.connect(NOBODY, Some(site.server)));
+    site.host.asks(NOBODY, front, spare, "/spare");
+    site.host.answers(NOBODY, front, spare);
     for n in 0..40 {
         site.host.asks(NOBODY, one, a, &format!("/a{n}"));
         site.host.asks(NOBODY, two, b, &format!("/b{n}"));

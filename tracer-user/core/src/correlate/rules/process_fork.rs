@@ -10,8 +10,9 @@
 //!    request was over, or right after. A process that lives on may have worked for others;
 //! 3. none of them served a request itself, and the call was sent before the answer's end;
 //! 4. nowhere in the process of the thread do requests change threads, nor does a thread that serves fork outside of
-//!    requests; and while other requests are open, it has forked inside of requests [`PROOFS`] times without such a sign:
-//!    a pool whose threads help each other would show itself (see [`super::thread`]).
+//!    requests; and while other requests are open, it has forked inside of requests [`PROOFS`] times, beside a thread that
+//!    had nothing to do, without such a sign: a pool whose threads help each other would show itself (see
+//!    [`super::thread`]).
 //!
 //! The answer is given when the request has been answered and the processes have ended, or at the call's deadline.
 
@@ -27,7 +28,7 @@ use crate::exchange::Outcome;
 use crate::span::{Confidence, Evidence};
 
 /// As of calls: see [`super::thread::PROOFS`].
-const PROOFS: u32 = 64;
+pub(in crate::correlate) const PROOFS: u32 = 64;
 
 /// How long after the answer's last byte a process may end: it still has to be left by what it ran.
 const GRACE: Duration = Duration::from_millis(100);
