@@ -83,7 +83,7 @@ pub struct StreamCounts {
     pub late_bytes: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Stream {
     /// Reading position.
     next: u64,
@@ -97,7 +97,7 @@ pub struct Stream {
     counts: StreamCounts,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Op {
     /// The part of the stream that this operation covers: all of it, unless others overlap it.
     from: u64,
@@ -125,7 +125,7 @@ struct Op {
     held: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Chunk {
     at: u32,
     bytes: Bytes,

@@ -479,3 +479,33 @@ proptest! {
         }
     }
 }
+
+/// A chunked body of which most is left out, and in which the end of one and a whole response lie where operations end and
+/// begin: the next request shows that it went on.
+#[test]
+fn a_body_that_looks_like_its_end_and_another_response_goes_on() {
+    let body = |chunks: &[&str]| {
+        Body::Chunked(chunks.iter().map(|chunk| chunk.as_bytes().to_vec()).collect(), false)
+    };
+    let filler = "x".repeat(20_000);
+    let fake = "\r\n0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let inside = format!("{filler}{fake}and so on");
+    let plain = Exchange {
+        method: "GET",
+        request_body: Body::None,
+        interim: 0,
+        status: 200,
+        response_body: Body::None,
+    };
+    let long = Exchange { response_body: body(&[&filler, &inside]), ..plain.clone() };
+    let bytes = long.response(0).1;
+    let at = bytes.windows(fake.len()).position(|window| window == fake.as_bytes()).unwrap();
+    for rest in [vec![], vec![3], vec![30, 1], vec![9, 20]] {
+        let mut back = vec![9_000, at + 7 - 9_000];
+        back.extend(rest);
+        let cuts = [vec![], back, vec![], vec![]];
+        let (records, truths, _) = play(Role::Server, &[vec![long.clone()], vec![plain.clone()]], &cuts);
+        let (updates, _) = run(&records);
+        assert_eq!(sound(&updates, &truths, false), [0, 1], "{cuts:?}");
+    }
+}

@@ -4,7 +4,8 @@ use tracer_abi::time::KernelInstant;
 
 use crate::exchange::Mark;
 use crate::protocol::detect::{self, Start};
-use crate::protocol::http1::Http1;
+use crate::protocol::http1::{Http1, Part};
+use crate::protocol::{Parsed, Parser as _};
 use crate::stream::{Run, Stream};
 
 #[derive(Debug)]
@@ -50,6 +51,29 @@ impl Half {
             hurried: false,
             ended: false,
             total: 0,
+        }
+    }
+
+    /// What waits begins with a response, and goes on behind its end.
+    pub(super) fn holds_more_than_a_response(&self, max_head_bytes: usize) -> bool {
+        let (mut ahead, mut parser) = (self.stream.clone(), Http1::response(max_head_bytes));
+        let mut ended = false;
+        loop {
+            let step = match ahead.peek() {
+                Run::Bytes { .. } | Run::Hole { .. } if ended => return true,
+                Run::Bytes { bytes, edge } => parser.bytes(bytes, edge),
+                Run::Hole { len, edge, .. } => parser.hole(len, edge),
+                Run::Wait => return false,
+            };
+            match step.parsed {
+                Parsed::Part(Part::Response(response)) => ended = response.ended && !response.interim,
+                Parsed::Part(Part::End(_)) => ended = true,
+                Parsed::NeedMore if step.consumed > 0 => {}
+                Parsed::NeedMore | Parsed::Part(Part::Request(_)) | Parsed::Torn | Parsed::Invalid(_) => {
+                    return false;
+                }
+            }
+            ahead.consume(step.consumed);
         }
     }
 

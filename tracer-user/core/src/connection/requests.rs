@@ -74,6 +74,9 @@ impl Connection {
         now: KernelInstant,
         out: &mut Vec<ExchangeUpdate>,
     ) -> Next {
+        if edge.starts_op {
+            self.read_past_false_start(direction.flipped(), now, out);
+        }
         let starts = self.half(direction).parser.is_at_start() && !is_blank;
         if starts {
             let line = StartLine::Request;

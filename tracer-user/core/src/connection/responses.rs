@@ -359,6 +359,26 @@ impl Connection {
         self.seek(reason, follows_requests, now, out);
     }
 
+    /// The other direction goes on while behind what looks like the end of the response in progress, adrift, there is what
+    /// looks like another. Where it is more than one response it is none, but a part of the body.
+    pub(super) fn read_past_false_start(
+        &mut self,
+        direction: Direction,
+        now: KernelInstant,
+        out: &mut Vec<ExchangeUpdate>,
+    ) {
+        if self.ledger.len() != 1
+            || self.drift_end().is_none()
+            || self.half(direction).stream.is_empty()
+            || !self.half(direction).holds_more_than_a_response(self.limits.head_bytes)
+        {
+            return;
+        }
+        self.half_mut(direction).hurried = true;
+        self.follow_responses(direction, now, out);
+        self.half_mut(direction).hurried = false;
+    }
+
     /// Adrift, the response in progress may have ended: time of that byte.
     pub(super) fn drift_end(&self) -> Option<KernelInstant> {
         let half = self.response_half().filter(|half| half.parser.candidate())?;
