@@ -120,7 +120,8 @@ pub(crate) fn processes() -> io::Result<Vec<Tgid>> {
     Ok(all)
 }
 
-/// `pid (comm) state ppid …`, fields 14 and 15 CPU time, field 22 the start time; see proc(5). The name may hold spaces and parentheses.
+/// `pid (comm) state ppid …`, fields 14 and 15 CPU time, field 20 threads, field 22 the start time; see proc(5). The
+/// name may hold spaces and parentheses.
 fn parse_stat(line: &[u8]) -> Option<Stat> {
     let end = line.iter().rposition(|&byte| byte == b')')?;
     let fields = std::str::from_utf8(line.get(end + 1..)?).ok()?;
@@ -130,13 +131,15 @@ fn parse_stat(line: &[u8]) -> Option<Stat> {
     // Of what is left, field 5 comes first; then 15.
     let user: u64 = fields.nth(14 - 5)?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
-    let start = fields.nth(22 - 16)?.parse().ok()?;
+    let threads: u64 = fields.nth(20 - 16)?.parse().ok()?;
+    let start = fields.nth(22 - 21)?.parse().ok()?;
     let cpu_time = Duration::from_nanos(user.saturating_add(system).saturating_mul(NANOS_PER_TICK));
     Some(Stat {
         parent: Tgid(parent),
         start: StartTick(start),
         cpu_time,
-        zombie: matches!(state, "Z" | "X" | "x"),
+        // A main thread that has ended waits for the others, and counts as long as they run.
+        zombie: matches!(state, "Z" | "X" | "x") && threads <= 1,
     })
 }
 
@@ -155,6 +158,8 @@ mod tests {
         check(&format!("12 (cat) R 3 {rest}"), Some((3, 8812, false)));
         check(&format!("12 (a) b) c) Z 3 {rest}"), Some((3, 8812, true)));
         check(&format!("12 () S 3 {rest}"), Some((3, 8812, false)));
+        let threads = rest.replace("20 0 1 0 8812", "20 0 2 0 8812");
+        check(&format!("12 (main gone) Z 3 {threads}"), Some((3, 8812, false)));
         check("12 (cat) R 3 1 2", None);
         check("12 (cat", None);
         check("", None);
