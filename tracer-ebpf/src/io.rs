@@ -6,6 +6,7 @@
 //! | what the turns look like | captured per turn | then |
 //! |---|---|---|
 //! | HTTP/1, FastCGI, or too short to tell | the head budget, and the tail of every operation | |
+//! | HTTP/2 | all but the payloads of its `DATA` frames: see [`crate::framing`] | |
 //! | something else on a socket that spoke one of them | the same; after a few turns little | muted after many |
 //! | something else, first turn of a socket seen from its start | little | muted at once |
 //! | something else on a socket met in mid-stream | little | muted after several |
@@ -22,6 +23,7 @@ use tracer_abi::sniff::{Class, PREFIX_BYTES, begins_fastcgi_request, classify_wo
 use crate::chunks;
 use crate::emit;
 use crate::filter::{self, Actor};
+use crate::framing;
 use crate::maps::{self, Operation, SelfKey, SockState, TRACER_SELF, config, count, sock_flags};
 use crate::regs::{Regs, place};
 use crate::sock::{Sock, Stream, nonblocking};
@@ -160,12 +162,18 @@ pub(crate) unsafe fn on_io(
     op.planned = 0;
     let begins_turn = state.turn != op.record.direction + 1;
     if moved > 0 {
-        if whole::emit(state, op) {
-            thread.begins_turn = begins_message(state, begins_turn);
-            return;
+        if state.class != Class::Http2.code() {
+            if whole::emit(state, op) {
+                thread.begins_turn = begins_message(state, begins_turn);
+                return;
+            }
+            if op.planned == 0 {
+                plan(state, op);
+            }
         }
-        if op.planned == 0 {
-            plan(state, op);
+        if state.class == Class::Http2.code() {
+            framing::emit(state, op);
+            return;
         }
     } else if ended {
         state.flags |= sock_flags::ENDED;
@@ -291,6 +299,10 @@ pub(crate) fn plan(state: &mut SockState, op: &mut Operation) {
             state.turn_class = classify_prefix(state.prefix, state.prefix_len);
         }
         let class = state.turn_class;
+        if framing::begins(state, op, class) {
+            state.class = Class::Http2.code();
+            return;
+        }
         if is_read(class) {
             state.class = class;
             state.odd_turns = 0;
@@ -381,7 +393,7 @@ fn append_prefix(state: &mut SockState, op: &Operation) {
 
 /// Up to eight bytes from the start of an operation, the first one lowest, and how many.
 #[inline(always)]
-fn peek(op: &Operation) -> (u64, u32) {
+pub(crate) fn peek(op: &Operation) -> (u64, u32) {
     if op.start_len > 0 {
         return (op.start, op.start_len);
     }

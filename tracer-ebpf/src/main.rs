@@ -9,6 +9,7 @@
 mod chunks;
 mod emit;
 mod filter;
+mod framing;
 mod identity;
 mod io;
 mod kernel;

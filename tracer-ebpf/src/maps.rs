@@ -18,6 +18,7 @@ use tracer_abi::limits::WAKE_RING_BYTES;
 use tracer_abi::python::{PythonProcess, TaskId};
 
 use crate::chunks::Walk;
+use crate::framing::{self, Frames};
 use crate::identity;
 use crate::kernel::Task;
 use crate::regs::{ELEMENTS, UserBuffer};
@@ -196,6 +197,8 @@ pub(crate) struct StreamState {
     pub(crate) next_seq: u32,
     /// Bytes moved but not yet reported, because the kernel announced that more of the same call follow.
     pub(crate) unreported: u32,
+    /// HTTP/2.
+    pub(crate) frames: Frames,
 }
 
 /// Bits of [`SockState::flags`].
@@ -258,6 +261,7 @@ pub(crate) struct Operation {
     /// Not zero: what of it is captured was decided.
     pub(crate) planned: u32,
     pub(crate) walk: Walk,
+    pub(crate) frame_walk: framing::Walk,
 }
 
 /// Counts a loss.

@@ -16,6 +16,7 @@ pub mod config;
 pub mod conn;
 pub mod error;
 pub mod event;
+pub mod frame;
 mod layout;
 pub mod limits;
 pub mod python;

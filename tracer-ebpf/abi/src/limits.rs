@@ -53,6 +53,14 @@ pub const ODD_TURNS_UNKNOWN: u32 = 8;
 /// that talks in both directions at once is followed.
 pub const ODD_TURNS_HTTP: u32 = 64;
 
+/// Steps of walking the frames of one operation: some for each frame and each element of a scatter-gather array, so that
+/// 64 KiB of the shortest frames are walked.
+pub const MAX_FRAME_STEPS: u32 = 16 << 10;
+
+/// Bytes of each direction of an HTTP/2 connection older than the tracer of which nothing is left out: user space finds the
+/// place of frames in them, for which it needs more than the longest frame that is usual.
+pub const JOINED_WHOLE_BYTES: u32 = 48 << 10;
+
 /// Steps of walking a program's scatter-gather array and emitting what lies there: 16 chunks of the largest head, a
 /// tail, and as many elements again as a program plausibly passes.
 pub const MAX_CHUNK_STEPS: u32 = 96;

@@ -14,7 +14,7 @@ codes! {
         Undecided = 0,
         /// An HTTP/1.x request or response may start here.
         Http1 = 1,
-        /// The HTTP/2 connection preface.
+        /// The HTTP/2 connection preface, or the first frame of a server.
         Http2 = 2,
         /// A TLS record.
         Tls = 3,
@@ -58,6 +58,21 @@ pub const fn classify_word(prefix: u64, len: usize) -> Class {
             Class::FastCgi
         } else {
             Class::Unknown
+        };
+    }
+    // A server's first frame, SETTINGS (RFC 9113 section 6.5), which may come before the client's preface.
+    if byte_at(prefix, 0) == 0 {
+        let settings = byte_at(prefix, 1) == 0
+            && (len < 3 || byte_at(prefix, 2) % 6 == 0)
+            && (len < 4 || byte_at(prefix, 3) == 4)
+            && (len < 5 || byte_at(prefix, 4) == 0)
+            && (prefix >> 40) == 0;
+        return if !settings {
+            Class::Unknown
+        } else if len < PREFIX_BYTES {
+            Class::Undecided
+        } else {
+            Class::Http2
         };
     }
     // "PRI * HTTP/2.0" (RFC 9113 section 3.4); "PRI *" is not a request that HTTP/1 clients make.
@@ -144,6 +159,10 @@ mod tests {
         check(b"HTTP/1.0 200 OK", Class::Http1);
         check(b"HTTP", Class::Undecided);
         check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Class::Http2);
+        check(&[0, 0, 18, 4, 0, 0, 0, 0, 0], Class::Http2);
+        check(&[0, 0, 6, 4], Class::Undecided);
+        check(&[0, 0, 7, 4, 0, 0, 0, 0], Class::Unknown);
+        check(&[0, 0, 0, 4, 1, 0, 0, 0], Class::Unknown);
         check(b"PRI ", Class::Undecided);
         check(b"PRI /a", Class::Http1);
         check(&[0x16, 3, 1, 2, 0], Class::Tls);
