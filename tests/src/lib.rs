@@ -7,6 +7,7 @@ pub mod accuracy;
 pub mod demo;
 pub mod fastcgi;
 pub mod http;
+pub mod http2;
 pub mod jaeger;
 pub mod kernel_objects;
 pub mod load;

@@ -148,7 +148,7 @@ pub fn workload(file: &str) -> PathBuf {
 }
 
 /// Folder for what tests build: the workspace's own target folder.
-fn build_folder() -> PathBuf {
+pub(crate) fn build_folder() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
     target.join("workloads")

@@ -48,7 +48,7 @@ impl Frame {
             1 => on_stream && flags & !0x2d == 0,
             2 => on_stream && len == 5 && flags == 0,
             3 => on_stream && len == 4 && flags == 0,
-            4 => !on_stream && len % 6 == 0 && flags & !1 == 0 && (flags == 0 || len == 0),
+            4 => !on_stream && len.is_multiple_of(6) && flags & !1 == 0 && (flags == 0 || len == 0),
             5 => on_stream && len >= 4 && flags & !0x0c == 0,
             6 => !on_stream && len == 8 && flags & !1 == 0,
             7 => !on_stream && len >= 8 && flags == 0,

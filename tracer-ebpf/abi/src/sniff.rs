@@ -63,7 +63,7 @@ pub const fn classify_word(prefix: u64, len: usize) -> Class {
     // A server's first frame, SETTINGS (RFC 9113 section 6.5), which may come before the client's preface.
     if byte_at(prefix, 0) == 0 {
         let settings = byte_at(prefix, 1) == 0
-            && (len < 3 || byte_at(prefix, 2) % 6 == 0)
+            && (len < 3 || byte_at(prefix, 2).is_multiple_of(6))
             && (len < 4 || byte_at(prefix, 3) == 4)
             && (len < 5 || byte_at(prefix, 4) == 0)
             && (prefix >> 40) == 0;

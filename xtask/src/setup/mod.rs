@@ -61,6 +61,9 @@ pub(crate) fn prepare(repo: &Repo, groups: &[Group]) -> anyhow::Result<()> {
     if groups.contains(&Group::Jaeger) {
         Backend::ALL.into_iter().try_for_each(|backend| backend.build(repo))?;
     }
+    if groups.contains(&Group::Test) {
+        fetch_go_modules(repo)?;
+    }
     mount_tracefs();
     println!("setup: {} ready", Group::names(groups));
     Ok(())
@@ -111,6 +114,12 @@ impl Missing {
         rust::install(repo, &mut apt, &self.rust)?;
         apt.finish()
     }
+}
+
+/// What the tests' programs in Go are made of, so that tests need no network.
+fn fetch_go_modules(repo: &Repo) -> anyhow::Result<()> {
+    let mut go = std::process::Command::new("go");
+    exec::run(go.args(["mod", "download"]).current_dir(repo.root().join("tests/workloads/grpc")))
 }
 
 /// The kernel's tracing folder: tracepoints and fexit programs need its format files.

@@ -80,6 +80,16 @@ static NEEDS: &[Need] = &[
         "traced by the accuracy tests",
     ),
     need("/usr/share/nodejs/undici/index.js", "node-undici", &[Test], "traced by the accuracy tests"),
+    need("nghttp", "nghttp2-client", &[Test], "an HTTP/2 client, traced by tests"),
+    need("h2load", "nghttp2-client", &[Test, Bench], "load of HTTP/2"),
+    need("nghttpd", "nghttp2-server", &[Test, Bench], "an HTTP/2 server, traced by tests"),
+    need("nghttpx", "nghttp2-proxy", &[Test], "an HTTP/2 proxy, traced by tests"),
+    need(
+        "/usr/lib/python3/dist-packages/grpc/__init__.py",
+        "python3-grpcio",
+        &[Test],
+        "gRPC on its C core, traced by tests",
+    ),
     need("ruby", "ruby", &[Test], "traced by the accuracy tests"),
     need("puma", "puma", &[Test], "traced by the accuracy tests"),
     need(

@@ -536,8 +536,9 @@ impl Connection {
         let at = usize::from(moved.direction.code());
         let (first, why, cookie) = (h2.first[at], h2.why(at, head), self.cookie);
         let Some(open) = h2.open.get_mut(&stream) else {
+            // One that has ended may still be answered: it was given up.
             self.stats.responses_passed_over +=
-                u64::from(head.kind() == Kind::Response && h2.newest.is_some());
+                u64::from(head.kind() == Kind::Response && h2.newest.is_none());
             return;
         };
         open.goes_on(moved.last);

@@ -217,6 +217,9 @@ impl Connection {
                     return;
                 }
                 self.may_join_http2(event);
+                if matches!(self.mode, Mode::Opaque) {
+                    return;
+                }
                 // The other side went on: what is missing before its turn is not merely late. Streams overlap.
                 let other = direction.flipped();
                 if let Mode::Streams(streams) = &self.mode {
@@ -537,6 +540,12 @@ impl Connection {
     /// The kernel half has seen frames of HTTP/2, of which the first is not there.
     fn may_join_http2(&mut self, event: &DataMoved) {
         let undecided = matches!(self.mode, Mode::Detecting | Mode::Seeking(_)) && !self.ever_began();
+        if event.class == Class::Http2 && undecided && self.preexisting.is_none() && event.offset > 0 {
+            // It was announced, had its streams, and was closed: what a program still says then is of no exchange.
+            self.carried = false;
+            self.turn_opaque();
+            return;
+        }
         let from_start =
             self.preexisting == Some(false) && event.offset <= self.half(event.direction).stream.end();
         if event.class == Class::Http2 && undecided && !from_start {

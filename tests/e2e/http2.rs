@@ -1,0 +1,312 @@
+//! HTTP/2 and gRPC in clear, of real programs: every exchange is a span on both sides, what it says is what the program
+//! itself saw, and each server's span is the child of the client's on the same stream, however many streams there are.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use tracer_tests::http2::{Call, Grpc, ledger, node};
+use tracer_tests::program::free_port;
+use tracer_tests::scale;
+use tracer_tests::spans::{Kind, Span};
+use tracer_tests::temp::TempDir;
+use tracer_tests::tracer::{self, Report};
+
+/// A command as a shell reads it. No argument has anything to quote.
+fn shell(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_str().expect("plain words")).collect::<Vec<_>>().join(" ")
+}
+
+/// A server that says its port, and a client that is told it and writes a ledger, both seen from their first byte.
+fn play(server: &Command, client: &Command) -> (Report, BTreeMap<String, Call>) {
+    let dir = TempDir::new().expect("a folder");
+    let (said, written) = (dir.join("said"), dir.join("ledger"));
+    let (said, written) = (said.display(), written.display());
+    let (server, client) = (shell(server), shell(client));
+    let script = format!(
+        "{server} > {said} & S=$!; until grep -q PORT {said}; do sleep 0.05; done; \
+         {client} --target 127.0.0.1:$(sed -n 's/PORT //p' {said}) > {written}; sleep 0.3; kill $S; wait $S; true"
+    );
+    let report = tracer::run(&[], ["sh", "-c", &script]).expect("run");
+    let written = std::fs::read_to_string(dir.join("ledger")).expect("a ledger");
+    (report, ledger(&written).expect("a ledger"))
+}
+
+/// Span of this kind by what it is called: of each there is one.
+fn by_name(report: &Report, kind: Kind) -> BTreeMap<&str, &Span> {
+    let mut spans = BTreeMap::new();
+    for span in report.spans.iter().filter(|span| span.kind == kind) {
+        let name = span.str("rpc.method").or(span.path()).unwrap_or(&span.name);
+        assert!(spans.insert(name, span).is_none(), "{name} twice\n{}", report.log);
+    }
+    spans
+}
+
+/// Every server's span is the child of the client's of the same name.
+fn check_joins(report: &Report, names: impl Iterator<Item = impl AsRef<str>>) {
+    let (clients, servers) = (by_name(report, Kind::Client), by_name(report, Kind::Server));
+    for name in names {
+        let name = name.as_ref();
+        let client = clients.get(name).unwrap_or_else(|| panic!("no client's {name}\n{}", report.log));
+        let server = servers.get(name).unwrap_or_else(|| panic!("no server's {name}\n{}", report.log));
+        assert_eq!(server.parent.as_ref(), Some(&client.span_id), "{server:#?}\n{}", report.log);
+        assert_eq!(server.trace_id, client.trace_id);
+    }
+    assert!(!report.log.contains("lost:"), "{}", report.log);
+}
+
+const CODES: [&str; 15] = [
+    "OK",
+    "CANCELLED",
+    "",
+    "",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "UNAVAILABLE",
+];
+
+/// What both sides say of a call is what its client saw.
+fn check_call(name: &str, call: &Call, client: &Span, server: &Span) {
+    let code: usize = call.code.parse().expect("a number");
+    let [said, answered] = [client, server].map(|span| span.str("rpc.response.status_code"));
+    for span in [client, server] {
+        assert_eq!(span.name, name);
+        assert_eq!(span.str("rpc.system.name"), Some("grpc"));
+        assert_eq!(span.str("tracer.incomplete"), None, "{span:#?}");
+    }
+    // The program's own clock is around the stream's. A span begins when the send has ended that carried its head.
+    let took = client.end - client.start;
+    assert!(took <= call.nanos + 2_000_000, "{name}: {took} of {call:?}");
+    match CODES[code] {
+        "OK" => {
+            assert_eq!((said, answered), (Some("OK"), Some("OK")), "{name}");
+            assert_eq!((client.status, server.status), (0, 0));
+            for span in [client, server] {
+                assert_eq!(span.int("tracer.grpc.request_messages"), Some(call.sent), "{span:#?}");
+                assert_eq!(span.int("tracer.grpc.response_messages"), Some(call.received), "{span:#?}");
+            }
+        }
+        code @ ("NOT_FOUND" | "UNAVAILABLE") => {
+            assert_eq!((said, answered), (Some(code), Some(code)), "{name}");
+            assert_eq!(client.str("error.type"), Some(code));
+            assert_eq!((client.status, server.status), (2, if code == "UNAVAILABLE" { 2 } else { 0 }));
+        }
+        code @ ("CANCELLED" | "DEADLINE_EXCEEDED") => {
+            // The client gives the stream up, unless the server's answer was faster.
+            for (span, said) in [(client, said), (server, answered)] {
+                let error = span.str("error.type");
+                assert!(error == Some("cancel") || said == Some(code), "{span:#?}");
+            }
+        }
+        code => panic!("{name} ended with {code}"),
+    }
+}
+
+fn grpc(server: Grpc, client: Grpc, concurrency: usize, count: usize) {
+    let (count, concurrency) = (scale::count(count).max(40).to_string(), concurrency.to_string());
+    let client = client.command(&["--count", &count, "--concurrency", &concurrency]).expect("a client");
+    let (report, calls) = play(&server.command(&[]).expect("a server"), &client);
+    assert_eq!(calls.len().to_string(), count);
+    check_joins(&report, calls.keys());
+    let (clients, servers) = (by_name(&report, Kind::Client), by_name(&report, Kind::Server));
+    assert_eq!((clients.len(), servers.len()), (calls.len(), calls.len()));
+    for (name, call) in &calls {
+        check_call(name, call, clients[name.as_str()], servers[name.as_str()]);
+    }
+}
+
+#[test]
+fn grpc_go() {
+    for concurrency in [1, 10, 100] {
+        grpc(Grpc::Go, Grpc::Go, concurrency, if concurrency == 1 { 100 } else { 1000 });
+    }
+}
+
+#[test]
+fn grpc_python_calls_go() {
+    grpc(Grpc::Go, Grpc::Python, 10, 200);
+}
+
+#[test]
+fn grpc_go_calls_python() {
+    grpc(Grpc::Python, Grpc::Go, 20, 200);
+}
+
+/// HTTP/2 of Node.js on both sides: interim answers, trailers, streams that the client gives up and that the server
+/// refuses.
+#[test]
+fn node_calls_node() {
+    let count = scale::count(200).max(40).to_string();
+    let (report, calls) = play(&node(&[]), &node(&["--count", &count, "--concurrency", "50"]));
+    assert_eq!(calls.len().to_string(), count);
+    check_joins(&report, calls.keys());
+    let (clients, servers) = (by_name(&report, Kind::Client), by_name(&report, Kind::Server));
+    for (path, call) in &calls {
+        let number: i64 = path[1..].parse().expect("a number");
+        for span in [clients[path.as_str()], servers[path.as_str()]] {
+            assert_eq!(span.str("network.protocol.version"), Some("2"));
+            match call.code.strip_prefix('E') {
+                None => {
+                    assert_eq!(span.int("http.response.status_code"), call.code.parse().ok(), "{span:#?}");
+                    assert_eq!(span.int("http.request.body.size"), Some(number), "{span:#?}");
+                    assert_eq!(span.int("http.response.body.size"), Some(call.sent), "{span:#?}");
+                }
+                Some("7") => assert_eq!(span.str("error.type"), Some("refused_stream"), "{span:#?}"),
+                Some("8") => assert_eq!(span.str("error.type"), Some("cancel"), "{span:#?}"),
+                Some(other) => panic!("{path} ended with {other}"),
+            }
+        }
+    }
+}
+
+/// Some programs of one shell script, behind an nginx with these servers, all seen from their first byte.
+fn behind_nginx(dir: &TempDir, servers: &str, script: &str) -> Report {
+    let config = format!(
+        "user root; daemon off; worker_processes 1; pid nginx.pid; error_log error.log;\n\
+         events {{ worker_connections 1024; }}\n\
+         http {{ access_log off; keepalive_requests 1000000;\n\
+           client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;\n\
+           {servers} }}\n"
+    );
+    dir.write("nginx.conf", &config).expect("a file");
+    let folder = dir.path().display();
+    let script = format!(
+        "cd {folder}; nginx -p . -c nginx.conf -e error.log & N=$!; until [ -s nginx.pid ]; do sleep 0.05; done; \
+         sleep 0.2; {script}; sleep 0.3; kill $N; wait $N; true"
+    );
+    tracer::run(&[], ["sh", "-c", &script]).expect("run")
+}
+
+/// One connection of h2load, with 1, 10 and 100 streams at a time: paths tell them apart.
+#[test]
+fn h2load_and_nginx() {
+    let port = free_port().expect("a port");
+    let servers = format!(
+        "server {{ listen 127.0.0.1:{port} http2; http2_max_concurrent_streams 200; location / {{ return 200 'hello'; }} }}"
+    );
+    for streams in [1, 10, 100] {
+        let dir = TempDir::new().expect("a folder");
+        let count = scale::count(2000).max(100);
+        let paths: Vec<String> = (0..count).map(|number| format!("/r{number}")).collect();
+        let urls: Vec<String> = paths.iter().map(|path| format!("http://127.0.0.1:{port}{path}")).collect();
+        dir.write("urls", &urls.join("\n")).expect("a file");
+        let report =
+            behind_nginx(&dir, &servers, &format!("h2load -n {count} -c 1 -m {streams} -i urls >log 2>&1"));
+        let log = std::fs::read_to_string(dir.join("log")).unwrap_or_default();
+        assert!(log.contains(&format!("{count} succeeded")), "{log}");
+        check_joins(&report, paths.iter());
+        assert_eq!(report.spans.len(), 2 * count, "{}", report.log);
+        for span in &report.spans {
+            assert_eq!(span.int("http.response.status_code"), Some(200), "{span:#?}");
+            assert_eq!(span.int("http.response.body.size"), Some(5), "{span:#?}");
+        }
+    }
+}
+
+/// Long bodies both ways: their lengths are exact, though hardly anything of them is captured.
+#[test]
+fn long_bodies() {
+    const LEN: usize = 3_000_000;
+    let port = free_port().expect("a port");
+    let dir = TempDir::new().expect("a folder");
+    dir.write("long", &"x".repeat(LEN)).expect("a file");
+    let servers = format!("server {{ listen 127.0.0.1:{port} http2; client_max_body_size 0; root .; }}");
+    let gets: Vec<String> = (0..20).map(|number| format!("http://127.0.0.1:{port}/long?{number}")).collect();
+    let script = format!(
+        "nghttp -n -m 1 {}; curl -s --http2-prior-knowledge -o out --data-binary @long http://127.0.0.1:{port}/long",
+        gets.join(" ")
+    );
+    let report = behind_nginx(&dir, &servers, &script);
+    let of = |kind| report.spans.iter().filter(move |span| span.kind == kind && span.path() == Some("/long"));
+    for kind in [Kind::Client, Kind::Server] {
+        let gets: Vec<&Span> = of(kind).filter(|span| span.name == "GET").collect();
+        assert_eq!(gets.len(), 20, "{}", report.log);
+        for span in gets {
+            assert_eq!(span.int("http.response.body.size"), i64::try_from(LEN).ok(), "{span:#?}");
+        }
+        let posts: Vec<&Span> = of(kind).filter(|span| span.name == "POST").collect();
+        let [post] = posts.as_slice() else { panic!("{posts:#?}\n{}", report.log) };
+        assert_eq!(post.int("http.response.status_code"), Some(405), "{post:#?}");
+    }
+    assert!(!report.log.contains("lost:"), "{}", report.log);
+}
+
+/// curl asks for HTTP/2 over HTTP/1.1, nghttpx agrees: the answer's status is not the one of the switch. From nghttpx to
+/// nginx there are other streams.
+#[test]
+fn an_upgrade_in_clear() {
+    let (front, back) = (free_port().expect("a port"), free_port().expect("a port"));
+    let dir = TempDir::new().expect("a folder");
+    let servers = format!(
+        "server {{ listen 127.0.0.1:{back} http2; location /no {{ return 404; }} location / {{ return 200 'hello'; }} }}"
+    );
+    let script = format!(
+        "nghttpx --conf=/dev/null -f127.0.0.1,{front}\\;no-tls -b127.0.0.1,{back}\\;\\;proto=h2 --workers=1 --single-process \
+           >log 2>&1 & X=$!; sleep 1; \
+         curl -s --http2 -o out http://127.0.0.1:{front}/a; \
+         curl -s --http2 -o out -o out http://127.0.0.1:{front}/no1 http://127.0.0.1:{front}/b; \
+         nghttp -n -u http://127.0.0.1:{front}/c http://127.0.0.1:{front}/d; \
+         curl -s --http2-prior-knowledge -o out http://127.0.0.1:{front}/e; kill $X; wait $X"
+    );
+    let report = behind_nginx(&dir, &servers, &script);
+    for path in ["/a", "/b", "/c", "/d", "/e", "/no1"] {
+        let spans: Vec<&Span> = report.spans.iter().filter(|span| span.path() == Some(path)).collect();
+        // The client's, both of nghttpx, nginx's.
+        assert_eq!(spans.len(), 4, "{path} {spans:#?}\n{}", report.log);
+        for span in spans {
+            let status = if path == "/no1" { 404 } else { 200 };
+            assert_eq!(span.int("http.response.status_code"), Some(status), "{span:#?}");
+            let parent = report.spans.iter().find(|other| Some(&other.span_id) == span.parent.as_ref());
+            assert_eq!(parent.is_some(), span.kind == Kind::Server, "{span:#?}");
+            assert!(parent.is_none_or(|parent| parent.kind == Kind::Client && parent.path() == Some(path)));
+        }
+    }
+    assert!(!report.log.contains("lost:"), "{}", report.log);
+}
+
+/// Go, nginx, Go: each side of the proxy is joined by itself, and what it does inside is not guessed.
+#[test]
+fn grpc_through_nginx() {
+    let (front, back) = (free_port().expect("a port"), free_port().expect("a port"));
+    let dir = TempDir::new().expect("a folder");
+    let servers = format!(
+        "upstream back {{ server 127.0.0.1:{back}; keepalive 8; }} \
+         server {{ listen 127.0.0.1:{front} http2; location / {{ grpc_pass grpc://back; }} }}"
+    );
+    let count = scale::count(300).max(40);
+    let listen = format!("127.0.0.1:{back}");
+    let server = shell(&Grpc::Go.command(&["--listen", &listen]).expect("a server"));
+    let target = format!("127.0.0.1:{front}");
+    let count_text = count.to_string();
+    let client = shell(
+        &Grpc::Go
+            .command(&["--target", &target, "--count", &count_text, "--kinds", "Unary"])
+            .expect("a client"),
+    );
+    let script = format!("{server} >log & S=$!; sleep 0.3; {client} >ledger; sleep 0.2; kill $S");
+    let report = behind_nginx(&dir, &servers, &script);
+    let calls = ledger(&std::fs::read_to_string(dir.join("ledger")).expect("a ledger")).expect("a ledger");
+    assert_eq!(calls.len(), count);
+    let spans: BTreeMap<&str, &Span> =
+        report.spans.iter().map(|span| (span.span_id.as_str(), span)).collect();
+    let (mut joined, mut inside) = (0, 0);
+    for span in &report.spans {
+        let Some(parent) = span.parent.as_deref() else { continue };
+        let parent = spans[parent];
+        assert_eq!(parent.str("rpc.method"), span.str("rpc.method"), "{span:#?}");
+        joined += usize::from(span.kind == Kind::Server);
+        inside += usize::from(span.kind == Kind::Client);
+    }
+    eprintln!("{joined} joined, {inside} inside of nginx, of {} spans", spans.len());
+    let answered = calls.values().filter(|call| call.code == "0").count();
+    assert!(joined >= 2 * answered, "{}", report.log);
+    assert_eq!(inside, 0);
+}
