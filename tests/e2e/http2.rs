@@ -2,14 +2,17 @@
 //! itself saw, and each server's span is the child of the client's on the same stream, however many streams there are.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tracer_tests::http2::{Call, Grpc, ledger, node};
-use tracer_tests::program::free_port;
+use rustix::process::Signal;
+use tracer_tests::http2::{Call, Grpc, Server, ledger, node};
+use tracer_tests::program::{Program, free_port, wait_listening};
 use tracer_tests::scale;
 use tracer_tests::spans::{Kind, Span};
 use tracer_tests::temp::TempDir;
-use tracer_tests::tracer::{self, Report};
+use tracer_tests::tracer::{self, Report, Tracer};
 
 /// A command as a shell reads it. No argument has anything to quote.
 fn shell(command: &Command) -> String {
@@ -309,4 +312,90 @@ fn grpc_through_nginx() {
     let answered = calls.values().filter(|call| call.code == "0").count();
     assert!(joined >= 2 * answered, "{}", report.log);
     assert_eq!(inside, 0);
+}
+
+/// Connections that are older than the tracer, with 50 streams at a time: how much is known after a while.
+struct Joined {
+    who: &'static str,
+    /// Of a hundred requests, how many have a span with its name, on either side, from one and from ten seconds on.
+    named: [[u64; 2]; 2],
+}
+
+const PER_SECOND: u64 = 200;
+
+fn join_late(who: &'static str, mut server: Server, client: Command, name: &str) -> Joined {
+    let mut client = Program::spawn("client", client).expect("a client");
+    std::thread::sleep(Duration::from_secs(2));
+    let mut pids = vec![client.pid(), server.program.pid()];
+    pids.extend(tracer_tests::nginx::children(server.program.pid()).expect("children"));
+    let tracer = Tracer::attach(&pids).expect("attach");
+    let attached = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_nanos() as u64;
+    std::thread::sleep(Duration::from_secs(12));
+    let report = tracer.finish().expect("tracer");
+    client.stop(Signal::TERM).ok();
+    server.program.stop(Signal::TERM).ok();
+    let mut named = [[0; 2]; 2];
+    let mut names = BTreeMap::new();
+    for span in &report.spans {
+        let known = span.str("rpc.method").or(span.path());
+        *names.entry((span.kind, known.map(str::to_owned))).or_insert(0) += 1;
+        // Nothing is made up: what is said is what all of these calls are.
+        assert!(known.is_none_or(|known| known == name), "{span:#?}");
+        assert!(span.str("rpc.response.status_code").is_none_or(|code| code == "OK"), "{span:#?}");
+        assert!(span.int("http.response.status_code").is_none_or(|code| code == 200), "{span:#?}");
+        assert!(span.str("http.request.method").is_none_or(|method| method == "GET"), "{span:#?}");
+        let side = usize::from(span.kind == Kind::Server);
+        for (at, second) in [(0, 1), (1, 10)] {
+            let since = span.start.saturating_sub(attached) / 1_000_000_000;
+            if known.is_some() && since == second && span.start > attached {
+                named[side][at] += 1;
+            }
+        }
+    }
+    let shares = named.map(|side| side.map(|count: u64| count * 100 / PER_SECOND));
+    eprintln!("{who}: {shares:?} {names:?}\n{}", report.log);
+    // Every join is one of two ends of a connection: start and end of the two agree.
+    let clients: BTreeMap<&str, &Span> = report
+        .spans
+        .iter()
+        .filter(|span| span.kind == Kind::Client)
+        .map(|span| (span.span_id.as_str(), span))
+        .collect();
+    for span in report.spans.iter().filter(|span| span.parent.is_some()) {
+        let parent = clients[span.parent.as_deref().unwrap_or_default()];
+        assert!(parent.start <= span.end && span.start <= parent.end, "{span:#?} {parent:#?}");
+    }
+    Joined { who, named: shares }
+}
+
+#[test]
+fn late_join() {
+    let rate = PER_SECOND.to_string();
+    let calls =
+        ["--fixed", "--kinds", "Unary", "--concurrency", "50", "--count", "100000", "--per-second", &rate];
+    let grpc = |who, runtime: Grpc| {
+        let server = Grpc::Go.serve(&["--hold-ms", "200"]).expect("a server");
+        let target = server.addr.to_string();
+        let client = runtime.command(&[&["--target", &target], &calls[..]].concat()).expect("a client");
+        join_late(who, server, client, "test.Echo/Unary")
+    };
+    let h2load = || {
+        let port = free_port().expect("a port");
+        let mut command = Command::new("nghttpd");
+        let folder = TempDir::new().expect("a folder");
+        folder.write("a", "hello").expect("a file");
+        command.args(["--no-tls", "-a", "127.0.0.1", "-d"]).arg(folder.path()).arg(port.to_string());
+        let program = Program::spawn("nghttpd", command).expect("a server");
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        wait_listening(addr, Duration::from_secs(10)).expect("it listens");
+        let mut client = Command::new("h2load");
+        client.args(["-c", "1", "-m", "50", "--rps", &rate, "-D", "60", &format!("http://{addr}/a")]);
+        join_late("nghttp2", Server { program, addr }, client, "/a")
+    };
+    for joined in [grpc("grpc-go", Grpc::Go), grpc("grpc-python", Grpc::Python), h2load()] {
+        let Joined { who, named } = joined;
+        for (side, [_, late]) in ["client", "server"].into_iter().zip(named) {
+            eprintln!("{who} {side}: {late} of 100 after ten seconds");
+        }
+    }
 }

@@ -1,10 +1,12 @@
 //! One connection that speaks HTTP/2: what real programs sent each other becomes exchanges, however operations cut it,
 //! whichever side is seen first, and with records lost; and what single frames mean.
 
+mod frames;
 mod support;
 
 use std::collections::BTreeMap;
 
+use frames::{PREFACE, answer, ask, fields, frame, settings};
 use proptest::prelude::*;
 use support::{Record, Wire, render, run};
 use tracer_abi::conn::{Direction, Role};
@@ -21,8 +23,6 @@ const RECORDED: [(&[u8], &[u8]); 3] = [
 ];
 
 const REQUESTS: usize = 60;
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The kernel half's class of the connection's operations.
 fn classed(mut wire: Wire) -> Vec<Record> {
@@ -45,37 +45,6 @@ fn told(wire: Wire) -> Vec<String> {
         [Some(what), len.copied(), why.copied()].into_iter().flatten().collect::<Vec<_>>().join(" ")
     };
     run(&classed(wire)).0.iter().map(line).collect()
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
-}
-
-/// A literal field without indexing.
-fn field(name: &str, value: &str) -> Vec<u8> {
-    [&[0, name.len() as u8][..], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat()
-}
-
-fn fields(list: &[(&str, &str)]) -> Vec<u8> {
-    list.iter().flat_map(|(name, value)| field(name, value)).collect()
-}
-
-fn settings() -> Vec<u8> {
-    frame(4, 0, 0, &[])
-}
-
-/// END_HEADERS, and END_STREAM if it is the whole request.
-fn ask(stream: u32, path: &str, ends: bool) -> Vec<u8> {
-    let list = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "h")];
-    frame(1, 4 | u8::from(ends), stream, &fields(&list))
-}
-
-fn answer(stream: u32, status: &str, ends: bool) -> Vec<u8> {
-    frame(1, 4 | u8::from(ends), stream, &fields(&[(":status", status)]))
 }
 
 fn begun(role: Role) -> Wire {
@@ -269,6 +238,157 @@ proptest! {
             let same = |other: &&Seen| other.target == one.target
                 && (one.status.is_none() || one.status == other.status);
             prop_assert!(whole.values().any(|other| same(&other)), "{one:?}");
+        }
+    }
+}
+
+/// What a hostile peer sends: any frames, on few streams, with header blocks that are some of the time valid.
+fn hostile_frame() -> impl Strategy<Value = Vec<u8>> {
+    let payload = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..80),
+        Just(fields(&[(":method", "GET"), (":path", "/x"), (":scheme", "http")])),
+        Just(fields(&[(":status", "200")])),
+        Just(fields(&[(":status", "103")])),
+        Just(vec![0, 0, 0, 0]),
+    ];
+    (0_u8..11, any::<u8>(), 0_u32..9, payload)
+        .prop_map(|(kind, flags, stream, payload)| frame(kind, flags & 0x2d, stream, &payload))
+}
+
+/// Every exchange that was begun ends, once, and says nothing afterwards.
+fn check_lives(updates: &[ExchangeUpdate]) -> Result<(), TestCaseError> {
+    let mut open = std::collections::BTreeSet::new();
+    let mut begun = std::collections::BTreeSet::new();
+    for update in updates {
+        let index = update.id().index;
+        match update {
+            ExchangeUpdate::RequestBegan { .. } => {
+                prop_assert!(begun.insert(index) && open.insert(index), "{} twice", index);
+            }
+            ExchangeUpdate::Ended { .. } => prop_assert!(open.remove(&index), "{} ended", index),
+            ExchangeUpdate::RequestEnded { .. } | ExchangeUpdate::ResponseBegan { .. } => {
+                prop_assert!(open.contains(&index), "{} is not open", index);
+            }
+        }
+    }
+    prop_assert!(open.is_empty(), "{:?} did not end", open);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn hostile_peers_do_no_harm(
+        frames in proptest::collection::vec((any::<bool>(), hostile_frame()), 0..60),
+        cut in 1_usize..200,
+        lost in proptest::collection::vec(any::<prop::sample::Index>(), 0..3),
+        preexisting in any::<bool>(),
+    ) {
+        let mut wire = Wire::opened(Role::Server, preexisting);
+        wire.moves(IN, &[PREFACE, &settings()].concat());
+        wire.moves(OUT, &settings());
+        for (by_client, bytes) in &frames {
+            for piece in bytes.chunks(cut) {
+                wire.moves(if *by_client { IN } else { OUT }, piece);
+            }
+        }
+        wire.closes(true);
+        let mut records = classed(wire);
+        for index in lost {
+            let index = index.index(records.len());
+            if matches!(records[index], Record::Data(_)) {
+                records.remove(index);
+            }
+        }
+        let (updates, connection) = run(&records);
+        check_lives(&updates)?;
+        prop_assert_eq!(connection.held_bytes(), 0);
+    }
+}
+
+/// A header block in as many frames as there are bytes, and one that unpacks to more than is kept.
+#[test]
+fn floods_and_bombs_are_bounded() {
+    let mut wire = begun(Role::Server);
+    let block = fields(&[(":method", "GET"), (":path", "/flood"), (":scheme", "http")]);
+    wire.moves(IN, &frame(1, 1, 1, &block));
+    for _ in 0..100_000 {
+        wire.moves(IN, &frame(9, 0, 1, b""));
+    }
+    wire.moves(IN, &frame(9, 4, 1, b""));
+    wire.moves(OUT, &answer(1, "431", true));
+    let lines = told(wire);
+    assert_eq!(lines, ["0 > GET /flood", "0 >| 0", "0 < 431", "0 complete 0 limit_reached"]);
+
+    // One entry of the table, named ten thousand times over.
+    let mut wire = begun(Role::Server);
+    let long = "v".repeat(120);
+    let mut block = fields(&[(":method", "GET"), (":path", "/bomb"), (":scheme", "http")]);
+    block.extend([0x40, 1, b'x', 120]);
+    block.extend(long.as_bytes());
+    block.extend([0x80 | 62; 10_000]);
+    wire.moves(IN, &frame(1, 5, 1, &block));
+    wire.moves(OUT, &answer(1, "431", true));
+    let (updates, connection) = run(&classed(wire));
+    assert!(matches!(&updates[0], ExchangeUpdate::RequestBegan { request, .. }
+        if request.target.as_deref() == Some("/bomb")));
+    assert_eq!(connection.held_bytes(), 0);
+}
+
+/// Split behind every byte, with an operation of the other side in between.
+#[test]
+fn an_operation_may_end_anywhere() {
+    let asked = [PREFACE, &settings(), &ask(1, "/a", false), &frame(0, 1, 1, b"abc")].concat();
+    let answered =
+        [settings(), answer(1, "103", false), answer(1, "200", false), frame(0, 1, 1, b"x")].concat();
+    for at in 1..asked.len() {
+        for other in [1, answered.len() / 2, answered.len() - 1] {
+            for client in [Role::Client, Role::Server] {
+                let mut wire = Wire::opened(client, false);
+                let (asks, answers) = if client == Role::Server { (IN, OUT) } else { (OUT, IN) };
+                wire.moves(asks, &asked[..at]);
+                wire.moves(answers, &answered[..other]);
+                wire.moves(asks, &asked[at..]);
+                wire.moves(answers, &answered[other..]);
+                let mut lines = told(wire);
+                lines.sort();
+                assert_eq!(lines, ["0 < 200", "0 > POST /a", "0 >| 3", "0 complete 1"], "{at} {other}");
+            }
+        }
+    }
+}
+
+/// A reset by either side in each state of a stream (RFC 9113 section 5.1) ends the exchange once.
+#[test]
+fn resets_in_each_state() {
+    let steps: [(Direction, Vec<u8>); 5] = [
+        (OUT, ask(1, "/a", false)),
+        (OUT, frame(0, 1, 1, b"abc")),
+        (IN, answer(1, "103", false)),
+        (IN, answer(1, "200", false)),
+        (IN, frame(0, 1, 1, b"hello")),
+    ];
+    for behind in 1..=steps.len() {
+        for by in [OUT, IN] {
+            for code in [0_u8, 2, 5, 7, 8, 255] {
+                let mut wire = begun(Role::Client);
+                for (direction, bytes) in &steps[..behind] {
+                    wire.moves(*direction, bytes);
+                }
+                wire.moves(by, &frame(3, 0, 1, &[0, 0, 0, code]));
+                for (direction, bytes) in &steps[behind..] {
+                    wire.moves(*direction, bytes);
+                }
+                let lines = told(wire);
+                let ends: Vec<&String> = lines
+                    .iter()
+                    .filter(|line| line.starts_with("0 complete") || line.starts_with("0 reset"))
+                    .collect();
+                let want =
+                    if behind == steps.len() { "0 complete 5".to_owned() } else { format!("0 reset {code}") };
+                assert_eq!(ends, [&want], "{behind} {by:?}: {lines:?}");
+            }
         }
     }
 }

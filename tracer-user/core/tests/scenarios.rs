@@ -1,5 +1,6 @@
 //! Whole scenarios on a modelled host, told as operations, checked as spans with parents.
 
+mod frames;
 mod host;
 mod records;
 
@@ -19,6 +20,8 @@ mod handoff;
 mod header;
 #[path = "scenarios/links.rs"]
 mod links;
+#[path = "scenarios/multiplexed.rs"]
+mod multiplexed;
 #[path = "scenarios/nginx.rs"]
 mod nginx;
 #[path = "scenarios/same_bytes.rs"]

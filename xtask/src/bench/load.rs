@@ -34,10 +34,10 @@ pub(super) const CONNECTIONS: u32 = 32;
 const WARM_UP_S: u64 = 2;
 
 /// Longer than spans wait for anything when all is well.
-const FLUSH: Duration = Duration::from_secs(3);
+pub(super) const FLUSH: Duration = Duration::from_secs(3);
 
 /// The tracer's reader and exporter are at rest by then.
-const SETTLE: Duration = Duration::from_millis(300);
+pub(super) const SETTLE: Duration = Duration::from_millis(300);
 
 /// How much shorter the ping-pong is than the load.
 const PING_PONG_SHARE: u32 = 4;
@@ -181,7 +181,7 @@ impl Bench<'_> {
     /// `slices` in a row under one tracer, which lives no longer than them.
     fn traced(&mut self, block: &mut Block, slices: u32) -> anyhow::Result<()> {
         let before = beside::served(self.nginx.addr)?;
-        let mut tracer = self.attach()?;
+        let mut tracer = attach(self.repo, &self.nginx, &self.sink)?;
         let started = (process::cpu_time(tracer.pid())?, process::cpu_time(std::process::id())?);
         let mut ping_pong_cpu = Duration::ZERO;
         for _ in 0..slices {
@@ -239,27 +239,27 @@ impl Bench<'_> {
         }
         Ok(measured)
     }
+}
 
-    /// Traces nginx, with export to the sink; returns once capture is live.
-    fn attach(&self) -> anyhow::Result<Program> {
-        let mut attach = Command::new(self.repo.tracer());
-        attach.arg("attach");
-        for pid in self.nginx.pids()? {
-            attach.args(["--pid", &pid.to_string()]);
-        }
-        attach.args(["--otlp-endpoint", &self.sink.endpoint(), "--otlp-protocol", "http/protobuf"]);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OTEL_")) {
-            attach.env_remove(name);
-        }
-        let tracer = Program::spawn_dying_by("tracer", attach, Signal::TERM)?;
-        tracer.wait_stderr(|line| line.contains("capture is live"), LIVE_LIMIT)?;
-        Ok(tracer)
+/// Traces nginx, with export to the sink; returns once capture is live.
+pub(super) fn attach(repo: &Repo, nginx: &Nginx, sink: &Sink) -> anyhow::Result<Program> {
+    let mut attach = Command::new(repo.tracer());
+    attach.arg("attach");
+    for pid in nginx.pids()? {
+        attach.args(["--pid", &pid.to_string()]);
     }
+    attach.args(["--otlp-endpoint", &sink.endpoint(), "--otlp-protocol", "http/protobuf"]);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OTEL_")) {
+        attach.env_remove(name);
+    }
+    let tracer = Program::spawn_dying_by("tracer", attach, Signal::TERM)?;
+    tracer.wait_stderr(|line| line.contains("capture is live"), LIVE_LIMIT)?;
+    Ok(tracer)
 }
 
 /// The losses that the exit summary names, by name: `lost: data_ring_full 4, thread_gaps 1` of capture, and
 /// `1 spans to URL; lost 2 (failed 2)` of each destination.
-fn losses(log: &str) -> BTreeMap<String, u64> {
+pub(super) fn losses(log: &str) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
     for line in log.lines() {
         let items = if let Some((_, items)) = line.split_once("lost: ") {

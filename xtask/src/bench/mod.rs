@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: what tracing costs, as ratios of slices taken in turn. `cargo xtask bench engine`: what the
-//! engine alone costs.
+//! engine alone costs. `cargo xtask bench h2`: what it costs one HTTP/2 connection with many streams.
 
 mod beside;
 mod engine;
+mod h2;
 mod load;
 mod process;
 pub(crate) mod report;
@@ -42,11 +43,14 @@ pub(crate) struct Options {
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Part {
     Engine(engine::Options),
+    H2(h2::Options),
 }
 
 pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyhow::Result<()> {
-    if let Some(Part::Engine(options)) = &options.part {
-        return engine::run(repo, options);
+    match &options.part {
+        Some(Part::Engine(options)) => return engine::run(repo, options),
+        Some(Part::H2(options)) => return h2::run(repo, options, interrupt),
+        None => {}
     }
     if options.check {
         return Overhead::read(repo)?.check(repo);

@@ -1,0 +1,110 @@
+//! HTTP/2: a connection that one thread reads and writes for many requests says nothing about who works on which.
+
+use crate::frames::{PREFACE, answer, ask, settings};
+use crate::host::{End, Host, T};
+
+const NOBODY: Option<T> = None;
+
+/// A server whose one thread waits for its only connection, as one of HTTP/1 does that works on a request itself.
+struct Shop {
+    host: Host,
+    main: T,
+    front: (End, End),
+    back: (End, End),
+}
+
+impl Shop {
+    fn new() -> Self {
+        let mut host = Host::new();
+        let main = host.process("shop");
+        let front = host.connect(None, Some(main));
+        let back = host.connect(Some(main), None);
+        host.write(NOBODY, front.0, &[PREFACE, &settings()].concat());
+        host.read(main, front.1);
+        host.write(main, front.1, &settings());
+        Self { host, main, front, back }
+    }
+
+    fn arrives(&mut self, stream: u32, path: &str) {
+        self.host.write(NOBODY, self.front.0, &ask(stream, path, true));
+        self.host.read(self.main, self.front.1);
+    }
+
+    fn answers(&mut self, stream: u32) {
+        self.host.write(self.main, self.front.1, &answer(stream, "200", true));
+        self.host.read(NOBODY, self.front.0);
+    }
+
+    fn calls(&mut self, path: &str) {
+        self.host.asks(self.main, self.back, NOBODY, path);
+        self.host.waits(self.main);
+        self.host.answers(self.main, self.back, NOBODY);
+    }
+}
+
+/// In HTTP/1 the same is certain. Here another thread may have the request, and this one makes calls of its own.
+#[test]
+fn the_thread_that_reads_a_stream_need_not_serve_it() {
+    let mut shop = Shop::new();
+    for (stream, path) in [(1, "/a"), (3, "/b")] {
+        shop.arrives(stream, path);
+        shop.calls(&format!("{path}1"));
+        shop.answers(stream);
+    }
+    let lines = shop.host.lines();
+    assert_eq!(
+        lines,
+        [
+            "shop server /a",
+            "shop client /a1 - multiplexed",
+            "shop server /b",
+            "shop client /b1 - multiplexed"
+        ]
+    );
+}
+
+/// Nor do the calls that it makes on such a connection belong to the request of HTTP/1 that it serves.
+#[test]
+fn the_thread_that_writes_a_stream_need_not_have_made_the_call() {
+    let mut host = Host::new();
+    let main = host.process("shop");
+    let front = host.connect(None, Some(main));
+    let back = host.connect(Some(main), None);
+    host.write(main, back.0, &[PREFACE, &settings()].concat());
+    host.read(NOBODY, back.1);
+    host.write(NOBODY, back.1, &settings());
+    host.read(main, back.0);
+    host.asks(NOBODY, front, main, "/a");
+    host.write(main, back.0, &ask(1, "/a1", true));
+    host.read(NOBODY, back.1);
+    host.waits(main);
+    host.write(NOBODY, back.1, &answer(1, "200", true));
+    host.read(main, back.0);
+    host.answers(NOBODY, front, main);
+    assert_eq!(host.lines(), ["shop server /a", "shop client /a1 - multiplexed"]);
+}
+
+/// The server's stream N is the client's stream N, whatever else is on the connection and in which order it is answered.
+#[test]
+fn streams_are_joined_one_by_one() {
+    let mut host = Host::new();
+    let (client, server) = (host.process("client"), host.process("server"));
+    let ends = host.connect(Some(client), Some(server));
+    host.write(client, ends.0, &[PREFACE, &settings()].concat());
+    host.read(server, ends.1);
+    host.write(server, ends.1, &settings());
+    host.read(client, ends.0);
+    let streams: Vec<u32> = (0..100).map(|number| 2 * number + 1).collect();
+    let asked: Vec<u8> =
+        streams.iter().flat_map(|stream| ask(*stream, &format!("/{stream}"), true)).collect();
+    host.write(client, ends.0, &asked);
+    host.read(server, ends.1);
+    let answered: Vec<u8> = streams.iter().rev().flat_map(|stream| answer(*stream, "200", true)).collect();
+    host.write(server, ends.1, &answered);
+    host.read(client, ends.0);
+    let lines = host.lines();
+    assert_eq!(lines.len(), 200);
+    for stream in streams {
+        assert!(lines.contains(&format!("server server /{stream} < client client /{stream} (tcp-sequence)")));
+    }
+}
