@@ -31,6 +31,12 @@ pub(crate) fn ask(stream: u32, path: &str, ends: bool) -> Vec<u8> {
     frame(1, 4 | u8::from(ends), stream, &fields(&list))
 }
 
+/// The same with more fields.
+pub(crate) fn ask_with(stream: u32, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
+    let list = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "h")];
+    frame(1, 5, stream, &fields(&[&list[..], more].concat()))
+}
+
 pub(crate) fn answer(stream: u32, status: &str, ends: bool) -> Vec<u8> {
     frame(1, 4 | u8::from(ends), stream, &fields(&[(":status", status)]))
 }

@@ -1,6 +1,11 @@
 //! HTTP/2: a connection that one thread reads and writes for many requests says nothing about who works on which.
 
-use crate::frames::{PREFACE, answer, ask, settings};
+use std::time::Duration;
+
+use tracer_abi::sniff::Class;
+use tracer_core::event::Event;
+
+use crate::frames::{PREFACE, answer, ask, ask_with, settings};
 use crate::host::{End, Host, T};
 
 const NOBODY: Option<T> = None;
@@ -23,6 +28,19 @@ impl Shop {
         host.read(main, front.1);
         host.write(main, front.1, &settings());
         Self { host, main, front, back }
+    }
+
+    /// Another connection, on which nothing is asked.
+    fn opens(&mut self) {
+        let before = self.host.events.len();
+        let ends = self.host.connect(None, Some(self.main));
+        self.host.write(NOBODY, ends.0, &[PREFACE, &settings()].concat());
+        self.host.read(self.main, ends.1);
+        for event in &mut self.host.events[before..] {
+            if let Event::DataMoved(moved) = event {
+                moved.class = Class::Http2;
+            }
+        }
     }
 
     fn arrives(&mut self, stream: u32, path: &str) {
@@ -61,6 +79,31 @@ fn the_thread_that_reads_a_stream_need_not_serve_it() {
             "shop client /b1 - multiplexed"
         ]
     );
+}
+
+/// What a request brings and a call carries on says more than threads.
+#[test]
+fn a_header_that_is_handed_on_names_the_stream() {
+    let mut shop = Shop::new();
+    let (other, (near, far)) = (shop.host.thread(shop.main, 1), shop.back);
+    // Some before it is believed.
+    for number in 0..5 {
+        // Nothing can be hidden on another connection that is followed from its start.
+        shop.opens();
+        let (id, path) = (format!("5f2b8d1c-9a34-4c5e-8f70-{number:012}"), format!("/{number}"));
+        let stream = 2 * number + 1;
+        shop.host.write(NOBODY, shop.front.0, &ask_with(stream, &path, &[("x-request-id", &id)]));
+        shop.host.read(shop.main, shop.front.1);
+        shop.host.sleep(Duration::from_millis(5));
+        shop.host.request_with(other, near, &format!("{path}/1"), &format!("X-Request-Id: {id}\r\n"));
+        shop.host.read(NOBODY, far);
+        shop.host.waits(other);
+        shop.host.answers(other, shop.back, NOBODY);
+        shop.answers(stream);
+        shop.host.sleep(Duration::from_secs(5));
+    }
+    let lines = shop.host.lines();
+    assert!(lines.contains(&"shop client /4/1 < shop server /4 (header-continuity)".to_owned()), "{lines:?}");
 }
 
 /// Nor do the calls that it makes on such a connection belong to the request of HTTP/1 that it serves.
