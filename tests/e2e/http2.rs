@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use tracer_tests::http2::{Call, Grpc, Server, ledger, node};
 use tracer_tests::program::{Program, free_port, wait_listening};
 use tracer_tests::scale;
+use tracer_tests::service::workload;
 use tracer_tests::spans::{Kind, Span};
 use tracer_tests::temp::TempDir;
 use tracer_tests::tracer::{self, Report, Tracer};
@@ -397,5 +398,34 @@ fn late_join() {
         for (side, [_, late]) in ["client", "server"].into_iter().zip(named) {
             eprintln!("{who} {side}: {late} of 100 after ten seconds");
         }
+    }
+}
+
+/// Operations that end behind any byte of a frame, and gather it from pieces of any size, on real sockets: frames are
+/// followed through all of it, and what is left out of long bodies is known to the byte.
+#[test]
+fn frames_in_pieces() {
+    const LONG: i64 = 5000;
+    let sizes: Vec<String> =
+        (1..=14).chain([17, 100, 255, 999, 1010, 4096]).map(|size: u32| size.to_string()).collect();
+    let script = workload("frames.py").display().to_string();
+    let mut command = vec!["python3".to_owned(), script];
+    command.extend(sizes.iter().cloned());
+    let report = tracer::run(&[], command).expect("run");
+    let mut paths = Vec::new();
+    for size in &sizes {
+        for how in ["single", "gathered"] {
+            paths.extend([1, 2].map(|number| format!("/{size}-{how}/{number}")));
+        }
+    }
+    check_joins(&report, paths.iter());
+    assert_eq!(report.spans.len(), 2 * paths.len(), "{}", report.log);
+    for span in &report.spans {
+        let len = if span.path().is_some_and(|path| path.ends_with("/1")) { LONG } else { 0 };
+        for key in ["http.request.body.size", "http.response.body.size"] {
+            assert_eq!(span.int(key), Some(len), "{key} {span:#?}");
+        }
+        assert_eq!(span.int("http.response.status_code"), Some(200), "{span:#?}");
+        assert_eq!(span.str("tracer.incomplete"), None, "{span:#?}");
     }
 }

@@ -18,7 +18,7 @@ use tracer_abi::error::{KernelLoss, PayloadState};
 use tracer_abi::event::flags;
 use tracer_abi::frame::{Frame, HEADER_BYTES, PREFACE_BYTES};
 use tracer_abi::limits::{JOINED_WHOLE_BYTES, MAX_CHUNK_BYTES, MAX_FRAME_STEPS, ODD_HEAD_BYTES};
-use tracer_abi::sniff::Class;
+use tracer_abi::sniff::{Class, PREFIX_BYTES};
 
 use crate::emit::{self, at_most};
 use crate::io;
@@ -92,8 +92,10 @@ const STOP: i64 = 1;
 pub(crate) fn emit(state: &mut SockState, op: &mut Operation) {
     let preexisting = state.flags & sock_flags::PREEXISTING != 0;
     op.record.class = state.class;
+    // First bytes of the direction that operations before this one moved: too few to tell what it is.
+    let before = if preexisting { 0 } else { state.prefix };
     let stream = if op.record.direction == 0 { &mut state.egress } else { &mut state.ingress };
-    begin(stream, op, preexisting);
+    begin(stream, op, before, preexisting);
     if op.buffer.place < place::BUFFER {
         pass(op);
     } else {
@@ -118,15 +120,27 @@ pub(crate) fn emit(state: &mut SockState, op: &mut Operation) {
 
 /// Where the operation lies in the frames that were followed so far.
 #[inline(always)]
-fn begin(stream: &StreamState, op: &mut Operation, preexisting: bool) {
+fn begin(stream: &StreamState, op: &mut Operation, before: u64, preexisting: bool) {
     let mut frames = stream.frames;
     let offset = op.record.offset;
     if frames.certainty == certainty::NONE {
         let (start, _) = io::peek(op);
+        let from_start = !preexisting && offset < PREFIX_BYTES as u64;
         // "PRI ": no frame begins so. It is sent once, before the first one.
-        let preface = start as u32 == u32::from_le_bytes(*b"PRI ");
-        frames.copy = if preface { PREFACE_BYTES } else { 0 };
-        let sure = preface || offset == 0 && !preexisting;
+        let preface = if from_start {
+            (if offset == 0 { start } else { before }) as u8 == b'P'
+        } else {
+            start as u32 == u32::from_le_bytes(*b"PRI ")
+        };
+        let moved = if from_start { offset as u32 } else { 0 };
+        if preface {
+            frames.copy = PREFACE_BYTES - moved;
+        } else if moved > 0 {
+            frames.header[0] = before & !(u64::MAX << (8 * moved));
+            frames.have = moved;
+        }
+        // In several pieces, the other side's may have come in between.
+        let sure = moved == 0 && (preface || from_start);
         frames.certainty = if sure { certainty::SURE } else { certainty::GUESSED };
         frames.whole_left = if sure { 0 } else { JOINED_WHOLE_BYTES };
     } else {
