@@ -53,11 +53,8 @@ impl Correlator {
 
     /// Requests may come in where nothing is read.
     fn note_unread(&mut self, event: &DataMoved, conn: &ConnFacts) {
-        // What is followed from its first byte will be read.
-        let from_start = conn.conn.as_ref().is_some_and(|conn| !conn.opened.preexisting);
         let unread = match event.class {
-            Class::Http2 => !conn.is_read && !from_start,
-            Class::Tls | Class::Unknown => !conn.is_read,
+            Class::Tls | Class::Http2 | Class::Unknown => !conn.is_read,
             Class::Undecided | Class::Http1 | Class::FastCgi => false,
         };
         if unread

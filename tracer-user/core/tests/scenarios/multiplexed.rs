@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use tracer_abi::sniff::Class;
-use tracer_core::event::Event;
-
 use crate::frames::{PREFACE, answer, ask, ask_with, settings};
 use crate::host::{End, Host, T};
 
@@ -28,19 +25,6 @@ impl Shop {
         host.read(main, front.1);
         host.write(main, front.1, &settings());
         Self { host, main, front, back }
-    }
-
-    /// Another connection, on which nothing is asked.
-    fn opens(&mut self) {
-        let before = self.host.events.len();
-        let ends = self.host.connect(None, Some(self.main));
-        self.host.write(NOBODY, ends.0, &[PREFACE, &settings()].concat());
-        self.host.read(self.main, ends.1);
-        for event in &mut self.host.events[before..] {
-            if let Event::DataMoved(moved) = event {
-                moved.class = Class::Http2;
-            }
-        }
     }
 
     fn arrives(&mut self, stream: u32, path: &str) {
@@ -88,8 +72,6 @@ fn a_header_that_is_handed_on_names_the_stream() {
     let (other, (near, far)) = (shop.host.thread(shop.main, 1), shop.back);
     // Some before it is believed.
     for number in 0..5 {
-        // Nothing can be hidden on another connection that is followed from its start.
-        shop.opens();
         let (id, path) = (format!("5f2b8d1c-9a34-4c5e-8f70-{number:012}"), format!("/{number}"));
         let stream = 2 * number + 1;
         shop.host.write(NOBODY, shop.front.0, &ask_with(stream, &path, &[("x-request-id", &id)]));
