@@ -44,7 +44,8 @@ const EAGAIN: i32 = -11;
 const FIRST_INTERNAL_ERROR: i32 = -512;
 
 /// A socket operation of the current task has ended. `ret` is its result, `message_flags` those the trigger knows.
-/// `more` says that further operations of the same call follow at once.
+/// `more` says that further operations of the same call follow at once. True: the operation was reported, and whose work
+/// it was is worth knowing.
 ///
 /// # Safety
 ///
@@ -56,53 +57,53 @@ pub(crate) unsafe fn on_io(
     direction: Direction,
     message_flags: u32,
     more: bool,
-) {
+) -> bool {
     // What could not be done yet, or was interrupted, has not happened.
     if ret == EAGAIN || ret == EINTR || ret <= FIRST_INTERNAL_ERROR {
-        return;
+        return false;
     }
     let egress = matches!(direction, Direction::Egress);
     if egress {
         if ret == 0 {
-            return;
+            return false;
         }
     } else if message_flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) != 0 {
         // Peeked bytes are read again; the error queue and urgent data are not part of the stream.
-        return;
+        return false;
     }
     let Some(actor) = filter::current() else {
-        return;
+        return false;
     };
     let sock = Sock(sk);
     let Some(stream) = sock.stream() else {
-        return;
+        return false;
     };
     // The kernel's own sockets (network file systems) work in the context of programs that know nothing of them,
     // and whose registers name other buffers.
     let Some(file_flags) = sock.file_flags() else {
-        return;
+        return false;
     };
     // SAFETY: as the caller promises.
     let Some(state) = (unsafe { maps::sock_state(sk, true) }) else {
         count(KernelLoss::SockStorageFull);
-        return;
+        return false;
     };
     if state.flags & sock_flags::SELF != 0 {
-        return;
+        return false;
     }
     let ended = ret == 0 && !egress;
     if ended && (!sock.receive_ended() || state.flags & sock_flags::ENDED != 0) {
         // Nothing was asked for, or the end is known.
-        return;
+        return false;
     }
     if ret < 0 && state.last_error == ret {
-        return;
+        return false;
     }
     let moved = if ret > 0 { ret as u32 } else { 0 };
     if state.flags & sock_flags::ANNOUNCED == 0 {
         // A failed operation may be one on a socket that is not connected.
         if ret < 0 || !announce(sock, stream, state, &actor, egress, moved) {
-            return;
+            return false;
         }
     }
     if state.cookie == 0 {
@@ -110,19 +111,19 @@ pub(crate) unsafe fn on_io(
     }
     let (offset, seq_end) = advance(sock, state, egress, moved);
     if state.flags & sock_flags::MUTED != 0 {
-        return;
+        return false;
     }
     let streamed = if egress { &mut state.egress } else { &mut state.ingress };
     if more {
         streamed.unreported += moved;
-        return;
+        return false;
     }
     let unreported = streamed.unreported;
     streamed.unreported = 0;
 
     let Some(thread) = maps::task_state(actor.task) else {
         count(KernelLoss::TaskStorageFull);
-        return;
+        return false;
     };
     thread.op.ret = ret;
     thread.op.total = moved + unreported;
@@ -136,7 +137,6 @@ pub(crate) unsafe fn on_io(
     }
     state.last_error = if ret < 0 { ret } else { 0 };
     thread.seq = thread.seq.wrapping_add(1);
-    thread.begins_turn = 0;
     op.record = DataRecord {
         header: emit::header::<DataRecord>(EventKind::DataMoved, Some(&actor)),
         cookie: SocketCookie(state.cookie),
@@ -164,8 +164,7 @@ pub(crate) unsafe fn on_io(
     if moved > 0 {
         if state.class != Class::Http2.code() {
             if whole::emit(state, op) {
-                thread.begins_turn = begins_message(state, begins_turn);
-                return;
+                return begins_message(state, begins_turn);
             }
             if op.planned == 0 {
                 plan(state, op);
@@ -173,22 +172,20 @@ pub(crate) unsafe fn on_io(
         }
         if state.class == Class::Http2.code() {
             framing::emit(state, op);
-            return;
+            return false;
         }
     } else if ended {
         state.flags |= sock_flags::ENDED;
     }
     op.record.class = state.class;
     chunks::emit(thread);
-    if moved > 0 {
-        thread.begins_turn = begins_message(state, begins_turn);
-    }
+    moved > 0 && begins_message(state, begins_turn)
 }
 
 /// Whether whose work an operation was is worth knowing: it begins a turn of a socket that speaks HTTP.
 #[inline(always)]
-fn begins_message(state: &SockState, begins_turn: bool) -> u32 {
-    u32::from(begins_turn && state.class == Class::Http1.code())
+fn begins_message(state: &SockState, begins_turn: bool) -> bool {
+    begins_turn && state.class == Class::Http1.code()
 }
 
 /// Emits ConnOpened at the first operation of a socket, so that nothing is reported of sockets that carry nothing,

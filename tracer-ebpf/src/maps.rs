@@ -229,10 +229,7 @@ pub(crate) struct TaskState {
     pub(crate) mmsg_array: u64,
     /// The operation that is being reported.
     pub(crate) op: Operation,
-    /// The operation was reported and begins a turn: a program behind this one may say whose work it was.
-    pub(crate) begins_turn: u32,
-    pub(crate) reserved: u32,
-    /// For those programs.
+    /// For the programs that say whose work it was.
     pub(crate) walk: identity::Walk,
 }
 

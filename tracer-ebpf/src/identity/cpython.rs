@@ -36,27 +36,27 @@ pub(crate) struct Walk {
 #[btf_tracepoint(function = "sock_send_length")]
 fn tracer_py_send(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the first argument is a `struct sock`.
-    unsafe { look(ctx.arg::<*const c_void>(0), ctx.arg(1), Direction::Egress) };
+    unsafe { look(ctx.arg::<*const c_void>(0), Direction::Egress) };
     0
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
 fn tracer_py_recv(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: as above.
-    unsafe { look(ctx.arg::<*const c_void>(0), ctx.arg(1), Direction::Ingress) };
+    unsafe { look(ctx.arg::<*const c_void>(0), Direction::Ingress) };
     0
 }
 
-/// Declares a program for a function with `(socket, msghdr, size)` or `(socket, msghdr, size, flags)`.
+/// Declares a program for a function whose first argument is a socket.
 macro_rules! programs {
-    ($($program:ident, $function:literal, $direction:ident, $args:literal;)+) => {
+    ($($program:ident, $function:literal, $direction:ident;)+) => {
         $(
             #[fexit(function = $function)]
             fn $program(ctx: FExitContext) -> i32 {
                 // SAFETY: the first argument is a `struct socket`, and `sk` a field of it.
                 unsafe {
                     let sk: *const c_void = field(ctx.arg(0), offset!(socket_sk));
-                    look(sk, ctx.arg($args), Direction::$direction);
+                    look(sk, Direction::$direction);
                 }
                 0
             }
@@ -65,22 +65,19 @@ macro_rules! programs {
 }
 
 programs! {
-    tracer_py_in4s, "inet_sendmsg", Egress, 3;
-    tracer_py_in6s, "inet6_sendmsg", Egress, 3;
-    tracer_py_uns, "unix_stream_sendmsg", Egress, 3;
-    tracer_py_in4r, "inet_recvmsg", Ingress, 4;
-    tracer_py_in6r, "inet6_recvmsg", Ingress, 4;
-    tracer_py_unr, "unix_stream_recvmsg", Ingress, 4;
+    tracer_py_in4s, "inet_sendmsg", Egress;
+    tracer_py_in6s, "inet6_sendmsg", Egress;
+    tracer_py_uns, "unix_stream_sendmsg", Egress;
+    tracer_py_in4r, "inet_recvmsg", Ingress;
+    tracer_py_in6r, "inet6_recvmsg", Ingress;
+    tracer_py_unr, "unix_stream_recvmsg", Ingress;
 }
 
 /// # Safety
 ///
 /// `sk` must be a socket pointer that the verifier tracks.
 #[inline(always)]
-unsafe fn look(sk: *const c_void, ret: i32, direction: Direction) {
-    if ret <= 0 {
-        return;
-    }
+unsafe fn look(sk: *const c_void, direction: Direction) {
     let tgid = (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32;
     let slot = tgid & (PREFILTER_SLOTS - 1);
     if !TRACER_PYSLOTS.get(slot >> 6).is_some_and(|word| word >> (slot & 63) & 1 != 0) {
@@ -98,7 +95,7 @@ unsafe fn look(sk: *const c_void, ret: i32, direction: Direction) {
         return;
     }
     // SAFETY: as the caller promises.
-    let Some((thread, state)) = (unsafe { reported(task, sk, ret, direction) }) else {
+    let Some((thread, state)) = (unsafe { reported(task, sk) }) else {
         return;
     };
     // SAFETY: no preconditions.

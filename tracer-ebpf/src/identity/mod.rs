@@ -1,17 +1,18 @@
 //! Whose work a socket operation was, as the program's own runtime knows it: one file per runtime.
 //!
-//! Each is a program of its own, beside the one that reports operations and on the same hook, so that a kernel that
-//! refuses it refuses nothing else. It runs after that one: the loader attaches them in the order that this takes, and
-//! what does not fit the operation just reported is not looked at. It reads the program's memory and nothing is ever
-//! written there.
+//! Each is a program of its own, so that a kernel that refuses it refuses nothing else. It is attached to nothing: the
+//! program that has reported an operation goes on with it, if user space has entered it in that program's table, which
+//! it does while a process of the runtime is traced. So it costs nothing elsewhere. It reads the program's memory and
+//! nothing is ever written there.
 
 mod cpython;
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated as helpers;
-use tracer_abi::conn::Direction;
+use aya_ebpf::maps::ProgramArray;
 use tracer_abi::python::Memory;
 
 pub(crate) use self::cpython::Walk;
@@ -56,7 +57,14 @@ impl Memory for OwnMemory {
     }
 }
 
-/// The thread's and the socket's state, if the operation of this hook was reported just now and begins a turn.
+/// Goes on with the program of `table`, and does not return; returns if there is none.
+#[inline(always)]
+pub(crate) fn go_on<C: EbpfContext>(ctx: &C, table: &ProgramArray) {
+    // SAFETY: nothing here has anything left to do.
+    unsafe { table.tail_call(ctx, 0) };
+}
+
+/// The thread's and the socket's state, both as the program that reported the operation has left them.
 ///
 /// # Safety
 ///
@@ -65,16 +73,9 @@ impl Memory for OwnMemory {
 unsafe fn reported(
     task: Task,
     sk: *const c_void,
-    ret: i32,
-    direction: Direction,
 ) -> Option<(&'static mut TaskState, &'static mut SockState)> {
     let thread = maps::task_state(task)?;
-    if core::mem::take(&mut thread.begins_turn) == 0 {
-        return None;
-    }
     // SAFETY: the caller promises a tracked pointer.
     let state = unsafe { maps::sock_state(sk, false) }?;
-    let record = &thread.op.record;
-    let fits = record.cookie.0 == state.cookie && record.direction == direction as u8 && thread.op.ret == ret;
-    fits.then_some((thread, state))
+    Some((thread, state))
 }

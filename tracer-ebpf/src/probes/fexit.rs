@@ -4,10 +4,12 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::macros::fexit;
+use aya_ebpf::macros::{fexit, map};
+use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::FExitContext;
 use tracer_abi::conn::Direction;
 
+use crate::identity;
 use crate::io::on_io;
 use crate::kernel::field;
 use crate::maps::offset;
@@ -17,22 +19,28 @@ const MSG_SENDPAGE_NOTLAST: u32 = 0x2_0000;
 
 /// `args` is the number of the function's arguments: its result is stored behind them.
 #[inline(always)]
-fn moved(ctx: &FExitContext, args: usize, direction: Direction, flags: u32, more: bool) {
+fn moved(ctx: &FExitContext, args: usize, direction: Direction, flags: u32, more: bool) -> bool {
     // SAFETY: the first argument is a `struct socket`, and `sk` a field of it.
     unsafe {
         let sk: *const c_void = field(ctx.arg(0), offset!(socket_sk));
-        on_io(sk, ctx.arg(args), direction, flags, more);
+        on_io(sk, ctx.arg(args), direction, flags, more)
     }
 }
 
-/// Declares a program for a function with `(socket, msghdr, size)` or `(socket, msghdr, size, flags)`.
+/// Declares a program for a function with `(socket, msghdr, size)` or `(socket, msghdr, size, flags)`, and the table of
+/// the program of [`identity`] that it goes on with, which the tracer writes.
 macro_rules! programs {
-    ($($program:ident, $function:literal, $direction:ident, $args:literal;)+) => {
+    ($($program:ident, $function:literal, $direction:ident, $args:literal, $identity:ident;)+) => {
         $(
+            #[map]
+            static $identity: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
             #[fexit(function = $function)]
             fn $program(ctx: FExitContext) -> i32 {
                 let flags = if $args > 3 { ctx.arg(3) } else { 0 };
-                moved(&ctx, $args, Direction::$direction, flags, false);
+                if moved(&ctx, $args, Direction::$direction, flags, false) {
+                    identity::go_on(&ctx, &$identity);
+                }
                 0
             }
         )+
@@ -40,12 +48,12 @@ macro_rules! programs {
 }
 
 programs! {
-    tracer_in4_send, "inet_sendmsg", Egress, 3;
-    tracer_in6_send, "inet6_sendmsg", Egress, 3;
-    tracer_un_send, "unix_stream_sendmsg", Egress, 3;
-    tracer_in4_recv, "inet_recvmsg", Ingress, 4;
-    tracer_in6_recv, "inet6_recvmsg", Ingress, 4;
-    tracer_un_recv, "unix_stream_recvmsg", Ingress, 4;
+    tracer_in4_send, "inet_sendmsg", Egress, 3, TRACER_PYIN4S;
+    tracer_in6_send, "inet6_sendmsg", Egress, 3, TRACER_PYIN6S;
+    tracer_un_send, "unix_stream_sendmsg", Egress, 3, TRACER_PYUNS;
+    tracer_in4_recv, "inet_recvmsg", Ingress, 4, TRACER_PYIN4R;
+    tracer_in6_recv, "inet6_recvmsg", Ingress, 4, TRACER_PYIN6R;
+    tracer_un_recv, "unix_stream_recvmsg", Ingress, 4, TRACER_PYUNR;
 }
 
 /// `inet_sendpage(socket, page, offset, size, flags)`, of kernels before 6.5: sendfile and splice, page by page.

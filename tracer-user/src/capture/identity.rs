@@ -9,6 +9,8 @@
 //! | examined, may come to have one | under examination | later and later |
 //! | asked | off | looking costs more than its share of the process's own CPU time |
 //! | any | unknown | it executes another program, or ends |
+//!
+//! The kernel half's programs that ask run while some process is asked.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -70,6 +72,8 @@ pub(super) struct Identities {
     next_account: Instant,
     /// Of processes that are not asked any more.
     past: IdentityCost,
+    /// The kernel half's programs run.
+    running: bool,
 }
 
 struct Tables {
@@ -105,7 +109,7 @@ enum State {
 
 impl Identities {
     pub(super) fn new(loaded: &mut Loaded) -> anyhow::Result<Self> {
-        let tables = if loaded.knows_identity() {
+        let tables = if loaded.identity_refused().is_none() {
             Some(Tables {
                 python: loaded.take_map("TRACER_PYTHON")?.try_into().context("open map TRACER_PYTHON")?,
                 slots: loaded.take_map("TRACER_PYSLOTS")?.try_into().context("open map TRACER_PYSLOTS")?,
@@ -122,6 +126,7 @@ impl Identities {
             next_retry: None,
             next_account: Instant::now() + ACCOUNT,
             past: IdentityCost::default(),
+            running: false,
         })
     }
 
@@ -150,9 +155,10 @@ impl Identities {
     }
 
     /// Looks at a process that is to be traced, which takes some milliseconds: where nothing waits to be read.
-    pub(super) fn examine(&mut self, process: ProcessKey) {
+    pub(super) fn examine(&mut self, loaded: &mut Loaded, process: ProcessKey) {
         if self.tables.is_some() && self.has_room(process) {
             self.note(process, FIRST_RETRY, false, runtime::examine(process));
+            self.run_if_needed(loaded);
         }
     }
 
@@ -182,7 +188,7 @@ impl Identities {
     }
 
     /// To be called after records were looked at, and now and then.
-    pub(super) fn advance(&mut self) {
+    pub(super) fn advance(&mut self, loaded: &mut Loaded) {
         while let Some(Found { ticket, process, finding }) = self.examiner.found() {
             let state = self.watched.get(&process.tgid.0).map(|watched| watched.state);
             if let Some(State::Ordered { ticket: awaited, pause, used }) = state
@@ -217,6 +223,18 @@ impl Identities {
         if self.next_account <= now {
             self.next_account = now + ACCOUNT;
             self.account();
+        }
+        self.run_if_needed(loaded);
+    }
+
+    /// Has the kernel half's programs run while some process is asked.
+    fn run_if_needed(&mut self, loaded: &mut Loaded) {
+        let needed = self.tables.as_ref().is_some_and(|tables| !tables.slot_users.is_empty());
+        if needed != self.running {
+            self.running = needed;
+            if let Err(error) = loaded.ask_identity(needed) {
+                tracing::warn!("asking runtimes whose work a call is: {error:#}");
+            }
         }
     }
 

@@ -33,6 +33,14 @@ pub(super) struct Probe {
     pub(super) optional: bool,
 }
 
+/// A program that is attached to nothing: one of the rung's goes on with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// That program's own hook, too.
+    pub(super) probe: Probe,
+    pub(super) table: &'static str,
+}
+
 /// Programs that every rung needs: life cycle of processes and TCP connections.
 pub(super) const LIFE_CYCLE: &[Probe] = &[
     Probe::trace_point("tracer_state", "inet_sock_set_state"),
@@ -52,20 +60,12 @@ impl Rung {
         }
     }
 
-    /// Programs that say whose work an operation was. They are no part of what a rung needs: where they are refused,
-    /// identity is missing and nothing else.
-    pub(super) const fn identity(self) -> &'static [Probe] {
+    /// Programs that say whose work an operation was, and the table of the rung's program that goes on with each. They are
+    /// no part of what a rung needs: where they are refused, identity is missing and nothing else.
+    pub(super) const fn identity(self) -> &'static [Identity] {
         match self {
             Self::A => rung_a::IDENTITY,
             Self::B => rung_b::IDENTITY,
-        }
-    }
-
-    /// They must run after the rung's own programs. Whether that means to attach them first depends on the hook.
-    pub(super) const fn attaches_identity_first(self) -> bool {
-        match self {
-            Self::A => false,
-            Self::B => true,
         }
     }
 
@@ -102,6 +102,11 @@ impl Probe {
 
     pub(super) const fn where_present(self) -> Self {
         Self { optional: true, ..self }
+    }
+
+    /// As the one that the program of `table` goes on with.
+    pub(super) const fn after(self, table: &'static str) -> Identity {
+        Identity { probe: self, table }
     }
 
     /// Whether this kernel has the hook at all.

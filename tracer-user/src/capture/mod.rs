@@ -189,7 +189,7 @@ impl Capture {
     pub(crate) fn trace_running(&mut self, running: &[ProcessKey]) -> anyhow::Result<()> {
         // Before the first of them is traced: nothing gathers in the rings meanwhile.
         for &process in running {
-            self.identities.examine(process);
+            self.identities.examine(&mut self.loaded, process);
         }
         let mut new = false;
         for &process in running {
@@ -286,7 +286,7 @@ impl Capture {
         if !self.rings.has_more() {
             self.closed.drain(..).for_each(|record| each(&record));
         }
-        self.identities.advance();
+        self.identities.advance(&mut self.loaded);
         self.loaded.flush_log();
     }
 

@@ -1,7 +1,7 @@
 //! Loads the object into the kernel and attaches what a rung needs.
 
 use anyhow::{Context as _, bail};
-use aya::maps::{Array, Map, PerCpuArray};
+use aya::maps::{Array, Map, MapData, PerCpuArray, ProgramArray};
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
@@ -9,7 +9,7 @@ use tracer_abi::config::Config;
 use tracer_abi::error::KernelLoss;
 
 use super::btf::TypeInfo;
-use super::ladder::{Hook, LIFE_CYCLE, Probe, Rung};
+use super::ladder::{Hook, Identity, LIFE_CYCLE, Probe, Rung};
 use super::{handoffs, offsets, unix_sockets};
 
 /// The kernel half as `cargo xtask build` made it.
@@ -25,12 +25,13 @@ const LOG_ALL: u8 = 5;
 /// Programs and maps in the kernel. Dropping it removes them.
 pub(super) struct Loaded {
     ebpf: Ebpf,
-    stats: PerCpuArray<aya::maps::MapData, u64>,
+    stats: PerCpuArray<MapData, u64>,
     /// Why hand-offs cannot be followed.
     no_handoffs: Option<anyhow::Error>,
     log: Option<aya_log::EbpfLogger<KernelLog>>,
-    /// Why the programs that know whose work an operation is are absent; `None`: they are not.
-    identity_refused: Option<String>,
+    /// The tables through which the programs that know whose work an operation is are reached, and those programs' names;
+    /// or why they are absent.
+    identity: Result<Vec<(ProgramArray<MapData>, &'static str)>, String>,
 }
 
 /// A program that can be detached again.
@@ -93,7 +94,7 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
     for probe in &wanted {
         load_program(&mut ebpf, probe, &btf)?;
     }
-    let (identity, identity_refused) = load_identity(&mut ebpf, rung, types, &btf);
+    let identity = load_identity(&mut ebpf, rung, types, &btf).map_err(|error| format!("{error:#}"));
     if types.has_function(&format!("bpf_iter_{}", unix_sockets::WALK)) {
         for name in [unix_sockets::MARK, unix_sockets::LIST] {
             program::<Iter>(&mut ebpf, name)?
@@ -112,37 +113,36 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
     let stats =
         PerCpuArray::try_from(take_map(&mut ebpf, "TRACER_STATS")?).context("open map TRACER_STATS")?;
     let log = log.then(|| aya_log::EbpfLogger::init_with_logger(&mut ebpf, KernelLog)).transpose();
-    let mut loaded = Loaded {
-        ebpf,
-        stats,
-        no_handoffs,
-        identity_refused,
-        log: log.context("open the kernel half's log")?,
-    };
+    let mut loaded =
+        Loaded { ebpf, stats, no_handoffs, identity, log: log.context("open the kernel half's log")? };
     // All are accepted. What exists before the first hook is attached is older than the tracer.
     unix_sockets::mark_existing(&mut loaded);
-    if rung.attaches_identity_first() {
-        loaded.attach_identity(&identity);
-    }
     for probe in &wanted {
         attach_program(&mut loaded.ebpf, probe)?;
-    }
-    if !rung.attaches_identity_first() {
-        loaded.attach_identity(&identity);
     }
     Ok(loaded)
 }
 
-/// Loads the programs that say whose work an operation was: all of them, or why not.
-fn load_identity(ebpf: &mut Ebpf, rung: Rung, types: &TypeInfo, btf: &Btf) -> (Vec<Probe>, Option<String>) {
-    let mut loaded = Vec::new();
-    for probe in rung.identity().iter().filter(|probe| probe.is_present(types) || !probe.optional) {
-        if let Err(error) = load_program(ebpf, probe, btf) {
-            return (Vec::new(), Some(format!("{error:#}")));
+/// Loads the programs that say whose work an operation was.
+///
+/// # Errors
+///
+/// When one of them is refused.
+fn load_identity(
+    ebpf: &mut Ebpf,
+    rung: Rung,
+    types: &TypeInfo,
+    btf: &Btf,
+) -> anyhow::Result<Vec<(ProgramArray<MapData>, &'static str)>> {
+    let mut reached = Vec::new();
+    for Identity { probe, table } in rung.identity() {
+        if probe.is_present(types) || !probe.optional {
+            load_program(ebpf, probe, btf)?;
+            let table = take_map(ebpf, table)?.try_into().with_context(|| format!("open map {table}"))?;
+            reached.push((table, probe.program));
         }
-        loaded.push(*probe);
     }
-    (loaded, None)
+    Ok(reached)
 }
 
 impl Loaded {
@@ -150,23 +150,27 @@ impl Loaded {
         take_map(&mut self.ebpf, name)
     }
 
-    /// Some of several do no harm: an operation of the others has no identity.
-    fn attach_identity(&mut self, probes: &[Probe]) {
-        for probe in probes {
-            if let Err(error) = attach_program(&mut self.ebpf, probe) {
-                self.identity_refused = Some(format!("{error:#}"));
+    /// Has the programs that say whose work an operation was run or not. They do not run at first.
+    ///
+    /// # Errors
+    ///
+    /// When they did not load, or a table cannot be written; those of several that run then do no harm.
+    pub(super) fn ask_identity(&mut self, ask: bool) -> anyhow::Result<()> {
+        let tables = self.identity.as_mut().map_err(|refused| anyhow::anyhow!("{refused}"))?;
+        for (table, name) in tables {
+            if ask {
+                let program = self.ebpf.program(name).with_context(|| format!("no program {name}"))?;
+                table.set(0, program.fd()?, 0).with_context(|| format!("enter {name}"))?;
+            } else {
+                table.clear_index(&0).with_context(|| format!("remove {name}"))?;
             }
         }
+        Ok(())
     }
 
-    /// Whether the kernel half can say whose work an operation was.
-    pub(super) const fn knows_identity(&self) -> bool {
-        self.identity_refused.is_none()
-    }
-
-    /// Why it cannot.
+    /// Why the kernel half cannot say whose work an operation was.
     pub(super) fn identity_refused(&self) -> Option<&str> {
-        self.identity_refused.as_deref()
+        self.identity.as_ref().err().map(String::as_str)
     }
 
     /// Has the kernel half capture processes that come to listen on these ports.

@@ -1,7 +1,7 @@
 //! Rung A: the socket layer's own trace points (Linux 6.3 and later). Free for everything that is not a socket
 //! operation.
 
-use super::ladder::Probe;
+use super::ladder::{Identity, Probe};
 
 pub(super) const DESCRIPTION: &str = "socket length trace points";
 
@@ -10,8 +10,7 @@ pub(super) const PROBES: &[Probe] = &[
     Probe::trace_point("tracer_recv", "sock_recv_length"),
 ];
 
-/// Attached after the others: of programs on one trace point, the first that is attached runs first.
-pub(super) const IDENTITY: &[Probe] = &[
-    Probe::trace_point("tracer_py_send", "sock_send_length"),
-    Probe::trace_point("tracer_py_recv", "sock_recv_length"),
+pub(super) const IDENTITY: &[Identity] = &[
+    Probe::trace_point("tracer_py_send", "sock_send_length").after("TRACER_PYSEND"),
+    Probe::trace_point("tracer_py_recv", "sock_recv_length").after("TRACER_PYRECV"),
 ];

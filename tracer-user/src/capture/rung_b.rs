@@ -1,7 +1,7 @@
 //! Rung B: returns of the protocols' send and receive functions, for kernels without the trace points of rung A that
 //! allow trampolines (x86_64 since 5.5).
 
-use super::ladder::Probe;
+use super::ladder::{Identity, Probe};
 
 pub(super) const DESCRIPTION: &str = "returns of the socket send and receive functions";
 
@@ -18,12 +18,11 @@ pub(super) const PROBES: &[Probe] = &[
     Probe::function_exit("tracer_un_page", "unix_stream_sendpage").where_present(),
 ];
 
-/// Attached before the others: of programs on the return of one function, the last that is attached runs first.
-pub(super) const IDENTITY: &[Probe] = &[
-    Probe::function_exit("tracer_py_in4s", "inet_sendmsg"),
-    Probe::function_exit("tracer_py_in6s", "inet6_sendmsg").where_present(),
-    Probe::function_exit("tracer_py_uns", "unix_stream_sendmsg"),
-    Probe::function_exit("tracer_py_in4r", "inet_recvmsg"),
-    Probe::function_exit("tracer_py_in6r", "inet6_recvmsg").where_present(),
-    Probe::function_exit("tracer_py_unr", "unix_stream_recvmsg"),
+pub(super) const IDENTITY: &[Identity] = &[
+    Probe::function_exit("tracer_py_in4s", "inet_sendmsg").after("TRACER_PYIN4S"),
+    Probe::function_exit("tracer_py_in6s", "inet6_sendmsg").where_present().after("TRACER_PYIN6S"),
+    Probe::function_exit("tracer_py_uns", "unix_stream_sendmsg").after("TRACER_PYUNS"),
+    Probe::function_exit("tracer_py_in4r", "inet_recvmsg").after("TRACER_PYIN4R"),
+    Probe::function_exit("tracer_py_in6r", "inet6_recvmsg").where_present().after("TRACER_PYIN6R"),
+    Probe::function_exit("tracer_py_unr", "unix_stream_recvmsg").after("TRACER_PYUNR"),
 ];
