@@ -2,7 +2,6 @@
 
 use core::arch::asm;
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_abi::config::{NANOS_PER_TICK, PREFILTER_SLOTS, ProcessState, process_flags};
 use tracer_abi::error::KernelLoss;
 
@@ -24,12 +23,11 @@ impl Actor {
     /// The current task, which is not traced yet.
     #[inline(always)]
     fn untraced() -> Self {
-        let pid_tgid = bpf_get_current_pid_tgid();
         let task = Task::current();
         Self {
             task,
-            tgid: (pid_tgid >> 32) as u32,
-            tid: pid_tgid as u32,
+            tgid: task.tgid(),
+            tid: task.tid(),
             process_start: task.process_start(),
             flags: process_flags::PENDING,
         }
@@ -51,23 +49,21 @@ pub(crate) fn current() -> Option<Actor> {
 /// The current task, if its process is in the table, traced or not.
 #[inline(always)]
 pub(crate) fn listed() -> Option<Actor> {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let tgid = (pid_tgid >> 32) as u32;
-    let tid = pid_tgid as u32;
+    // One call of a helper, and no other before the answer is no.
+    let task = Task::current();
+    let tgid = task.tgid();
     if config!(trace_all) != 0 && tgid != config!(tracer_tgid) {
         // The idle task has no process; it is what an interrupt may find.
         if tgid == 0 {
             return None;
         }
-        let task = Task::current();
-        return Some(Actor { task, tgid, tid, process_start: task.process_start(), flags: 0 });
+        return Some(Actor { task, tgid, tid: task.tid(), process_start: task.process_start(), flags: 0 });
     }
     if !slot_in_use(tgid) {
         return None;
     }
     let entry = TRACER_PROCS.get_ptr_mut(tgid)?;
-    let task = Task::current();
-    let process_start = task.process_start();
+    let (tid, process_start) = (task.tid(), task.process_start());
     // SAFETY: a live entry of the table; entries are plain integers.
     let entry = unsafe { &mut *entry };
     if entry.flags & process_flags::START_IN_TICKS != 0 {

@@ -124,7 +124,8 @@ fn begin(stream: &StreamState, op: &mut Operation, before: u64, preexisting: boo
     let mut frames = stream.frames;
     let offset = op.record.offset;
     if frames.certainty == certainty::NONE {
-        let (start, _) = io::peek(op);
+        io::peek(op);
+        let start = op.start;
         let from_start = !preexisting && offset < PREFIX_BYTES as u64;
         // "PRI ": no frame begins so. It is sent once, before the first one.
         let preface = if from_start {
@@ -343,7 +344,7 @@ fn flush(op: &mut Operation) {
 
 /// A turn of this class begins HTTP/2.
 #[inline(never)]
-pub(crate) fn begins(state: &SockState, op: &Operation, class: u8) -> bool {
+pub(crate) fn begins(state: &SockState, op: &mut Operation, class: u8) -> bool {
     if class == Class::Unknown.code() {
         return may_join(state, op);
     }
@@ -354,11 +355,12 @@ pub(crate) fn begins(state: &SockState, op: &Operation, class: u8) -> bool {
 /// The operation's first bytes, on a socket that was met in mid-stream, are frames: one that ends where the operation does
 /// or is followed by another.
 #[inline(always)]
-fn may_join(state: &SockState, op: &Operation) -> bool {
+fn may_join(state: &SockState, op: &mut Operation) -> bool {
     if state.flags & sock_flags::PREEXISTING == 0 || op.total < HEADER_BYTES {
         return false;
     }
-    let (first, _) = io::peek(op);
+    io::peek(op);
+    let first = op.start;
     let address =
         if matches!(op.buffer.place, place::BUFFER) { op.buffer.address } else { op.elements[0][0] };
     let ninth = read_user::<u8>(address + 8);

@@ -24,7 +24,7 @@ use crate::chunks;
 use crate::emit;
 use crate::filter::{self, Actor};
 use crate::framing;
-use crate::maps::{self, Operation, SelfKey, SockState, TRACER_SELF, config, count, sock_flags};
+use crate::maps::{self, Operation, SelfKey, SockState, TRACER_SELF, TaskState, config, count, sock_flags};
 use crate::regs::{Regs, place};
 use crate::sock::{Sock, Stream, nonblocking};
 use crate::whole;
@@ -125,23 +125,20 @@ pub(crate) unsafe fn on_io(
         count(KernelLoss::TaskStorageFull);
         return false;
     };
-    thread.op.ret = ret;
-    thread.op.total = moved + unreported;
-    let regs = Regs::of(actor.task);
-    regs.find_buffer(thread);
-    let op = &mut thread.op;
-    let message_flags = message_flags | op.buffer.flags;
-    if unreported > 0 || (!egress && !stream.is_unix() && message_flags & MSG_TRUNC != 0) {
-        // Gathered from several operations; or discarded instead of copied.
-        op.buffer.place = place::NOWHERE;
-    }
-    state.last_error = if ret < 0 { ret } else { 0 };
     thread.seq = thread.seq.wrapping_add(1);
+    let op = &mut thread.op;
+    op.ret = ret;
+    op.total = moved + unreported;
+    op.gathered = unreported;
+    op.message_flags = message_flags;
+    // What TCP discards instead of copying, it counts as received.
+    op.discard_flags = if !egress && !stream.is_unix() { MSG_TRUNC } else { 0 };
+    op.file_flags = file_flags;
     op.record = DataRecord {
         header: emit::header::<DataRecord>(EventKind::DataMoved, Some(&actor)),
         cookie: SocketCookie(state.cookie),
         offset: offset - u64::from(unreported),
-        user_r14: regs.r14(),
+        user_r14: 0,
         nvcsw: actor.task.nvcsw(),
         result: if moved > 0 { op.total as i32 } else { ret },
         tcp_seq_end: seq_end,
@@ -149,19 +146,41 @@ pub(crate) unsafe fn on_io(
         tail_len: 0,
         chunk_offset: 0,
         payload_len: 0,
-        syscall: regs.syscall() as u16,
+        syscall: 0,
         direction: direction as u8,
         source: Source::Socket.code(),
         payload_state: PayloadState::Copied.code(),
         class: 0,
-        io_flags: if nonblocking(file_flags, message_flags) { io_flags::NONBLOCKING } else { 0 },
+        io_flags: 0,
         reserved: 0,
     };
     op.record.header.thread_seq = thread.seq;
+    report(Regs::of(actor.task), state, thread)
+}
+
+/// Reports the operation that the thread's state holds, whose record lacks what the registers tell. True: as of [`on_io`].
+///
+/// All that it needs to know it reads back from there: the verifier then walks it once, and not once for every way in
+/// which the above may have come here.
+#[inline(always)]
+fn report(regs: Regs, state: &mut SockState, thread: &mut TaskState) -> bool {
+    regs.find_buffer(thread);
+    let op = &mut thread.op;
+    let ret = read_back(&op.ret);
+    let message_flags = read_back(&op.message_flags) | op.buffer.flags;
+    if read_back(&op.gathered) > 0 || message_flags & read_back(&op.discard_flags) != 0 {
+        op.buffer.place = place::NOWHERE;
+    }
+    op.record.user_r14 = regs.r14();
+    op.record.syscall = regs.syscall() as u16;
+    if nonblocking(read_back(&op.file_flags), message_flags) {
+        op.record.io_flags = io_flags::NONBLOCKING;
+    }
     op.start_len = 0;
     op.planned = 0;
-    let begins_turn = state.turn != op.record.direction + 1;
-    if moved > 0 {
+    let begins_turn = state.turn != read_back(&op.record.direction) + 1;
+    state.last_error = if ret < 0 { ret } else { 0 };
+    if ret > 0 {
         if state.class != Class::Http2.code() {
             if whole::emit(state, op) {
                 return begins_message(state, begins_turn);
@@ -174,12 +193,20 @@ pub(crate) unsafe fn on_io(
             framing::emit(state, op);
             return false;
         }
-    } else if ended {
+    } else if ret == 0 {
+        // The end of the stream: nothing else of no bytes comes here.
         state.flags |= sock_flags::ENDED;
     }
     op.record.class = state.class;
     chunks::emit(thread);
-    moved > 0 && begins_message(state, begins_turn)
+    ret > 0 && begins_message(state, begins_turn)
+}
+
+/// Reads from memory what the compiler knows to be in a register.
+#[inline(always)]
+fn read_back<T: Copy>(value: &T) -> T {
+    // SAFETY: a valid reference.
+    unsafe { (&raw const *value).read_volatile() }
 }
 
 /// Whether whose work an operation was is worth knowing: it begins a turn of a socket that speaks HTTP.
@@ -293,7 +320,7 @@ pub(crate) fn plan(state: &mut SockState, op: &mut Operation) {
     if state.turn_class == Class::Undecided.code() {
         append_prefix(state, op);
         if state.turn_class == Class::Undecided.code() {
-            state.turn_class = classify_prefix(state.prefix, state.prefix_len);
+            state.turn_class = classify_prefix(&state.prefix, &state.prefix_len);
         }
         let class = state.turn_class;
         if framing::begins(state, op, class) {
@@ -308,15 +335,15 @@ pub(crate) fn plan(state: &mut SockState, op: &mut Operation) {
         }
     } else if state.class == Class::Http1.code() && state.head_left < op.total {
         // Another message may begin without a turn: a pipelined response, an early request.
-        let (start, have) = peek(op);
-        if classify_prefix(start, have) == Class::Http1.code() {
+        peek(op);
+        if classify_prefix(&op.start, &op.start_len) == Class::Http1.code() {
             state.head_left = budget;
         }
     } else if state.class == Class::FastCgi.code() && state.head_left < op.total {
         // So may another request; a record of a long answer shows with its first bytes where the next one is.
-        let (start, have) = peek(op);
-        if classify_prefix(start, have) == Class::FastCgi.code() {
-            if begins_fastcgi_request(start) {
+        peek(op);
+        if classify_prefix(&op.start, &op.start_len) == Class::FastCgi.code() {
+            if begins_fastcgi_request(op.start) {
                 state.head_left = budget;
             } else if state.head_left < ODD_HEAD_BYTES {
                 state.head_left = ODD_HEAD_BYTES;
@@ -344,10 +371,11 @@ fn is_read(class: u8) -> bool {
     class == Class::Http1.code() || class == Class::FastCgi.code()
 }
 
-/// Not inlined: its branches are many, and not every caller's.
+/// Not inlined, and reads what it looks at from memory: its branches are many, and the verifier would follow them for
+/// everything that it knows of the bytes.
 #[inline(never)]
-fn classify_prefix(prefix: u64, len: u32) -> u8 {
-    classify_word(prefix, len as usize).code()
+fn classify_prefix(prefix: &u64, len: &u32) -> u8 {
+    classify_word(read_back(prefix), read_back(len) as usize).code()
 }
 
 /// A turn begins with something that is not read. Returns flags for its record.
@@ -375,8 +403,9 @@ fn odd_turn(state: &mut SockState, class: u8) -> u16 {
 
 /// Adds the operation's first bytes to those of the turn.
 #[inline(always)]
-fn append_prefix(state: &mut SockState, op: &Operation) {
-    let (start, new) = peek(op);
+fn append_prefix(state: &mut SockState, op: &mut Operation) {
+    peek(op);
+    let (start, new) = (read_back(&op.start), read_back(&op.start_len));
     let have = state.prefix_len & (PREFIX_BYTES as u32 - 1);
     // The first byte is the lowest one: the machine is little-endian.
     state.prefix = if have == 0 { start } else { state.prefix | start << (8 * have) };
@@ -388,14 +417,14 @@ fn append_prefix(state: &mut SockState, op: &Operation) {
     }
 }
 
-/// Up to eight bytes from the start of an operation, the first one lowest, and how many.
-#[inline(always)]
-pub(crate) fn peek(op: &Operation) -> (u64, u32) {
+/// Reads up to eight bytes from the start of an operation, the first one lowest, unless they are known.
+#[inline(never)]
+pub(crate) fn peek(op: &mut Operation) {
     if op.start_len > 0 {
-        return (op.start, op.start_len);
+        return;
     }
     let wanted = if op.total < PREFIX_BYTES as u32 { op.total } else { PREFIX_BYTES as u32 };
-    match op.buffer.place {
+    (op.start, op.start_len) = match op.buffer.place {
         place::BUFFER => (peek_piece(op.buffer.address, wanted), wanted),
         place::VECTOR => {
             let mut start = 0;
@@ -412,7 +441,7 @@ pub(crate) fn peek(op: &Operation) -> (u64, u32) {
             (start, have)
         }
         _ => (0, 0),
-    }
+    };
 }
 
 /// Up to eight bytes, zeroes where they cannot be read.

@@ -250,6 +250,14 @@ pub(crate) struct Operation {
     pub(crate) ret: i32,
     /// Bytes moved.
     pub(crate) total: u32,
+    /// Of these, moved by operations before this one.
+    pub(crate) gathered: u32,
+    /// Message flags that the trigger knows.
+    pub(crate) message_flags: u32,
+    /// Those that say that bytes were discarded instead of copied.
+    pub(crate) discard_flags: u32,
+    /// Flags of the socket's open file.
+    pub(crate) file_flags: u32,
     /// The first elements of the scatter-gather array, empty ones where there is none or it could not be read.
     pub(crate) elements: [[u64; 2]; ELEMENTS as usize],
     /// Its first bytes once they are copied, the first one lowest, and how many.
