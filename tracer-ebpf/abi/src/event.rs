@@ -221,6 +221,8 @@ codes! {
     "runtime" Runtime: u8 {
         /// Tasks of CPython's asyncio.
         Python = 1,
+        /// Goroutines.
+        Go = 2,
     }
 }
 
@@ -231,8 +233,13 @@ codes! {
 pub struct IdentityRecord {
     pub header: Header,
     pub cookie: SocketCookie,
-    /// Sends: the task that runs, the task that waits for it, and so on; the first `len` of them. Receives: the task
-    /// that waited for these very bytes.
+    /// Python, sends: the task that runs, the task that waits for it, and so on; the first `len` of them. Receives: the
+    /// task that waited for these very bytes.
+    ///
+    /// Go: the goroutine that runs. Then on a connection of `net/http`'s client the goroutine that waits for the call, or
+    /// zeroes, and where that was started and the number of the one that started it ([`crate::golang::Waiter`]). Else,
+    /// receives only and where that can be known, as words: [`crate::golang::last_number`], and from
+    /// [`crate::golang::FIRST_CACHE`] on [`crate::golang::unused`] of each processor.
     pub tasks: [TaskId; CHAIN_TASKS],
     /// What it took to find out.
     pub cost_nanos: u32,

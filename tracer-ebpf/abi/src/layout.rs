@@ -7,6 +7,7 @@ use crate::event::{
     ConnClosedRecord, ConnRecord, DataRecord, ExecRecord, ExitRecord, ForkRecord, Header, IdentityRecord,
     ListenRecord, WokenRecord,
 };
+use crate::golang::{GoLayout, GoProcess};
 use crate::python::{CHAIN_TASKS, PythonLayout, PythonProcess, TaskId};
 
 const HEADER: usize = 40;
@@ -25,6 +26,8 @@ const _: () = {
     assert!(size_of::<IdentityRecord>() == HEADER + 8 + CHAIN_TASKS * 16 + 4 + 4);
     assert!(size_of::<PythonLayout>() == 14 * 4);
     assert!(size_of::<PythonProcess>() == 13 * 8 + 14 * 4);
+    assert!(size_of::<GoLayout>() == 10 * 4);
+    assert!(size_of::<GoProcess>() == 5 * 8 + 10 * 4);
     assert!(size_of::<WokenRecord>() == HEADER + 2 * 8 + 2 * 4);
     assert!(align_of::<DataRecord>() == 8);
 };

@@ -17,6 +17,7 @@ pub mod conn;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod golang;
 mod layout;
 pub mod limits;
 pub mod python;

@@ -14,6 +14,8 @@ mod dialects;
 mod fastcgi;
 #[path = "scenarios/fork.rs"]
 mod fork;
+#[path = "scenarios/goroutine.rs"]
+mod goroutine;
 #[path = "scenarios/handoff.rs"]
 mod handoff;
 #[path = "scenarios/header.rs"]

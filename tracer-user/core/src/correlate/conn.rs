@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tracer_abi::conn::{Direction, Role};
+use tracer_abi::event::Runtime;
 use tracer_abi::python::TaskId;
 use tracer_abi::task::Tid;
+use tracer_abi::time::KernelInstant;
 
 use super::exchange::Key;
 use super::join::PeerTraced;
@@ -40,6 +42,8 @@ pub(crate) struct ConnFacts {
     pub(super) identified: [Option<Box<TaskIdentified>>; 2],
     /// The task that answered the last request here.
     pub(super) answered_by: Option<TaskId>,
+    /// When the last exchange here ended.
+    pub(super) last_end: Option<KernelInstant>,
     /// Exchanges that have not ended, in order of their numbers on the connection, which come with them.
     pub(super) open: VecDeque<(u64, Key)>,
 }
@@ -58,7 +62,8 @@ impl ConnFacts {
     /// Whose work the operation was that moved a byte, if that is known.
     pub(super) fn tasks(&self, direction: Direction, byte: &Mark) -> Option<&[TaskId]> {
         let identified = self.identified[usize::from(direction.code())].as_ref()?;
-        (identified.thread == byte.thread).then_some(identified.tasks.as_slice())
+        (identified.runtime == Runtime::Python && identified.thread == byte.thread)
+            .then_some(identified.tasks.as_slice())
     }
 
     /// The open exchange of this number.

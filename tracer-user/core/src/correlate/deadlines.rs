@@ -21,6 +21,8 @@ pub(super) enum Look {
     Settle,
     /// More is known of a call that was handed to its thread.
     HandOff,
+    /// A goroutine that a request started would have shown that it outlives it.
+    Outlived,
     /// What is not known now is undecided.
     Decide,
     /// A call that stays for its other end may go.
@@ -29,7 +31,7 @@ pub(super) enum Look {
 
 #[derive(Debug)]
 pub(super) struct Deadlines {
-    looks: [Sorted<(KernelInstant, Key), ()>; 7],
+    looks: [Sorted<(KernelInstant, Key), ()>; 8],
     /// When the first of all is due.
     next: KernelInstant,
 }
@@ -68,8 +70,16 @@ mod tests {
 
     #[test]
     fn looks_of_all_kinds_come_in_order_and_none_before_its_time() {
-        const KINDS: [Look; 7] =
-            [Look::Grace, Look::Traced, Look::Losses, Look::Settle, Look::HandOff, Look::Decide, Look::Kept];
+        const KINDS: [Look; 8] = [
+            Look::Grace,
+            Look::Traced,
+            Look::Losses,
+            Look::Settle,
+            Look::HandOff,
+            Look::Outlived,
+            Look::Decide,
+            Look::Kept,
+        ];
         let at = KernelInstant::from_nanos;
         let mut deadlines = Deadlines::default();
         assert_eq!((deadlines.next(), deadlines.pop(KernelInstant::MAX)), (None, None));

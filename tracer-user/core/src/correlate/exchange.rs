@@ -10,6 +10,7 @@ use tracer_abi::time::KernelInstant;
 use super::candidates::Candidate;
 use super::conn::Conn;
 use super::fragment::FragmentId;
+use super::goroutines::{Caller, Reader};
 use super::handoffs::MAX_HOPS;
 use super::join::Seats;
 use super::tasks::Tasks;
@@ -202,6 +203,8 @@ pub(crate) struct Served {
     pub(super) hands_on: bool,
     /// What the runtime told about it.
     pub(super) work: Option<Box<ServedTask>>,
+    /// Go: who read it.
+    pub(super) reader: Option<Box<Reader>>,
     /// Calls with open questions at whose end its thread was woken.
     pub(super) handed_back: Vec<Key>,
 }
@@ -241,6 +244,8 @@ pub(crate) struct Called {
     pub(super) answered: Answering,
     /// The request that stays because `answered` named it.
     pub(super) answer_pin: Option<Key>,
+    /// Go: whose it is.
+    pub(super) caller: Option<Box<Caller>>,
     /// Its own key, where its task is known.
     pub(super) key: Option<Key>,
     /// Where hand-offs are followed: whom its thread woke.
@@ -420,7 +425,7 @@ pub(crate) enum Undecided {
     HandOffsElsewhere,
     /// Two kinds of evidence name different parents, or different traces.
     Contradiction,
-    /// The process that made the call was forked for a request, and lived on after it.
+    /// The process that made the call was forked for a request, or its goroutine was started for one, and lived on after it.
     ChildOutlives,
     /// A bound of the tracer was reached first.
     LimitReached,

@@ -173,6 +173,8 @@ impl Correlator {
                 if exchange.role() == Role::Server {
                     self.response_in_window(key);
                     self.task_answers(key, first, conn);
+                } else {
+                    self.goroutine_calls(key, Direction::Ingress, &first, conn);
                 }
                 self.decide(key, false);
                 self.decide_other_end(key);
@@ -261,6 +263,7 @@ impl Correlator {
         if client {
             self.call_began(key, first);
             self.task_calls(key, first, conn);
+            self.goroutine_calls(key, Direction::Egress, &first, conn);
         } else {
             self.service_began(key, first, conn);
         }
@@ -382,6 +385,7 @@ impl Correlator {
             served.nonblocking = conn.nonblocking;
         }
         self.task_may_serve(key, first, conn);
+        self.goroutine_reads(key, conn);
         if owned {
             self.thread_serves(key, first, read_by == Some(tid));
         }
@@ -432,6 +436,7 @@ impl Correlator {
         if conn.has_streams && conn.calls == Some(true) {
             conn.last_call = Some(key);
         }
+        conn.last_end = conn.last_end.max(Some(end.time));
         let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
         exchange.end = Some(end);
         if matches!(end.incomplete, Some(Incomplete::EventsLost)) {
@@ -458,6 +463,7 @@ impl Correlator {
             self.examine_forks(key, reader.process);
             self.decide_carried_on(key);
             self.task_serves_no_more(key, reader.process);
+            self.goroutine_serves_no_more(key, reader.process);
         }
         self.handed_call_ended(key, &end);
         self.decide(key, false);

@@ -22,7 +22,8 @@ use tracer_abi::conn::Role;
 use super::exchange::{Exchange, Key, Undecided};
 use super::rules::{Moment, Rule, Tables, Verdict};
 use super::rules::{
-    handoff, header, header_continuity, process_fork, response_window, runtime_task, same_bytes, thread,
+    goroutine, handoff, header, header_continuity, process_fork, response_window, runtime_task, same_bytes,
+    thread,
 };
 use crate::span::{Confidence, Evidence};
 
@@ -30,9 +31,10 @@ const SERVER_RULES: [Rule; 2] = [same_bytes::judge, header::judge];
 
 /// Rules that say which request of the process a call was made for, the strongest first. What names a rule is the
 /// evidence that it finds.
-pub(super) const CALL_RULES: [(Evidence, Rule); 6] = [
+pub(super) const CALL_RULES: [(Evidence, Rule); 7] = [
     (Evidence::HeaderContinuity, header_continuity::judge),
     (Evidence::RuntimeTask, runtime_task::judge),
+    (Evidence::RuntimeTask, goroutine::judge),
     (Evidence::Thread, thread::judge),
     (Evidence::ResponseWindow, response_window::judge),
     (Evidence::ProcessFork, process_fork::judge),

@@ -21,6 +21,7 @@ mod deadlines;
 mod exchange;
 mod forks;
 mod fragment;
+mod goroutines;
 mod handoffs;
 pub(crate) mod hash;
 mod ids;

@@ -7,6 +7,7 @@ use tracer_abi::task::{ProcessKey, Tid};
 use tracer_abi::time::KernelInstant;
 
 use super::exchange::Key;
+use super::goroutines::Goroutines;
 use super::hash::NumberMap;
 use super::rules::{process_fork, thread};
 use super::tasks::Tasks;
@@ -48,6 +49,8 @@ pub(super) struct Process {
     pub(super) shares_spans: bool,
     /// What its runtime tells about its tasks.
     pub(super) tasks: Option<Box<Tasks>>,
+    /// The same, where it is Go.
+    pub(super) goroutines: Option<Box<Goroutines>>,
     pub(super) following: Following,
     /// While it is not asked for: calls whose question was settled, and of them those that were made by threads without a
     /// request while requests were open.

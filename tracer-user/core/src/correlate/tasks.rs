@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use tracer_abi::conn::{Direction, SocketCookie};
+use tracer_abi::event::Runtime;
 use tracer_abi::python::TaskId;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
@@ -79,13 +80,17 @@ impl Answers {
 impl Correlator {
     /// Whose work the next operation on this connection is.
     pub(crate) fn identified(&mut self, event: TaskIdentified, conn: &mut ConnFacts) {
+        let direction = usize::from(event.direction.code());
+        if event.runtime == Runtime::Go {
+            conn.identified[direction] = Some(Box::new(event));
+            return;
+        }
         let Some(process) = self.tables.processes.note(event.thread.process) else { return };
         let open = process.open_requests;
         let tasks =
             process.tasks.get_or_insert_with(|| Box::new(Tasks { unknown: open, ..Tasks::default() }));
         let newest = event.tasks.iter().map(|task| task.number).max();
         tasks.newest = tasks.newest.max(newest.unwrap_or(0));
-        let direction = usize::from(event.direction.code());
         conn.identified[direction] = Some(Box::new(event));
     }
 
@@ -207,7 +212,7 @@ impl Correlator {
     }
 
     /// A task of the call answers the request, which stays until the call's question is settled.
-    fn name_request(&mut self, call: Key, request: Key) {
+    pub(super) fn name_request(&mut self, call: Key, request: Key) {
         let open =
             self.tables.exchanges.get_mut(&call).filter(|exchange| exchange.question == Question::Open);
         let Some(called) = open.and_then(|exchange| exchange.called_mut()) else { return };

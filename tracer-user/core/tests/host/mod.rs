@@ -62,6 +62,7 @@ pub(crate) struct Host {
     names: BTreeMap<u32, String>,
     /// Whose work the next operation is, as the runtime tells.
     tasks: Vec<TaskId>,
+    runtime: Runtime,
     next_port: u16,
     next_tid: u32,
     next_seq: u32,
@@ -90,6 +91,7 @@ impl Host {
             wakes: BTreeMap::new(),
             names: BTreeMap::new(),
             tasks: Vec::new(),
+            runtime: Runtime::Python,
             next_port: 40_000,
             next_tid: 100,
             next_seq: u32::MAX - 500,
@@ -161,6 +163,13 @@ impl Host {
     /// what the task had waited for.
     pub(crate) fn works(&mut self, tasks: &[u64]) {
         self.tasks = tasks.iter().map(|number| task(*number)).collect();
+        self.runtime = Runtime::Python;
+    }
+
+    /// The next operation is told of by Go: see `tracer_abi::event::IdentityRecord::tasks`.
+    pub(crate) fn goes(&mut self, tasks: Vec<TaskId>) {
+        self.tasks = tasks;
+        self.runtime = Runtime::Go;
     }
 
     pub(crate) fn falls_asleep(&mut self, thread: T) {
@@ -357,8 +366,10 @@ impl Host {
         *position += bytes.len() as u64;
         let seq_end = first.wrapping_add((offset + bytes.len() as u64) as u32);
         let tasks = std::mem::take(&mut self.tasks);
+        let runtime = self.runtime;
+        let user_r14 = tasks.first().filter(|_| runtime == Runtime::Go).map_or(0, |task| task.address);
         if !tasks.is_empty() {
-            let (runtime, cookie) = (Runtime::Python, socket.cookie);
+            let cookie = socket.cookie;
             let identified = TaskIdentified { time, thread, cookie, runtime, direction, tasks };
             self.events.push(Event::TaskIdentified(Box::new(identified)));
         }
@@ -382,7 +393,7 @@ impl Host {
             class: Class::Http1,
             blocking: socket.blocking,
             nvcsw,
-            user_r14: 0,
+            user_r14,
             syscall: 0,
         };
         self.events.push(Event::DataMoved(event));

@@ -4,6 +4,7 @@
 //! reason, or asks to be asked again. It changes nothing and knows of no other rule: [`super::ladder`] weighs them.
 //! What a rule needs to have noted while events pass, `track` notes.
 
+pub(super) mod goroutine;
 pub(super) mod handoff;
 pub(super) mod header;
 pub(super) mod header_continuity;

@@ -1,0 +1,325 @@
+//! What Go tells about the goroutines of a process: which of them reads which request, and which waits for which call.
+//!
+//! It notes; what follows is for the rule ([`super::rules::goroutine`]) to judge.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use tracer_abi::conn::Direction;
+use tracer_abi::event::Runtime;
+use tracer_abi::golang::{FIRST_CACHE, MAX_CACHES};
+use tracer_abi::python::TaskId;
+use tracer_abi::task::ProcessKey;
+use tracer_abi::time::KernelInstant;
+
+use super::Correlator;
+use super::conn::ConnFacts;
+use super::deadlines::Look;
+use super::exchange::{Answering, Key};
+use crate::event::TaskIdentified;
+use crate::exchange::Mark;
+
+/// Goroutines remembered to have read requests: those of the youngest connections.
+const MAX_READERS: usize = 16_384;
+
+/// Places of a program's code that start goroutines that call.
+const MAX_SITES: usize = 1024;
+
+/// Calls of a request that are looked at when it ends.
+const MAX_CALLS: usize = 256;
+
+/// Proofs that wait for their time.
+const MAX_PROOFS: usize = 4096;
+
+/// After the end of a request: a goroutine that it started and that still lives would have shown by then that it works
+/// for others, too. Pools give an idle worker its next job within microseconds when there is much to do.
+pub(super) const OUTLIVE: Duration = Duration::from_millis(100);
+
+/// A process whose goroutines are known.
+#[derive(Debug, Default)]
+pub(super) struct Goroutines {
+    /// Requests that are open, by the number of the goroutine that read them.
+    reads: BTreeMap<u64, Vec<Key>>,
+    readers: BTreeSet<u64>,
+    /// Places that start goroutines.
+    sites: BTreeMap<u64, Site>,
+    /// Calls that did not outlive their request, and when that is known.
+    proofs: VecDeque<(KernelInstant, u64)>,
+}
+
+/// A place of the program's code that starts goroutines.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Site {
+    /// Calls of such goroutines whose request did not end before them, and after which they did nothing for others.
+    pub(super) proofs: u32,
+    /// Such a goroutine works on when the request in which it was started has ended.
+    pub(super) is_closed: bool,
+}
+
+impl Goroutines {
+    pub(super) fn site(&self, started_at: u64) -> Site {
+        self.sites.get(&started_at).copied().unwrap_or_default()
+    }
+
+    fn site_mut(&mut self, started_at: u64) -> Option<&mut Site> {
+        if self.sites.len() >= MAX_SITES && !self.sites.contains_key(&started_at) {
+            return None;
+        }
+        Some(self.sites.entry(started_at).or_default())
+    }
+
+    fn close(&mut self, started_at: u64) {
+        if let Some(site) = self.site_mut(started_at) {
+            site.is_closed = true;
+        }
+    }
+
+    fn count_proofs(&mut self, now: KernelInstant) {
+        while let Some((_, started_at)) = self.proofs.pop_front_if(|(due, _)| *due <= now) {
+            if let Some(site) = self.site_mut(started_at) {
+                site.proofs = site.proofs.saturating_add(1);
+            }
+        }
+    }
+}
+
+/// Who read a request.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(super) goroutine: TaskId,
+    /// Numbers that no goroutine had when the request had been read; `None` where that is not known.
+    unborn: Option<Unborn>,
+    /// The goroutine may have had something to do for the request before.
+    pub(super) is_early: bool,
+    /// Calls that may have been made for it.
+    calls: Vec<Key>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Unborn {
+    last: u64,
+    caches: [u64; MAX_CACHES],
+}
+
+impl Unborn {
+    /// From the words of [`tracer_abi::event::IdentityRecord::tasks`].
+    fn of(tasks: &[TaskId]) -> Option<Self> {
+        let word = |index: usize| {
+            let task = tasks.get(index / 2)?;
+            Some(if index.is_multiple_of(2) { task.address } else { task.number })
+        };
+        let mut caches = [0; MAX_CACHES];
+        for (index, cache) in caches.iter_mut().enumerate() {
+            *cache = word(FIRST_CACHE + index)?;
+        }
+        Some(Self { last: word(FIRST_CACHE - 1)?, caches })
+    }
+
+    fn contains(&self, number: u64) -> bool {
+        number > self.last
+            || self.caches.iter().any(|cache| {
+                let (first, len) = (cache >> 8, cache & 0xff);
+                number >= first && number - first < len
+            })
+    }
+}
+
+/// Whose a call is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    /// The goroutine that waits for it, or that sent it where it is not on a connection of `net/http`'s client; `None`
+    /// while that is not known.
+    pub(super) goroutine: Option<TaskId>,
+    /// Where the one that waits was started.
+    pub(super) started_at: u64,
+    /// The request was read by the goroutine that started the one that waits.
+    pub(super) is_child: bool,
+    /// Another one waited at its end than at its beginning.
+    pub(super) changed: bool,
+}
+
+impl Correlator {
+    /// A request came in, with its whole head.
+    pub(super) fn goroutine_reads(&mut self, key: Key, conn: &ConnFacts) {
+        let Some(identified) = conn.identified(Runtime::Go, Direction::Ingress) else { return };
+        let Some(request) = self.tables.exchanges.get_mut(&key) else { return };
+        let (first, last, process) = (request.first.time, request.head_last, request.process());
+        let Some(&goroutine) = identified.tasks.first() else { return };
+        // Bytes before may have been read ahead by another one, bytes behind by the same.
+        if identified.time < first || identified.time > last.time || last.user_r14 != goroutine.address {
+            return;
+        }
+        let is_early =
+            conn.open.iter().any(|(_, other)| *other != key) || conn.last_end.is_some_and(|end| end >= first);
+        let unborn = Unborn::of(&identified.tasks);
+        let Some(served) = request.served_mut() else { return };
+        served.reader = Some(Box::new(Reader { goroutine, unborn, is_early, calls: Vec::new() }));
+        let Some(known) = self.tables.processes.note(process) else { return };
+        let goroutines = known.goroutines.get_or_insert_default();
+        goroutines.reads.entry(goroutine.number).or_default().push(key);
+        goroutines.readers.insert(goroutine.number);
+        if goroutines.readers.len() > MAX_READERS {
+            goroutines.readers.pop_first();
+        }
+    }
+
+    /// A call was made, or its response begins.
+    pub(super) fn goroutine_calls(&mut self, key: Key, direction: Direction, at: &Mark, conn: &ConnFacts) {
+        let Some(identified) = conn.identified(Runtime::Go, direction) else { return };
+        let Some(call) = self.tables.exchanges.get_mut(&key) else { return };
+        if identified.time < call.first.time || identified.time > at.time {
+            return;
+        }
+        let (sent, process) = (call.first.time, call.process());
+        let (goroutine, parent, started_at) = match *identified.tasks.as_slice() {
+            [sender] if direction == Direction::Egress => (sender, 0, 0),
+            [_, waiter, TaskId { address, number }] => (waiter, number, address),
+            _ => return,
+        };
+        let Some(called) = call.called_mut() else { return };
+        let caller = called.caller.get_or_insert_with(|| {
+            Box::new(Caller { goroutine: None, started_at, is_child: false, changed: false })
+        });
+        if goroutine == TaskId::default() {
+            return;
+        }
+        if let Some(known) = caller.goroutine {
+            caller.changed |= known != goroutine;
+            return;
+        }
+        caller.goroutine = Some(goroutine);
+        caller.started_at = started_at;
+        let Some(known) = self.tables.processes.note(process) else { return };
+        let goroutines = known.goroutines.get_or_insert_default();
+        goroutines.count_proofs(at.time);
+        let exchanges = &self.tables.exchanges;
+        // Requests whose heads had been read, and that were not answered.
+        let read_by = |number: u64| -> Vec<Key> {
+            let requests = goroutines.reads.get(&number).into_iter().flatten();
+            let open = requests.filter(|request| {
+                exchanges.get(request).is_some_and(|request| request.head_last.time < sent)
+            });
+            open.copied().collect()
+        };
+        let reader = |request: &Key| exchanges.get(request)?.served()?.reader.as_deref();
+        let own = read_by(goroutine.number);
+        let (requests, is_child) = if own.is_empty() && parent != 0 && started_at != 0 {
+            let born = |request: &Key| {
+                let unborn = reader(request).and_then(|reader| reader.unborn);
+                unborn.is_some_and(|unborn| unborn.contains(goroutine.number))
+            };
+            let requests = read_by(parent);
+            if goroutines.readers.contains(&parent) && !requests.iter().any(born) {
+                // It lives on after the request in which it was started.
+                goroutines.close(started_at);
+                return;
+            }
+            (requests, true)
+        } else {
+            let known = own
+                .into_iter()
+                .filter(|request| reader(request).is_some_and(|reader| reader.goroutine == goroutine));
+            (known.collect(), false)
+        };
+        if let Some(caller) = self.caller_mut(key) {
+            caller.is_child = is_child;
+        }
+        for request in requests {
+            let served = self.tables.exchanges.get_mut(&request).and_then(|request| request.served_mut());
+            if let Some(reader) = served.and_then(|served| served.reader.as_deref_mut())
+                && reader.calls.len() < MAX_CALLS
+            {
+                reader.calls.push(key);
+                self.name_request(key, request);
+            }
+        }
+    }
+
+    fn caller_mut(&mut self, call: Key) -> Option<&mut Caller> {
+        self.tables.exchanges.get_mut(&call)?.called_mut()?.caller.as_deref_mut()
+    }
+
+    /// A request has ended: calls may have waited for that.
+    pub(super) fn goroutine_serves_no_more(&mut self, key: Key, process: ProcessKey) {
+        let Some(request) = self.tables.exchanges.get_mut(&key) else { return };
+        let end = request.end.map_or(self.now, |end| end.time);
+        let Some(reader) = request.served_mut().and_then(|served| served.reader.as_deref_mut()) else {
+            return;
+        };
+        let (number, calls) = (reader.goroutine.number, std::mem::take(&mut reader.calls));
+        let Some(goroutines) =
+            self.tables.processes.find_mut(process).and_then(|process| process.goroutines.as_deref_mut())
+        else {
+            return;
+        };
+        if let Some(requests) = goroutines.reads.get_mut(&number) {
+            requests.retain(|request| *request != key);
+            if requests.is_empty() {
+                goroutines.reads.remove(&number);
+            }
+        }
+        let exchanges = &self.tables.exchanges;
+        let due = end.plus(OUTLIVE);
+        let children: Vec<(Key, u64, bool)> = calls
+            .iter()
+            .filter_map(|call| {
+                let exchange = exchanges.get(call)?;
+                let called = exchange.called()?;
+                let caller = called.caller.as_deref().filter(|caller| caller.is_child)?;
+                let within = called.answered == Answering::One(key) && exchange.end.is_some();
+                Some((*call, caller.started_at, within))
+            })
+            .collect();
+        for (_, started_at, within) in &children {
+            if *within && goroutines.proofs.len() < MAX_PROOFS {
+                goroutines.proofs.push_back((due, *started_at));
+            }
+        }
+        for (call, ..) in children {
+            self.plan(Look::Outlived, due, call);
+        }
+    }
+}
+
+impl ConnFacts {
+    /// Whose work the operation was that began the last turn, as this runtime told.
+    fn identified(&self, runtime: Runtime, direction: Direction) -> Option<&TaskIdentified> {
+        let identified = self.identified[usize::from(direction.code())].as_deref()?;
+        (identified.runtime == runtime).then_some(identified)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_nobody_had_are_those_behind_the_last_and_those_in_caches() {
+        let mut words = [0; 16];
+        words[2] = 64;
+        words[3] = 20 << 8 | 13;
+        words[5] = 49 << 8 | 16;
+        let tasks: Vec<TaskId> =
+            words.chunks(2).map(|pair| TaskId { address: pair[0], number: pair[1] }).collect();
+        let unborn = Unborn::of(&tasks).unwrap();
+        let contained: Vec<u64> = (0..70).filter(|number| unborn.contains(*number)).collect();
+        let wanted: Vec<u64> = (20..33).chain(49..70).collect();
+        assert_eq!(contained, wanted);
+        assert!(Unborn::of(&tasks[..3]).is_none());
+    }
+
+    #[test]
+    fn a_place_is_believed_after_its_time_and_closed_for_good() {
+        let at = KernelInstant::from_nanos;
+        let mut goroutines = Goroutines::default();
+        goroutines.proofs.extend([(at(10), 7), (at(20), 7)]);
+        goroutines.count_proofs(at(10));
+        assert_eq!(goroutines.site(7).proofs, 1);
+        goroutines.close(7);
+        goroutines.count_proofs(at(100));
+        assert!(goroutines.site(7).is_closed);
+        assert!(!goroutines.site(8).is_closed);
+        (0..5000).for_each(|place| goroutines.close(place));
+        assert!(goroutines.sites.len() <= MAX_SITES);
+    }
+}
