@@ -178,12 +178,13 @@ fn report(regs: Regs, state: &mut SockState, thread: &mut TaskState) -> bool {
     }
     op.start_len = 0;
     op.planned = 0;
-    let begins_turn = state.turn != read_back(&op.record.direction) + 1;
+    let undecided =
+        state.turn != read_back(&op.record.direction) + 1 || state.turn_class == Class::Undecided.code();
     state.last_error = if ret < 0 { ret } else { 0 };
     if ret > 0 {
         if state.class != Class::Http2.code() {
             if whole::emit(state, op) {
-                return begins_message(state, begins_turn);
+                return begins_message(state, undecided);
             }
             if op.planned == 0 {
                 plan(state, op);
@@ -199,7 +200,7 @@ fn report(regs: Regs, state: &mut SockState, thread: &mut TaskState) -> bool {
     }
     op.record.class = state.class;
     chunks::emit(thread);
-    ret > 0 && begins_message(state, begins_turn)
+    ret > 0 && begins_message(state, undecided)
 }
 
 /// Reads from memory what the compiler knows to be in a register.
@@ -209,10 +210,11 @@ fn read_back<T: Copy>(value: &T) -> T {
     unsafe { (&raw const *value).read_volatile() }
 }
 
-/// Whether whose work an operation was is worth knowing: it begins a turn of a socket that speaks HTTP.
+/// Whether whose work an operation was is worth knowing: of those of a turn the first that tells what it is, on a socket
+/// that speaks HTTP. Some runtimes read a byte ahead, for nobody.
 #[inline(always)]
-fn begins_message(state: &SockState, begins_turn: bool) -> bool {
-    begins_turn && state.class == Class::Http1.code()
+fn begins_message(state: &SockState, undecided: bool) -> bool {
+    undecided && state.turn_class != Class::Undecided.code() && state.class == Class::Http1.code()
 }
 
 /// Emits ConnOpened at the first operation of a socket, so that nothing is reported of sockets that carry nothing,

@@ -14,6 +14,7 @@ use tracer_abi::config::{Config, Followed, Offsets, PORTS, PREFILTER_SLOTS, Proc
 use tracer_abi::conn::Endpoint;
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::DataRecord;
+use tracer_abi::golang::GoProcess;
 use tracer_abi::limits::WAKE_RING_BYTES;
 use tracer_abi::python::{PythonProcess, TaskId};
 
@@ -107,9 +108,13 @@ pub(crate) static TRACER_WAKE: PerCpuArray<u64> = PerCpuArray::with_max_entries(
 #[map]
 pub(crate) static TRACER_PYTHON: HashMap<u32, PythonProcess> = HashMap::with_max_entries(4096, 0);
 
-/// Which slots of thread group ids are in [`TRACER_PYTHON`], one bit each. Written by the tracer, read here.
+/// Thread group id → where Go keeps its goroutines. As [`TRACER_PYTHON`], at 80 bytes each.
 #[map]
-pub(crate) static TRACER_PYSLOTS: Array<u64> = Array::with_max_entries(PREFILTER_SLOTS / 64, 0);
+pub(crate) static TRACER_GO: HashMap<u32, GoProcess> = HashMap::with_max_entries(4096, 0);
+
+/// Which slots of thread group ids are in [`TRACER_PYTHON`] or [`TRACER_GO`], one bit each. Written by the tracer, read here.
+#[map]
+pub(crate) static TRACER_RTSLOTS: Array<u64> = Array::with_max_entries(PREFILTER_SLOTS / 64, 0);
 
 /// Socket → its streams. Written and read here; lives and dies with the socket.
 #[btf_map]

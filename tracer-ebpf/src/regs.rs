@@ -23,6 +23,7 @@ const SI: u32 = 104;
 const DI: u32 = 112;
 const ORIG_AX: u32 = 120;
 const CS: u32 = 136;
+const SP: u32 = 152;
 
 /// `__USER32_CS`: the program runs in 32-bit mode, with other numbers and layouts.
 const USER32_CS: u16 = 0x23;
@@ -113,6 +114,11 @@ impl Regs {
     #[inline(always)]
     pub(crate) fn r14(self) -> u64 {
         self.read(R14)
+    }
+
+    #[inline(always)]
+    pub(crate) fn stack_pointer(self) -> u64 {
+        self.read(SP)
     }
 
     #[inline(always)]

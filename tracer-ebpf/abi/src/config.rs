@@ -135,3 +135,10 @@ pub const PORTS: u32 = 1 << 16;
 
 /// Slots of the prefilter: thread group ids that agree in their low 16 bits share one.
 pub const PREFILTER_SLOTS: u32 = 1 << 16;
+
+/// Places of the runtimes' programs in the tables through which a hook's program goes on with them.
+pub mod identity_slot {
+    pub const PYTHON: u32 = 0;
+    pub const GO: u32 = 1;
+    pub const COUNT: u32 = 2;
+}

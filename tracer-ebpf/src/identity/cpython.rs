@@ -13,7 +13,7 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
-use tracer_abi::config::{NANOS_PER_TICK, PREFILTER_SLOTS};
+use tracer_abi::config::identity_slot;
 use tracer_abi::conn::Direction;
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{EventKind, IdentityRecord, Runtime};
@@ -21,9 +21,13 @@ use tracer_abi::python::{
     Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, PythonProcess, Suspended, TaskId,
 };
 
-use super::{OwnMemory, reported};
+use super::{OwnMemory, asked_process, go_on, is_process, reported, run};
 use crate::kernel::{Task, field};
-use crate::maps::{SockState, TRACER_DATA, TRACER_PYSLOTS, TRACER_PYTHON, TaskState, count, offset};
+use crate::maps::{SockState, TRACER_DATA, TRACER_PYTHON, TaskState, count, offset};
+use crate::probes::fexit::{
+    TRACER_IDIN4R, TRACER_IDIN4S, TRACER_IDIN6R, TRACER_IDIN6S, TRACER_IDUNR, TRACER_IDUNS,
+};
+use crate::probes::sock_length::{TRACER_IDRECV, TRACER_IDSEND};
 
 /// Where the walks are. In the thread's state, for the reason that [`crate::maps::Operation`] is.
 #[repr(C)]
@@ -36,27 +40,34 @@ pub(crate) struct Walk {
 #[btf_tracepoint(function = "sock_send_length")]
 fn tracer_py_send(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the first argument is a `struct sock`.
-    unsafe { look(ctx.arg::<*const c_void>(0), Direction::Egress) };
+    if !unsafe { look(ctx.arg::<*const c_void>(0), Direction::Egress) } {
+        go_on(&ctx, &TRACER_IDSEND, identity_slot::GO);
+    }
     0
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
 fn tracer_py_recv(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: as above.
-    unsafe { look(ctx.arg::<*const c_void>(0), Direction::Ingress) };
+    if !unsafe { look(ctx.arg::<*const c_void>(0), Direction::Ingress) } {
+        go_on(&ctx, &TRACER_IDRECV, identity_slot::GO);
+    }
     0
 }
 
-/// Declares a program for a function whose first argument is a socket.
+/// Declares a program for a function whose first argument is a socket, and the table of its hook.
 macro_rules! programs {
-    ($($program:ident, $function:literal, $direction:ident;)+) => {
+    ($($program:ident, $function:literal, $direction:ident, $table:ident;)+) => {
         $(
             #[fexit(function = $function)]
             fn $program(ctx: FExitContext) -> i32 {
                 // SAFETY: the first argument is a `struct socket`, and `sk` a field of it.
-                unsafe {
+                let known = unsafe {
                     let sk: *const c_void = field(ctx.arg(0), offset!(socket_sk));
-                    look(sk, Direction::$direction);
+                    look(sk, Direction::$direction)
+                };
+                if !known {
+                    go_on(&ctx, &$table, identity_slot::GO);
                 }
                 0
             }
@@ -65,33 +76,39 @@ macro_rules! programs {
 }
 
 programs! {
-    tracer_py_in4s, "inet_sendmsg", Egress;
-    tracer_py_in6s, "inet6_sendmsg", Egress;
-    tracer_py_uns, "unix_stream_sendmsg", Egress;
-    tracer_py_in4r, "inet_recvmsg", Ingress;
-    tracer_py_in6r, "inet6_recvmsg", Ingress;
-    tracer_py_unr, "unix_stream_recvmsg", Ingress;
+    tracer_py_in4s, "inet_sendmsg", Egress, TRACER_IDIN4S;
+    tracer_py_in6s, "inet6_sendmsg", Egress, TRACER_IDIN6S;
+    tracer_py_uns, "unix_stream_sendmsg", Egress, TRACER_IDUNS;
+    tracer_py_in4r, "inet_recvmsg", Ingress, TRACER_IDIN4R;
+    tracer_py_in6r, "inet6_recvmsg", Ingress, TRACER_IDIN6R;
+    tracer_py_unr, "unix_stream_recvmsg", Ingress, TRACER_IDUNR;
 }
 
+/// False: the process is not one that runs Python.
+///
 /// # Safety
 ///
 /// `sk` must be a socket pointer that the verifier tracks.
 #[inline(always)]
-unsafe fn look(sk: *const c_void, direction: Direction) {
-    let tgid = (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32;
-    let slot = tgid & (PREFILTER_SLOTS - 1);
-    if !TRACER_PYSLOTS.get(slot >> 6).is_some_and(|word| word >> (slot & 63) & 1 != 0) {
-        return;
-    }
-    let Some(process) = TRACER_PYTHON.get_ptr_mut(tgid) else {
-        return;
+unsafe fn look(sk: *const c_void, direction: Direction) -> bool {
+    let Some(tgid) = asked_process() else {
+        return true;
     };
+    let Some(process) = TRACER_PYTHON.get_ptr_mut(tgid) else {
+        return false;
+    };
+    // SAFETY: as the caller promises; a live entry of the table, and entries are plain integers.
+    unsafe { ask(sk, direction, &mut *process) };
+    true
+}
+
+/// # Safety
+///
+/// As of [`look`].
+#[inline(always)]
+unsafe fn ask(sk: *const c_void, direction: Direction, process: &mut PythonProcess) {
     let task = Task::current();
-    // SAFETY: a live entry of the table; entries are plain integers.
-    let process = unsafe { &mut *process };
-    // User space may know it to the tick only.
-    let (known, start) = (process.start_boottime, task.process_start());
-    if known != start && (known % NANOS_PER_TICK != 0 || known / NANOS_PER_TICK != start / NANOS_PER_TICK) {
+    if !is_process(task, process.start_boottime) {
         return;
     }
     // SAFETY: as the caller promises.
@@ -167,15 +184,6 @@ fn received(
     walk.chain.len = 1;
     walk.chain.end = 0;
     walk.suspended.waits_for_bytes(&OwnMemory, process, thread_pointer)
-}
-
-/// A loop of the kernel's: the verifier walks its body a few times, and not once per turn and path.
-#[inline(always)]
-fn run(times: u32, callback: extern "C" fn(u64, &mut Context<'_>) -> i64, context: &mut Context<'_>) {
-    // SAFETY: the callback has the form that the helper calls, with a pointer to the stack.
-    unsafe {
-        helpers::bpf_loop(times, callback as *mut c_void, (&raw mut *context).cast(), 0);
-    }
 }
 
 extern "C" fn frame_step(_index: u64, context: &mut Context<'_>) -> i64 {

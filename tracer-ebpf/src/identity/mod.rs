@@ -2,10 +2,11 @@
 //!
 //! Each is a program of its own, so that a kernel that refuses it refuses nothing else. It is attached to nothing: the
 //! program that has reported an operation goes on with it, if user space has entered it in that program's table, which
-//! it does while a process of the runtime is traced. So it costs nothing elsewhere. It reads the program's memory and
-//! nothing is ever written there.
+//! it does while a process of a known runtime is traced; one that does not know the process goes on with the next. So it
+//! costs nothing elsewhere. It reads the program's memory and nothing is ever written there.
 
 mod cpython;
+mod golang;
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -13,12 +14,13 @@ use core::mem::MaybeUninit;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::maps::ProgramArray;
+use tracer_abi::config::{NANOS_PER_TICK, PREFILTER_SLOTS, identity_slot};
 use tracer_abi::python::Memory;
 
 pub(crate) use self::cpython::Walk;
 
 use crate::kernel::Task;
-use crate::maps::{self, SockState, TaskState};
+use crate::maps::{self, SockState, TRACER_RTSLOTS, TaskState};
 
 /// The memory of the program that runs.
 struct OwnMemory;
@@ -57,11 +59,39 @@ impl Memory for OwnMemory {
     }
 }
 
-/// Goes on with the program of `table`, and does not return; returns if there is none.
+/// Goes on with the first program of `table` from a place on, and does not return; returns if there is none.
 #[inline(always)]
-pub(crate) fn go_on<C: EbpfContext>(ctx: &C, table: &ProgramArray) {
-    // SAFETY: nothing here has anything left to do.
-    unsafe { table.tail_call(ctx, 0) };
+pub(crate) fn go_on<C: EbpfContext>(ctx: &C, table: &ProgramArray, first: u32) {
+    let mut slot = first;
+    while slot < identity_slot::COUNT {
+        // SAFETY: nothing here has anything left to do.
+        unsafe { table.tail_call(ctx, slot) };
+        slot += 1;
+    }
+}
+
+/// The current process, if it may be one whose runtime is asked.
+#[inline(always)]
+fn asked_process() -> Option<u32> {
+    let tgid = (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32;
+    let slot = tgid & (PREFILTER_SLOTS - 1);
+    TRACER_RTSLOTS.get(slot >> 6).is_some_and(|word| word >> (slot & 63) & 1 != 0).then_some(tgid)
+}
+
+/// Whether the task's process is the one that started then. User space may know that to the tick only.
+#[inline(always)]
+fn is_process(task: Task, known: u64) -> bool {
+    let start = task.process_start();
+    known == start || known % NANOS_PER_TICK == 0 && known / NANOS_PER_TICK == start / NANOS_PER_TICK
+}
+
+/// A loop of the kernel's: the verifier walks its body a few times, and not once per turn and path.
+#[inline(always)]
+fn run<C>(times: u32, callback: extern "C" fn(u64, &mut C) -> i64, context: &mut C) {
+    // SAFETY: the callback has the form that the helper calls, with a pointer to the stack.
+    unsafe {
+        helpers::bpf_loop(times, callback as *mut c_void, (&raw mut *context).cast(), 0);
+    }
 }
 
 /// The thread's and the socket's state, both as the program that reported the operation has left them.

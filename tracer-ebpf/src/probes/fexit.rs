@@ -7,6 +7,7 @@ use core::ffi::c_void;
 use aya_ebpf::macros::{fexit, map};
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::FExitContext;
+use tracer_abi::config::identity_slot;
 use tracer_abi::conn::Direction;
 
 use crate::identity;
@@ -28,18 +29,18 @@ fn moved(ctx: &FExitContext, args: usize, direction: Direction, flags: u32, more
 }
 
 /// Declares a program for a function with `(socket, msghdr, size)` or `(socket, msghdr, size, flags)`, and the table of
-/// the program of [`identity`] that it goes on with, which the tracer writes.
+/// the programs of [`identity`] that it goes on with, which the tracer writes.
 macro_rules! programs {
     ($($program:ident, $function:literal, $direction:ident, $args:literal, $identity:ident;)+) => {
         $(
             #[map]
-            static $identity: ProgramArray = ProgramArray::with_max_entries(1, 0);
+            pub(crate) static $identity: ProgramArray = ProgramArray::with_max_entries(identity_slot::COUNT, 0);
 
             #[fexit(function = $function)]
             fn $program(ctx: FExitContext) -> i32 {
                 let flags = if $args > 3 { ctx.arg(3) } else { 0 };
                 if moved(&ctx, $args, Direction::$direction, flags, false) {
-                    identity::go_on(&ctx, &$identity);
+                    identity::go_on(&ctx, &$identity, identity_slot::PYTHON);
                 }
                 0
             }
@@ -48,12 +49,12 @@ macro_rules! programs {
 }
 
 programs! {
-    tracer_in4_send, "inet_sendmsg", Egress, 3, TRACER_PYIN4S;
-    tracer_in6_send, "inet6_sendmsg", Egress, 3, TRACER_PYIN6S;
-    tracer_un_send, "unix_stream_sendmsg", Egress, 3, TRACER_PYUNS;
-    tracer_in4_recv, "inet_recvmsg", Ingress, 4, TRACER_PYIN4R;
-    tracer_in6_recv, "inet6_recvmsg", Ingress, 4, TRACER_PYIN6R;
-    tracer_un_recv, "unix_stream_recvmsg", Ingress, 4, TRACER_PYUNR;
+    tracer_in4_send, "inet_sendmsg", Egress, 3, TRACER_IDIN4S;
+    tracer_in6_send, "inet6_sendmsg", Egress, 3, TRACER_IDIN6S;
+    tracer_un_send, "unix_stream_sendmsg", Egress, 3, TRACER_IDUNS;
+    tracer_in4_recv, "inet_recvmsg", Ingress, 4, TRACER_IDIN4R;
+    tracer_in6_recv, "inet6_recvmsg", Ingress, 4, TRACER_IDIN6R;
+    tracer_un_recv, "unix_stream_recvmsg", Ingress, 4, TRACER_IDUNR;
 }
 
 /// `inet_sendpage(socket, page, offset, size, flags)`, of kernels before 6.5: sendfile and splice, page by page.

@@ -1,9 +1,9 @@
 //! One file per trigger or hook. The ladder's rungs differ in the files that watch socket operations; exactly one of
 //! those is attached at a time. The others serve every rung.
 
-mod fexit;
+pub(crate) mod fexit;
 mod handoff;
 mod process;
-mod sock_length;
+pub(crate) mod sock_length;
 mod sock_state;
 mod unix_iter;

@@ -20,6 +20,7 @@ use aya::Pod;
 use aya::maps::{Array, HashMap as BpfHashMap, MapData};
 use tracer_abi::config::PREFILTER_SLOTS;
 use tracer_abi::event::EventKind;
+use tracer_abi::golang::GoProcess;
 use tracer_abi::python::PythonProcess;
 use tracer_abi::task::ProcessKey;
 
@@ -27,7 +28,7 @@ use super::examiner::{Examiner, Found, Ticket};
 use super::object::Loaded;
 use super::record;
 use crate::process::procfs::{ProcDir, StartTick};
-use crate::runtime::{self, Finding};
+use crate::runtime::{self, Finding, Runtime};
 
 /// Processes that are watched: as many as the kernel half traces.
 const MAX_PROCESSES: usize = 16 << 10;
@@ -51,6 +52,19 @@ struct Entry(PythonProcess);
 
 // SAFETY: `repr(C)` integers without padding.
 unsafe impl Pod for Entry {}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct GoEntry(GoProcess);
+
+// SAFETY: as above.
+unsafe impl Pod for GoEntry {}
+
+/// Where a process's runtime keeps what it is asked for.
+enum Asked {
+    Python(PythonProcess),
+    Go(GoProcess),
+}
 
 /// What asking runtimes came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +92,7 @@ pub(super) struct Identities {
 
 struct Tables {
     python: BpfHashMap<MapData, u32, Entry>,
+    golang: BpfHashMap<MapData, u32, GoEntry>,
     slots: Array<MapData, u64>,
     slot_users: HashMap<u32, u32>,
 }
@@ -109,10 +124,11 @@ enum State {
 
 impl Identities {
     pub(super) fn new(loaded: &mut Loaded) -> anyhow::Result<Self> {
-        let tables = if loaded.identity_refused().is_none() {
+        let tables = if loaded.knows_identity() {
             Some(Tables {
                 python: loaded.take_map("TRACER_PYTHON")?.try_into().context("open map TRACER_PYTHON")?,
-                slots: loaded.take_map("TRACER_PYSLOTS")?.try_into().context("open map TRACER_PYSLOTS")?,
+                golang: loaded.take_map("TRACER_GO")?.try_into().context("open map TRACER_GO")?,
+                slots: loaded.take_map("TRACER_RTSLOTS")?.try_into().context("open map TRACER_RTSLOTS")?,
                 slot_users: HashMap::new(),
             })
         } else {
@@ -243,10 +259,10 @@ impl Identities {
         let mut cost = self.past;
         for (tgid, watched) in &self.watched {
             if let (State::Asked { .. }, Some(tables)) = (watched.state, &self.tables)
-                && let Ok(Entry(entry)) = tables.python.get(tgid, 0)
+                && let Some((looks, nanos)) = tables.spent(*tgid)
             {
-                cost.looks += entry.looks;
-                cost.nanos += entry.spent_nanos;
+                cost.looks += looks;
+                cost.nanos += nanos;
             }
         }
         cost
@@ -291,24 +307,25 @@ impl Identities {
                 tracing::warn!("process {pid}: {runtime}: calls of its event loop have no parents: {needed}");
                 State::Off
             }
-            Finding::Python(runtime, entry) => match self.ask(pid.0, *entry) {
-                Ok(()) => {
-                    tracing::debug!("process {pid}: {runtime}: its event loop's tasks are known");
-                    State::Asked { spent: Duration::ZERO, cpu: cpu_time(process) }
-                }
-                Err(error) => {
-                    tracing::warn!("process {pid}: {runtime}: its tasks are not asked for: {error:#}");
-                    State::Off
-                }
-            },
+            Finding::Python(runtime, entry) => self.ask(process, &runtime, Asked::Python(*entry)),
+            Finding::Go(runtime, entry) => self.ask(process, &runtime, Asked::Go(*entry)),
         };
         self.watched.insert(pid.0, Watched { process, state });
     }
 
-    fn ask(&mut self, tgid: u32, entry: PythonProcess) -> anyhow::Result<()> {
-        let Some(tables) = &mut self.tables else { return Ok(()) };
-        tables.python.insert(tgid, Entry(entry), 0).context("enter it into the table")?;
-        tables.use_slot(tgid)
+    fn ask(&mut self, process: ProcessKey, runtime: &Runtime, asked: Asked) -> State {
+        let Some(tables) = &mut self.tables else { return State::Off };
+        let pid = process.tgid;
+        match tables.enter(pid.0, asked) {
+            Ok(()) => {
+                tracing::debug!("process {pid}: {runtime}: its tasks are known");
+                State::Asked { spent: Duration::ZERO, cpu: cpu_time(process) }
+            }
+            Err(error) => {
+                tracing::warn!("process {pid}: {runtime}: its tasks are not asked for: {error:#}");
+                State::Off
+            }
+        }
     }
 
     /// Processes whose asking costs more than its share are asked no more.
@@ -317,11 +334,10 @@ impl Identities {
         let mut dear = Vec::new();
         for (tgid, watched) in &mut self.watched {
             let State::Asked { spent, cpu } = watched.state else { continue };
-            let (Ok(Entry(entry)), Some(now)) = (tables.python.get(tgid, 0), cpu_time(watched.process))
-            else {
+            let (Some((_, nanos)), Some(now)) = (tables.spent(*tgid), cpu_time(watched.process)) else {
                 continue;
             };
-            let total = Duration::from_nanos(entry.spent_nanos);
+            let total = Duration::from_nanos(nanos);
             let (asking, running) = (total.saturating_sub(spent), now.saturating_sub(cpu.unwrap_or(now)));
             if running < MIN_CPU && cpu.is_some() {
                 continue;
@@ -348,18 +364,36 @@ impl Identities {
         }
         let Some(watched) = self.watched.remove(&tgid) else { return };
         if let (State::Asked { .. }, Some(tables)) = (watched.state, &mut self.tables) {
-            if let Ok(Entry(entry)) = tables.python.get(&tgid, 0) {
-                self.past.looks += entry.looks;
-                self.past.nanos += entry.spent_nanos;
+            if let Some((looks, nanos)) = tables.spent(tgid) {
+                self.past.looks += looks;
+                self.past.nanos += nanos;
             }
             // Absent, or marked for longer than needed: both cost a look-up, nothing else.
             let _ = tables.python.remove(&tgid);
+            let _ = tables.golang.remove(&tgid);
             let _ = tables.free_slot(tgid);
         }
     }
 }
 
 impl Tables {
+    fn enter(&mut self, tgid: u32, asked: Asked) -> anyhow::Result<()> {
+        match asked {
+            Asked::Python(entry) => self.python.insert(tgid, Entry(entry), 0),
+            Asked::Go(entry) => self.golang.insert(tgid, GoEntry(entry), 0),
+        }
+        .context("enter it into the table")?;
+        self.use_slot(tgid)
+    }
+
+    /// How often a process was looked at, and the nanoseconds that this took.
+    fn spent(&self, tgid: u32) -> Option<(u64, u64)> {
+        if let Ok(Entry(entry)) = self.python.get(&tgid, 0) {
+            return Some((entry.looks, entry.spent_nanos));
+        }
+        self.golang.get(&tgid, 0).ok().map(|GoEntry(entry)| (entry.looks, entry.spent_nanos))
+    }
+
     fn use_slot(&mut self, tgid: u32) -> anyhow::Result<()> {
         let slot = tgid % PREFILTER_SLOTS;
         let users = self.slot_users.entry(slot).or_default();
@@ -380,9 +414,9 @@ impl Tables {
 
     fn write_slot(&mut self, slot: u32, used: bool) -> anyhow::Result<()> {
         let (word, bit) = (slot / 64, 1 << (slot % 64));
-        let old = self.slots.get(&word, 0).context("read map TRACER_PYSLOTS")?;
+        let old = self.slots.get(&word, 0).context("read map TRACER_RTSLOTS")?;
         let new = if used { old | bit } else { old & !bit };
-        self.slots.set(word, new, 0).context("write map TRACER_PYSLOTS")
+        self.slots.set(word, new, 0).context("write map TRACER_RTSLOTS")
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Identity {
     /// That program's own hook, too.
     pub(super) probe: Probe,
     pub(super) table: &'static str,
+    /// One of `identity_slot`.
+    pub(super) slot: u32,
 }
 
 /// Programs that every rung needs: life cycle of processes and TCP connections.
@@ -60,12 +62,13 @@ impl Rung {
         }
     }
 
-    /// Programs that say whose work an operation was, and the table of the rung's program that goes on with each. They are
-    /// no part of what a rung needs: where they are refused, identity is missing and nothing else.
-    pub(super) const fn identity(self) -> &'static [Identity] {
+    /// Programs that say whose work an operation was, by runtime, and the place in the table of the rung's program that goes
+    /// on with each. They are no part of what a rung needs: where those of a runtime are refused, its identity is missing
+    /// and nothing else.
+    pub(super) const fn identity(self) -> [&'static [Identity]; 2] {
         match self {
-            Self::A => rung_a::IDENTITY,
-            Self::B => rung_b::IDENTITY,
+            Self::A => [rung_a::PYTHON, rung_a::GO],
+            Self::B => [rung_b::PYTHON, rung_b::GO],
         }
     }
 
@@ -104,9 +107,9 @@ impl Probe {
         Self { optional: true, ..self }
     }
 
-    /// As the one that the program of `table` goes on with.
-    pub(super) const fn after(self, table: &'static str) -> Identity {
-        Identity { probe: self, table }
+    /// As one that the program of `table` goes on with.
+    pub(super) const fn after(self, table: &'static str, slot: u32) -> Identity {
+        Identity { probe: self, table, slot }
     }
 
     /// Whether this kernel has the hook at all.

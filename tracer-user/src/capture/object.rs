@@ -1,5 +1,7 @@
 //! Loads the object into the kernel and attaches what a rung needs.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, bail};
 use aya::maps::{Array, Map, MapData, PerCpuArray, ProgramArray};
 use aya::programs::tp_btf::BtfTracePointLinkId;
@@ -29,9 +31,12 @@ pub(super) struct Loaded {
     /// Why hand-offs cannot be followed.
     no_handoffs: Option<anyhow::Error>,
     log: Option<aya_log::EbpfLogger<KernelLog>>,
-    /// The tables through which the programs that know whose work an operation is are reached, and those programs' names;
-    /// or why they are absent.
-    identity: Result<Vec<(ProgramArray<MapData>, &'static str)>, String>,
+    /// The programs that know whose work an operation is.
+    identity: Vec<Identity>,
+    /// The tables through which those are reached, by name.
+    identity_tables: BTreeMap<&'static str, ProgramArray<MapData>>,
+    /// Why some of them are absent; `None`: none is.
+    identity_refused: Option<String>,
 }
 
 /// A program that can be detached again.
@@ -94,7 +99,8 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
     for probe in &wanted {
         load_program(&mut ebpf, probe, &btf)?;
     }
-    let identity = load_identity(&mut ebpf, rung, types, &btf).map_err(|error| format!("{error:#}"));
+    let (identity, identity_refused) = load_identity(&mut ebpf, rung, types, &btf);
+    let identity_tables = identity_tables(&mut ebpf, &identity)?;
     if types.has_function(&format!("bpf_iter_{}", unix_sockets::WALK)) {
         for name in [unix_sockets::MARK, unix_sockets::LIST] {
             program::<Iter>(&mut ebpf, name)?
@@ -113,8 +119,15 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
     let stats =
         PerCpuArray::try_from(take_map(&mut ebpf, "TRACER_STATS")?).context("open map TRACER_STATS")?;
     let log = log.then(|| aya_log::EbpfLogger::init_with_logger(&mut ebpf, KernelLog)).transpose();
-    let mut loaded =
-        Loaded { ebpf, stats, no_handoffs, identity, log: log.context("open the kernel half's log")? };
+    let mut loaded = Loaded {
+        ebpf,
+        stats,
+        no_handoffs,
+        identity,
+        identity_tables,
+        identity_refused,
+        log: log.context("open the kernel half's log")?,
+    };
     // All are accepted. What exists before the first hook is attached is older than the tracer.
     unix_sockets::mark_existing(&mut loaded);
     for probe in &wanted {
@@ -123,26 +136,45 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
     Ok(loaded)
 }
 
-/// Loads the programs that say whose work an operation was.
-///
-/// # Errors
-///
-/// When one of them is refused.
+/// Loads the programs that say whose work an operation was, of each runtime all or none; and why not.
 fn load_identity(
     ebpf: &mut Ebpf,
     rung: Rung,
     types: &TypeInfo,
     btf: &Btf,
-) -> anyhow::Result<Vec<(ProgramArray<MapData>, &'static str)>> {
-    let mut reached = Vec::new();
-    for Identity { probe, table } in rung.identity() {
-        if probe.is_present(types) || !probe.optional {
-            load_program(ebpf, probe, btf)?;
-            let table = take_map(ebpf, table)?.try_into().with_context(|| format!("open map {table}"))?;
-            reached.push((table, probe.program));
+) -> (Vec<Identity>, Option<String>) {
+    let mut loaded = Vec::new();
+    let mut refusals = Vec::new();
+    for programs in rung.identity() {
+        let present = programs.iter().filter(|identity| {
+            let probe = &identity.probe;
+            probe.is_present(types) || !probe.optional
+        });
+        let before = loaded.len();
+        for identity in present {
+            if let Err(error) = load_program(ebpf, &identity.probe, btf) {
+                loaded.truncate(before);
+                refusals.push(format!("{error:#}"));
+                break;
+            }
+            loaded.push(*identity);
         }
     }
-    Ok(reached)
+    (loaded, (!refusals.is_empty()).then(|| refusals.join("; ")))
+}
+
+fn identity_tables(
+    ebpf: &mut Ebpf,
+    programs: &[Identity],
+) -> anyhow::Result<BTreeMap<&'static str, ProgramArray<MapData>>> {
+    let mut tables = BTreeMap::new();
+    for Identity { table, .. } in programs {
+        if !tables.contains_key(table) {
+            let map = take_map(ebpf, table)?.try_into().with_context(|| format!("open map {table}"))?;
+            tables.insert(*table, map);
+        }
+    }
+    Ok(tables)
 }
 
 impl Loaded {
@@ -154,23 +186,29 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// When they did not load, or a table cannot be written; those of several that run then do no harm.
+    /// When a table cannot be written; those of several that run then do no harm.
     pub(super) fn ask_identity(&mut self, ask: bool) -> anyhow::Result<()> {
-        let tables = self.identity.as_mut().map_err(|refused| anyhow::anyhow!("{refused}"))?;
-        for (table, name) in tables {
+        for Identity { probe, table, slot } in &self.identity {
+            let name = probe.program;
+            let table = self.identity_tables.get_mut(table).with_context(|| format!("no table {table}"))?;
             if ask {
                 let program = self.ebpf.program(name).with_context(|| format!("no program {name}"))?;
-                table.set(0, program.fd()?, 0).with_context(|| format!("enter {name}"))?;
+                table.set(*slot, program.fd()?, 0).with_context(|| format!("enter {name}"))?;
             } else {
-                table.clear_index(&0).with_context(|| format!("remove {name}"))?;
+                table.clear_index(slot).with_context(|| format!("remove {name}"))?;
             }
         }
         Ok(())
     }
 
-    /// Why the kernel half cannot say whose work an operation was.
+    /// Whether the kernel half can say whose work an operation was.
+    pub(super) const fn knows_identity(&self) -> bool {
+        !self.identity.is_empty()
+    }
+
+    /// Why it cannot, for some or all runtimes.
     pub(super) fn identity_refused(&self) -> Option<&str> {
-        self.identity.as_ref().err().map(String::as_str)
+        self.identity_refused.as_deref()
     }
 
     /// Has the kernel half capture processes that come to listen on these ports.

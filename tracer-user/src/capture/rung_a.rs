@@ -1,6 +1,8 @@
 //! Rung A: the socket layer's own trace points (Linux 6.3 and later). Free for everything that is not a socket
 //! operation.
 
+use tracer_abi::config::identity_slot as slot;
+
 use super::ladder::{Identity, Probe};
 
 pub(super) const DESCRIPTION: &str = "socket length trace points";
@@ -10,7 +12,12 @@ pub(super) const PROBES: &[Probe] = &[
     Probe::trace_point("tracer_recv", "sock_recv_length"),
 ];
 
-pub(super) const IDENTITY: &[Identity] = &[
-    Probe::trace_point("tracer_py_send", "sock_send_length").after("TRACER_PYSEND"),
-    Probe::trace_point("tracer_py_recv", "sock_recv_length").after("TRACER_PYRECV"),
+pub(super) const PYTHON: &[Identity] = &[
+    Probe::trace_point("tracer_py_send", "sock_send_length").after("TRACER_IDSEND", slot::PYTHON),
+    Probe::trace_point("tracer_py_recv", "sock_recv_length").after("TRACER_IDRECV", slot::PYTHON),
+];
+
+pub(super) const GO: &[Identity] = &[
+    Probe::trace_point("tracer_go_send", "sock_send_length").after("TRACER_IDSEND", slot::GO),
+    Probe::trace_point("tracer_go_recv", "sock_recv_length").after("TRACER_IDRECV", slot::GO),
 ];

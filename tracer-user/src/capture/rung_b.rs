@@ -1,6 +1,8 @@
 //! Rung B: returns of the protocols' send and receive functions, for kernels without the trace points of rung A that
 //! allow trampolines (x86_64 since 5.5).
 
+use tracer_abi::config::identity_slot as slot;
+
 use super::ladder::{Identity, Probe};
 
 pub(super) const DESCRIPTION: &str = "returns of the socket send and receive functions";
@@ -18,11 +20,24 @@ pub(super) const PROBES: &[Probe] = &[
     Probe::function_exit("tracer_un_page", "unix_stream_sendpage").where_present(),
 ];
 
-pub(super) const IDENTITY: &[Identity] = &[
-    Probe::function_exit("tracer_py_in4s", "inet_sendmsg").after("TRACER_PYIN4S"),
-    Probe::function_exit("tracer_py_in6s", "inet6_sendmsg").where_present().after("TRACER_PYIN6S"),
-    Probe::function_exit("tracer_py_uns", "unix_stream_sendmsg").after("TRACER_PYUNS"),
-    Probe::function_exit("tracer_py_in4r", "inet_recvmsg").after("TRACER_PYIN4R"),
-    Probe::function_exit("tracer_py_in6r", "inet6_recvmsg").where_present().after("TRACER_PYIN6R"),
-    Probe::function_exit("tracer_py_unr", "unix_stream_recvmsg").after("TRACER_PYUNR"),
+pub(super) const PYTHON: &[Identity] = &[
+    Probe::function_exit("tracer_py_in4s", "inet_sendmsg").after("TRACER_IDIN4S", slot::PYTHON),
+    Probe::function_exit("tracer_py_in6s", "inet6_sendmsg")
+        .where_present()
+        .after("TRACER_IDIN6S", slot::PYTHON),
+    Probe::function_exit("tracer_py_uns", "unix_stream_sendmsg").after("TRACER_IDUNS", slot::PYTHON),
+    Probe::function_exit("tracer_py_in4r", "inet_recvmsg").after("TRACER_IDIN4R", slot::PYTHON),
+    Probe::function_exit("tracer_py_in6r", "inet6_recvmsg")
+        .where_present()
+        .after("TRACER_IDIN6R", slot::PYTHON),
+    Probe::function_exit("tracer_py_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::PYTHON),
+];
+
+pub(super) const GO: &[Identity] = &[
+    Probe::function_exit("tracer_go_in4s", "inet_sendmsg").after("TRACER_IDIN4S", slot::GO),
+    Probe::function_exit("tracer_go_in6s", "inet6_sendmsg").where_present().after("TRACER_IDIN6S", slot::GO),
+    Probe::function_exit("tracer_go_uns", "unix_stream_sendmsg").after("TRACER_IDUNS", slot::GO),
+    Probe::function_exit("tracer_go_in4r", "inet_recvmsg").after("TRACER_IDIN4R", slot::GO),
+    Probe::function_exit("tracer_go_in6r", "inet6_recvmsg").where_present().after("TRACER_IDIN6R", slot::GO),
+    Probe::function_exit("tracer_go_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::GO),
 ];

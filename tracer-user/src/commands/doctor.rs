@@ -151,13 +151,15 @@ fn look_at(pid: u32) -> ProcessReport {
             report(Identity::None, "no runtime that knows whose work a call is".to_owned(), None)
         }
         Finding::NotYet(runtime, reason) => report(Identity::Later, format!("{runtime}: {reason}"), None),
-        Finding::Unknown(runtime, needed) => report(
-            Identity::Unknown,
-            format!("{runtime}: the tasks of its event loop are not known"),
-            Some(needed),
-        ),
+        Finding::Unknown(runtime, needed) => {
+            report(Identity::Unknown, format!("{runtime}: its tasks are not known"), Some(needed))
+        }
         Finding::Python(runtime, _) => {
             report(Identity::Known, format!("{runtime}: the tasks of its event loop are known"), None)
+        }
+        Finding::Go(runtime, known) => {
+            let partly = if known.scheduler == 0 { ", but not which are younger than a request" } else { "" };
+            report(Identity::Known, format!("{runtime}: its goroutines are known{partly}"), None)
         }
     }
 }

@@ -5,6 +5,7 @@
 //! left alone, and why is told.
 
 mod cpython;
+mod golang;
 mod memory;
 mod module;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod tests;
 
 use std::fmt;
 
+use tracer_abi::golang::GoProcess;
 use tracer_abi::python::PythonProcess;
 use tracer_abi::task::ProcessKey;
 
@@ -29,6 +31,7 @@ pub(crate) enum Finding {
     /// A runtime whose tasks are not known, and what that would take.
     Unknown(Runtime, String),
     Python(Runtime, Box<PythonProcess>),
+    Go(Runtime, Box<GoProcess>),
 }
 
 /// A runtime, as a person calls it.
@@ -45,5 +48,11 @@ impl fmt::Display for Runtime {
 pub(crate) fn examine(process: ProcessKey) -> Finding {
     let Ok(dir) = ProcDir::open_exactly(process) else { return Finding::Nothing };
     let (Ok(modules), Ok(file)) = (Modules::of(&dir), dir.file("mem")) else { return Finding::Nothing };
-    cpython::examine(process, &modules, &ProcessMemory::new(file))
+    let memory = ProcessMemory::new(file);
+    match golang::examine(process, &modules, &memory) {
+        Finding::Nothing => cpython::examine(process, &modules, &memory),
+        finding @ (Finding::NotYet(..) | Finding::Unknown(..) | Finding::Python(..) | Finding::Go(..)) => {
+            finding
+        }
+    }
 }

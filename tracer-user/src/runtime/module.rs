@@ -20,6 +20,7 @@ const ELF_64_LE: [u8; 6] = *b"\x7fELF\x02\x01";
 const TYPE_SHARED: u16 = 3;
 const SEGMENT_LOAD: u32 = 1;
 const SEGMENT_DYNAMIC: u32 = 2;
+const FLAG_WRITABLE: u32 = 2;
 const PROGRAM_HEADER_BYTES: u16 = 56;
 const SYMBOL_BYTES: u64 = 24;
 const TAG_STRINGS: u64 = 5;
@@ -55,12 +56,72 @@ impl Modules {
         Self(found)
     }
 
+    /// The executable, which is mapped first.
+    pub(super) fn executable(&self) -> Option<u64> {
+        self.0.first().map(|(_, start)| *start)
+    }
+
     /// The modules whose file's name is of a form, and then the executable, which is mapped first.
     pub(super) fn named(&self, mut is: impl FnMut(&str) -> bool) -> impl Iterator<Item = u64> {
         let named = self.0.iter().filter(move |(path, _)| path.rsplit('/').next().is_some_and(&mut is));
         let executable = self.0.first();
         named.chain(executable).map(|(_, start)| *start).collect::<Vec<_>>().into_iter()
     }
+}
+
+/// A piece of a module, as its program headers tell.
+struct Segment {
+    kind: u32,
+    flags: u32,
+    /// Where it is in memory, how large, and how much of it comes from the file.
+    address: u64,
+    len: u64,
+    file_len: u64,
+}
+
+/// A module's segments, and how far it is from where it was linked to be. `None`: there is no ELF image.
+fn segments<M: Bytes>(memory: &M, base: u64) -> Option<(Vec<Segment>, u64)> {
+    let header = memory.bytes::<64>(base)?;
+    if !header.starts_with(&ELF_64_LE) {
+        return None;
+    }
+    let at = |offset: usize| u16::from_le_bytes([header[offset], header[offset + 1]]);
+    let (kind, size, count) = (at(16), at(54), at(56).min(MAX_PROGRAM_HEADERS));
+    if size != PROGRAM_HEADER_BYTES {
+        return None;
+    }
+    let headers = base.wrapping_add(memory.word(base.wrapping_add(32)));
+    let mut found: Vec<Segment> = (0..u64::from(count))
+        .map(|index| {
+            let header = headers.wrapping_add(index * u64::from(size));
+            let word = |offset| memory.word(header.wrapping_add(offset));
+            let [kind, flags] = [0, 4].map(|offset: u64| memory.half(header.wrapping_add(offset)));
+            Segment { kind, flags, address: word(16), len: word(40), file_len: word(32) }
+        })
+        .collect();
+    let first = found.iter().find(|segment| segment.kind == SEGMENT_LOAD)?.address;
+    let bias = if kind == TYPE_SHARED { base.wrapping_sub(first) } else { 0 };
+    for segment in &mut found {
+        segment.address = segment.address.wrapping_add(bias);
+    }
+    Some((found, bias))
+}
+
+/// A module's variables.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Writable {
+    pub(super) start: u64,
+    pub(super) len: u64,
+    /// Those that begin as the file has them, which come first.
+    pub(super) file_len: u64,
+}
+
+/// Where a module has its variables: behind what is written once, when it is loaded.
+pub(super) fn writable<M: Bytes>(memory: &M, base: u64) -> Option<Writable> {
+    let (segments, _) = segments(memory, base)?;
+    let is = |segment: &&Segment| segment.kind == SEGMENT_LOAD && segment.flags & FLAG_WRITABLE != 0;
+    let &Segment { address: start, len, file_len, .. } = segments.iter().rev().find(is)?;
+    Some(Writable { start, len, file_len })
 }
 
 /// The table of a module's exported symbols.
@@ -79,29 +140,8 @@ pub(super) struct Symbols<'m, M> {
 impl<'m, M: Bytes> Symbols<'m, M> {
     /// `None`: there is no ELF image with such a table.
     pub(super) fn of(memory: &'m M, base: u64) -> Option<Self> {
-        let header = memory.bytes::<64>(base)?;
-        if !header.starts_with(&ELF_64_LE) {
-            return None;
-        }
-        let at = |offset: usize| u16::from_le_bytes([header[offset], header[offset + 1]]);
-        let (kind, size, count) = (at(16), at(54), at(56).min(MAX_PROGRAM_HEADERS));
-        if size != PROGRAM_HEADER_BYTES {
-            return None;
-        }
-        let headers = base.wrapping_add(memory.word(base.wrapping_add(32)));
-        let mut dynamic = None;
-        let mut first = None;
-        for index in 0..u64::from(count) {
-            let header = headers.wrapping_add(index * u64::from(size));
-            let address = memory.word(header.wrapping_add(16));
-            match memory.half(header) {
-                SEGMENT_LOAD if first.is_none() => first = Some(address),
-                SEGMENT_DYNAMIC => dynamic = Some(address),
-                _ => {}
-            }
-        }
-        let bias = if kind == TYPE_SHARED { base.wrapping_sub(first?) } else { 0 };
-        let dynamic = dynamic?.wrapping_add(bias);
+        let (segments, bias) = segments(memory, base)?;
+        let dynamic = segments.iter().find(|segment| segment.kind == SEGMENT_DYNAMIC)?.address;
         let (mut strings, mut symbols, mut hash) = (0, 0, 0);
         for index in 0..MAX_DYNAMIC_ENTRIES {
             let entry = dynamic.wrapping_add(16 * index);

@@ -1,0 +1,252 @@
+//! Go.
+//!
+//! The version is in the build information that every program of Go carries, stripped or not; where that version has its
+//! fields, a row of [`VERSIONS`] says. To add a version is to add a row, and its name to the tests. No symbols are
+//! needed: what is looked for is recognized among the program's variables by what it must be.
+//!
+//! | found | must be |
+//! |---|---|
+//! | `runtime.allgs` | a list whose first goroutine has number 1 and no parent, and one of the next number 2 and the first as its parent, both with a stack |
+//! | `runtime.allp` | a list of processors, each with its place as its number, and at most [`CACHE_NUMBERS`] numbers in its cache |
+//! | `runtime.sched` | begins with about the last number of the caches, and has the limit of threads at its place |
+//!
+//! Without the first goroutines are not known at all; without the others, not which of them are younger than a request.
+
+#[cfg(test)]
+mod tests;
+
+use tracer_abi::golang::{CACHE_NUMBERS, GoLayout, GoProcess};
+use tracer_abi::task::ProcessKey;
+
+use super::memory::Bytes;
+use super::module::{Modules, Writable, writable};
+use super::{Finding, Runtime};
+
+/// A version: where the kernel half and this module find what they read.
+struct Version {
+    minor: u8,
+    /// From `runtime.sched`: the limit of threads, in words.
+    max_threads: usize,
+    layout: GoLayout,
+}
+
+/// Read off the debugging information of each version. Fields are the same in all releases of a minor version.
+const VERSIONS: &[Version] = &[
+    Version { minor: 22, max_threads: 7, layout: layout(144, 272, 56, (48, 16), 384) },
+    Version { minor: 23, max_threads: 7, layout: layout(152, 280, 64, (40, 8), 376) },
+    Version { minor: 24, max_threads: 7, layout: layout(152, 280, 64, (40, 8), 376) },
+    Version { minor: 25, max_threads: 8, layout: layout(144, 272, 64, (40, 8), 376) },
+    Version { minor: 26, max_threads: 10, layout: layout(144, 280, 64, (40, 8), 384) },
+];
+
+/// What follows directly in all of them: a goroutine's number its state, where it was started the number of who did, the
+/// end of a processor's numbers the next of them.
+const fn layout(status: u32, parent: u32, receivers: u32, request: (u32, u32), cache: u32) -> GoLayout {
+    GoLayout {
+        status,
+        number: status + 8,
+        parent,
+        started_at: parent + 8,
+        receivers,
+        request_bytes: request.0,
+        request_channel: request.1,
+        cache,
+        cache_end: cache + 8,
+        reserved: 0,
+    }
+}
+
+/// `runtime.sched.maxmcount`, unless the program changes it.
+const MAX_THREADS: u32 = 10_000;
+
+/// What begins the build information, which is among a program's variables, at their start unless C's linker made it. At a
+/// multiple of 16.
+const MAGIC: &[u8; 14] = b"\xff Go buildinf:";
+const INFO_VERSION: usize = 32;
+const FLAG_INLINE: u8 = 2;
+
+/// A program's variables, as far as they are looked through. The runtime's own are in the first few 100 KiB of those that
+/// have pointers; what programs have before them, tables mostly, is seldom more than a few MiB.
+const MAX_VARIABLES: usize = 8 << 20;
+const PIECE: usize = 1 << 20;
+
+/// Goroutines and processors of one program, as far as they can be.
+const MAX_GOROUTINES: u64 = 1 << 28;
+const MAX_PROCESSORS: u64 = 4096;
+
+/// Those among which the second is.
+const FIRST_GOROUTINES: u64 = 8;
+
+/// How far what was read of numbers a moment ago is from what is read now.
+const MAX_AHEAD: u64 = 100_000;
+
+/// A program gives out numbers while they are read.
+const ATTEMPTS: usize = 5;
+
+pub(super) fn examine<M: Bytes>(process: ProcessKey, modules: &Modules, memory: &M) -> Finding {
+    let Some(place) = modules.executable().and_then(|base| writable(memory, base)) else {
+        return Finding::Nothing;
+    };
+    let Some(text) = version_text(memory, place) else { return Finding::Nothing };
+    let name = Runtime(text.replacen("go", "Go ", 1));
+    let minor = text.strip_prefix("go1.").and_then(|rest| {
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u8>().ok()
+    });
+    let Some(version) = VERSIONS.iter().find(|version| Some(version.minor) == minor) else {
+        let known: Vec<String> = VERSIONS.iter().map(|version| format!("1.{}", version.minor)).collect();
+        let needed = format!("it needs a row in the table of versions, which has {}", known.join(", "));
+        return Finding::Unknown(name, needed);
+    };
+    let variables = Variables::read(memory, place);
+    let go = Go { memory, version };
+    if !variables.slices().any(|slice| go.are_goroutines(&slice)) {
+        return Finding::NotYet(name, "its goroutines are not there yet, or not where its version has them");
+    }
+    let (processors, scheduler) = (0..ATTEMPTS).find_map(|_| go.find_numbers(&variables)).unwrap_or_default();
+    Finding::Go(
+        name,
+        Box::new(GoProcess {
+            start_boottime: process.start_boottime,
+            processors,
+            scheduler,
+            spent_nanos: 0,
+            looks: 0,
+            layout: version.layout,
+        }),
+    )
+}
+
+/// `go1.26.1`, and what a vendor adds.
+fn version_text<M: Bytes>(memory: &M, place: Writable) -> Option<String> {
+    let mut found = vec![0; usize::try_from(place.file_len).ok()?.min(MAX_VARIABLES)];
+    if !memory.fill(place.start, &mut found) {
+        return None;
+    }
+    let at = (0..found.len()).step_by(16).find(|at| found[*at..].starts_with(MAGIC))?;
+    let info = found.get(at..)?;
+    if info.get(MAGIC.len() + 1)? & FLAG_INLINE == 0 {
+        // Before 1.18.
+        return Some("go1.17 or older".to_owned());
+    }
+    // A length of one byte: versions are short.
+    let len = usize::from(*info.get(INFO_VERSION)?);
+    let text = info.get(INFO_VERSION + 1..)?.get(..len)?;
+    let is_version =
+        len < 64 && text.starts_with(b"go") && text.iter().all(|byte| (b' '..0x7f).contains(byte));
+    is_version.then(|| String::from_utf8_lossy(text).into_owned())
+}
+
+/// The program's variables as they were at some moment.
+struct Variables {
+    start: u64,
+    words: Vec<u64>,
+}
+
+/// A list among them.
+struct Slice {
+    at: u64,
+    first: u64,
+    len: u64,
+}
+
+impl Variables {
+    fn read<M: Bytes>(memory: &M, Writable { start, len, .. }: Writable) -> Self {
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(MAX_VARIABLES)];
+        let mut at = start;
+        for piece in bytes.chunks_mut(PIECE) {
+            // What cannot be read stays zero.
+            let _ = memory.fill(at, piece);
+            at = at.wrapping_add(piece.len() as u64);
+        }
+        let words = bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        Self { start, words }
+    }
+
+    fn slices(&self) -> impl Iterator<Item = Slice> {
+        (0_u64..).zip(self.words.windows(3)).filter_map(|(index, words)| {
+            let &[first, len, room] = words else { return None };
+            let plausible = first >= 0x1000 && first % 8 == 0 && first >> 47 == 0 && len > 0 && len <= room;
+            (plausible && room <= MAX_GOROUTINES).then(|| Slice {
+                at: self.start.wrapping_add(8 * index),
+                first,
+                len,
+            })
+        })
+    }
+}
+
+struct Go<'p, M> {
+    memory: &'p M,
+    version: &'p Version,
+}
+
+impl<M: Bytes> Go<'_, M> {
+    fn word(&self, address: u64, offset: u32) -> u64 {
+        self.memory.word(address.wrapping_add(offset.into()))
+    }
+
+    fn are_goroutines(&self, slice: &Slice) -> bool {
+        let layout = &self.version.layout;
+        let is = |place: u64, number: u64, parent: u64| {
+            let goroutine = self.memory.word(slice.first.wrapping_add(8 * place));
+            goroutine >= 0x1000
+                && self.word(goroutine, layout.number) == number
+                && self.word(goroutine, layout.parent) == parent
+                && (1..self.word(goroutine, 8)).contains(&self.word(goroutine, 0))
+        };
+        // With C in the program, the goroutine of a thread of C's is between them.
+        is(0, 1, 0) && (1..slice.len.min(FIRST_GOROUTINES)).any(|place| is(place, 2, 1))
+    }
+
+    /// `runtime.allp` and `runtime.sched`.
+    fn find_numbers(&self, variables: &Variables) -> Option<(u64, u64)> {
+        let mut lists =
+            variables.slices().filter_map(|slice| Some((slice.at, slice.first, self.caches_end(&slice)?)));
+        // The linker puts small variables first. A thread's copy of the list is in something large.
+        let (processors, first, end) = lists.next()?;
+        if lists.any(|(_, other, _)| other != first) {
+            return None;
+        }
+        let last = end.checked_sub(1).filter(|last| *last > 0)?;
+        // Variables do not move, but their values have gone on. Threads of C's take numbers one by one.
+        let near = |number: u64| number != 0 && number.abs_diff(last) <= MAX_AHEAD;
+        let limits = variables.words.iter().skip(self.version.max_threads);
+        let scheduler = only((0_u64..).zip(variables.words.iter().zip(limits)).filter_map(
+            |(index, (number, limit))| {
+                let at = variables.start.wrapping_add(8 * index);
+                let is = *limit as u32 == MAX_THREADS && near(*number);
+                (is && (last..=last + MAX_AHEAD).contains(&self.memory.word(at))).then_some(at)
+            },
+        ))?;
+        Some((processors, scheduler))
+    }
+
+    /// The end of the numbers that processors have taken, if that is what a list holds.
+    fn caches_end(&self, slice: &Slice) -> Option<u64> {
+        let layout = &self.version.layout;
+        if slice.len > MAX_PROCESSORS {
+            return None;
+        }
+        let mut last = 0;
+        for index in 0..slice.len {
+            let processor = self.memory.word(slice.first.wrapping_add(8 * index));
+            if processor < 0x1000 || u64::from(self.memory.half(processor)) != index {
+                return None;
+            }
+            let (next, end) = (self.word(processor, layout.cache), self.word(processor, layout.cache_end));
+            let taken = next > 0 && next <= end && end - next <= CACHE_NUMBERS;
+            if !(taken || end == 0 && next == 0) {
+                return None;
+            }
+            last = last.max(end);
+        }
+        (last > 0).then_some(last)
+    }
+}
+
+/// The one thing that there is; `None` where there are several.
+fn only<T>(mut things: impl Iterator<Item = T>) -> Option<T> {
+    let thing = things.next()?;
+    things.next().is_none().then_some(thing)
+}
