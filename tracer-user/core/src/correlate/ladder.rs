@@ -31,15 +31,24 @@ const SERVER_RULES: [Rule; 2] = [same_bytes::judge, header::judge];
 
 /// Rules that say which request of the process a call was made for, the strongest first. What names a rule is the
 /// evidence that it finds.
-pub(super) const CALL_RULES: [(Evidence, Rule); 7] = [
+pub(super) const CALL_RULES: [(Evidence, Rule); 6] = [
     (Evidence::HeaderContinuity, header_continuity::judge),
-    (Evidence::RuntimeTask, runtime_task::judge),
-    (Evidence::RuntimeTask, goroutine::judge),
+    (Evidence::RuntimeTask, by_runtime),
     (Evidence::Thread, thread::judge),
     (Evidence::ResponseWindow, response_window::judge),
     (Evidence::ProcessFork, process_fork::judge),
     (Evidence::ThreadHandOff, handoff::judge),
 ];
+
+/// What the runtime of the call's process shows: a process has one.
+fn by_runtime(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
+    match goroutine::judge(tables, call, moment) {
+        Verdict::Abstain(None) => runtime_task::judge(tables, call, moment),
+        verdict @ (Verdict::Abstain(Some(_)) | Verdict::Wait | Verdict::Parent(..) | Verdict::Remote(..)) => {
+            verdict
+        }
+    }
+}
 
 /// No rule can say anything yet: [`weigh`] would answer [`Verdict::Wait`], and nothing is known that should be held for
 /// later. True most times that a request from outside is asked about, and cheaper to find out.
