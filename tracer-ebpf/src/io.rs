@@ -27,6 +27,7 @@ use crate::framing;
 use crate::maps::{self, Operation, SelfKey, SockState, TRACER_SELF, TaskState, config, count, sock_flags};
 use crate::regs::{Regs, place};
 use crate::sock::{Sock, Stream, nonblocking};
+use crate::waits;
 use crate::whole;
 
 const MSG_OOB: u32 = 0x1;
@@ -74,6 +75,7 @@ pub(crate) unsafe fn on_io(
     let Some(actor) = filter::current() else {
         return false;
     };
+    waits::used(actor.task, Regs::of(actor.task));
     let sock = Sock(sk);
     let Some(stream) = sock.stream() else {
         return false;
@@ -151,7 +153,7 @@ pub(crate) unsafe fn on_io(
         source: Source::Socket.code(),
         payload_state: PayloadState::Copied.code(),
         class: 0,
-        io_flags: 0,
+        io_flags: waits::take(actor.task),
         reserved: 0,
     };
     op.record.header.thread_seq = thread.seq;
@@ -174,7 +176,7 @@ fn report(regs: Regs, state: &mut SockState, thread: &mut TaskState) -> bool {
     op.record.user_r14 = regs.r14();
     op.record.syscall = regs.syscall() as u16;
     if nonblocking(read_back(&op.file_flags), message_flags) {
-        op.record.io_flags = io_flags::NONBLOCKING;
+        op.record.io_flags |= io_flags::NONBLOCKING;
     }
     op.start_len = 0;
     op.planned = 0;

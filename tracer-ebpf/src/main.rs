@@ -17,6 +17,7 @@ mod maps;
 mod probes;
 mod regs;
 mod sock;
+mod waits;
 mod whole;
 
 /// The helpers in use are open to GPL-compatible programs only.

@@ -148,6 +148,10 @@ pub(crate) struct SleepState {
     pub(crate) since: u64,
     /// Number of the last wake-up that it caused and that was to be reported.
     pub(crate) woke: u32,
+    /// What it slept for since it used a socket last that is reported: bits of `io_flags`.
+    pub(crate) waits: u32,
+    /// One more than the descriptor that it last slept for alone. Zero: it has used a socket since.
+    pub(crate) awaited: u32,
     pub(crate) reserved: u32,
 }
 
@@ -332,7 +336,7 @@ pub(crate) fn task_state(task: Task) -> Option<&'static mut TaskState> {
 pub(crate) unsafe fn sleep_state(task: Task, create: bool) -> Option<&'static mut SleepState> {
     let flags = if create { u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE) } else { 0 };
     // SAFETY: as the caller promises. The reference is not exclusive; all fields are plain integers, and each is
-    // written in one context only: `since` while the thread is switched, `woke` by the thread itself.
+    // written in one context only: `since` while the thread is switched, the others by the thread itself.
     unsafe {
         helpers::bpf_task_storage_get(
             (&raw const TRACER_SLEEPS).cast_mut().cast(),

@@ -32,8 +32,10 @@ const USER32_CS: u16 = 0x23;
 mod nr {
     pub(super) const READ: u64 = 0;
     pub(super) const WRITE: u64 = 1;
+    pub(super) const POLL: u64 = 7;
     pub(super) const READV: u64 = 19;
     pub(super) const WRITEV: u64 = 20;
+    pub(super) const SELECT: u64 = 23;
     pub(super) const SENDFILE: u64 = 40;
     pub(super) const SENDTO: u64 = 44;
     pub(super) const RECVFROM: u64 = 45;
@@ -41,12 +43,19 @@ mod nr {
     pub(super) const RECVMSG: u64 = 47;
     pub(super) const SHUTDOWN: u64 = 48;
     pub(super) const FUTEX: u64 = 202;
+    pub(super) const IO_GETEVENTS: u64 = 208;
+    pub(super) const EPOLL_WAIT: u64 = 232;
+    pub(super) const PSELECT6: u64 = 270;
+    pub(super) const PPOLL: u64 = 271;
     pub(super) const SPLICE: u64 = 275;
+    pub(super) const EPOLL_PWAIT: u64 = 281;
     pub(super) const RECVMMSG: u64 = 299;
     pub(super) const SENDMMSG: u64 = 307;
     pub(super) const PREADV2: u64 = 327;
     pub(super) const PWRITEV2: u64 = 328;
+    pub(super) const IO_PGETEVENTS: u64 = 333;
     pub(super) const IO_URING_ENTER: u64 = 426;
+    pub(super) const EPOLL_PWAIT2: u64 = 441;
 }
 
 // include/uapi/linux/futex.h
@@ -82,6 +91,18 @@ pub(crate) mod place {
     pub(crate) const BUFFER: u32 = 2;
     /// An array of `struct iovec`.
     pub(crate) const VECTOR: u32 = 3;
+}
+
+/// What a thread that sleeps in a call that waits for descriptors waits for.
+pub(crate) enum Awaited {
+    Nothing,
+    /// So many `struct pollfd`, at this address.
+    Polled {
+        address: u64,
+        count: u64,
+    },
+    /// Whatever was registered, or is in a set.
+    Several,
 }
 
 /// See [`place`].
@@ -157,6 +178,32 @@ impl Regs {
         }
         let operation = self.read::<u32>(SI) & FUTEX_CMD_MASK;
         operations.contains(&operation).then(|| self.read(DI))
+    }
+
+    /// The descriptors that the task's current call waits for.
+    #[inline(always)]
+    pub(crate) fn awaited(self) -> Awaited {
+        if self.is_compat() {
+            return Awaited::Several;
+        }
+        match self.syscall() {
+            nr::POLL | nr::PPOLL => Awaited::Polled { address: self.read(DI), count: self.read(SI) },
+            nr::SELECT
+            | nr::PSELECT6
+            | nr::EPOLL_WAIT
+            | nr::EPOLL_PWAIT
+            | nr::EPOLL_PWAIT2
+            | nr::IO_GETEVENTS
+            | nr::IO_PGETEVENTS
+            | nr::IO_URING_ENTER => Awaited::Several,
+            _ => Awaited::Nothing,
+        }
+    }
+
+    /// The descriptor of a call that has one as its first argument.
+    #[inline(always)]
+    pub(crate) fn descriptor(self) -> u32 {
+        self.read(DI)
     }
 
     /// Finds the buffer of the current call, whose operation the thread's state holds, and its first elements.

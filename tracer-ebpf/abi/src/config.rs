@@ -125,6 +125,9 @@ pub struct Followed {
     pub wakes: u64,
     /// Of them: reported.
     pub reported: u64,
+    /// Descriptors below 64 that are event counters (`eventfd`), one bit each, as they were when following began: what
+    /// waits for one besides a socket waits for that socket alone.
+    pub event_fds: u64,
 }
 
 /// Nanoseconds in the tick (`USER_HZ` = 100) in which `/proc/PID/stat` gives a start time.

@@ -134,6 +134,15 @@ pub mod io_flags {
     pub const NONBLOCKING: u8 = 1;
     /// Whether the operation could wait is not known.
     pub const BLOCKING_UNKNOWN: u8 = 1 << 1;
+    /// What the thread has slept for since the operation before is known: its process's hand-offs are followed. Three
+    /// further bits say what it was.
+    pub const WAITS_KNOWN: u8 = 1 << 2;
+    /// For one socket alone, which it used next. An event that its own process gives off may have been awaited beside.
+    pub const WAITED_ALONE: u8 = 1 << 3;
+    /// For one descriptor alone, but it used another socket next.
+    pub const WAITED_ASIDE: u8 = 1 << 4;
+    /// For any of several descriptors, as event loops do.
+    pub const WAITED_SEVERAL: u8 = 1 << 5;
 }
 
 /// A connection: when it was established, or at its first operation when it is older than the tracer.

@@ -28,6 +28,7 @@ use crate::filter::Actor;
 use crate::kernel::Task;
 use crate::maps::{TRACER_HANDOFF, TRACER_WOKEN, count, sleep_state};
 use crate::regs::Regs;
+use crate::waits;
 
 /// `sched_waking(task)`: in the context of whoever wakes, with the task's own lock held and interrupts off. The task may
 /// be on its way to sleep only.
@@ -66,12 +67,16 @@ fn tracer_switch(ctx: BtfTracePointContext) -> i32 {
     let previous = Task(ctx.arg::<*const c_void>(1));
     let next = Task(ctx.arg::<*const c_void>(2));
     let state: u32 = ctx.arg(3);
-    if preempted & 1 == 0 && state != 0 && followed(previous).is_some() {
+    if preempted & 1 == 0
+        && state != 0
+        && let Some(followed) = followed(previous)
         // SAFETY: the hook's own argument; nothing is allocated.
-        if let Some(sleep) = unsafe { sleep_state(previous, false) } {
-            // SAFETY: no preconditions.
-            sleep.since = unsafe { helpers::bpf_ktime_get_ns() };
-        }
+        && let Some(sleep) = unsafe { sleep_state(previous, false) }
+    {
+        // SAFETY: no preconditions.
+        sleep.since = unsafe { helpers::bpf_ktime_get_ns() };
+        // SAFETY: an entry of the table.
+        waits::note(sleep, Regs::of(previous), unsafe { (*followed).event_fds });
     }
     // A thread that runs does not sleep: what it wrote when it last fell asleep must not be taken for its next sleep.
     if followed(next).is_some()
@@ -99,7 +104,7 @@ fn tracer_newtask(ctx: BtfTracePointContext) -> i32 {
 
 /// The entry of a task's process, if its hand-offs are followed.
 #[inline(always)]
-fn followed(task: Task) -> Option<*mut Followed> {
+pub(crate) fn followed(task: Task) -> Option<*mut Followed> {
     let followed = TRACER_HANDOFF.get_ptr_mut(task.tgid())?;
     // SAFETY: an entry of the table.
     (unsafe { (*followed).start_boottime } == task.process_start()).then_some(followed)

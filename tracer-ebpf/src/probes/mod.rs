@@ -2,7 +2,7 @@
 //! those is attached at a time. The others serve every rung.
 
 pub(crate) mod fexit;
-mod handoff;
+pub(crate) mod handoff;
 mod process;
 pub(crate) mod sock_length;
 mod sock_state;

@@ -22,7 +22,7 @@ use tracer_abi::time::KernelInstant;
 
 use crate::event::{
     Cause, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, ListenStarted, Origin, ProcessExeced,
-    ProcessForked, TaskExited, TaskIdentified, Thread, ThreadWoken,
+    ProcessForked, TaskExited, TaskIdentified, Thread, ThreadWoken, Waited,
 };
 
 #[cfg(target_endian = "big")]
@@ -154,6 +154,12 @@ fn data_moved(
         frame: flags & flags::FRAME != 0,
         class,
         blocking: (io & io_flags::BLOCKING_UNKNOWN == 0).then_some(io & io_flags::NONBLOCKING == 0),
+        waited: Waited {
+            known: io & io_flags::WAITS_KNOWN != 0,
+            alone: io & io_flags::WAITED_ALONE != 0,
+            aside: io & io_flags::WAITED_ASIDE != 0,
+            several: io & io_flags::WAITED_SEVERAL != 0,
+        },
         nvcsw: fields.u64(offset_of!(DataRecord, nvcsw)),
         user_r14: fields.u64(offset_of!(DataRecord, user_r14)),
         syscall: fields.u16(offset_of!(DataRecord, syscall)),
@@ -448,6 +454,22 @@ mod tests {
             let record = data(b"x").put(offset_of!(DataRecord, io_flags), &[bits]);
             let Ok(Event::DataMoved(event)) = decode(&record.0) else { panic!("not data") };
             assert_eq!(event.blocking, want);
+        }
+    }
+
+    #[test]
+    fn what_was_waited_for_has_a_bit_each() {
+        let none = Waited::default();
+        for (bit, want) in [
+            (0, none),
+            (io_flags::WAITS_KNOWN, Waited { known: true, ..none }),
+            (io_flags::WAITED_ALONE, Waited { alone: true, ..none }),
+            (io_flags::WAITED_ASIDE, Waited { aside: true, ..none }),
+            (io_flags::WAITED_SEVERAL, Waited { several: true, ..none }),
+        ] {
+            let record = data(b"x").put(offset_of!(DataRecord, io_flags), &[bit]);
+            let Ok(Event::DataMoved(event)) = decode(&record.0) else { panic!("not data") };
+            assert_eq!(event.waited, want);
         }
     }
 

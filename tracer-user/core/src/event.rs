@@ -105,9 +105,23 @@ pub struct DataMoved {
     /// waits in the reads of its connection is bound to that connection's request: an event loop at concurrency
     /// one looks the same in everything else.
     pub blocking: Option<bool>,
+    pub waited: Waited,
     pub nvcsw: u64,
     pub user_r14: u64,
     pub syscall: u16,
+}
+
+/// What a thread had slept for since its operation before, other than for other threads and for a time. Nothing is known
+/// by default. See `tracer_abi::event::io_flags`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waited {
+    pub known: bool,
+    /// For one socket, which it used then.
+    pub alone: bool,
+    /// For one descriptor, but it used another socket then.
+    pub aside: bool,
+    /// For any of several descriptors.
+    pub several: bool,
 }
 
 /// How a socket operation ended.

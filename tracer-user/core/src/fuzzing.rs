@@ -19,7 +19,7 @@ pub use self::http2::http2;
 use crate::connection::{Connection, ConnectionLimits};
 use crate::context::{Fields, Format, Propagators, RemoteContext, RequestContext, RequestIdKey};
 use crate::decode;
-use crate::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome, Origin, Thread};
+use crate::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome, Origin, Thread, Waited};
 use crate::exchange::ExchangeUpdate;
 use crate::protocol::fastcgi::FastCgi;
 use crate::protocol::http1::{Answering, Http1, Part};
@@ -374,6 +374,7 @@ impl Script<'_> {
             frame: false,
             class: Class::Undecided,
             blocking: None,
+            waited: Waited::default(),
             nvcsw: 0,
             user_r14: 0,
             syscall: 0,

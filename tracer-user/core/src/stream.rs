@@ -476,7 +476,7 @@ mod tests {
     use tracer_abi::task::{ProcessKey, Tid};
 
     use super::*;
-    use crate::event::IoOutcome;
+    use crate::event::{IoOutcome, Waited};
 
     const LIMITS: StreamLimits = StreamLimits { patience_ops: 3, held_ops: 8, held_bytes: 1000 };
 
@@ -502,6 +502,7 @@ mod tests {
             frame: false,
             class: Class::Undecided,
             blocking: None,
+            waited: Waited::default(),
             nvcsw: 0,
             user_r14: 0,
             syscall: 0,

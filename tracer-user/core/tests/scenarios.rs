@@ -36,3 +36,5 @@ mod starts;
 mod task;
 #[path = "scenarios/thread.rs"]
 mod thread;
+#[path = "scenarios/waits.rs"]
+mod waits;

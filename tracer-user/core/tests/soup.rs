@@ -79,6 +79,7 @@ fn data() -> impl Strategy<Value = Event> {
             frame: false,
             class: Class::Undecided,
             blocking,
+            waited: tracer_core::event::Waited::default(),
             nvcsw,
             user_r14: 0,
             syscall: 0,

@@ -292,8 +292,10 @@ fn requests_are_of_the_traces_that_their_program_starts() {
                 Front::ThreadPerConnection | Front::Pool | Front::Nginx => {
                     assert!(score.in_started > 150, "{front:?} {load:?} {score:?}");
                 }
-                Front::Loop | Front::HandOff => assert_eq!(score.in_started, 0, "{front:?} {load:?}"),
-                Front::ForkJoin | Front::Cgi | Front::ProcessPool => {}
+                Front::Loop | Front::FollowedLoop | Front::LoopOfConnections | Front::HandOff => {
+                    assert_eq!(score.in_started, 0, "{front:?} {load:?}");
+                }
+                Front::Alone | Front::ForkJoin | Front::Cgi | Front::ProcessPool => {}
             }
         }
     }
@@ -301,7 +303,7 @@ fn requests_are_of_the_traces_that_their_program_starts() {
 
 #[test]
 fn threads_are_resolved() {
-    for front in [Front::ThreadPerConnection, Front::Pool] {
+    for front in [Front::ThreadPerConnection, Front::Pool, Front::Alone] {
         for concurrency in [1, 8] {
             let load = Load { requests: 300, concurrency, timer: true, ..PLAIN };
             let score = check(front, load, CALM, 7);
@@ -335,7 +337,7 @@ fn nginx_is_resolved() {
 
 #[test]
 fn what_cannot_be_certain_is_undecided() {
-    for front in [Front::Loop, Front::HandOff] {
+    for front in [Front::Loop, Front::FollowedLoop, Front::LoopOfConnections, Front::HandOff] {
         for concurrency in [1, 8] {
             let load = Load { requests: 200, concurrency, timer: true, ..PLAIN };
             let score = check(front, load, CALM, 7);

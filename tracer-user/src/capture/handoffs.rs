@@ -15,6 +15,7 @@ use tracer_abi::task::{ProcessKey, Tgid};
 use super::ladder::Probe;
 use super::object::{Attached, Loaded};
 use super::record;
+use crate::process::event_fds::event_fds;
 
 /// In the order in which they are attached: what is told of a thread's sleep is never older than the sleep.
 pub(super) const PROBES: &[Probe] = &[
@@ -76,7 +77,8 @@ impl HandOffs {
         if self.attached.is_empty() {
             self.attached = loaded.attach(PROBES)?;
         }
-        let entry = Followed { start_boottime: process.start_boottime, wakes: 0, reported: 0 };
+        let event_fds = event_fds(process);
+        let entry = Followed { start_boottime: process.start_boottime, wakes: 0, reported: 0, event_fds };
         let entered = self.table.insert(tgid, Entry(entry), 0);
         if entered.is_ok() {
             let spent = Spent { process, at: Instant::now(), wakes: 0, reported: 0, too_much: false };

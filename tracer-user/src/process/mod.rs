@@ -2,6 +2,7 @@
 
 mod container;
 mod environment;
+pub(crate) mod event_fds;
 pub(crate) mod facts;
 pub(crate) mod host;
 mod listeners;

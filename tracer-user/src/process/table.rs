@@ -419,6 +419,7 @@ mod tests {
             frame: false,
             class: tracer_abi::sniff::Class::Undecided,
             blocking: None,
+            waited: tracer_core::event::Waited::default(),
             nvcsw: 0,
             user_r14: 0,
             syscall: 0,

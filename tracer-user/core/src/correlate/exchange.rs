@@ -14,6 +14,7 @@ use super::goroutines::{Caller, Reader};
 use super::handoffs::MAX_HOPS;
 use super::join::Seats;
 use super::tasks::Tasks;
+use super::waits::ServedWaits;
 use crate::context::{RemoteContext, RequestContext};
 use crate::event::Thread;
 use crate::exchange::{BodyLen, ExchangeId, Incomplete, Mark, Outcome, RequestHead, ResponseHead, Trailer};
@@ -178,6 +179,7 @@ pub(crate) struct Served {
     pub(super) on_return: bool,
     /// Requests that the same thread had open and of which it is not yet known whether they overlap.
     pub(super) rivals: Vec<Key>,
+    pub(super) waits: ServedWaits,
     /// When its thread last sent a byte of the response.
     pub(super) last_sent: Option<KernelInstant>,
     /// Calls that its thread made while it was the latest open request there.
@@ -222,6 +224,8 @@ pub(crate) struct Called {
     pub(super) alone: bool,
     /// A thread that serves held no request then: it could have shown that threads help each other.
     pub(super) beside_idle: bool,
+    /// Before its response began, its thread used another connection, or had another call under way.
+    pub(super) interleaved: bool,
     /// What the thread rule found when that request had been answered.
     pub(super) examined: Option<Result<(), Undecided>>,
     /// The thread had lost events when it sent this, and has begun no request since.

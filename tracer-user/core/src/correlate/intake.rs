@@ -13,6 +13,7 @@ use super::exchange::{Called, End, Exchange, Key, Question, Served, Side};
 use super::join::Occupant;
 use super::rules::{header_continuity, response_window, same_bytes, thread};
 use super::threads::{Continuity, Received};
+use super::waits;
 use crate::event::{DataMoved, IoOutcome};
 use crate::exchange::{ExchangeId, ExchangeUpdate, Incomplete, Mark, Outcome, RequestHead};
 
@@ -44,6 +45,7 @@ impl Correlator {
                 }
             }
         }
+        self.note_waits(event);
         self.note_handoffs(event, conn);
         self.note_served(event, conn);
         if event.direction == Direction::Ingress {
@@ -339,6 +341,7 @@ impl Correlator {
             };
             called.beside.clone_from(&beside);
         }
+        self.note_calling(key, first, served);
         self.call_may_be_handed(key, first);
         if let Some(served) = served
             && let Some(exchange) = self.tables.exchanges.get_mut(&served)
@@ -381,8 +384,10 @@ impl Correlator {
             *request = Some(key);
         }
         let exchange = self.tables.exchanges.get_mut(&key);
+        let waited = self.tables.threads.find(first.thread.process, tid).map(|thread| thread.waited);
         if let Some(served) = exchange.and_then(|exchange| exchange.served_mut()) {
             served.nonblocking = conn.nonblocking;
+            served.waits.began(waited.unwrap_or_default());
         }
         self.task_may_serve(key, first, conn);
         self.goroutine_reads(key, conn);
@@ -458,6 +463,7 @@ impl Correlator {
                 }
             }
             self.handed_request_ended(key, reader.process, &end);
+            self.settle_waits(key);
             self.settle_rivals(key, reader.process);
             self.examine(key, reader.process);
             self.examine_forks(key, reader.process);
@@ -506,21 +512,22 @@ impl Correlator {
             return;
         }
         let calls = std::mem::take(&mut served.calls);
+        let known = waits::are_known(&self.tables, request);
         for key in calls {
             let Some(call) = self.tables.exchanges.get(&key) else { continue };
             let examined = thread::examine(&self.tables, call, request);
             let called = self.tables.exchanges.get_mut(&key).and_then(|call| call.called_mut());
             let proves = called.is_some_and(|called| {
                 called.examined = Some(examined);
-                called.beside_idle
+                called.beside_idle && known
             });
             if let (Ok(()), Some(process)) = (examined, self.tables.processes.note(process)) {
                 process.proofs += u32::from(proves);
                 process.awaiting.push(key);
                 let believed = process.proofs >= thread::PROOFS;
-                let known = self.tables.exchanges.get(&key).map(thread::losses_known);
-                if let (false, Some(known)) = (believed, known) {
-                    self.plan(Look::Losses, known, key);
+                let losses_known = self.tables.exchanges.get(&key).map(thread::losses_known);
+                if let (false, Some(at)) = (believed, losses_known) {
+                    self.plan(Look::Losses, at, key);
                 }
             }
             self.decide(key, false);
@@ -545,7 +552,7 @@ impl Correlator {
     }
 
     /// Whether the process is to be believed has become clear.
-    fn decide_awaiting(&mut self, process: ProcessKey) {
+    pub(super) fn decide_awaiting(&mut self, process: ProcessKey) {
         let Some(process) = self.tables.processes.note(process) else { return };
         for key in std::mem::take(&mut process.awaiting) {
             self.decide(key, false);

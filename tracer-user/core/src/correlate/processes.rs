@@ -11,6 +11,7 @@ use super::goroutines::Goroutines;
 use super::hash::NumberMap;
 use super::rules::{process_fork, thread};
 use super::tasks::Tasks;
+use super::waits::Waits;
 use crate::attributes;
 use crate::event::{HostFacts, ProcessFacts};
 use crate::span::{Evidence, Resource};
@@ -52,6 +53,7 @@ pub(super) struct Process {
     /// The same, where it is Go.
     pub(super) goroutines: Option<Box<Goroutines>>,
     pub(super) following: Following,
+    pub(super) waits: Waits,
     /// While it is not asked for: calls whose question was settled, and of them those that were made by threads without a
     /// request while requests were open.
     pub(super) calls_settled: u32,
@@ -96,6 +98,7 @@ impl Process {
     pub(super) fn lost_events_of(&mut self, thread: Tid, at: KernelInstant) {
         self.gap_beside = self.last_gap_beside(thread);
         self.gap = Some((at, thread));
+        self.waits.lose();
         if self.proofs < thread::PROOFS {
             self.proofs = 0;
         }

@@ -5,7 +5,7 @@ use tracer_abi::task::{ProcessKey, Tid};
 
 use super::exchange::Key;
 use super::hash::NumberMap;
-use crate::event::Thread as ThreadEvent;
+use crate::event::{Thread as ThreadEvent, Waited};
 
 /// Open requests noted per thread. A thread per request holds one, a loop any number: beyond this it is one.
 const MAX_OPEN: usize = 32;
@@ -26,6 +26,10 @@ pub(super) struct Thread {
     /// It made a call outside of any request while the process was serving.
     pub(super) called_outside: bool,
     pub(super) run: Run,
+    /// What it slept for before its last operation.
+    pub(super) waited: Waited,
+    /// The call whose response it has not begun to read.
+    pub(super) calling: Option<Key>,
 }
 
 /// What a thread received last since it last waited (`nvcsw` unchanged).

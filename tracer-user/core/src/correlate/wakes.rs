@@ -334,6 +334,8 @@ impl Correlator {
         if let Some(handed) = self.handed(key) {
             handed.concluded = Some(conclusion);
         }
+        let useless =
+            useless && self.tables.processes.find(process).is_none_or(|known| !known.waits.is_proven());
         if useless || self.tables.processes.find(process).is_none_or(|known| known.not_exclusive) {
             self.follow_no_more(process);
         }
@@ -373,19 +375,30 @@ impl Correlator {
         let Some(call) = self.tables.exchanges.get(&key).filter(|call| call.role() == Role::Client) else {
             return;
         };
-        let Some(process) = self.tables.processes.find_mut(call.process()) else { return };
-        if process.following != Following::Unasked || process.not_exclusive || process.is_nginx() {
+        let reason = match settled {
+            Settled::Root(reason) => reason,
+            Settled::Parent { .. } => None,
+        };
+        let of = call.process();
+        self.note_missed(key, reason);
+        let Some(process) = self.tables.processes.find_mut(of) else { return };
+        let asked = match process.following {
+            Following::Unasked => false,
+            Following::Asked => !process.waits.alone,
+            Following::Refused => true,
+        };
+        if asked || process.not_exclusive || process.is_nginx() {
             return;
         }
         process.calls_settled += 1;
-        let for_want = matches!(settled, Settled::Root(Some(Undecided::NoOpenRequest)));
+        let for_want = reason == Some(Undecided::NoOpenRequest);
         process.calls_undecided += u32::from(for_want && process.open_requests > 0);
         if process.calls_undecided >= WANTED_AFTER
             && u64::from(process.calls_undecided) * 100
                 >= u64::from(process.calls_settled) * u64::from(WANTED_PERCENT)
         {
-            process.following = Following::Asked;
-            self.wishes.push_back(Wish::FollowHandOffs(call.process()));
+            (process.following, process.waits.alone) = (Following::Asked, false);
+            self.wishes.push_back(Wish::FollowHandOffs(of));
         }
         // What was long ago says little of now.
         if process.calls_settled >= 1024 {

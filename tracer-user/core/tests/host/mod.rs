@@ -16,7 +16,7 @@ use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 use tracer_core::event::{
     Cause, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, Origin, ProcessDescribed, ProcessFacts,
-    ProcessForked, TaskExited, TaskIdentified, Thread, ThreadWoken,
+    ProcessForked, TaskExited, TaskIdentified, Thread, ThreadWoken, Waited,
 };
 use tracer_core::span::{Span, SpanKind, Value};
 use tracer_core::{Engine, EngineConfig};
@@ -59,6 +59,10 @@ pub(crate) struct Host {
     /// Since when threads sleep.
     asleep: BTreeMap<T, KernelInstant>,
     wakes: BTreeMap<T, u32>,
+    /// What threads sleep for is known.
+    pub(crate) followed: bool,
+    /// What each has slept for since its last operation.
+    naps: BTreeMap<T, Waited>,
     names: BTreeMap<u32, String>,
     /// Whose work the next operation is, as the runtime tells.
     tasks: Vec<TaskId>,
@@ -89,6 +93,8 @@ impl Host {
             nvcsw: BTreeMap::new(),
             asleep: BTreeMap::new(),
             wakes: BTreeMap::new(),
+            followed: false,
+            naps: BTreeMap::new(),
             names: BTreeMap::new(),
             tasks: Vec::new(),
             runtime: Runtime::Python,
@@ -256,6 +262,15 @@ impl Host {
         end
     }
 
+    /// The thread sleeps until descriptors are ready.
+    pub(crate) fn naps(&mut self, thread: T, waited: Waited) {
+        self.waits(thread);
+        let naps = self.naps.entry(thread).or_default();
+        naps.alone |= waited.alone;
+        naps.aside |= waited.aside;
+        naps.several |= waited.several;
+    }
+
     /// Writes bytes; for an end that is not traced nothing is reported.
     pub(crate) fn write(&mut self, thread: impl Into<Option<T>>, end: End, bytes: &[u8]) {
         let peer = self.sockets[end.0].peer;
@@ -355,6 +370,7 @@ impl Host {
         let seq = *seq;
         let time = self.tick();
         let nvcsw = self.nvcsw.get(&thread).copied().unwrap_or(0);
+        let nap = self.naps.remove(&thread).unwrap_or_default();
         let thread = self.at(thread, seq);
         let socket = &mut self.sockets[end.0];
         assert_eq!(socket.process, Some(thread.process.tgid.0), "a thread uses its own process's socket");
@@ -392,6 +408,7 @@ impl Host {
             frame: false,
             class: Class::Http1,
             blocking: socket.blocking,
+            waited: Waited { known: self.followed, ..nap },
             nvcsw,
             user_r14,
             syscall: 0,
@@ -422,6 +439,10 @@ impl Host {
 pub(crate) fn task(number: u64) -> TaskId {
     TaskId { address: 0x7f00_0000_0000 + number * 64, number }
 }
+
+pub(crate) const ALONE: Waited = Waited { known: true, alone: true, aside: false, several: false };
+pub(crate) const ASIDE: Waited = Waited { known: true, alone: false, aside: true, several: false };
+pub(crate) const SEVERAL: Waited = Waited { known: true, alone: false, aside: false, several: true };
 
 /// What is unusual about a connection.
 #[derive(Clone, Copy, Debug, Default)]

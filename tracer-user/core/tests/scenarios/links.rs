@@ -134,8 +134,8 @@ fn requests_that_alone_share_what_the_call_carries_are_named() {
     assert_eq!(
         links(&shared_id(false, false).spans()),
         [
-            "/call: shop server /a (header-continuity, event-loop)",
-            "/call: shop server /b (header-continuity, event-loop)"
+            "/call: shop server /a (header-continuity, not-thread-per-request)",
+            "/call: shop server /b (header-continuity, not-thread-per-request)"
         ]
     );
 }
@@ -144,7 +144,7 @@ fn requests_that_alone_share_what_the_call_carries_are_named() {
 fn what_was_over_is_no_candidate() {
     assert_eq!(
         links(&shared_id(false, true).spans()),
-        ["/call: shop server /b (header-continuity, event-loop)"]
+        ["/call: shop server /b (header-continuity, not-thread-per-request)"]
     );
 }
 

@@ -10,7 +10,7 @@ use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 use tracer_core::connection::{Connection, ConnectionLimits};
-use tracer_core::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome, Origin, Thread};
+use tracer_core::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome, Origin, Thread, Waited};
 use tracer_core::exchange::{BodyLen, ExchangeUpdate, Incomplete, Outcome};
 
 /// First sequence numbers; the egress one is about to wrap.
@@ -108,6 +108,7 @@ impl Wire {
             frame: false,
             class: Class::Undecided,
             blocking: None,
+            waited: Waited::default(),
             nvcsw: 0,
             user_r14: 0,
             syscall: 0,

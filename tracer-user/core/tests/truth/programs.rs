@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::host::{End, Host, T};
+use crate::host::{ALONE, End, Host, SEVERAL, T};
 
 /// How the front service works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,12 @@ pub(crate) enum Front {
     Pool,
     /// One thread, reads do not wait; the timer runs on it, too.
     Loop,
+    /// The same, and what it sleeps for is known.
+    FollowedLoop,
+    /// The same, and it sleeps for its connections only: for one alone where it has no more.
+    LoopOfConnections,
+    /// A pool whose reads do not wait: each thread sleeps for the one socket that it uses next.
+    Alone,
     /// One thread reads, another calls and answers.
     HandOff,
     /// A pool whose threads run each other's calls while they wait for their own.
@@ -29,16 +35,30 @@ pub(crate) enum Front {
 }
 
 impl Front {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::ThreadPerConnection,
         Self::Pool,
         Self::Loop,
+        Self::FollowedLoop,
+        Self::LoopOfConnections,
+        Self::Alone,
         Self::HandOff,
         Self::ForkJoin,
         Self::Nginx,
         Self::Cgi,
         Self::ProcessPool,
     ];
+}
+
+impl Front {
+    /// All of it runs on one thread.
+    const fn is_loop(self) -> bool {
+        matches!(self, Self::Loop | Self::FollowedLoop | Self::LoopOfConnections | Self::Nginx)
+    }
+
+    const fn is_followed(self) -> bool {
+        matches!(self, Self::FollowedLoop | Self::LoopOfConnections | Self::Alone)
+    }
 }
 
 /// What the headers of requests are, and what programs make of them.
@@ -284,12 +304,13 @@ impl World {
         };
         for _ in 0..load.concurrency {
             let ends = world.host.connect(None, Some(main));
-            if matches!(front, Front::Loop | Front::Nginx) {
+            if front.is_loop() || front == Front::Alone {
                 world.host.nonblocking(ends.1);
             }
             world.fronts.push(ends);
             world.busy.push(false);
         }
+        world.host.followed = front.is_followed();
         if load.slow {
             world.host.step = std::time::Duration::from_millis(5);
         }
@@ -340,7 +361,7 @@ impl World {
                 let own = thread(1 + front as u32);
                 Some((own, own))
             }
-            Front::Pool | Front::ForkJoin => {
+            Front::Pool | Front::Alone | Front::ForkJoin => {
                 let idle: Vec<T> =
                     (1..=POOL).map(thread).filter(|t| !serving(*t) && !self.makes_call(*t)).collect();
                 let n = self.pick(idle.len());
@@ -351,7 +372,30 @@ impl World {
                 let n = self.pick(idle.len());
                 idle.get(n).map(|t| (thread(90), *t))
             }
-            Front::Loop | Front::Nginx => Some((self.main, self.main)),
+            Front::Loop | Front::FollowedLoop | Front::LoopOfConnections | Front::Nginx => {
+                Some((self.main, self.main))
+            }
+        }
+    }
+
+    /// Before the thread reads it may have slept until it could.
+    fn naps(&mut self, thread: T) {
+        let others = self.fronts.len() + self.backs.iter().filter(|back| back.busy).count();
+        let waited = match self.front {
+            Front::Alone => ALONE,
+            Front::LoopOfConnections if others == 1 => ALONE,
+            Front::FollowedLoop | Front::LoopOfConnections => SEVERAL,
+            Front::ThreadPerConnection
+            | Front::Pool
+            | Front::Loop
+            | Front::HandOff
+            | Front::ForkJoin
+            | Front::Nginx
+            | Front::Cgi
+            | Front::ProcessPool => return,
+        };
+        if self.chance(50) {
+            self.host.naps(thread, waited);
         }
     }
 
@@ -366,6 +410,7 @@ impl World {
             if let Some((reader, thread)) = self.threads_for(front) {
                 let (front, path) = self.arrived.pop_front().expect("looked at");
                 self.host.waits(reader);
+                self.naps(reader);
                 self.host.read(reader, self.fronts[front].1);
                 let calls = if self.front == Front::Nginx { 1 } else { self.rng.next_u32() % 4 };
                 let delayed = self.front == Front::Nginx && self.timer && self.chance(10);
@@ -429,6 +474,7 @@ impl World {
                     if self.front != Front::Nginx || self.chance(50) {
                         self.host.waits(by);
                     }
+                    self.naps(by);
                     self.host.read(by, self.backs[back].ends.0);
                     self.backs[back].state = BackState::Idle;
                     self.backs[back].busy = false;
@@ -444,7 +490,10 @@ impl World {
                         }
                         Front::ThreadPerConnection
                         | Front::Pool
+                        | Front::Alone
                         | Front::Loop
+                        | Front::FollowedLoop
+                        | Front::LoopOfConnections
                         | Front::HandOff
                         | Front::ForkJoin
                         | Front::Nginx => {}
@@ -530,7 +579,7 @@ impl World {
 
     /// The background timer: on its own thread, or on the loop's.
     fn timer_moves(&mut self) {
-        let on_loop = matches!(self.front, Front::Loop | Front::Nginx);
+        let on_loop = self.front.is_loop();
         let thread =
             if on_loop { self.main } else { T { process: self.main.process, tid: self.main.process + 95 } };
         match self.timer_call {
@@ -546,6 +595,7 @@ impl World {
             }
             Some(back) if self.backs[back].state == BackState::Answered => {
                 self.host.waits(thread);
+                self.naps(thread);
                 self.host.read(thread, self.backs[back].ends.0);
                 self.backs[back].state = BackState::Idle;
                 self.backs[back].busy = false;

@@ -14,7 +14,8 @@
 //!
 //! Loops and runtimes that move work between threads use sockets that do not wait, so (1) excludes them before they
 //! have shown anything else. A loop over sockets that do wait (`select` and blocking reads) returns to a connection
-//! after it served another, and none of its connections is ever read by another thread; that is excluded, too.
+//! after it served another, and none of its connections is ever read by another thread; that is excluded, too. Both
+//! are let in where a process has proven that its threads wait for one socket at a time: see [`waits`].
 //!
 //! One sort of program does all this and still runs one request's calls inside another's: a pool whose threads steal
 //! work and help while they wait. It shows itself by calls that serving threads make outside of requests, which
@@ -35,6 +36,7 @@ use super::header_continuity::SETTLE;
 use super::{Moment, Tables, Verdict};
 use crate::correlate::exchange::{Exchange, Key, Served, Undecided};
 use crate::correlate::processes::Process;
+use crate::correlate::waits::{self, Standing};
 use crate::exchange::Outcome;
 use crate::span::{Confidence, Evidence};
 
@@ -63,6 +65,10 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
             (false, false) => Verdict::Abstain(None),
         };
     };
+    let standing = waits::standing(tables, key);
+    if standing == Standing::Over {
+        return Verdict::abstain(Undecided::EventLoop);
+    }
     let examined = match called.examined {
         Some(examined) => examined,
         None => match examine(tables, call, key) {
@@ -71,12 +77,16 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
             Ok(()) | Err(_) => return Verdict::Wait,
         },
     };
+    let known = waits::are_known(tables, key);
+    let confidence = if known { Confidence::Certain } else { Confidence::Likely };
     match examined {
         Err(reason) => Verdict::abstain(reason),
-        Ok(()) if process.proofs >= PROOFS => Verdict::Parent(key, Evidence::Thread, Confidence::Certain),
+        Ok(()) if standing == Standing::Open && moment.last => Verdict::abstain(Undecided::EventLoop),
+        Ok(()) if standing == Standing::Open => Verdict::Wait,
+        Ok(()) if process.proofs >= PROOFS => Verdict::Parent(key, Evidence::Thread, confidence),
         Ok(()) if called.alone && !moment.last && moment.now < losses_known(call) => Verdict::Wait,
         Ok(()) if called.alone && may_not_be_alone(process, call) => Verdict::abstain(Undecided::EventsLost),
-        Ok(()) if called.alone => Verdict::Parent(key, Evidence::Thread, Confidence::Certain),
+        Ok(()) if called.alone => Verdict::Parent(key, Evidence::Thread, confidence),
         Ok(()) if moment.last => Verdict::abstain(Undecided::ProcessUnproven),
         Ok(()) => Verdict::Wait,
     }
@@ -100,6 +110,9 @@ pub(in crate::correlate) fn names(tables: &Tables, call: &Exchange) -> Vec<Key> 
         return Vec::new();
     };
     let Some(key) = called.served.filter(|_| !process.is_nginx()) else { return Vec::new() };
+    if waits::standing(tables, key) != Standing::Proven {
+        return Vec::new();
+    }
     match called.examined.unwrap_or_else(|| examine(tables, call, key)) {
         // Where threads own nothing, holding one request says nothing about it.
         Ok(()) | Err(Undecided::RequestUnanswered | Undecided::RequestStillOpen)
@@ -151,11 +164,7 @@ fn objection(tables: &Tables, call: &Exchange, request: &Exchange, served: &Serv
     if !whole || request.is_damaged() {
         return Some(Undecided::EventsLost);
     }
-    let reads_wait = !served.nonblocking
-        && request.first.blocking == Some(true)
-        && request.head_last.blocking == Some(true);
-    let migrates = tables.processes.find(call.process()).is_some_and(|process| process.connections_migrate);
-    if !reads_wait || (served.on_return && !migrates) {
+    if waits::matter(tables, request, served) && !waits::are_alone(call, request, served) {
         return Some(Undecided::EventLoop);
     }
     let whole_head = request.head_last.thread.tid == request.thread().tid;
