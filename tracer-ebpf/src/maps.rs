@@ -136,6 +136,10 @@ pub(crate) static TRACER_WOKEN: RingBuf = RingBuf::with_byte_size(WAKE_RING_BYTE
 #[map]
 pub(crate) static TRACER_HANDOFF: HashMap<u32, Followed> = HashMap::with_max_entries(1024, 0);
 
+/// How many processes are followed, so that operations of others look nothing up. Written by the tracer, read here.
+#[map]
+pub(crate) static TRACER_FOLLOWS: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Thread → its sleep. Written and read here; lives and dies with the thread.
 #[btf_map]
 static TRACER_SLEEPS: LocalStorage<SleepState, { bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE as usize }> =

@@ -7,7 +7,7 @@
 use tracer_abi::event::io_flags;
 
 use crate::kernel::Task;
-use crate::maps::{SleepState, sleep_state};
+use crate::maps::{SleepState, TRACER_FOLLOWS, sleep_state};
 use crate::probes::handoff::followed;
 use crate::regs::{Awaited, Regs, read_user};
 
@@ -52,6 +52,9 @@ fn is_event(polled: u64, event_fds: u64) -> bool {
 /// The current thread used the socket behind a descriptor, whether or not that is reported.
 #[inline(always)]
 pub(crate) fn used(task: Task, regs: Regs) {
+    if !any_followed() {
+        return;
+    }
     // SAFETY: the current task; nothing is allocated.
     let Some(sleep) = (unsafe { sleep_state(task, false) }) else {
         return;
@@ -67,6 +70,9 @@ pub(crate) fn used(task: Task, regs: Regs) {
 /// What the current thread has slept for since this was asked last: bits of `io_flags`.
 #[inline(always)]
 pub(crate) fn take(task: Task) -> u8 {
+    if !any_followed() {
+        return 0;
+    }
     // SAFETY: as above.
     let Some(sleep) = (unsafe { sleep_state(task, false) }) else {
         return 0;
@@ -74,4 +80,9 @@ pub(crate) fn take(task: Task) -> u8 {
     let waits = sleep.waits as u8;
     sleep.waits = 0;
     if followed(task).is_some() { io_flags::WAITS_KNOWN | waits } else { 0 }
+}
+
+#[inline(always)]
+fn any_followed() -> bool {
+    TRACER_FOLLOWS.get(0).is_some_and(|count| *count != 0)
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use aya::Pod;
-use aya::maps::{HashMap as BpfHashMap, MapData};
+use aya::maps::{Array, HashMap as BpfHashMap, MapData};
 use tracer_abi::config::Followed;
 use tracer_abi::task::{ProcessKey, Tgid};
 
@@ -33,6 +33,8 @@ const MAX_REPORTED: u64 = 100_000;
 
 pub(super) struct HandOffs {
     table: BpfHashMap<MapData, u32, Entry>,
+    /// How many entries the table has.
+    count: Array<MapData, u32>,
     attached: Vec<Attached>,
     followed: BTreeMap<u32, Spent>,
 }
@@ -59,6 +61,7 @@ impl HandOffs {
     pub(super) fn new(loaded: &mut Loaded) -> anyhow::Result<Self> {
         Ok(Self {
             table: loaded.take_map("TRACER_HANDOFF")?.try_into().context("open map TRACER_HANDOFF")?,
+            count: loaded.take_map("TRACER_FOLLOWS")?.try_into().context("open map TRACER_FOLLOWS")?,
             attached: Vec::new(),
             followed: BTreeMap::new(),
         })
@@ -83,6 +86,7 @@ impl HandOffs {
         if entered.is_ok() {
             let spent = Spent { process, at: Instant::now(), wakes: 0, reported: 0, too_much: false };
             self.followed.insert(tgid, spent);
+            self.tell_count();
         } else {
             self.detach_if_idle(loaded);
         }
@@ -131,6 +135,15 @@ impl HandOffs {
         if self.followed.remove(&tgid).is_some() {
             // Absent: there is nothing to remove.
             let _ = self.table.remove(&tgid);
+            self.tell_count();
+        }
+    }
+
+    fn tell_count(&mut self) {
+        let count = u32::try_from(self.followed.len()).unwrap_or(u32::MAX);
+        if let Err(error) = self.count.set(0, count, 0) {
+            // What threads sleep for is not told then, and nothing is claimed from it.
+            tracing::warn!("cannot write how many processes are followed: {error}");
         }
     }
 
