@@ -11,8 +11,6 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated as helpers;
-use aya_ebpf::macros::{btf_tracepoint, fexit};
-use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use tracer_abi::config::identity_slot;
 use tracer_abi::conn::Direction;
 use tracer_abi::error::KernelLoss;
@@ -21,13 +19,10 @@ use tracer_abi::python::{
     Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, PythonProcess, Suspended, TaskId,
 };
 
-use super::{OwnMemory, asked_process, go_on, is_process, reported, run};
-use crate::kernel::{Task, field};
-use crate::maps::{SockState, TRACER_DATA, TRACER_PYTHON, TaskState, count, offset};
-use crate::probes::fexit::{
-    TRACER_IDIN4R, TRACER_IDIN4S, TRACER_IDIN6R, TRACER_IDIN6S, TRACER_IDUNR, TRACER_IDUNS,
-};
-use crate::probes::sock_length::{TRACER_IDRECV, TRACER_IDSEND};
+use super::{OwnMemory, asked_process, is_process, reported, run};
+use crate::kernel::Task;
+use crate::maps::{SockState, TRACER_DATA, TRACER_PYTHON, TaskState, count};
+use crate::probes::{fexit, sock_length};
 
 /// Where the walks are. In the thread's state, for the reason that [`crate::maps::Operation`] is.
 #[repr(C)]
@@ -37,51 +32,20 @@ pub(crate) struct Walk {
     suspended: Suspended,
 }
 
-#[btf_tracepoint(function = "sock_send_length")]
-fn tracer_py_send(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: the first argument is a `struct sock`.
-    if !unsafe { look(ctx.arg::<*const c_void>(0), Direction::Egress) } {
-        go_on(&ctx, &TRACER_IDSEND, identity_slot::GO);
-    }
-    0
-}
-
-#[btf_tracepoint(function = "sock_recv_length")]
-fn tracer_py_recv(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: as above.
-    if !unsafe { look(ctx.arg::<*const c_void>(0), Direction::Ingress) } {
-        go_on(&ctx, &TRACER_IDRECV, identity_slot::GO);
-    }
-    0
-}
-
-/// Declares a program for a function whose first argument is a socket, and the table of its hook.
-macro_rules! programs {
-    ($($program:ident, $function:literal, $direction:ident, $table:ident;)+) => {
-        $(
-            #[fexit(function = $function)]
-            fn $program(ctx: FExitContext) -> i32 {
-                // SAFETY: the first argument is a `struct socket`, and `sk` a field of it.
-                let known = unsafe {
-                    let sk: *const c_void = field(ctx.arg(0), offset!(socket_sk));
-                    look(sk, Direction::$direction)
-                };
-                if !known {
-                    go_on(&ctx, &$table, identity_slot::GO);
-                }
-                0
-            }
-        )+
-    };
-}
-
 programs! {
-    tracer_py_in4s, "inet_sendmsg", Egress, TRACER_IDIN4S;
-    tracer_py_in6s, "inet6_sendmsg", Egress, TRACER_IDIN6S;
-    tracer_py_uns, "unix_stream_sendmsg", Egress, TRACER_IDUNS;
-    tracer_py_in4r, "inet_recvmsg", Ingress, TRACER_IDIN4R;
-    tracer_py_in6r, "inet6_recvmsg", Ingress, TRACER_IDIN6R;
-    tracer_py_unr, "unix_stream_recvmsg", Ingress, TRACER_IDUNR;
+    PYTHON, look;
+    trace_points {
+        tracer_py_send, "sock_send_length", Egress, TRACER_IDSEND;
+        tracer_py_recv, "sock_recv_length", Ingress, TRACER_IDRECV;
+    }
+    returns {
+        tracer_py_in4s, "inet_sendmsg", Egress, TRACER_IDIN4S;
+        tracer_py_in6s, "inet6_sendmsg", Egress, TRACER_IDIN6S;
+        tracer_py_uns, "unix_stream_sendmsg", Egress, TRACER_IDUNS;
+        tracer_py_in4r, "inet_recvmsg", Ingress, TRACER_IDIN4R;
+        tracer_py_in6r, "inet6_recvmsg", Ingress, TRACER_IDIN6R;
+        tracer_py_unr, "unix_stream_recvmsg", Ingress, TRACER_IDUNR;
+    }
 }
 
 /// False: the process is not one that runs Python.

@@ -11,8 +11,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated as helpers;
-use aya_ebpf::macros::{btf_tracepoint, fexit};
-use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
+use tracer_abi::config::identity_slot;
 use tracer_abi::conn::{Direction, Role};
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{EventKind, IdentityRecord, Runtime};
@@ -20,61 +19,51 @@ use tracer_abi::golang::{self, Connection, FIRST_CACHE, GoProcess, MAX_CACHES, M
 use tracer_abi::python::{CHAIN_TASKS, TaskId};
 
 use super::{OwnMemory, asked_process, is_process, reported, run};
-use crate::kernel::{Task, field};
-use crate::maps::{SockState, TRACER_DATA, TRACER_GO, TaskState, count, offset};
+use crate::kernel::Task;
+use crate::maps::{SockState, TRACER_DATA, TRACER_GO, TaskState, count};
+use crate::probes::{fexit, sock_length};
 use crate::regs::Regs;
 
-#[btf_tracepoint(function = "sock_send_length")]
-fn tracer_go_send(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: the first argument is a `struct sock`.
-    unsafe { look(ctx.arg::<*const c_void>(0), Direction::Egress) };
-    0
-}
-
-#[btf_tracepoint(function = "sock_recv_length")]
-fn tracer_go_recv(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: as above.
-    unsafe { look(ctx.arg::<*const c_void>(0), Direction::Ingress) };
-    0
-}
-
-/// Declares a program for a function whose first argument is a socket.
-macro_rules! programs {
-    ($($program:ident, $function:literal, $direction:ident;)+) => {
-        $(
-            #[fexit(function = $function)]
-            fn $program(ctx: FExitContext) -> i32 {
-                // SAFETY: the first argument is a `struct socket`, and `sk` a field of it.
-                unsafe {
-                    let sk: *const c_void = field(ctx.arg(0), offset!(socket_sk));
-                    look(sk, Direction::$direction);
-                }
-                0
-            }
-        )+
-    };
-}
-
 programs! {
-    tracer_go_in4s, "inet_sendmsg", Egress;
-    tracer_go_in6s, "inet6_sendmsg", Egress;
-    tracer_go_uns, "unix_stream_sendmsg", Egress;
-    tracer_go_in4r, "inet_recvmsg", Ingress;
-    tracer_go_in6r, "inet6_recvmsg", Ingress;
-    tracer_go_unr, "unix_stream_recvmsg", Ingress;
+    GO, look;
+    trace_points {
+        tracer_go_send, "sock_send_length", Egress, TRACER_IDSEND;
+        tracer_go_recv, "sock_recv_length", Ingress, TRACER_IDRECV;
+    }
+    returns {
+        tracer_go_in4s, "inet_sendmsg", Egress, TRACER_IDIN4S;
+        tracer_go_in6s, "inet6_sendmsg", Egress, TRACER_IDIN6S;
+        tracer_go_uns, "unix_stream_sendmsg", Egress, TRACER_IDUNS;
+        tracer_go_in4r, "inet_recvmsg", Ingress, TRACER_IDIN4R;
+        tracer_go_in6r, "inet6_recvmsg", Ingress, TRACER_IDIN6R;
+        tracer_go_unr, "unix_stream_recvmsg", Ingress, TRACER_IDUNR;
+    }
 }
 
+/// False: the process is not one that runs Go.
+///
 /// # Safety
 ///
 /// `sk` must be a socket pointer that the verifier tracks.
 #[inline(always)]
-unsafe fn look(sk: *const c_void, direction: Direction) {
-    let Some(process) = asked_process().and_then(|tgid| TRACER_GO.get_ptr_mut(tgid)) else {
-        return;
+unsafe fn look(sk: *const c_void, direction: Direction) -> bool {
+    let Some(tgid) = asked_process() else {
+        return true;
     };
+    let Some(process) = TRACER_GO.get_ptr_mut(tgid) else {
+        return false;
+    };
+    // SAFETY: as the caller promises; a live entry of the table, and entries are plain integers.
+    unsafe { ask(sk, direction, &mut *process) };
+    true
+}
+
+/// # Safety
+///
+/// As of [`look`].
+#[inline(always)]
+unsafe fn ask(sk: *const c_void, direction: Direction, process: &mut GoProcess) {
     let task = Task::current();
-    // SAFETY: a live entry of the table; entries are plain integers.
-    let process = unsafe { &mut *process };
     if !is_process(task, process.start_boottime) {
         return;
     }

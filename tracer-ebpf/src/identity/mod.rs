@@ -5,6 +5,43 @@
 //! it does while a process of a known runtime is traced; one that does not know the process goes on with the next. So it
 //! costs nothing elsewhere. It reads the program's memory and nothing is ever written there.
 
+/// Declares a runtime's programs, one for each hook, in its place of the hooks' tables. `$look` is given the socket and the
+/// direction, and returns false if the process is not one of this runtime.
+macro_rules! programs {
+    (
+        $slot:ident, $look:ident;
+        trace_points { $($point:ident, $event:literal, $at:ident, $behind:ident;)+ }
+        returns { $($program:ident, $function:literal, $direction:ident, $table:ident;)+ }
+    ) => {
+        $(
+            #[aya_ebpf::macros::btf_tracepoint(function = $event)]
+            fn $point(ctx: aya_ebpf::programs::BtfTracePointContext) -> i32 {
+                // SAFETY: the first argument is a `struct sock`.
+                let known = unsafe { $look(ctx.arg(0), tracer_abi::conn::Direction::$at) };
+                if !known {
+                    $crate::identity::go_on_behind(&ctx, &sock_length::$behind, identity_slot::$slot);
+                }
+                0
+            }
+        )+
+        $(
+            #[aya_ebpf::macros::fexit(function = $function)]
+            fn $program(ctx: aya_ebpf::programs::FExitContext) -> i32 {
+                // SAFETY: the first argument is a `struct socket`, and `sk` a field of it.
+                let known = unsafe {
+                    let sk: *const core::ffi::c_void =
+                        $crate::kernel::field(ctx.arg(0), $crate::maps::offset!(socket_sk));
+                    $look(sk, tracer_abi::conn::Direction::$direction)
+                };
+                if !known {
+                    $crate::identity::go_on_behind(&ctx, &fexit::$table, identity_slot::$slot);
+                }
+                0
+            }
+        )+
+    };
+}
+
 mod cpython;
 mod golang;
 
@@ -59,9 +96,20 @@ impl Memory for OwnMemory {
     }
 }
 
-/// Goes on with the first program of `table` from a place on, and does not return; returns if there is none.
+/// Goes on with the first program of `table`, and does not return; returns if there is none.
 #[inline(always)]
-pub(crate) fn go_on<C: EbpfContext>(ctx: &C, table: &ProgramArray, first: u32) {
+pub(crate) fn go_on<C: EbpfContext>(ctx: &C, table: &ProgramArray) {
+    go_on_from(ctx, table, 0);
+}
+
+/// The same, with the first behind a place.
+#[inline(always)]
+fn go_on_behind<C: EbpfContext>(ctx: &C, table: &ProgramArray, slot: u32) {
+    go_on_from(ctx, table, slot + 1);
+}
+
+#[inline(always)]
+fn go_on_from<C: EbpfContext>(ctx: &C, table: &ProgramArray, first: u32) {
     let mut slot = first;
     while slot < identity_slot::COUNT {
         // SAFETY: nothing here has anything left to do.

@@ -40,7 +40,7 @@ macro_rules! programs {
             fn $program(ctx: FExitContext) -> i32 {
                 let flags = if $args > 3 { ctx.arg(3) } else { 0 };
                 if moved(&ctx, $args, Direction::$direction, flags, false) {
-                    identity::go_on(&ctx, &$identity, identity_slot::PYTHON);
+                    identity::go_on(&ctx, &$identity);
                 }
                 0
             }

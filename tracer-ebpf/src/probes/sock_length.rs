@@ -27,7 +27,7 @@ fn tracer_send(ctx: BtfTracePointContext) -> i32 {
     // The flags are those of the kernel's inner call; the trace point passes none for sends.
     // SAFETY: the first argument is a `struct sock`.
     if unsafe { on_io(ctx.arg::<*const c_void>(0), ctx.arg(1), Direction::Egress, 0, false) } {
-        identity::go_on(&ctx, &TRACER_IDSEND, identity_slot::PYTHON);
+        identity::go_on(&ctx, &TRACER_IDSEND);
     }
     0
 }
@@ -36,7 +36,7 @@ fn tracer_send(ctx: BtfTracePointContext) -> i32 {
 fn tracer_recv(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: as above.
     if unsafe { on_io(ctx.arg::<*const c_void>(0), ctx.arg(1), Direction::Ingress, ctx.arg(2), false) } {
-        identity::go_on(&ctx, &TRACER_IDRECV, identity_slot::PYTHON);
+        identity::go_on(&ctx, &TRACER_IDRECV);
     }
     0
 }

@@ -1,6 +1,8 @@
 //! The ways to watch socket operations, best first. Each rung is one file that names its programs; the next rung is
 //! one file more.
 
+use tracer_abi::config::identity_slot;
+
 use super::btf::TypeInfo;
 use super::{rung_a, rung_b};
 
@@ -65,7 +67,7 @@ impl Rung {
     /// Programs that say whose work an operation was, by runtime, and the place in the table of the rung's program that goes
     /// on with each. They are no part of what a rung needs: where those of a runtime are refused, its identity is missing
     /// and nothing else.
-    pub(super) const fn identity(self) -> [&'static [Identity]; 2] {
+    pub(super) const fn identity(self) -> [&'static [Identity]; identity_slot::COUNT as usize] {
         match self {
             Self::A => [rung_a::PYTHON, rung_a::GO],
             Self::B => [rung_b::PYTHON, rung_b::GO],
