@@ -12,7 +12,10 @@ fn main() {
     println!("cargo::rerun-if-env-changed={OVERRIDE}");
     let object = match std::env::var_os(OVERRIDE) {
         Some(path) => PathBuf::from(path),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/tracer-ebpf"),
+        // Where it is now: the script may have been built before the repository was moved.
+        None => std::env::var_os("CARGO_MANIFEST_DIR")
+            .map(|folder| PathBuf::from(folder).join("../target/bpf/tracer-ebpf"))
+            .unwrap_or_default(),
     };
     println!("cargo::rerun-if-changed={}", object.display());
     if let Ok(object) = object.canonicalize() {
