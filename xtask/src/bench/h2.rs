@@ -122,7 +122,7 @@ impl Bench<'_> {
         let Self { requests, spans, losses, .. } = self;
         println!(
             "one connection, {STREAMS} streams: ratio {ratio:.3} ({:.3} to {:.3}); {requests} requests, {spans} spans, \
-             lost {losses:?}; {:.1} MiB resident at most",
+             lost {losses:?}; {} MiB resident at most",
             ratios.first().copied().unwrap_or_default(),
             ratios.last().copied().unwrap_or_default(),
             mib(self.peak_resident_bytes)
