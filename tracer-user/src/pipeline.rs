@@ -214,8 +214,8 @@ impl Spans {
                     match source.follow_handoffs(process) {
                         Ok(()) => {
                             tracing::info!(
-                                "following hand-offs between the threads of {name}: some call for requests that \
-                                 others serve (--handoff off forbids it)"
+                                "following how the threads of {name} wait and wake each other: what they read and \
+                                 send does not tell whose its calls are (--handoff off forbids it)"
                             );
                             if self.handoffs.followed.len() < MAX_NAMES {
                                 self.handoffs.followed.insert(process, name);

@@ -197,6 +197,10 @@ impl Correlator {
         if known.waits.asked || known.waits.over || known.not_exclusive || known.is_nginx() {
             return;
         }
+        if known.tasks.is_some() || known.goroutines.is_some() {
+            // Its runtime tells whose a call is. Threads serve whatever is next.
+            return;
+        }
         match known.following {
             Following::Unasked => {
                 (known.following, known.waits.asked, known.waits.alone) = (Following::Asked, true, true);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tracer_abi::python::TaskId;
 use tracer_core::event::Event;
 use tracer_core::span::Confidence;
+use tracer_core::{Engine, EngineConfig};
 
 use crate::host::{End, Host, T, lines, path, task};
 
@@ -126,6 +127,21 @@ fn a_call_belongs_to_the_request_whose_goroutine_waits() {
         "/bg - task-unrelated",
     ]);
     assert_eq!(shop.confidence("/a1"), Some(Confidence::Certain));
+}
+
+/// Its threads read without waiting, and what they sleep for would say nothing: goroutines move between them.
+#[test]
+fn what_threads_wait_for_is_not_asked_where_goroutines_are_known() {
+    let mut shop = Service::new();
+    let conn = shop.client();
+    shop.other = shop.main;
+    shop.arrives(conn, "/a", 11);
+    shop.calls("/x", 11, 1);
+    shop.answers(conn);
+    let mut engine = Engine::new(EngineConfig::default(), [1; 32]);
+    shop.host.events.iter().for_each(|event| engine.handle_event(event.clone()));
+    engine.handle_timeout(shop.host.clock.plus(Duration::from_secs(5)));
+    assert_eq!(engine.poll_wish(), None);
 }
 
 #[test]
