@@ -130,7 +130,7 @@ fn asked_process() -> Option<u32> {
 #[inline(always)]
 fn is_process(task: Task, known: u64) -> bool {
     let start = task.process_start();
-    known == start || known % NANOS_PER_TICK == 0 && known / NANOS_PER_TICK == start / NANOS_PER_TICK
+    known == start || known.is_multiple_of(NANOS_PER_TICK) && known / NANOS_PER_TICK == start / NANOS_PER_TICK
 }
 
 /// A loop of the kernel's: the verifier walks its body a few times, and not once per turn and path.
