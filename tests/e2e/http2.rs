@@ -86,9 +86,12 @@ fn check_call(name: &str, call: &Call, client: &Span, server: &Span) {
         assert_eq!(span.str("rpc.system.name"), Some("grpc"));
         assert_eq!(span.str("tracer.incomplete"), None, "{span:#?}");
     }
-    // The program's own clock is around the stream's. A span begins when the send has ended that carried its head.
+    // The program's own clock is around the stream's, except for one that is given up: the program goes on at once, and
+    // what tells the server is written when its turn comes. A span begins when the send has ended that carried its head.
+    let given_up = matches!(CODES[code], "CANCELLED" | "DEADLINE_EXCEEDED");
     let took = client.end - client.start;
-    assert!(took <= call.nanos + 2_000_000, "{name}: {took} of {call:?}");
+    let slack = if given_up { 500_000_000 } else { 2_000_000 };
+    assert!(took <= call.nanos + slack, "{name}: {took} of {call:?}");
     match CODES[code] {
         "OK" => {
             assert_eq!((said, answered), (Some("OK"), Some("OK")), "{name}");
