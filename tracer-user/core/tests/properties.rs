@@ -449,6 +449,66 @@ proptest! {
         sound(&updates, &truths, true);
     }
 
+    /// A client that asks again while it is answered, and shows it before records are lost. What is long is left out in part.
+    #[test]
+    fn requests_sent_into_a_response_pair_nothing_wrong(
+        role in roles(),
+        exchanges in vec(exchange(plain), 5..12),
+        cuts in vec(vec(prop_oneof![1_usize..40, 200_usize..9000], 1..6), 1..6),
+        early in vec(any::<prop::sample::Index>(), 1..6),
+        drops in vec(any::<prop::sample::Index>(), 0..4),
+    ) {
+        let (requests, responses) = match role {
+            Role::Client => (Direction::Egress, Direction::Ingress),
+            Role::Server | Role::Unknown => (Direction::Ingress, Direction::Egress),
+        };
+        let mut wire = Wire::opened(role, false);
+        let (mut truths, mut shown) = (Vec::<Truth>::new(), 0);
+        let ask = |wire: &mut Wire, truths: &mut Vec<Truth>| {
+            let Some(exchange) = exchanges.get(truths.len()) else { return };
+            let (bytes, head) = exchange.request(truths.len());
+            let first = wire.offset(requests);
+            wire.moves(requests, &bytes);
+            truths.push(Truth {
+                request: (first, wire.offset(requests) - 1),
+                head_last: first + head as u64 - 1,
+                response: (0, 0),
+                request_len: exchange.request_body.len(),
+                response_len: if exchange.is_bodiless() { 0 } else { exchange.response_body.len() },
+            });
+        };
+        ask(&mut wire, &mut truths);
+        for (id, exchange) in exchanges.iter().enumerate() {
+            let (interim, response) = exchange.response(id);
+            let first = wire.offset(responses) + interim.len() as u64;
+            truths[id].response = (first, first + response.len() as u64 - 1);
+            let bytes = [interim, response].concat();
+            let ops = cut(&bytes, &cuts[id % cuts.len()]);
+            let early = if id < 3 { 0 } else { early[id % early.len()].index(ops.len() + 1) };
+            for (at, op) in ops.iter().enumerate() {
+                if at == early {
+                    ask(&mut wire, &mut truths);
+                }
+                wire.moves(responses, op);
+            }
+            if early == ops.len() {
+                ask(&mut wire, &mut truths);
+            }
+            if id == 2 {
+                shown = wire.records.len();
+            }
+        }
+        wire.closes(true);
+        let mut records = wire.records;
+        for drop in drops {
+            if records.len() > shown {
+                records.remove(shown + drop.index(records.len() - shown));
+            }
+        }
+        let (updates, _) = run(&records);
+        sound(&updates, &truths, true);
+    }
+
     #[test]
     fn a_loss_is_over_after_a_while(
         role in roles(),
@@ -528,5 +588,34 @@ fn a_body_that_looks_like_its_end_and_another_response_goes_on() {
         let (records, truths, _) = play(Role::Server, &[vec![long.clone()], vec![plain.clone()]], &cuts);
         let (updates, _) = run(&records);
         assert_eq!(sound(&updates, &truths, false), [0, 1], "{cuts:?}");
+    }
+}
+
+/// A client that has pipelined; the end of a body is lost; the response behind it comes in pieces, of which the first tells
+/// nothing.
+#[test]
+fn behind_a_lost_end_a_response_in_pieces_is_no_body() {
+    let body = |len| Body::Chunked(vec![vec![b'x'; len]; 16], false);
+    let get = |response_body| Exchange {
+        method: "GET",
+        request_body: Body::None,
+        interim: 0,
+        status: 200,
+        response_body,
+    };
+    let short = || get(Body::Chunked(vec![], false));
+    let bursts = [vec![get(body(280)), short(), get(body(400))], vec![short()], vec![short()], vec![short()]];
+    for first in 1..13 {
+        let cuts = [vec![], vec![4097], vec![], vec![first]];
+        let (mut records, truths, _) = play(Role::Server, &bursts, &cuts);
+        let is_end = |record: &Record| {
+            let Record::Data(event) = record else { return false };
+            let end = event.offset + u64::from(event.chunk_offset) + event.payload.len() as u64;
+            event.direction == Direction::Egress && end == truths[2].response.1 + 1
+        };
+        let end = records.iter().position(is_end).unwrap();
+        records.remove(end);
+        let (updates, _) = run(&records);
+        sound(&updates, &truths, true);
     }
 }

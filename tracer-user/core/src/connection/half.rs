@@ -20,8 +20,9 @@ pub(super) struct Half {
     pub(super) current: Option<Current>,
     /// Passing over: before this position, an operation starts inside a line that was seen.
     pub(super) inside_line: u64,
-    /// What was read last was a hole of bytes that should have been there.
-    pub(super) after_loss: bool,
+    /// Bytes that must still come without a loss before it is known what was lost: as many as an end of a body may be
+    /// long.
+    pub(super) in_doubt: usize,
     /// No more bytes come before what happens next: a line that is not complete will not become so.
     pub(super) hurried: bool,
     /// The end of the stream was seen.
@@ -47,7 +48,7 @@ impl Half {
             last: None,
             current: None,
             inside_line: 0,
-            after_loss: false,
+            in_doubt: 0,
             hurried: false,
             ended: false,
             total: 0,
@@ -84,16 +85,30 @@ impl Half {
 
     /// What the bytes at the reading position look like, as the start of a message. `Partial` asks for patience.
     pub(super) fn start(&self) -> Start {
-        let Run::Bytes { bytes, .. } = self.stream.peek() else { return Start::Other };
-        match detect::start(bytes) {
-            Start::Partial => {}
-            start @ (Start::Line(_) | Start::Other) => return start,
-        }
-        // A line in several operations.
-        match detect::start(&self.line()) {
+        match self.start_so_far() {
             Start::Partial if self.hurried => Start::Other,
             start @ (Start::Line(_) | Start::Partial | Start::Other) => start,
         }
+    }
+
+    /// The same, whether or not more bytes will come.
+    pub(super) fn start_so_far(&self) -> Start {
+        let Run::Bytes { bytes, .. } = self.stream.peek() else { return Start::Other };
+        match detect::start(bytes) {
+            // It may be a line in several operations.
+            Start::Partial => detect::start(&self.line()),
+            start @ (Start::Line(_) | Start::Other) => start,
+        }
+    }
+
+    /// What waits is empty lines, as far as it is there without a hole.
+    pub(super) fn is_blank(&self) -> bool {
+        self.line().iter().all(|byte| matches!(byte, b'\r' | b'\n'))
+    }
+
+    /// Behind what waits there is a hole.
+    pub(super) fn is_cut(&self) -> bool {
+        self.stream.position().saturating_add(self.line().len() as u64) < self.stream.end()
     }
 
     /// Position behind the line that starts at the reading position or behind empty ones there, as far as it is there.

@@ -7,7 +7,7 @@ use super::pairing::exchange_id;
 use super::{Connection, Mode};
 use crate::exchange::{BodyLen, ExchangeUpdate, Incomplete, Outcome};
 use crate::protocol::detect::{self, Opening, Start, StartLine};
-use crate::protocol::http1::{Part, Response};
+use crate::protocol::http1::{Part, Response, TAIL_BYTES};
 use crate::protocol::{Invalid, Parsed, Parser as _};
 use crate::stream::{Edge, HoleKind, Run};
 
@@ -114,7 +114,7 @@ impl Connection {
         let position = half.stream.position();
         let Run::Bytes { bytes, edge } = half.stream.peek() else { return false };
         let step = half.parser.bytes(bytes, edge);
-        half.after_loss = false;
+        half.in_doubt = half.in_doubt.saturating_sub(usize::try_from(step.consumed).unwrap_or(usize::MAX));
         let is_blank = matches!(step.parsed, Parsed::NeedMore) && half.parser.is_at_start();
         if step.consumed > 0 && !is_blank {
             half.last = half.stream.mark(position.saturating_add(step.consumed - 1), tcp);
@@ -137,16 +137,24 @@ impl Connection {
         let half = self.half(direction);
         let (candidate, is_overfull) =
             (half.parser.candidate(), half.stream.is_overfull(&self.limits.stream));
+        if half.in_doubt > 0 {
+            // What was lost may have been the end of the one and the request for the other.
+            match half.start_so_far() {
+                // It tells nothing of what comes behind it.
+                Start::Partial if half.is_blank() => return Drift::GoesOn,
+                Start::Partial if !half.hurried && !half.is_cut() => return Drift::Unclear,
+                Start::Line(StartLine::Status { .. }) | Start::Partial => {
+                    self.lose_responses(Incomplete::EventsLost, now, out);
+                    return Drift::Ended;
+                }
+                Start::Line(StartLine::Request) | Start::Other => return Drift::GoesOn,
+            }
+        }
         let start = half.start();
         if !matches!(start, Start::Line(StartLine::Status { .. }) | Start::Partial) {
             return Drift::GoesOn;
         }
         let is_line = start != Start::Partial;
-        if half.after_loss && is_line {
-            // What was lost may have been the end of the one and the request for the other.
-            self.lose_responses(Incomplete::EventsLost, now, out);
-            return Drift::Ended;
-        }
         if self.ledger.len() > 1 {
             return match (is_line, candidate || !self.trust.pipelines()) {
                 (true, true) => {
@@ -298,7 +306,9 @@ impl Connection {
         let step = half.parser.hole(len, edge);
         let last = step.consumed.checked_sub(1).and_then(|more| half.stream.mark(position + more, tcp));
         half.last = last.or(half.last);
-        half.after_loss = kind != HoleKind::Elided;
+        if kind != HoleKind::Elided {
+            half.in_doubt = TAIL_BYTES;
+        }
         half.stream.consume(step.consumed);
         if step.consumed > 0 {
             self.touch_response(kind.incomplete());

@@ -30,7 +30,7 @@ use crate::stream::Edge;
 
 /// Bytes before the end of an operation that are kept while adrift: as many as the kernel half captures of the end
 /// of every operation, and a last chunk written in small operations.
-const TAIL_BYTES: usize = 512;
+pub const TAIL_BYTES: usize = 512;
 
 /// What a message consists of.
 #[derive(Debug, PartialEq, Eq)]
