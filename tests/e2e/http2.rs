@@ -323,6 +323,8 @@ struct Joined {
     who: &'static str,
     /// Of a hundred requests, how many have a span with its name, on either side, from one and from ten seconds on.
     named: [[u64; 2]; 2],
+    /// Of either side, with a name or without.
+    spans: [usize; 2],
 }
 
 const PER_SECOND: u64 = 200;
@@ -372,7 +374,9 @@ fn join_late(who: &'static str, mut server: Server, client: Command, name: &str)
         let parent = clients[span.parent.as_deref().unwrap_or_default()];
         assert!(parent.start <= span.end && span.start <= parent.end, "{span:#?} {parent:#?}");
     }
-    Joined { who, named: shares }
+    let spans =
+        [Kind::Client, Kind::Server].map(|kind| report.spans.iter().filter(|s| s.kind == kind).count());
+    Joined { who, named: shares, spans }
 }
 
 #[test]
@@ -400,9 +404,10 @@ fn late_join() {
         join_late("nghttp2", Server { program, addr }, client, "/a")
     };
     for joined in [grpc("grpc-go", Grpc::Go), grpc("grpc-python", Grpc::Python), h2load()] {
-        let Joined { who, named } = joined;
-        for (side, [_, late]) in ["client", "server"].into_iter().zip(named) {
-            eprintln!("{who} {side}: {late} of 100 after ten seconds");
+        let Joined { who, named, spans } = joined;
+        assert!(spans.iter().all(|count| *count as u64 > 5 * PER_SECOND), "{who}: {spans:?}");
+        for (side, [early, late]) in ["client", "server"].into_iter().zip(named) {
+            eprintln!("{who} {side}: of 100 requests {early} are named after a second, {late} after ten");
         }
     }
 }

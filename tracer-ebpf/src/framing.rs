@@ -359,25 +359,33 @@ fn may_join(state: &SockState, op: &mut Operation) -> bool {
     if state.flags & sock_flags::PREEXISTING == 0 || op.total < HEADER_BYTES {
         return false;
     }
-    io::peek(op);
-    let first = op.start;
-    let address =
-        if matches!(op.buffer.place, place::BUFFER) { op.buffer.address } else { op.elements[0][0] };
-    let ninth = read_user::<u8>(address + 8);
-    let (Some(frame), true) = (Frame::guess(first, ninth.unwrap_or(0)), ninth.is_some()) else {
-        return false;
-    };
-    let next = u64::from(frame.len) + u64::from(HEADER_BYTES);
+    let next = frame_end(op, 0);
     let total = u64::from(op.total);
-    if next == total {
-        return true;
+    next > 0 && (next == total || next + u64::from(HEADER_BYTES) <= total && frame_end(op, next) > 0)
+}
+
+/// Where the frame ends that seems to begin at this place of the operation; 0: none does. Senders with scatter-gather
+/// arrays give its header an element of its own, or the start of one: one that lies in several is not looked for.
+#[inline(never)]
+fn frame_end(op: &mut Operation, at: u64) -> u64 {
+    let mut address = 0;
+    if matches!(op.buffer.place, place::BUFFER) {
+        address = op.buffer.address + at;
+    } else {
+        let mut start = 0;
+        for [base, len] in op.elements {
+            if at >= start && at - start + u64::from(HEADER_BYTES) <= len {
+                address = base + (at - start);
+                break;
+            }
+            start += len;
+        }
     }
-    if next + u64::from(HEADER_BYTES) > total || !matches!(op.buffer.place, place::BUFFER) {
-        return false;
-    }
-    match (read_user::<u64>(address + next), read_user::<u8>(address + next + 8)) {
-        (Some(first), Some(ninth)) => Frame::guess(first, ninth).is_some(),
-        _ => false,
+    match (read_user::<u64>(address), read_user::<u8>(address + 8)) {
+        (Some(first), Some(ninth)) => {
+            Frame::guess(first, ninth).map_or(0, |frame| at + u64::from(HEADER_BYTES) + u64::from(frame.len))
+        }
+        _ => 0,
     }
 }
 
