@@ -232,6 +232,8 @@ codes! {
         Python = 1,
         /// Goroutines.
         Go = 2,
+        /// Tasks of tokio.
+        Tokio = 3,
     }
 }
 
@@ -249,6 +251,8 @@ pub struct IdentityRecord {
     /// zeroes, and where that was started and the number of the one that started it ([`crate::golang::Waiter`]). Else,
     /// receives only and where that can be known, as words: [`crate::golang::last_number`], and from
     /// [`crate::golang::FIRST_CACHE`] on [`crate::golang::unused`] of each processor.
+    ///
+    /// Tokio: as [`crate::tokio::walk_end`] says; calls: the task that makes it, the one that waits for that task, and so on.
     pub tasks: [TaskId; CHAIN_TASKS],
     /// What it took to find out.
     pub cost_nanos: u32,
@@ -257,7 +261,7 @@ pub struct IdentityRecord {
     /// [`crate::conn::Direction`]
     pub direction: u8,
     pub len: u8,
-    /// [`crate::python::chain_end`]
+    /// [`crate::python::chain_end`], [`crate::tokio::walk_end`]
     pub end: u8,
 }
 

@@ -24,6 +24,7 @@ pub mod python;
 pub mod sniff;
 pub mod task;
 pub mod time;
+pub mod tokio;
 
 /// Version of every layout and code in this crate. Written into recordings.
 pub const ABI_VERSION: u32 = 2;

@@ -267,6 +267,7 @@ fn task_identified(fields: Fields<'_>) -> Result<TaskIdentified, DecodeError> {
         runtime: Runtime::try_from(fields.u8(offset_of!(IdentityRecord, runtime)))?,
         direction: Direction::try_from(fields.u8(offset_of!(IdentityRecord, direction)))?,
         tasks: (0..len).map(task).collect(),
+        end: fields.u8(offset_of!(IdentityRecord, end)),
     })
 }
 

@@ -209,6 +209,8 @@ pub struct TaskIdentified {
     pub direction: Direction,
     /// Never empty: the task that acts, the one that waits for it, and so on.
     pub tasks: Vec<TaskId>,
+    /// See `tracer_abi::event::IdentityRecord::end`.
+    pub end: u8,
 }
 
 /// See `tracer_abi::event::WokenRecord`.

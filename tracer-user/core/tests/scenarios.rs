@@ -36,5 +36,7 @@ mod starts;
 mod task;
 #[path = "scenarios/thread.rs"]
 mod thread;
+#[path = "scenarios/tokio.rs"]
+mod tokio;
 #[path = "scenarios/waits.rs"]
 mod waits;

@@ -14,6 +14,7 @@ use super::goroutines::{Caller, Reader};
 use super::handoffs::MAX_HOPS;
 use super::join::Seats;
 use super::tasks::Tasks;
+use super::tokio::{Polled, Polls};
 use super::waits::ServedWaits;
 use crate::context::{RemoteContext, RequestContext};
 use crate::event::Thread;
@@ -207,6 +208,8 @@ pub(crate) struct Served {
     pub(super) work: Option<Box<ServedTask>>,
     /// Go: who read it.
     pub(super) reader: Option<Box<Reader>>,
+    /// Tokio: which task read it.
+    pub(super) polled: Option<Box<Polled>>,
     /// Calls with open questions at whose end its thread was woken.
     pub(super) handed_back: Vec<Key>,
 }
@@ -250,6 +253,8 @@ pub(crate) struct Called {
     pub(super) answer_pin: Option<Key>,
     /// Go: whose it is.
     pub(super) caller: Option<Box<Caller>>,
+    /// Tokio: whose it is.
+    pub(super) polls: Option<Box<Polls>>,
     /// Its own key, where its task is known.
     pub(super) key: Option<Key>,
     /// Where hand-offs are followed: whom its thread woke.

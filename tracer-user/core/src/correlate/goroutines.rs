@@ -283,7 +283,7 @@ impl Correlator {
 
 impl ConnFacts {
     /// Whose work the operation was that began the last turn, as this runtime told.
-    fn identified(&self, runtime: Runtime, direction: Direction) -> Option<&TaskIdentified> {
+    pub(super) fn identified(&self, runtime: Runtime, direction: Direction) -> Option<&TaskIdentified> {
         let identified = self.identified[usize::from(direction.code())].as_deref()?;
         (identified.runtime == runtime).then_some(identified)
     }

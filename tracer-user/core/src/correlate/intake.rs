@@ -177,6 +177,7 @@ impl Correlator {
                     self.task_answers(key, first, conn);
                 } else {
                     self.goroutine_calls(key, Direction::Ingress, &first, conn);
+                    self.tokio_calls(key, Direction::Ingress, &first, conn);
                 }
                 self.decide(key, false);
                 self.decide_other_end(key);
@@ -266,6 +267,7 @@ impl Correlator {
             self.call_began(key, first);
             self.task_calls(key, first, conn);
             self.goroutine_calls(key, Direction::Egress, &first, conn);
+            self.tokio_calls(key, Direction::Egress, &first, conn);
         } else {
             self.service_began(key, first, conn);
         }
@@ -391,6 +393,7 @@ impl Correlator {
         }
         self.task_may_serve(key, first, conn);
         self.goroutine_reads(key, conn);
+        self.tokio_reads(key, conn);
         if owned {
             self.thread_serves(key, first, read_by == Some(tid));
         }
@@ -470,6 +473,7 @@ impl Correlator {
             self.decide_carried_on(key);
             self.task_serves_no_more(key, reader.process);
             self.goroutine_serves_no_more(key, reader.process);
+            self.tokio_serves_no_more(key, reader.process);
         }
         self.handed_call_ended(key, &end);
         self.decide(key, false);

@@ -23,7 +23,7 @@ use super::exchange::{Exchange, Key, Undecided};
 use super::rules::{Moment, Rule, Tables, Verdict};
 use super::rules::{
     goroutine, handoff, header, header_continuity, process_fork, response_window, runtime_task, same_bytes,
-    thread,
+    thread, tokio,
 };
 use crate::span::{Confidence, Evidence};
 
@@ -40,14 +40,23 @@ pub(super) const CALL_RULES: [(Evidence, Rule); 6] = [
     (Evidence::ThreadHandOff, handoff::judge),
 ];
 
+/// One for each sort of runtime.
+const RUNTIME_RULES: [Rule; 3] = [goroutine::judge, tokio::judge, runtime_task::judge];
+
 /// What the runtime of the call's process shows: a process has one.
 fn by_runtime(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
-    match goroutine::judge(tables, call, moment) {
-        Verdict::Abstain(None) => runtime_task::judge(tables, call, moment),
-        verdict @ (Verdict::Abstain(Some(_)) | Verdict::Wait | Verdict::Parent(..) | Verdict::Remote(..)) => {
-            verdict
+    for rule in RUNTIME_RULES {
+        match rule(tables, call, moment) {
+            Verdict::Abstain(None) => {}
+            verdict @ (Verdict::Abstain(Some(_))
+            | Verdict::Wait
+            | Verdict::Parent(..)
+            | Verdict::Remote(..)) => {
+                return verdict;
+            }
         }
     }
+    Verdict::Abstain(None)
 }
 
 /// No rule can say anything yet: [`weigh`] would answer [`Verdict::Wait`], and nothing is known that should be held for

@@ -187,6 +187,7 @@ impl Correlator {
                 self.settle_rivals(key, reader.process);
                 self.task_serves_no_more(key, reader.process);
                 self.goroutine_serves_no_more(key, reader.process);
+                self.tokio_serves_no_more(key, reader.process);
             }
             self.decide(key, true);
             self.leave(key);

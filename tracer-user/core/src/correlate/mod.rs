@@ -38,6 +38,7 @@ mod starts;
 mod table;
 mod tasks;
 mod threads;
+mod tokio;
 mod waits;
 mod wakes;
 

@@ -11,6 +11,7 @@ use super::goroutines::Goroutines;
 use super::hash::NumberMap;
 use super::rules::{process_fork, thread};
 use super::tasks::Tasks;
+use super::tokio::TokioTasks;
 use super::waits::Waits;
 use crate::attributes;
 use crate::event::{HostFacts, ProcessFacts};
@@ -52,6 +53,8 @@ pub(super) struct Process {
     pub(super) tasks: Option<Box<Tasks>>,
     /// The same, where it is Go.
     pub(super) goroutines: Option<Box<Goroutines>>,
+    /// The same, where it is tokio.
+    pub(super) tokio: Option<Box<TokioTasks>>,
     pub(super) following: Following,
     pub(super) waits: Waits,
     /// While it is not asked for: calls whose question was settled, and of them those that were made by threads without a

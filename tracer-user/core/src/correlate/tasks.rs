@@ -81,7 +81,7 @@ impl Correlator {
     /// Whose work the next operation on this connection is.
     pub(crate) fn identified(&mut self, event: TaskIdentified, conn: &mut ConnFacts) {
         let direction = usize::from(event.direction.code());
-        if event.runtime == Runtime::Go {
+        if event.runtime != Runtime::Python {
             conn.identified[direction] = Some(Box::new(event));
             return;
         }

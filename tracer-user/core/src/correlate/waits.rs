@@ -197,7 +197,7 @@ impl Correlator {
         if known.waits.asked || known.waits.over || known.not_exclusive || known.is_nginx() {
             return;
         }
-        if known.tasks.is_some() || known.goroutines.is_some() {
+        if known.tasks.is_some() || known.goroutines.is_some() || known.tokio.is_some() {
             // Its runtime tells whose a call is. Threads serve whatever is next.
             return;
         }

@@ -67,6 +67,7 @@ pub(crate) struct Host {
     /// Whose work the next operation is, as the runtime tells.
     tasks: Vec<TaskId>,
     runtime: Runtime,
+    task_end: u8,
     next_port: u16,
     next_tid: u32,
     next_seq: u32,
@@ -98,6 +99,7 @@ impl Host {
             names: BTreeMap::new(),
             tasks: Vec::new(),
             runtime: Runtime::Python,
+            task_end: 0,
             next_port: 40_000,
             next_tid: 100,
             next_seq: u32::MAX - 500,
@@ -176,6 +178,13 @@ impl Host {
     pub(crate) fn goes(&mut self, tasks: Vec<TaskId>) {
         self.tasks = tasks;
         self.runtime = Runtime::Go;
+    }
+
+    /// The same, in tokio's terms, and how the walk ended.
+    pub(crate) fn polls(&mut self, tasks: Vec<TaskId>, end: u64) {
+        self.tasks = tasks;
+        self.runtime = Runtime::Tokio;
+        self.task_end = end as u8;
     }
 
     pub(crate) fn falls_asleep(&mut self, thread: T) {
@@ -386,7 +395,8 @@ impl Host {
         let user_r14 = tasks.first().filter(|_| runtime == Runtime::Go).map_or(0, |task| task.address);
         if !tasks.is_empty() {
             let cookie = socket.cookie;
-            let identified = TaskIdentified { time, thread, cookie, runtime, direction, tasks };
+            let identified =
+                TaskIdentified { time, thread, cookie, runtime, direction, tasks, end: self.task_end };
             self.events.push(Event::TaskIdentified(Box::new(identified)));
         }
         let event = DataMoved {

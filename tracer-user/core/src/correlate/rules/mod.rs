@@ -13,6 +13,7 @@ pub(super) mod response_window;
 pub(super) mod runtime_task;
 pub(super) mod same_bytes;
 pub(super) mod thread;
+pub(super) mod tokio;
 
 use tracer_abi::time::KernelInstant;
 

@@ -1,0 +1,80 @@
+//! Tokio: a call's parent is the request whose task made the call, or waits for the task that did.
+//!
+//! A server's task reads a request of its connection, works and answers, and reads the next. What it does meanwhile, all
+//! futures that it polls, and what it waits for is done on behalf of that request. A call is bound to a request only when
+//!
+//! 1. the task that read the request's head made the call: on a connection of its own, or it waited, when the call was sent or
+//!    when the response began, for the answer of the connection's task. No other task did at the other moment. The edge is
+//!    *certain*;
+//! 2. or it awaited the handle of the task that did, or of one that awaited that one, and so on. Handles can be handed on, and
+//!    who started a task tokio does not know. So such tasks must not be known to be older than the request, and tasks of their
+//!    kind must never have been awaited by the task of a request that is younger than them; [`PROOFS`] of them must have been
+//!    seen that were not. The edge is *likely*;
+//! 3. the request's head had been read, and its answer had not ended, and its first byte was not read before the answer to
+//!    the one before it on the connection had ended, by a task that reads no other connection.
+//!
+//! Background work, what was detached, tasks that take jobs from a channel, and what several wait for works on nothing that is
+//! known. A request whose task calls for others too (it leads a batch) is the parent of that call: it waits for it.
+
+use std::time::Duration;
+
+use super::{Moment, Tables, Verdict};
+use crate::correlate::exchange::{Answering, Exchange, Undecided};
+use crate::span::{Confidence, Evidence};
+
+/// Tasks of a kind that were awaited by the requests for which they may have been started, before any is believed.
+const PROOFS: u32 = 16;
+
+/// How long a call waits for there to be so many.
+pub(in crate::correlate) const SETTLE: Duration = Duration::from_secs(2);
+
+pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
+    let Some(called) = call.called() else { return Verdict::Abstain(None) };
+    let Some(polls) = called.polls.as_deref() else { return Verdict::Abstain(None) };
+    let Some(process) = tables.processes.find(call.process()) else { return Verdict::Abstain(None) };
+    if !process.has_served {
+        // A client program: nothing here could have caused it.
+        return Verdict::Abstain(None);
+    }
+    if polls.changed {
+        return Verdict::abstain(Undecided::Contradiction);
+    }
+    // Until then who waits may turn out to be another one.
+    if call.response.is_none() && call.end.is_none() && !moment.last {
+        return Verdict::Wait;
+    }
+    let key = match called.answered {
+        Answering::One(key) => key,
+        Answering::Several => return Verdict::abstain(Undecided::SeveralOpenRequests),
+        Answering::None => return Verdict::abstain(Undecided::TaskUnrelated),
+    };
+    let Some(request) = tables.exchanges.get(&key) else {
+        return Verdict::abstain(Undecided::LimitReached);
+    };
+    if call.is_damaged() || request.is_damaged() {
+        return Verdict::abstain(Undecided::EventsLost);
+    }
+    let Some(polled) = request.served().and_then(|served| served.polled.as_deref()) else {
+        return Verdict::abstain(Undecided::LimitReached);
+    };
+    if polled.is_shared {
+        return Verdict::abstain(Undecided::TaskNotFresh);
+    }
+    if polls.below.is_empty() {
+        return Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Certain);
+    }
+    let Some(tasks) = process.tokio.as_deref() else { return Verdict::Abstain(None) };
+    let mut proofs = PROOFS;
+    for task in &polls.below {
+        let kind = tasks.kind(task.address);
+        if kind.is_handed_on || task.number < polled.next_task {
+            return Verdict::abstain(Undecided::TaskOlder);
+        }
+        proofs = proofs.min(kind.proofs);
+    }
+    if proofs >= PROOFS {
+        return Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Likely);
+    }
+    let waited = call.first.time.plus(SETTLE) <= moment.now;
+    if moment.last || waited { Verdict::abstain(Undecided::ProcessUnproven) } else { Verdict::Wait }
+}
