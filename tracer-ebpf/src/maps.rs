@@ -17,6 +17,7 @@ use tracer_abi::event::DataRecord;
 use tracer_abi::golang::GoProcess;
 use tracer_abi::limits::WAKE_RING_BYTES;
 use tracer_abi::python::{PythonProcess, TaskId};
+use tracer_abi::tokio::TokioProcess;
 
 use crate::chunks::Walk;
 use crate::framing::{self, Frames};
@@ -112,7 +113,12 @@ pub(crate) static TRACER_PYTHON: HashMap<u32, PythonProcess> = HashMap::with_max
 #[map]
 pub(crate) static TRACER_GO: HashMap<u32, GoProcess> = HashMap::with_max_entries(4096, 0);
 
-/// Which slots of thread group ids are in [`TRACER_PYTHON`] or [`TRACER_GO`], one bit each. Written by the tracer, read here.
+/// Thread group id → where tokio keeps its tasks, written by the tracer, and what was learned of them, written here. 1024, at
+/// 400 bytes each.
+#[map]
+pub(crate) static TRACER_TOKIO: HashMap<u32, TokioProcess> = HashMap::with_max_entries(1024, 0);
+
+/// Which slots of thread group ids are in [`TRACER_PYTHON`] and its like, one bit each. Written by the tracer, read here.
 #[map]
 pub(crate) static TRACER_RTSLOTS: Array<u64> = Array::with_max_entries(PREFILTER_SLOTS / 64, 0);
 
@@ -244,6 +250,7 @@ pub(crate) struct TaskState {
     pub(crate) op: Operation,
     /// For the programs that say whose work it was.
     pub(crate) walk: identity::Walk,
+    pub(crate) polled: identity::Polled,
 }
 
 /// Bytes of an operation that is captured in one piece: holds most heads.

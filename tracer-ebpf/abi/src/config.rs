@@ -143,5 +143,6 @@ pub const PREFILTER_SLOTS: u32 = 1 << 16;
 pub mod identity_slot {
     pub const PYTHON: u32 = 0;
     pub const GO: u32 = 1;
-    pub const COUNT: u32 = 2;
+    pub const TOKIO: u32 = 2;
+    pub const COUNT: u32 = 3;
 }

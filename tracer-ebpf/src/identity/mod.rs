@@ -44,6 +44,7 @@ macro_rules! programs {
 
 mod cpython;
 mod golang;
+mod tokio;
 
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
@@ -55,6 +56,7 @@ use tracer_abi::config::{NANOS_PER_TICK, PREFILTER_SLOTS, identity_slot};
 use tracer_abi::python::Memory;
 
 pub(crate) use self::cpython::Walk;
+pub(crate) use self::tokio::Polled;
 
 use crate::kernel::Task;
 use crate::maps::{self, SockState, TRACER_RTSLOTS, TaskState};

@@ -23,11 +23,13 @@ use tracer_abi::event::EventKind;
 use tracer_abi::golang::GoProcess;
 use tracer_abi::python::PythonProcess;
 use tracer_abi::task::ProcessKey;
+use tracer_abi::tokio::{TokioProcess, walk_end};
 
 use super::examiner::{Examiner, Found, Ticket};
 use super::object::Loaded;
 use super::record;
 use crate::process::procfs::{ProcDir, StartTick};
+use crate::runtime::tokio::{Lesson, Lessons};
 use crate::runtime::{self, Finding, Runtime};
 
 /// Processes that are watched: as many as the kernel half traces.
@@ -36,6 +38,12 @@ const MAX_PROCESSES: usize = 16 << 10;
 /// Until a process that had no event loop yet is examined again: at first, and at most.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+
+/// Processes of which something is being learned at once.
+const MAX_LEARNING: usize = 256;
+
+/// How often variables of those are read.
+const LESSON: Duration = Duration::from_millis(20);
 
 /// How often it is looked what asking costs.
 const ACCOUNT: Duration = Duration::from_secs(2);
@@ -60,10 +68,18 @@ struct GoEntry(GoProcess);
 // SAFETY: as above.
 unsafe impl Pod for GoEntry {}
 
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct TokioEntry(TokioProcess);
+
+// SAFETY: as above.
+unsafe impl Pod for TokioEntry {}
+
 /// Where a process's runtime keeps what it is asked for.
 enum Asked {
     Python(PythonProcess),
     Go(GoProcess),
+    Tokio(Box<TokioProcess>),
 }
 
 /// What asking runtimes came to.
@@ -80,6 +96,9 @@ pub(super) struct Identities {
     tables: Option<Tables>,
     examiner: Examiner,
     watched: HashMap<u32, Watched>,
+    /// Processes of which something is being learned from what is told.
+    learning: HashMap<u32, Lessons>,
+    next_lesson: Instant,
     /// The process of the last data record: nearly always that of the next one.
     recent: Option<ProcessKey>,
     next_retry: Option<Instant>,
@@ -93,6 +112,7 @@ pub(super) struct Identities {
 struct Tables {
     python: BpfHashMap<MapData, u32, Entry>,
     golang: BpfHashMap<MapData, u32, GoEntry>,
+    tokio: BpfHashMap<MapData, u32, TokioEntry>,
     slots: Array<MapData, u64>,
     slot_users: HashMap<u32, u32>,
 }
@@ -128,6 +148,7 @@ impl Identities {
             Some(Tables {
                 python: loaded.take_map("TRACER_PYTHON")?.try_into().context("open map TRACER_PYTHON")?,
                 golang: loaded.take_map("TRACER_GO")?.try_into().context("open map TRACER_GO")?,
+                tokio: loaded.take_map("TRACER_TOKIO")?.try_into().context("open map TRACER_TOKIO")?,
                 slots: loaded.take_map("TRACER_RTSLOTS")?.try_into().context("open map TRACER_RTSLOTS")?,
                 slot_users: HashMap::new(),
             })
@@ -138,6 +159,8 @@ impl Identities {
             tables,
             examiner: Examiner::start()?,
             watched: HashMap::new(),
+            learning: HashMap::new(),
+            next_lesson: Instant::now(),
             recent: None,
             next_retry: None,
             next_account: Instant::now() + ACCOUNT,
@@ -164,6 +187,7 @@ impl Identities {
                     self.order(process, FIRST_RETRY, true);
                 }
             }
+            Some(EventKind::TaskIdentified) if !self.learning.is_empty() => self.learn(process, record),
             Some(EventKind::ProcessExeced) => self.forget(process.tgid.0),
             Some(EventKind::TaskExited) if record::is_process_end(record) => self.forget(process.tgid.0),
             _ => {}
@@ -214,6 +238,17 @@ impl Identities {
             }
         }
         let now = Instant::now();
+        if !self.learning.is_empty() && self.next_lesson <= now {
+            self.next_lesson = now + LESSON;
+            let looked: Vec<_> = self
+                .learning
+                .iter_mut()
+                .filter_map(|(tgid, lessons)| Some((*tgid, lessons.look()?)))
+                .collect();
+            for (tgid, lesson) in looked {
+                self.learned(tgid, lesson);
+            }
+        }
         if self.next_retry.is_some_and(|at| at <= now) {
             self.next_retry = None;
             let due: Vec<(ProcessKey, Duration)> = self
@@ -251,6 +286,51 @@ impl Identities {
             if let Err(error) = loaded.ask_identity(needed) {
                 tracing::warn!("asking runtimes whose work a call is: {error:#}");
             }
+        }
+    }
+
+    /// What a process's runtime has told says where it has what else is to be asked for.
+    fn learn(&mut self, process: ProcessKey, record: &[u8]) {
+        let tgid = process.tgid.0;
+        let (Some(lessons), Some((end, words))) = (self.learning.get_mut(&tgid), record::tokio(record))
+        else {
+            return;
+        };
+        match end {
+            walk_end::LEARNS => {
+                if let Some(lesson) = lessons.compare(&words) {
+                    self.learned(tgid, lesson);
+                }
+            }
+            walk_end::READS => lessons.note(words[1]),
+            _ => words.as_chunks().0.iter().for_each(|[_, id]: &[u64; 2]| lessons.note(*id)),
+        }
+    }
+
+    fn learned(&mut self, tgid: u32, lesson: Lesson) {
+        tracing::debug!("process {tgid}: {lesson:x?}");
+        let Some(tables) = &mut self.tables else { return };
+        let changed = match lesson {
+            Lesson::Local(offset) => tables.change_tokio(tgid, |known| known.local_id = offset),
+            Lesson::Next(address) => tables.change_tokio(tgid, |known| known.next_id = address),
+            Lesson::NoNext => Ok(()),
+            Lesson::NoLocal => {
+                tracing::warn!(
+                    "process {tgid}: which task of tokio runs was not found out: its calls have no parents"
+                );
+                if let Some(Watched { process, .. }) = self.watched.get(&tgid) {
+                    let process = *process;
+                    self.forget(tgid);
+                    self.watched.insert(tgid, Watched { process, state: State::Off });
+                }
+                return;
+            }
+        };
+        if let Err(error) = changed {
+            tracing::warn!("process {tgid}: what was learned of its tasks is lost: {error:#}");
+        }
+        if !matches!(lesson, Lesson::Local(_)) {
+            self.learning.remove(&tgid);
         }
     }
 
@@ -309,6 +389,12 @@ impl Identities {
             }
             Finding::Python(runtime, entry) => self.ask(process, &runtime, Asked::Python(*entry)),
             Finding::Go(runtime, entry) => self.ask(process, &runtime, Asked::Go(*entry)),
+            Finding::Tokio(runtime, entry) => {
+                if self.learning.len() < MAX_LEARNING {
+                    self.learning.insert(pid.0, Lessons::new(process));
+                }
+                self.ask(process, &runtime, Asked::Tokio(entry))
+            }
         };
         self.watched.insert(pid.0, Watched { process, state });
     }
@@ -363,6 +449,7 @@ impl Identities {
             self.recent = None;
         }
         let Some(watched) = self.watched.remove(&tgid) else { return };
+        self.learning.remove(&tgid);
         if let (State::Asked { .. }, Some(tables)) = (watched.state, &mut self.tables) {
             if let Some((looks, nanos)) = tables.spent(tgid) {
                 self.past.looks += looks;
@@ -371,6 +458,7 @@ impl Identities {
             // Absent, or marked for longer than needed: both cost a look-up, nothing else.
             let _ = tables.python.remove(&tgid);
             let _ = tables.golang.remove(&tgid);
+            let _ = tables.tokio.remove(&tgid);
             let _ = tables.free_slot(tgid);
         }
     }
@@ -381,6 +469,7 @@ impl Tables {
         match asked {
             Asked::Python(entry) => self.python.insert(tgid, Entry(entry), 0),
             Asked::Go(entry) => self.golang.insert(tgid, GoEntry(entry), 0),
+            Asked::Tokio(entry) => self.tokio.insert(tgid, TokioEntry(*entry), 0),
         }
         .context("enter it into the table")?;
         self.use_slot(tgid)
@@ -391,7 +480,17 @@ impl Tables {
         if let Ok(Entry(entry)) = self.python.get(&tgid, 0) {
             return Some((entry.looks, entry.spent_nanos));
         }
-        self.golang.get(&tgid, 0).ok().map(|GoEntry(entry)| (entry.looks, entry.spent_nanos))
+        if let Ok(GoEntry(entry)) = self.golang.get(&tgid, 0) {
+            return Some((entry.looks, entry.spent_nanos));
+        }
+        self.tokio.get(&tgid, 0).ok().map(|TokioEntry(entry)| (entry.looks, entry.spent_nanos))
+    }
+
+    /// What the kernel half writes meanwhile into the entry is lost, which costs it to find that again.
+    fn change_tokio(&mut self, tgid: u32, change: impl FnOnce(&mut TokioProcess)) -> anyhow::Result<()> {
+        let TokioEntry(mut entry) = self.tokio.get(&tgid, 0).context("read the table")?;
+        change(&mut entry);
+        self.tokio.insert(tgid, TokioEntry(entry), 0).context("write the table")
     }
 
     fn use_slot(&mut self, tgid: u32) -> anyhow::Result<()> {

@@ -3,7 +3,10 @@
 use std::mem::offset_of;
 
 use tracer_abi::conn::{Direction, Family, SocketCookie};
-use tracer_abi::event::{ConnClosedRecord, ConnRecord, DataRecord, EventKind, Header, flags};
+use tracer_abi::event::{
+    ConnClosedRecord, ConnRecord, DataRecord, EventKind, Header, IdentityRecord, Runtime, flags,
+};
+use tracer_abi::python::CHAIN_TASKS;
 use tracer_abi::task::{ProcessKey, Tgid};
 use tracer_abi::time::KernelInstant;
 
@@ -47,6 +50,20 @@ const _: () = {
     assert!(offset_of!(DataRecord, cookie) == size_of::<Header>());
     assert!(offset_of!(ConnRecord, cookie) == size_of::<Header>());
 };
+
+/// What tokio told: how the walk ended, and the tasks as words.
+pub(super) fn tokio(record: &[u8]) -> Option<(u64, [u64; 2 * CHAIN_TASKS])> {
+    let byte = |at: usize| record.get(at).copied();
+    if byte(offset_of!(IdentityRecord, runtime))? != Runtime::Tokio.code() {
+        return None;
+    }
+    let tasks: [u8; 16 * CHAIN_TASKS] = bytes(record, offset_of!(IdentityRecord, tasks))?;
+    let mut words = [0; 2 * CHAIN_TASKS];
+    for (word, bytes) in words.iter_mut().zip(tasks.as_chunks().0) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    Some((byte(offset_of!(IdentityRecord, end))?.into(), words))
+}
 
 /// Of a ConnOpened record.
 pub(super) fn family(record: &[u8]) -> Option<Family> {

@@ -21,3 +21,8 @@ pub(super) const GO: &[Identity] = &[
     Probe::trace_point("tracer_go_send", "sock_send_length").after("TRACER_IDSEND", slot::GO),
     Probe::trace_point("tracer_go_recv", "sock_recv_length").after("TRACER_IDRECV", slot::GO),
 ];
+
+pub(super) const TOKIO: &[Identity] = &[
+    Probe::trace_point("tracer_tk_send", "sock_send_length").after("TRACER_IDSEND", slot::TOKIO),
+    Probe::trace_point("tracer_tk_recv", "sock_recv_length").after("TRACER_IDRECV", slot::TOKIO),
+];

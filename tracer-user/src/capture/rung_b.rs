@@ -41,3 +41,16 @@ pub(super) const GO: &[Identity] = &[
     Probe::function_exit("tracer_go_in6r", "inet6_recvmsg").where_present().after("TRACER_IDIN6R", slot::GO),
     Probe::function_exit("tracer_go_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::GO),
 ];
+
+pub(super) const TOKIO: &[Identity] = &[
+    Probe::function_exit("tracer_tk_in4s", "inet_sendmsg").after("TRACER_IDIN4S", slot::TOKIO),
+    Probe::function_exit("tracer_tk_in6s", "inet6_sendmsg")
+        .where_present()
+        .after("TRACER_IDIN6S", slot::TOKIO),
+    Probe::function_exit("tracer_tk_uns", "unix_stream_sendmsg").after("TRACER_IDUNS", slot::TOKIO),
+    Probe::function_exit("tracer_tk_in4r", "inet_recvmsg").after("TRACER_IDIN4R", slot::TOKIO),
+    Probe::function_exit("tracer_tk_in6r", "inet6_recvmsg")
+        .where_present()
+        .after("TRACER_IDIN6R", slot::TOKIO),
+    Probe::function_exit("tracer_tk_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::TOKIO),
+];

@@ -157,6 +157,11 @@ fn look_at(pid: u32) -> ProcessReport {
         Finding::Python(runtime, _) => {
             report(Identity::Known, format!("{runtime}: the tasks of its event loop are known"), None)
         }
+        Finding::Tokio(runtime, _) => {
+            let found =
+                format!("{runtime}: its tasks are known once it is seen which of them a thread polls");
+            report(Identity::Known, found, None)
+        }
         Finding::Go(runtime, known) => {
             let partly = if known.scheduler == 0 { ", but not which are younger than a request" } else { "" };
             report(Identity::Known, format!("{runtime}: its goroutines are known{partly}"), None)

@@ -10,12 +10,14 @@ mod memory;
 mod module;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tokio;
 
 use std::fmt;
 
 use tracer_abi::golang::GoProcess;
 use tracer_abi::python::PythonProcess;
 use tracer_abi::task::ProcessKey;
+use tracer_abi::tokio::TokioProcess;
 
 use crate::process::procfs::ProcDir;
 use memory::ProcessMemory;
@@ -32,6 +34,7 @@ pub(crate) enum Finding {
     Unknown(Runtime, String),
     Python(Runtime, Box<PythonProcess>),
     Go(Runtime, Box<GoProcess>),
+    Tokio(Runtime, Box<TokioProcess>),
 }
 
 /// A runtime, as a person calls it.
@@ -44,15 +47,19 @@ impl fmt::Display for Runtime {
     }
 }
 
-/// Looks at a process. Takes some milliseconds where there is something to be found, else less than one.
+/// Looks at a process. Takes some milliseconds.
 pub(crate) fn examine(process: ProcessKey) -> Finding {
     let Ok(dir) = ProcDir::open_exactly(process) else { return Finding::Nothing };
     let (Ok(modules), Ok(file)) = (Modules::of(&dir), dir.file("mem")) else { return Finding::Nothing };
     let memory = ProcessMemory::new(file);
-    match golang::examine(process, &modules, &memory) {
-        Finding::Nothing => cpython::examine(process, &modules, &memory),
-        finding @ (Finding::NotYet(..) | Finding::Unknown(..) | Finding::Python(..) | Finding::Go(..)) => {
-            finding
-        }
-    }
+    let mut runtimes = [golang::examine, cpython::examine, tokio::examine].into_iter();
+    let found = runtimes.find_map(|examine| match examine(process, &modules, &memory) {
+        Finding::Nothing => None,
+        finding @ (Finding::NotYet(..)
+        | Finding::Unknown(..)
+        | Finding::Python(..)
+        | Finding::Go(..)
+        | Finding::Tokio(..)) => Some(finding),
+    });
+    found.unwrap_or(Finding::Nothing)
 }

@@ -20,6 +20,9 @@ const ELF_64_LE: [u8; 6] = *b"\x7fELF\x02\x01";
 const TYPE_SHARED: u16 = 3;
 const SEGMENT_LOAD: u32 = 1;
 const SEGMENT_DYNAMIC: u32 = 2;
+const SEGMENT_LOCAL: u32 = 7;
+const SEGMENT_RELOCATED: u32 = 0x6474_e552;
+const FLAG_CODE: u32 = 1;
 const FLAG_WRITABLE: u32 = 2;
 const PROGRAM_HEADER_BYTES: u16 = 56;
 const SYMBOL_BYTES: u64 = 24;
@@ -77,6 +80,7 @@ struct Segment {
     address: u64,
     len: u64,
     file_len: u64,
+    align: u64,
 }
 
 /// A module's segments, and how far it is from where it was linked to be. `None`: there is no ELF image.
@@ -96,7 +100,7 @@ fn segments<M: Bytes>(memory: &M, base: u64) -> Option<(Vec<Segment>, u64)> {
             let header = headers.wrapping_add(index * u64::from(size));
             let word = |offset| memory.word(header.wrapping_add(offset));
             let [kind, flags] = [0, 4].map(|offset: u64| memory.half(header.wrapping_add(offset)));
-            Segment { kind, flags, address: word(16), len: word(40), file_len: word(32) }
+            Segment { kind, flags, address: word(16), len: word(40), file_len: word(32), align: word(48) }
         })
         .collect();
     let first = found.iter().find(|segment| segment.kind == SEGMENT_LOAD)?.address;
@@ -122,6 +126,43 @@ pub(super) fn writable<M: Bytes>(memory: &M, base: u64) -> Option<Writable> {
     let is = |segment: &&Segment| segment.kind == SEGMENT_LOAD && segment.flags & FLAG_WRITABLE != 0;
     let &Segment { address: start, len, file_len, .. } = segments.iter().rev().find(is)?;
     Some(Writable { start, len, file_len })
+}
+
+/// The parts of an executable that do not change, each with its first address and its length.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) read_only: Vec<(u64, u64)>,
+    /// Constants that have addresses, which the linker writes once.
+    pub(super) relocated: Option<(u64, u64)>,
+    pub(super) code: Option<(u64, u64)>,
+    /// What its thread-local variables take below each thread's pointer, in bytes.
+    pub(super) local: Option<u64>,
+}
+
+impl Program {
+    /// `None`: there is no ELF image.
+    pub(super) fn of<M: Bytes>(memory: &M, base: u64) -> Option<Self> {
+        let (segments, _) = segments(memory, base)?;
+        let place = |segment: &Segment| {
+            let end = segment.address.checked_add(segment.len)?;
+            (segment.address >= base && end > segment.address).then_some((segment.address, segment.len))
+        };
+        let load = |flags: u32| {
+            let of_kind = segments.iter().filter(move |segment| {
+                segment.kind == SEGMENT_LOAD && segment.flags & (FLAG_WRITABLE | FLAG_CODE) == flags
+            });
+            of_kind.filter_map(place)
+        };
+        let find = |kind: u32| segments.iter().find(|segment| segment.kind == kind);
+        let local = find(SEGMENT_LOCAL)
+            .and_then(|segment| segment.len.checked_next_multiple_of(segment.align.clamp(1, 1 << 12)));
+        Some(Self {
+            read_only: load(0).collect(),
+            relocated: find(SEGMENT_RELOCATED).and_then(place),
+            code: load(FLAG_CODE).next(),
+            local: local.filter(|len| *len > 0),
+        })
+    }
 }
 
 /// The table of a module's exported symbols.
