@@ -190,7 +190,7 @@ pub fn all() -> Vec<Workload> {
         plain("go", "net/http", Runtime::Go),
         go("worker pool", "workers"),
         go("channels", "channels"),
-        plain("rust", "tokio", Runtime::Tokio),
+        Workload { class: EventLoop, ..plain("rust", "tokio", Runtime::Tokio) },
         axum("axum, reqwest", &[]),
         axum("spawn_blocking", &["--model", "blocking"]),
         plain("java", "virtual threads", Runtime::JavaVirtual),
@@ -241,7 +241,7 @@ fn go(model: &'static str, option: &'static str) -> Workload {
 }
 
 fn axum(model: &'static str, options: &'static [&'static str]) -> Workload {
-    start_service("rust", model, Class::Reported, move || with(tokio_service("service_axum")?, options))
+    start_service("rust", model, Class::EventLoop, move || with(tokio_service("service_axum")?, options))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "where it is used, making the command may fail")]
