@@ -10,7 +10,7 @@ use tracer_abi::task::Tid;
 use tracer_abi::time::KernelInstant;
 
 use super::exchange::Key;
-use super::join::PeerTraced;
+use super::join::{OtherEnd, PeerTraced};
 use crate::attributes::Socket;
 use crate::event::{ConnOpened, DataMoved, IoOutcome, TaskIdentified};
 use crate::exchange::Mark;
@@ -21,6 +21,7 @@ pub(super) struct Conn {
     pub(super) opened: ConnOpened,
     pub(super) socket: Socket,
     pub(super) peer_traced: PeerTraced,
+    pub(super) other_end: OtherEnd,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +57,12 @@ impl ConnFacts {
             Role::Unknown => None,
         };
         let socket = Socket::of(&opened);
-        self.conn = Some(Arc::new(Conn { opened, socket, peer_traced: PeerTraced::default() }));
+        self.conn = Some(Arc::new(Conn {
+            opened,
+            socket,
+            peer_traced: PeerTraced::default(),
+            other_end: OtherEnd::default(),
+        }));
     }
 
     /// Whose work the operation was that moved a byte, if that is known.

@@ -59,6 +59,8 @@ pub(crate) struct Exchange {
     pub(super) received_by_peer: Option<KernelInstant>,
     /// Calls with open questions that may turn out to be its children: it stays until they are settled.
     pub(super) pins: u32,
+    /// Server: a look at it when its other end should be known is planned.
+    pub(super) has_grace: bool,
     /// A look at it when the decide timeout has passed is planned.
     pub(super) has_deadline: bool,
     /// Its program reports it itself: it has no span of its own, and stands for the program's.

@@ -203,6 +203,7 @@ impl Correlator {
         let client = role == Role::Client;
         if client && self.tables.join.is_quiet() {
             self.tables.join.end_quiet(self.tables.exchanges.iter_mut());
+            self.plan_graces();
         }
         conn.calls = Some(client);
         conn.is_read = true;
@@ -235,6 +236,7 @@ impl Correlator {
             candidates: Vec::new(),
             received_by_peer: None,
             pins: 0,
+            has_grace: false,
             has_deadline: false,
             suppressed: false,
             parent_elsewhere: false,
@@ -397,7 +399,10 @@ impl Correlator {
         if owned {
             self.thread_serves(key, first, read_by == Some(tid));
         }
-        self.plan(Look::Grace, first.time.plus(same_bytes::GRACE), key);
+        let exchange = self.tables.exchanges.get(&key);
+        if exchange.is_some_and(|exchange| !self.tables.join.is_alone(exchange)) {
+            self.plan_grace(key);
+        }
     }
 
     /// Where threads may own requests: what this one holds besides.
@@ -485,7 +490,9 @@ impl Correlator {
         };
         let earlier = match exchange.role() {
             Role::Server | Role::Unknown => {
-                Some(exchange.first.time.plus(same_bytes::GRACE)).filter(|grace| *grace > self.now)
+                let grace = exchange.first.time.plus(same_bytes::GRACE);
+                self.plan_grace(key);
+                Some(grace).filter(|grace| *grace > self.now)
             }
             Role::Client if exchange.question == Question::Open => {
                 let settled = end.time.plus(response_window::SETTLE);

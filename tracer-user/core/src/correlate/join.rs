@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tracer_abi::conn::{Endpoint, Family, Role, SocketCookie};
@@ -210,6 +210,17 @@ impl Default for PeerTraced {
     }
 }
 
+/// What a connection's requests have shown of its other end.
+#[derive(Debug, Default)]
+pub(super) struct OtherEnd(AtomicU8);
+
+impl OtherEnd {
+    /// Nobody was there, each time that it was waited for.
+    const NOBODY: u8 = 1;
+    /// Somebody was, at least once.
+    const SEEN: u8 = 2;
+}
+
 impl JoinTable {
     pub(super) fn new(key: HashKey) -> Self {
         Self {
@@ -363,6 +374,27 @@ impl JoinTable {
         let traced = Socket::peer(&conn.opened).is_some_and(|peer| self.sockets.contains_key(&peer));
         conn.peer_traced.0.store(self.changes << 1 | u64::from(traced), Ordering::Relaxed);
         traced
+    }
+
+    /// The other end of a request was waited for: what that tells of the connection's next ones.
+    pub(super) fn note_other_end(&self, request: &Exchange) {
+        let Some(conn) = request.conn.as_deref() else { return };
+        let seen = self.nearest_end(request) != Occupant::Nobody || self.peer_is_traced(request);
+        if seen {
+            conn.other_end.0.store(OtherEnd::SEEN, Ordering::Relaxed);
+        } else if conn.other_end.0.load(Ordering::Relaxed) != OtherEnd::SEEN {
+            conn.other_end.0.store(OtherEnd::NOBODY, Ordering::Relaxed);
+        }
+    }
+
+    /// Nobody is to be expected at the request's other end: no traced process calls anybody, and nobody was at the other
+    /// end of the connection when it was last waited for. A process that traces began with since then shows by opening
+    /// it here, or by the call itself.
+    pub(super) fn is_alone(&self, request: &Exchange) -> bool {
+        let conn = request.conn.as_deref();
+        self.quiet
+            && conn.is_some_and(|conn| conn.other_end.0.load(Ordering::Relaxed) == OtherEnd::NOBODY)
+            && !self.peer_is_traced(request)
     }
 
     fn meet(&self, seat: Seat, exchange: &Exchange) -> Occupant {

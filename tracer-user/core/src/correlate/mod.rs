@@ -56,14 +56,14 @@ pub(crate) use wakes::is_of_wakes;
 use self::carriers::Carriers;
 use self::contexts::Contexts;
 use self::deadlines::{Deadlines, Look};
-use self::exchange::{Key, Question, Settled, Side, Undecided};
+use self::exchange::{Exchange, Key, Question, Settled, Side, Undecided};
 use self::fragment::{Fragments, Trace};
 use self::handoffs::HandOffs;
 use self::hash::HashKey;
 use self::ids::Ids;
 use self::join::{JoinTable, Occupant};
 use self::processes::Processes;
-use self::rules::{Moment, Tables, Verdict};
+use self::rules::{Moment, Tables, Verdict, same_bytes};
 use self::self_check::SelfCheck;
 use self::table::Exchanges;
 use self::tasks::Answers;
@@ -279,7 +279,7 @@ impl Correlator {
             (exchange.fragment, exchange.first.time, exchange.role() == Role::Server);
         self.look_at_handoff(key, last);
         self.decide(key, last);
-        let traced = began.plus(rules::same_bytes::GRACE_TRACED);
+        let traced = began.plus(same_bytes::GRACE_TRACED);
         if server && self.now < traced && self.is_open(key) {
             self.plan(Look::Traced, traced, key);
         }
@@ -292,6 +292,27 @@ impl Correlator {
                 && self.decide_parent(top)
             {}
             self.leave(key);
+        }
+    }
+
+    /// Plans the look at a request when its other end should be known.
+    fn plan_grace(&mut self, key: Key) {
+        if let Some(exchange) = self.tables.exchanges.get_mut(&key)
+            && !std::mem::replace(&mut exchange.has_grace, true)
+        {
+            let at = exchange.first.time.plus(same_bytes::GRACE);
+            self.plan(Look::Grace, at, key);
+        }
+    }
+
+    /// The same for all requests that are held: a call may be the other end of any of them.
+    fn plan_graces(&mut self) {
+        let alone = |(key, exchange): (Key, &mut Exchange)| {
+            (exchange.role() != Role::Client && !exchange.has_grace).then_some(key)
+        };
+        let keys: Vec<Key> = self.tables.exchanges.iter_mut().filter_map(alone).collect();
+        for key in keys {
+            self.plan_grace(key);
         }
     }
 
@@ -330,7 +351,11 @@ impl Correlator {
         if ladder::is_early(&self.tables, exchange, moment) {
             return;
         }
-        let settled = match ladder::weigh(&self.tables, exchange, moment) {
+        let verdict = ladder::weigh(&self.tables, exchange, moment);
+        if same_bytes::was_awaited(exchange, moment) && verdict != Verdict::Wait {
+            self.tables.join.note_other_end(exchange);
+        }
+        let settled = match verdict {
             Verdict::Wait => {
                 self.hold_other_end(key);
                 return;

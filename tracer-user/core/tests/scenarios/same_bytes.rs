@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tracer_abi::time::KernelInstant;
-use tracer_core::EngineConfig;
-use tracer_core::event::Event;
+use tracer_core::event::{Event, Thread};
+use tracer_core::{Engine, EngineConfig};
 
 use crate::host::{Host, T, Wiring, lines, run};
 
@@ -242,4 +242,61 @@ fn responses_that_contradict_mean_no_join() {
     let Some(Event::DataMoved(received)) = host.events.last_mut() else { panic!("no response") };
     received.tcp_seq_end = received.tcp_seq_end.wrapping_add(7);
     assert_eq!(host.lines(), ["curl client /a", "shop server /a - contradiction"]);
+}
+
+/// The other end is waited for once on a connection while nothing on the host calls.
+#[test]
+fn requests_of_a_client_that_was_waited_for_in_vain_leave_with_their_answers() {
+    let config = EngineConfig::default();
+    let window = config.reorder_window;
+    let mut host = Host::new();
+    let shop = host.process("shop");
+    let conn = host.connect(None, Some(shop));
+    let mut engine = Engine::new(config, [7; 32]);
+    for (path, at_once) in [("/a", false), ("/b", true), ("/c", true)] {
+        host.asks(NOBODY, conn, shop, path);
+        host.answers(NOBODY, conn, shop);
+        host.events.drain(..).for_each(|event| engine.handle_event(event));
+        engine.handle_timeout(host.clock.plus(window));
+        assert_eq!(engine.poll_span().is_some(), at_once, "{path}");
+        host.sleep(Duration::from_millis(100));
+        engine.handle_timeout(host.clock);
+        assert_eq!(engine.poll_span().is_some(), !at_once, "{path}");
+    }
+}
+
+/// Its socket shows at its first operation, which may be stamped behind what was done with it.
+#[test]
+fn a_client_that_is_traced_from_its_second_call_on_is_joined_at_once() {
+    let mut host = Host::new();
+    let (curl, shop) = (host.process("curl"), host.process("shop"));
+    let conn = host.connect_as(Some(curl), Some(shop), Wiring { preexisting: true, ..Wiring::default() });
+    let is_curl = |thread: &Thread| thread.tid.0 == curl.tid;
+    let of_curl = |event: &Event| {
+        let moved = matches!(event, Event::DataMoved(moved) if is_curl(&moved.thread));
+        moved
+            || matches!(event, Event::ConnOpened(opened) if opened.origin.thread.as_ref().is_some_and(is_curl))
+    };
+    host.asks(curl, conn, shop, "/a");
+    host.answers(curl, conn, shop);
+    let opened = host.events.iter().find(|event| of_curl(event)).cloned();
+    let Some(Event::ConnOpened(mut opened)) = opened else { panic!("{opened:?}") };
+    host.events.retain(|event| !of_curl(event));
+    host.sleep(Duration::from_millis(100));
+    let before = host.events.len();
+    host.asks(curl, conn, shop, "/b");
+    host.answers(curl, conn, shop);
+    swap_last_exchange(&mut host);
+    for event in &mut host.events[before..] {
+        let own = of_curl(event);
+        if let (Event::DataMoved(moved), true) = (event, own) {
+            // Its positions are counted from here.
+            moved.offset = 0;
+        }
+    }
+    opened.origin.time = host.events[before].time();
+    host.events.insert(before, Event::ConnOpened(opened));
+    let found = host.lines();
+    let joined = "shop server /b < curl client /b (tcp-sequence)";
+    assert!(found.iter().any(|line| line == joined), "{found:?}");
 }

@@ -45,8 +45,19 @@ pub(in crate::correlate) fn is_early(tables: &Tables, exchange: &Exchange, momen
     let waits = |served: &Served| !served.peer_ambiguous && served.peer_pin.is_none();
     exchange.served().is_some_and(waits)
         && !moment.last
-        && moment.now < exchange.first.time.plus(GRACE)
+        && !was_awaited(exchange, moment)
+        && !is_alone(tables, exchange)
         && tables.join.nearest_end(exchange) == Occupant::Nobody
+}
+
+/// The other end of a request has had its time to show itself.
+pub(in crate::correlate) fn was_awaited(exchange: &Exchange, moment: Moment) -> bool {
+    exchange.role() == Role::Server && moment.now >= exchange.first.time.plus(GRACE)
+}
+
+/// Nobody will show itself, which is known before: not before the answer is out, which who asked waits for.
+fn is_alone(tables: &Tables, exchange: &Exchange) -> bool {
+    exchange.end.is_some() && tables.join.is_alone(exchange)
 }
 
 fn meet(server: &Exchange, client: &Exchange, key: Key, moment: Moment) -> Verdict {
@@ -99,8 +110,7 @@ fn same_place(a: &Mark, b: &Mark, evidence: Evidence) -> bool {
 
 /// No other end by address.
 fn translated(tables: &Tables, server: &Exchange, moment: Moment) -> Verdict {
-    let age = moment.now.since(server.first.time);
-    if !moment.last && age < GRACE {
+    if !moment.last && !was_awaited(server, moment) && !is_alone(tables, server) {
         return Verdict::Wait;
     }
     match tables.join.other_end_by_seq(server) {
