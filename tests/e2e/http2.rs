@@ -147,6 +147,13 @@ fn grpc_go_calls_python() {
     grpc(Grpc::Python, Grpc::Go, 20, 200);
 }
 
+#[test]
+fn grpc_rust() {
+    for concurrency in [1, 100] {
+        grpc(Grpc::Rust, Grpc::Rust, concurrency, if concurrency == 1 { 60 } else { 1000 });
+    }
+}
+
 /// HTTP/2 of Node.js on both sides: interim answers, trailers, streams that the client gives up and that the server
 /// refuses.
 #[test]

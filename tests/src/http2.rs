@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::program::Program;
-use crate::service::{build_folder, workload};
+use crate::service::{build_folder, tokio_service, workload};
 
 /// What runs a gRPC service, and the client of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Grpc {
     Go,
     /// On the C core.
     Python,
+    /// tonic, on hyper.
+    Rust,
 }
 
 impl Grpc {
@@ -30,6 +32,7 @@ impl Grpc {
                 python.arg(workload("grpc_service.py"));
                 python
             }
+            Self::Rust => tokio_service("grpc_tonic")?,
         };
         command.args(options);
         Ok(command)
