@@ -59,7 +59,8 @@ pub(super) fn tokio(record: &[u8]) -> Option<(u64, [u64; 2 * CHAIN_TASKS])> {
     }
     let tasks: [u8; 16 * CHAIN_TASKS] = bytes(record, offset_of!(IdentityRecord, tasks))?;
     let mut words = [0; 2 * CHAIN_TASKS];
-    for (word, bytes) in words.iter_mut().zip(tasks.as_chunks().0) {
+    let len = usize::from(byte(offset_of!(IdentityRecord, len))?);
+    for (word, bytes) in words.iter_mut().zip(tasks.as_chunks().0).take(2 * len) {
         *word = u64::from_ne_bytes(*bytes);
     }
     Some((byte(offset_of!(IdentityRecord, end))?.into(), words))
