@@ -191,8 +191,16 @@ pub fn all() -> Vec<Workload> {
         go("worker pool", "workers"),
         go("channels", "channels"),
         Workload { class: EventLoop, ..plain("rust", "tokio", Runtime::Tokio) },
-        axum("axum, reqwest", &[]),
-        axum("spawn_blocking", &["--model", "blocking"]),
+        axum("axum, reqwest", "", EventLoop),
+        axum("spawn_blocking", "blocking", EventLoop),
+        axum("tasks waited for later", "later", Reported),
+        axum("forget", "forget", Adversarial),
+        axum("queue", "queue", Adversarial),
+        axum("coalesce", "coalesce", Adversarial),
+        axum("handed", "handed", Adversarial),
+        start_service("rust", "after", Adversarial, || {
+            with(Runtime::Tokio.command()?, &["--model", "after"])
+        }),
         plain("java", "virtual threads", Runtime::JavaVirtual),
         plain("java", "work stealing", Runtime::JavaFork),
         python("forget", Adversarial),
@@ -240,8 +248,8 @@ fn go(model: &'static str, option: &'static str) -> Workload {
     start_service("go", model, Class::Reported, move || with(Runtime::Go.command()?, &["--model", option]))
 }
 
-fn axum(model: &'static str, options: &'static [&'static str]) -> Workload {
-    start_service("rust", model, Class::EventLoop, move || with(tokio_service("service_axum")?, options))
+fn axum(model: &'static str, way: &'static str, class: Class) -> Workload {
+    start_service("rust", model, class, move || with(tokio_service("service_axum")?, &["--model", way]))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "where it is used, making the command may fail")]

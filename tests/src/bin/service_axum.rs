@@ -1,7 +1,15 @@
 //! An axum service that calls with reqwest: answers /work/ID after up to three calls of /work/ID.N downstream, one after
 //! the other or at once. Meanwhile a task calls the same downstream, through the same client, as /work/bg-PID-N.
 //!
-//! With `--model blocking` each call is made by a thread of the runtime's blocking pool.
+//! With `--model blocking` each call is made by a thread of the runtime's blocking pool. With others, by tasks:
+//!
+//! | model | the request |
+//! |---|---|
+//! | later | starts them first, and waits for them at the end |
+//! | forget | is answered while they go on |
+//! | queue | waits for one of a few that take calls from a queue |
+//! | coalesce | shares one with all that come while its call is under way |
+//! | handed | waits for one that another request has started |
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,12 +23,18 @@ use anyhow::{Context, ensure};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use tokio::task::JoinSet;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
 /// What every task shares.
 struct Service {
     downstream: String,
-    blocking: bool,
+    model: String,
+    /// Calls that wait for a worker, each with how it is answered.
+    jobs: mpsc::Sender<Job>,
+    /// The call that others may share.
+    shared: Mutex<Option<watch::Receiver<bool>>>,
+    offered: Mutex<Vec<JoinHandle<()>>>,
     background_ms: u64,
     pooled: reqwest::Client,
     fresh: reqwest::Client,
@@ -31,6 +45,11 @@ struct Service {
     random_names: bool,
 }
 
+type Job = (String, u64, oneshot::Sender<()>);
+
+/// Tasks that take calls from the queue.
+const WORKERS: usize = 6;
+
 const SIZES: [usize; 5] = [0, 10, 1000, 20_000, 100_000];
 
 #[tokio::main(worker_threads = 2)]
@@ -40,9 +59,13 @@ async fn main() -> anyhow::Result<()> {
     while let (Some(key), Some(value)) = (args.next(), args.next()) {
         options.insert(key.trim_start_matches("--").to_owned(), value);
     }
+    let (jobs, waiting) = mpsc::channel(1024);
     let service = Arc::new(Service {
         downstream: options.get("downstream").cloned().context("--downstream HOST:PORT")?,
-        blocking: options.get("model").is_some_and(|model| model == "blocking"),
+        model: options.get("model").cloned().unwrap_or_default(),
+        jobs,
+        shared: Mutex::default(),
+        offered: Mutex::default(),
         background_ms: options.get("background-ms").map_or(Ok(15), |text| text.parse())?,
         pooled: reqwest::Client::builder().pool_max_idle_per_host(32).build()?,
         fresh: reqwest::Client::builder().pool_max_idle_per_host(0).build()?,
@@ -56,6 +79,10 @@ async fn main() -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("PORT {}", listener.local_addr()?.port());
     tokio::spawn(background(Arc::clone(&service)));
+    let waiting = Arc::new(Mutex::new(waiting));
+    for _ in 0..WORKERS {
+        tokio::spawn(worker(Arc::clone(&service), Arc::clone(&waiting)));
+    }
     let app = Router::new()
         .route("/work/{id}", axum::routing::any(serve))
         .layer(DefaultBodyLimit::max(1 << 20))
@@ -66,10 +93,25 @@ async fn main() -> anyhow::Result<()> {
 
 async fn serve(State(service): State<Arc<Service>>, Path(id): Path<String>, _body: Bytes) -> Vec<u8> {
     let calls = service.below(4);
+    match service.model.as_str() {
+        "later" => later(&service, &id, calls).await,
+        "forget" => (0..calls).for_each(|number| drop(spawn(&service, &id, number))),
+        "queue" => through_queue(&service, &id, calls).await,
+        "coalesce" if calls > 0 => coalesce(&service, &id).await,
+        "handed" if calls > 0 => handed(&service, &id).await,
+        "coalesce" | "handed" => {}
+        _ => make(&service, &id, calls).await,
+    }
+    let mut body = format!("calls={calls}\n").into_bytes();
+    body.resize(body.len() + service.pick(&SIZES), b'x');
+    body
+}
+
+async fn make(service: &Arc<Service>, id: &str, calls: u64) {
     let at_once = service.below(2) == 0;
     let mut running = JoinSet::new();
     for number in 0..calls {
-        let (service, id) = (Arc::clone(&service), id.clone());
+        let (service, id) = (Arc::clone(service), id.to_owned());
         let work = async move {
             tokio::time::sleep(Duration::from_micros(service.below(3000))).await;
             call(service, Some(id), number).await;
@@ -81,9 +123,76 @@ async fn serve(State(service): State<Arc<Service>>, Path(id): Path<String>, _bod
         }
     }
     running.join_all().await;
-    let mut body = format!("calls={calls}\n").into_bytes();
-    body.resize(body.len() + service.pick(&SIZES), b'x');
-    body
+}
+
+/// A task that makes a call a little later.
+fn spawn(service: &Arc<Service>, id: &str, number: u64) -> JoinHandle<()> {
+    let (service, id) = (Arc::clone(service), id.to_owned());
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_micros(service.below(3000))).await;
+        call(service, Some(id), number).await;
+    })
+}
+
+async fn ended(task: JoinHandle<()>) {
+    if let Err(error) = task.await {
+        eprintln!("{error:#}");
+        std::process::exit(1);
+    }
+}
+
+async fn later(service: &Arc<Service>, id: &str, calls: u64) {
+    let tasks: Vec<_> = (0..calls).map(|number| spawn(service, id, number)).collect();
+    tokio::time::sleep(Duration::from_micros(service.below(4000))).await;
+    for task in tasks {
+        ended(task).await;
+    }
+}
+
+async fn through_queue(service: &Arc<Service>, id: &str, calls: u64) {
+    for number in 0..calls {
+        let (done, wait) = oneshot::channel();
+        // Neither end goes before the program does.
+        let _ = service.jobs.send((id.to_owned(), number, done)).await;
+        let _ = wait.await;
+    }
+}
+
+async fn worker(service: Arc<Service>, waiting: Arc<Mutex<mpsc::Receiver<Job>>>) {
+    loop {
+        let job = waiting.lock().await.recv().await;
+        let Some((id, number, done)) = job else { return };
+        call(Arc::clone(&service), Some(id), number).await;
+        let _ = done.send(());
+    }
+}
+
+async fn coalesce(service: &Arc<Service>, id: &str) {
+    let mut shared = service.shared.lock().await;
+    let mut done = match shared.clone().filter(|done| !*done.borrow()) {
+        Some(done) => done,
+        None => {
+            let (sender, done) = watch::channel(false);
+            let task = spawn(service, id, 0);
+            tokio::spawn(async move {
+                ended(task).await;
+                let _ = sender.send(true);
+            });
+            shared.insert(done).clone()
+        }
+    };
+    drop(shared);
+    let _ = done.wait_for(|done| *done).await;
+}
+
+async fn handed(service: &Arc<Service>, id: &str) {
+    let mut offered = service.offered.lock().await;
+    offered.push(spawn(service, id, 0));
+    let taken = (offered.len() > 1).then(|| offered.remove(0));
+    drop(offered);
+    if let Some(task) = taken {
+        ended(task).await;
+    }
 }
 
 async fn background(service: Arc<Service>) {
@@ -95,7 +204,7 @@ async fn background(service: Arc<Service>) {
 
 /// The call, before which now and then one fails that has to be tried again. A workload that fails says so loudly.
 async fn call(service: Arc<Service>, cause: Option<String>, number: u64) {
-    let result = if service.blocking {
+    let result = if service.model == "blocking" {
         let work = move || service.call_blocking(cause.as_deref(), number);
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|gone| Err(gone.into()))
     } else {

@@ -1,5 +1,7 @@
 //! An HTTP service of tokio tasks: answers /work/ID after up to three calls of /work/ID.N downstream, one after the
 //! other or at once. Meanwhile a task calls the same downstream, through the same connections, as /work/bg-PID-N.
+//!
+//! With `--model after` it answers, and then the connection's task makes the calls.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,6 +21,7 @@ type Connection = BufReader<TcpStream>;
 /// What every task shares.
 struct Service {
     downstream: Option<String>,
+    after: bool,
     background_ms: u64,
     idle: Mutex<Vec<Connection>>,
     /// State of the random sequence.
@@ -39,6 +42,7 @@ fn main() -> anyhow::Result<()> {
     let number = |key: &str, default: u64| options.get(key).map_or(Ok(default), |text| text.parse());
     let service = Arc::new(Service {
         downstream: options.get("downstream").cloned(),
+        after: options.get("model").is_some_and(|model| model == "after"),
         background_ms: number("background-ms", 15)?,
         idle: Mutex::default(),
         random: AtomicU64::new(u64::from(std::process::id())),
@@ -124,6 +128,8 @@ async fn serve(service: Arc<Service>, mut connection: Connection) -> anyhow::Res
         let mut calls = 0;
         if service.downstream.is_some() {
             calls = service.below(4);
+        }
+        if !service.after {
             let at_once = service.below(2) == 0;
             let mut running = JoinSet::new();
             for number in 0..calls {
@@ -167,6 +173,11 @@ async fn serve(service: Arc<Service>, mut connection: Connection) -> anyhow::Res
             }
             if connection.write_all(b"0\r\n\r\n").await.is_err() {
                 return Ok(());
+            }
+        }
+        if service.after {
+            for number in 0..calls {
+                call(&service, Some(&id), number).await?;
             }
         }
         if head.to_ascii_lowercase().contains("connection: close") {
