@@ -10,7 +10,7 @@ use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated as helpers;
 use tracer_abi::error::{KernelLoss, PayloadState};
 use tracer_abi::event::{DataRecord, EventKind, Header};
-use tracer_abi::limits::{MAX_CHUNK_BYTES, URGENT_WAKE_INTERVAL_NANOS, WAKE_INTERVAL_NANOS};
+use tracer_abi::limits::{LOOK_INTERVAL_NANOS, MAX_CHUNK_BYTES, WAKE_INTERVAL_NANOS};
 use tracer_abi::task::{Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 
@@ -124,27 +124,27 @@ fn chunk<const BYTES: usize>(template: &DataRecord, source: u64, len: u64) -> bo
     true
 }
 
-/// Waking the consumer costs several times what the record does. It is woken when this CPU has not done so for a while,
-/// and sooner when much has gathered; in between it looks by itself. One that is behind gains nothing from being woken
-/// more often.
+/// Waking the consumer costs several times what the record does, and so does every change to it and back. It is woken when
+/// this CPU has not done so for a while, and sooner when much has gathered, which is looked at now and then; in between
+/// it looks by itself. One that is behind gains nothing from being woken more often.
 #[inline(always)]
 pub(crate) fn wakeup(now: u64) -> u64 {
-    let Some(last) = TRACER_WAKE.get_ptr_mut(0) else {
+    let Some(wake) = TRACER_WAKE.get_ptr_mut(0) else {
         return u64::from(BPF_RB_NO_WAKEUP);
     };
     // SAFETY: a valid slot of this CPU, and a valid map.
     unsafe {
-        let since = now.wrapping_sub(*last);
-        if since < WAKE_INTERVAL_NANOS {
-            if since < URGENT_WAKE_INTERVAL_NANOS {
+        if now.wrapping_sub((*wake).woken) < WAKE_INTERVAL_NANOS {
+            if now.wrapping_sub((*wake).looked) < LOOK_INTERVAL_NANOS {
                 return u64::from(BPF_RB_NO_WAKEUP);
             }
+            (*wake).looked = now;
             let waiting = helpers::bpf_ringbuf_query((&raw const TRACER_DATA).cast_mut().cast(), 0);
             if waiting < u64::from(config!(data_ring_bytes) / 8) {
                 return u64::from(BPF_RB_NO_WAKEUP);
             }
         }
-        *last = now;
+        (*wake).woken = now;
     }
     u64::from(BPF_RB_FORCE_WAKEUP)
 }

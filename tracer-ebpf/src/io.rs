@@ -75,7 +75,7 @@ pub(crate) unsafe fn on_io(
     let Some(actor) = filter::current() else {
         return false;
     };
-    waits::used(actor.task, Regs::of(actor.task));
+    waits::used(actor.task);
     let sock = Sock(sk);
     let Some(stream) = sock.stream() else {
         return false;

@@ -100,9 +100,9 @@ pub(crate) static TRACER_SELF: LruHashMap<SelfKey, u8> = LruHashMap::with_max_en
 #[map]
 pub(crate) static TRACER_WALK: Array<u64> = Array::with_max_entries(1, 0);
 
-/// When this CPU last woke the consumer of the data ring. Written and read here.
+/// What this CPU last did to have the data ring read. Written and read here.
 #[map]
-pub(crate) static TRACER_WAKE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static TRACER_WAKE: PerCpuArray<Wake> = PerCpuArray::with_max_entries(1, 0);
 
 /// Thread group id → where CPython keeps its tasks. Written by the tracer, but for what looking cost; read here. 4096:
 /// processes that run an event loop, at 160 bytes each.
@@ -163,6 +163,16 @@ pub(crate) struct SleepState {
     /// One more than the descriptor that it last slept for alone. Zero: it has used a socket since.
     pub(crate) awaited: u32,
     pub(crate) reserved: u32,
+}
+
+/// Value of [`TRACER_WAKE`]: times.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Wake {
+    /// When the consumer was woken.
+    pub(crate) woken: u64,
+    /// When it was found out how much waits for it.
+    pub(crate) looked: u64,
 }
 
 /// Key of [`TRACER_SELF`].

@@ -51,7 +51,7 @@ fn is_event(polled: u64, event_fds: u64) -> bool {
 
 /// The current thread used the socket behind a descriptor, whether or not that is reported.
 #[inline(always)]
-pub(crate) fn used(task: Task, regs: Regs) {
+pub(crate) fn used(task: Task) {
     if !any_followed() {
         return;
     }
@@ -60,7 +60,7 @@ pub(crate) fn used(task: Task, regs: Regs) {
         return;
     };
     if sleep.awaited != 0 {
-        let meant = sleep.awaited == regs.descriptor().wrapping_add(1);
+        let meant = sleep.awaited == Regs::of(task).descriptor().wrapping_add(1);
         let bit = if meant { io_flags::WAITED_ALONE } else { io_flags::WAITED_ASIDE };
         sleep.waits |= u32::from(bit);
         sleep.awaited = 0;

@@ -35,11 +35,11 @@ pub const WAKE_RING_BYTES: u32 = 4 << 20;
 
 /// A CPU wakes the consumer of the data ring at most this often while the ring is nearly empty. The consumer looks
 /// by itself for longer than this after it was woken.
-pub const WAKE_INTERVAL_NANOS: u64 = 10_000_000;
+pub const WAKE_INTERVAL_NANOS: u64 = 40_000_000;
 
-/// The same while an eighth of the ring waits: the consumer may be asleep, and the rest of the ring lasts for many times
-/// this at any rate.
-pub const URGENT_WAKE_INTERVAL_NANOS: u64 = 1_000_000;
+/// How often a CPU looks whether an eighth of the ring waits, when it wakes the consumer in any case: it may be asleep, and
+/// the rest of the ring lasts for many times this at any rate.
+pub const LOOK_INTERVAL_NANOS: u64 = 1_000_000;
 
 /// Payload captured per turn of a socket whose traffic does not look like a known protocol, and from the operation
 /// with which such a socket is muted: enough to name the protocol later.
