@@ -7,6 +7,7 @@
 //! of a connection that the tracer makes to itself.
 
 mod btf;
+mod courtesy;
 mod examiner;
 mod handoffs;
 mod identity;
