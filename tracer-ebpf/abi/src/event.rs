@@ -234,6 +234,8 @@ codes! {
         Go = 2,
         /// Tasks of tokio.
         Tokio = 3,
+        /// Greenlets, of gevent.
+        Greenlet = 4,
     }
 }
 
@@ -251,6 +253,8 @@ pub struct IdentityRecord {
     /// zeroes, and where that was started and the number of the one that started it ([`crate::golang::Waiter`]). Else,
     /// receives only and where that can be known, as words: [`crate::golang::last_number`], and from
     /// [`crate::golang::FIRST_CACHE`] on [`crate::golang::unused`] of each processor.
+    ///
+    /// Greenlets: the one that runs.
     ///
     /// Tokio: as [`crate::tokio::walk_end`] says; calls: the task that makes it, the one that waits for that task, and so on.
     pub tasks: [TaskId; CHAIN_TASKS],

@@ -8,6 +8,7 @@ use crate::event::{
     ListenRecord, WokenRecord,
 };
 use crate::golang::{GoLayout, GoProcess};
+use crate::greenlet::GreenletProcess;
 use crate::python::{CHAIN_TASKS, PythonLayout, PythonProcess, TaskId};
 use crate::tokio::TokioProcess;
 
@@ -29,6 +30,7 @@ const _: () = {
     assert!(size_of::<PythonProcess>() == 13 * 8 + 14 * 4);
     assert!(size_of::<GoLayout>() == 10 * 4);
     assert!(size_of::<GoProcess>() == 5 * 8 + 10 * 4);
+    assert!(size_of::<GreenletProcess>() == 5 * 8);
     assert!(size_of::<TokioProcess>() == (9 + 4 + 2 * 16 + 3) * 8);
     assert!(size_of::<WokenRecord>() == HEADER + 2 * 8 + 2 * 4);
     assert!(align_of::<DataRecord>() == 8);

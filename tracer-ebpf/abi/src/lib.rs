@@ -18,6 +18,7 @@ pub mod error;
 pub mod event;
 pub mod frame;
 pub mod golang;
+pub mod greenlet;
 mod layout;
 pub mod limits;
 pub mod python;

@@ -16,6 +16,8 @@ mod fastcgi;
 mod fork;
 #[path = "scenarios/goroutine.rs"]
 mod goroutine;
+#[path = "scenarios/greenlet.rs"]
+mod greenlet;
 #[path = "scenarios/handoff.rs"]
 mod handoff;
 #[path = "scenarios/header.rs"]

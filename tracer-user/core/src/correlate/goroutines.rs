@@ -141,12 +141,15 @@ pub(crate) struct Caller {
 impl Correlator {
     /// A request came in, with its whole head.
     pub(super) fn goroutine_reads(&mut self, key: Key, conn: &ConnFacts) {
-        let Some(identified) = conn.identified(Runtime::Go, Direction::Ingress) else { return };
+        let Some(identified) = conn.goes(Direction::Ingress) else { return };
         let Some(request) = self.tables.exchanges.get_mut(&key) else { return };
         let (first, last, process) = (request.first.time, request.head_last, request.process());
         let Some(&goroutine) = identified.tasks.first() else { return };
         // Bytes before may have been read ahead by another one, bytes behind by the same.
-        if identified.time < first || identified.time > last.time || last.user_r14 != goroutine.address {
+        if identified.time < first || identified.time > last.time {
+            return;
+        }
+        if identified.runtime == Runtime::Go && last.user_r14 != goroutine.address {
             return;
         }
         let is_early =
@@ -165,7 +168,7 @@ impl Correlator {
 
     /// A call was made, or its response begins.
     pub(super) fn goroutine_calls(&mut self, key: Key, direction: Direction, at: &Mark, conn: &ConnFacts) {
-        let Some(identified) = conn.identified(Runtime::Go, direction) else { return };
+        let Some(identified) = conn.goes(direction) else { return };
         let Some(call) = self.tables.exchanges.get_mut(&key) else { return };
         if identified.time < call.first.time || identified.time > at.time {
             return;
@@ -282,6 +285,12 @@ impl Correlator {
 }
 
 impl ConnFacts {
+    /// The same, of runtimes whose tasks have stacks of their own, and do one thing after the other: greenlets are what
+    /// goroutines are, but for their numbers, which are addresses and are given out again.
+    fn goes(&self, direction: Direction) -> Option<&TaskIdentified> {
+        self.identified(Runtime::Go, direction).or_else(|| self.identified(Runtime::Greenlet, direction))
+    }
+
     /// Whose work the operation was that began the last turn, as this runtime told.
     pub(super) fn identified(&self, runtime: Runtime, direction: Direction) -> Option<&TaskIdentified> {
         let identified = self.identified[usize::from(direction.code())].as_deref()?;

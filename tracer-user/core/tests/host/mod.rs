@@ -180,6 +180,12 @@ impl Host {
         self.runtime = Runtime::Go;
     }
 
+    /// The same, of greenlets.
+    pub(crate) fn switches(&mut self, greenlet: TaskId) {
+        self.tasks = vec![greenlet];
+        self.runtime = Runtime::Greenlet;
+    }
+
     /// The same, in tokio's terms, and how the walk ended.
     pub(crate) fn polls(&mut self, tasks: Vec<TaskId>, end: u64) {
         self.tasks = tasks;
