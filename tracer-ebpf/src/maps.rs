@@ -15,6 +15,7 @@ use tracer_abi::conn::Endpoint;
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::DataRecord;
 use tracer_abi::golang::GoProcess;
+use tracer_abi::greenlet::GreenletProcess;
 use tracer_abi::limits::WAKE_RING_BYTES;
 use tracer_abi::python::{PythonProcess, TaskId};
 use tracer_abi::tokio::TokioProcess;
@@ -117,6 +118,10 @@ pub(crate) static TRACER_GO: HashMap<u32, GoProcess> = HashMap::with_max_entries
 /// 400 bytes each.
 #[map]
 pub(crate) static TRACER_TOKIO: HashMap<u32, TokioProcess> = HashMap::with_max_entries(1024, 0);
+
+/// Thread group id → where greenlets are kept. As [`TRACER_PYTHON`], at 40 bytes each.
+#[map]
+pub(crate) static TRACER_GREENLET: HashMap<u32, GreenletProcess> = HashMap::with_max_entries(4096, 0);
 
 /// Which slots of thread group ids are in [`TRACER_PYTHON`] and its like, one bit each. Written by the tracer, read here.
 #[map]

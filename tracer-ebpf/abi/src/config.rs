@@ -144,5 +144,6 @@ pub mod identity_slot {
     pub const PYTHON: u32 = 0;
     pub const GO: u32 = 1;
     pub const TOKIO: u32 = 2;
-    pub const COUNT: u32 = 3;
+    pub const GREENLET: u32 = 3;
+    pub const COUNT: u32 = 4;
 }

@@ -44,6 +44,7 @@ macro_rules! programs {
 
 mod cpython;
 mod golang;
+mod greenlet;
 mod tokio;
 
 use core::ffi::c_void;

@@ -21,6 +21,7 @@ use aya::maps::{Array, HashMap as BpfHashMap, MapData};
 use tracer_abi::config::PREFILTER_SLOTS;
 use tracer_abi::event::EventKind;
 use tracer_abi::golang::GoProcess;
+use tracer_abi::greenlet::GreenletProcess;
 use tracer_abi::python::PythonProcess;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::tokio::{TokioProcess, walk_end};
@@ -70,6 +71,13 @@ unsafe impl Pod for GoEntry {}
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
+struct GreenletEntry(GreenletProcess);
+
+// SAFETY: as above.
+unsafe impl Pod for GreenletEntry {}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
 struct TokioEntry(TokioProcess);
 
 // SAFETY: as above.
@@ -80,6 +88,7 @@ enum Asked {
     Python(PythonProcess),
     Go(GoProcess),
     Tokio(Box<TokioProcess>),
+    Greenlet(GreenletProcess),
 }
 
 /// What asking runtimes came to.
@@ -113,6 +122,7 @@ struct Tables {
     python: BpfHashMap<MapData, u32, Entry>,
     golang: BpfHashMap<MapData, u32, GoEntry>,
     tokio: BpfHashMap<MapData, u32, TokioEntry>,
+    greenlet: BpfHashMap<MapData, u32, GreenletEntry>,
     slots: Array<MapData, u64>,
     slot_users: HashMap<u32, u32>,
 }
@@ -149,6 +159,10 @@ impl Identities {
                 python: loaded.take_map("TRACER_PYTHON")?.try_into().context("open map TRACER_PYTHON")?,
                 golang: loaded.take_map("TRACER_GO")?.try_into().context("open map TRACER_GO")?,
                 tokio: loaded.take_map("TRACER_TOKIO")?.try_into().context("open map TRACER_TOKIO")?,
+                greenlet: loaded
+                    .take_map("TRACER_GREENLET")?
+                    .try_into()
+                    .context("open map TRACER_GREENLET")?,
                 slots: loaded.take_map("TRACER_RTSLOTS")?.try_into().context("open map TRACER_RTSLOTS")?,
                 slot_users: HashMap::new(),
             })
@@ -389,6 +403,7 @@ impl Identities {
             }
             Finding::Python(runtime, entry) => self.ask(process, &runtime, Asked::Python(*entry)),
             Finding::Go(runtime, entry) => self.ask(process, &runtime, Asked::Go(*entry)),
+            Finding::Greenlet(runtime, entry) => self.ask(process, &runtime, Asked::Greenlet(*entry)),
             Finding::Tokio(runtime, entry) => {
                 if self.learning.len() < MAX_LEARNING {
                     self.learning.insert(pid.0, Lessons::new(process));
@@ -459,6 +474,7 @@ impl Identities {
             let _ = tables.python.remove(&tgid);
             let _ = tables.golang.remove(&tgid);
             let _ = tables.tokio.remove(&tgid);
+            let _ = tables.greenlet.remove(&tgid);
             let _ = tables.free_slot(tgid);
         }
     }
@@ -469,6 +485,7 @@ impl Tables {
         match asked {
             Asked::Python(entry) => self.python.insert(tgid, Entry(entry), 0),
             Asked::Go(entry) => self.golang.insert(tgid, GoEntry(entry), 0),
+            Asked::Greenlet(entry) => self.greenlet.insert(tgid, GreenletEntry(entry), 0),
             Asked::Tokio(entry) => self.tokio.insert(tgid, TokioEntry(*entry), 0),
         }
         .context("enter it into the table")?;
@@ -483,7 +500,10 @@ impl Tables {
         if let Ok(GoEntry(entry)) = self.golang.get(&tgid, 0) {
             return Some((entry.looks, entry.spent_nanos));
         }
-        self.tokio.get(&tgid, 0).ok().map(|TokioEntry(entry)| (entry.looks, entry.spent_nanos))
+        if let Ok(TokioEntry(entry)) = self.tokio.get(&tgid, 0) {
+            return Some((entry.looks, entry.spent_nanos));
+        }
+        self.greenlet.get(&tgid, 0).ok().map(|GreenletEntry(entry)| (entry.looks, entry.spent_nanos))
     }
 
     /// What the kernel half writes meanwhile into the entry is lost, which costs it to find that again.

@@ -69,8 +69,8 @@ impl Rung {
     /// and nothing else.
     pub(super) const fn identity(self) -> [&'static [Identity]; identity_slot::COUNT as usize] {
         match self {
-            Self::A => [rung_a::PYTHON, rung_a::GO, rung_a::TOKIO],
-            Self::B => [rung_b::PYTHON, rung_b::GO, rung_b::TOKIO],
+            Self::A => [rung_a::PYTHON, rung_a::GO, rung_a::TOKIO, rung_a::GREENLET],
+            Self::B => [rung_b::PYTHON, rung_b::GO, rung_b::TOKIO, rung_b::GREENLET],
         }
     }
 

@@ -26,3 +26,8 @@ pub(super) const TOKIO: &[Identity] = &[
     Probe::trace_point("tracer_tk_send", "sock_send_length").after("TRACER_IDSEND", slot::TOKIO),
     Probe::trace_point("tracer_tk_recv", "sock_recv_length").after("TRACER_IDRECV", slot::TOKIO),
 ];
+
+pub(super) const GREENLET: &[Identity] = &[
+    Probe::trace_point("tracer_gl_send", "sock_send_length").after("TRACER_IDSEND", slot::GREENLET),
+    Probe::trace_point("tracer_gl_recv", "sock_recv_length").after("TRACER_IDRECV", slot::GREENLET),
+];

@@ -54,3 +54,16 @@ pub(super) const TOKIO: &[Identity] = &[
         .after("TRACER_IDIN6R", slot::TOKIO),
     Probe::function_exit("tracer_tk_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::TOKIO),
 ];
+
+pub(super) const GREENLET: &[Identity] = &[
+    Probe::function_exit("tracer_gl_in4s", "inet_sendmsg").after("TRACER_IDIN4S", slot::GREENLET),
+    Probe::function_exit("tracer_gl_in6s", "inet6_sendmsg")
+        .where_present()
+        .after("TRACER_IDIN6S", slot::GREENLET),
+    Probe::function_exit("tracer_gl_uns", "unix_stream_sendmsg").after("TRACER_IDUNS", slot::GREENLET),
+    Probe::function_exit("tracer_gl_in4r", "inet_recvmsg").after("TRACER_IDIN4R", slot::GREENLET),
+    Probe::function_exit("tracer_gl_in6r", "inet6_recvmsg")
+        .where_present()
+        .after("TRACER_IDIN6R", slot::GREENLET),
+    Probe::function_exit("tracer_gl_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::GREENLET),
+];

@@ -157,6 +157,9 @@ fn look_at(pid: u32) -> ProcessReport {
         Finding::Python(runtime, _) => {
             report(Identity::Known, format!("{runtime}: the tasks of its event loop are known"), None)
         }
+        Finding::Greenlet(runtime, _) => {
+            report(Identity::Known, format!("{runtime}: its greenlets are known"), None)
+        }
         Finding::Tokio(runtime, _) => {
             let found =
                 format!("{runtime}: its tasks are known once it is seen which of them a thread polls");

@@ -6,6 +6,7 @@
 
 mod cpython;
 mod golang;
+mod greenlet;
 mod memory;
 mod module;
 #[cfg(test)]
@@ -15,6 +16,7 @@ pub(crate) mod tokio;
 use std::fmt;
 
 use tracer_abi::golang::GoProcess;
+use tracer_abi::greenlet::GreenletProcess;
 use tracer_abi::python::PythonProcess;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::tokio::TokioProcess;
@@ -35,6 +37,7 @@ pub(crate) enum Finding {
     Python(Runtime, Box<PythonProcess>),
     Go(Runtime, Box<GoProcess>),
     Tokio(Runtime, Box<TokioProcess>),
+    Greenlet(Runtime, Box<GreenletProcess>),
 }
 
 /// A runtime, as a person calls it.
@@ -52,14 +55,15 @@ pub(crate) fn examine(process: ProcessKey) -> Finding {
     let Ok(dir) = ProcDir::open_exactly(process) else { return Finding::Nothing };
     let (Ok(modules), Ok(file)) = (Modules::of(&dir), dir.file("mem")) else { return Finding::Nothing };
     let memory = ProcessMemory::new(file);
-    let mut runtimes = [golang::examine, cpython::examine, tokio::examine].into_iter();
+    let mut runtimes = [golang::examine, greenlet::examine, cpython::examine, tokio::examine].into_iter();
     let found = runtimes.find_map(|examine| match examine(process, &modules, &memory) {
         Finding::Nothing => None,
         finding @ (Finding::NotYet(..)
         | Finding::Unknown(..)
         | Finding::Python(..)
         | Finding::Go(..)
-        | Finding::Tokio(..)) => Some(finding),
+        | Finding::Tokio(..)
+        | Finding::Greenlet(..)) => Some(finding),
     });
     found.unwrap_or(Finding::Nothing)
 }

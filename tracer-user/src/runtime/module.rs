@@ -26,8 +26,15 @@ const FLAG_CODE: u32 = 1;
 const FLAG_WRITABLE: u32 = 2;
 const PROGRAM_HEADER_BYTES: u16 = 56;
 const SYMBOL_BYTES: u64 = 24;
+/// Relocations of a large library.
+const MAX_RELOCATIONS: u64 = 1 << 16;
+const RELOCATION_BYTES: u64 = 24;
+/// `R_X86_64_DTPMOD64`: the dynamic linker writes the module's number.
+const RELOCATION_MODULE: u64 = 16;
 const TAG_STRINGS: u64 = 5;
 const TAG_SYMBOLS: u64 = 6;
+const TAG_RELOCATIONS: u64 = 7;
+const TAG_RELOCATIONS_BYTES: u64 = 8;
 const TAG_GNU_HASH: u64 = 0x6fff_fef5;
 
 /// Files that are mapped executable or not, each with its first address.
@@ -57,6 +64,11 @@ impl Modules {
             }
         }
         Self(found)
+    }
+
+    /// The first module with such a path.
+    pub(super) fn find(&self, mut is: impl FnMut(&str) -> bool) -> Option<u64> {
+        self.0.iter().find(|(path, _)| is(path)).map(|(_, start)| *start)
     }
 
     /// The executable, which is mapped first.
@@ -163,6 +175,29 @@ impl Program {
             local: local.filter(|len| *len > 0),
         })
     }
+}
+
+/// The number that the dynamic linker has given to a module with thread-local variables.
+pub(super) fn local_module<M: Bytes>(memory: &M, base: u64) -> Option<u64> {
+    let (segments, bias) = segments(memory, base)?;
+    let dynamic = segments.iter().find(|segment| segment.kind == SEGMENT_DYNAMIC)?.address;
+    let (mut relocations, mut bytes) = (0, 0);
+    for index in 0..MAX_DYNAMIC_ENTRIES {
+        let entry = dynamic.wrapping_add(16 * index);
+        let value = memory.word(entry.wrapping_add(8));
+        match memory.word(entry) {
+            0 => break,
+            // As of [`Symbols::of`].
+            TAG_RELOCATIONS => relocations = if value < base { value.wrapping_add(bias) } else { value },
+            TAG_RELOCATIONS_BYTES => bytes = value,
+            _ => {}
+        }
+    }
+    let count = (bytes / RELOCATION_BYTES).min(MAX_RELOCATIONS);
+    let at = (0..count).map(|index| relocations.wrapping_add(RELOCATION_BYTES * index));
+    let found = at.filter(|at| memory.word(at.wrapping_add(8)) & 0xffff_ffff == RELOCATION_MODULE);
+    let place = found.map(|at| memory.word(at).wrapping_add(bias)).next()?;
+    Some(memory.word(place))
 }
 
 /// The table of a module's exported symbols.

@@ -15,7 +15,7 @@ use tracer_abi::python::{
 use tracer_abi::task::{ProcessKey, Tgid};
 
 use super::memory::ProcessMemory;
-use super::{Finding, examine};
+use super::{Finding, Modules, cpython, examine, greenlet};
 use crate::process::procfs::ProcDir;
 
 /// Stands still inside the innermost of tasks that wait for each other, and says which they are.
@@ -282,5 +282,9 @@ fn real_interpreters_say_who_waited_for_bytes() {
 fn what_is_not_an_interpreter_is_left_alone() {
     let own = ProcDir::open(Tgid(std::process::id())).unwrap().stat().unwrap();
     let process = ProcessKey { tgid: Tgid(std::process::id()), start_boottime: own.start.0 * 10_000_000 };
-    assert!(matches!(examine(process), Finding::Nothing));
+    let dir = ProcDir::open(process.tgid).unwrap();
+    let memory = ProcessMemory::new(dir.file("mem").unwrap());
+    let modules = Modules::of(&dir).unwrap();
+    assert!(matches!(cpython::examine(process, &modules, &memory), Finding::Nothing));
+    assert!(matches!(greenlet::examine(process, &modules, &memory), Finding::Nothing));
 }
