@@ -170,7 +170,7 @@ pub fn all() -> Vec<Workload> {
         python("handoff", Reported),
         java("client", Reported),
         java("async", Reported),
-        gunicorn("gevent", "thread", Reported),
+        gunicorn("gevent", "thread", EventLoop),
         Workload { class: EventLoop, ..plain("python", "asyncio", Runtime::Asyncio) },
         loops("asyncio, to_thread", "service_asyncio.py", &["--model", "to_thread"]),
         loops("uvloop", "service_asyncio.py", &["--loop", "uvloop"]),
