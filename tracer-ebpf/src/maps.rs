@@ -18,6 +18,7 @@ use tracer_abi::golang::GoProcess;
 use tracer_abi::greenlet::GreenletProcess;
 use tracer_abi::limits::WAKE_RING_BYTES;
 use tracer_abi::python::{PythonProcess, TaskId};
+use tracer_abi::python_waits::{PythonWaits, Waiting};
 use tracer_abi::tokio::TokioProcess;
 
 use crate::chunks::Walk;
@@ -123,6 +124,11 @@ pub(crate) static TRACER_TOKIO: HashMap<u32, TokioProcess> = HashMap::with_max_e
 #[map]
 pub(crate) static TRACER_GREENLET: HashMap<u32, GreenletProcess> = HashMap::with_max_entries(4096, 0);
 
+/// Thread group id → where CPython keeps what its threads wait for. Written by the tracer, but for what looking cost; read
+/// here. As many as there are in [`TRACER_HANDOFF`].
+#[map]
+pub(crate) static TRACER_PYWAITS: HashMap<u32, PythonWaits> = HashMap::with_max_entries(1024, 0);
+
 /// Which slots of thread group ids are in [`TRACER_PYTHON`] and its like, one bit each. Written by the tracer, read here.
 #[map]
 pub(crate) static TRACER_RTSLOTS: Array<u64> = Array::with_max_entries(PREFILTER_SLOTS / 64, 0);
@@ -168,6 +174,8 @@ pub(crate) struct SleepState {
     /// One more than the descriptor that it last slept for alone. Zero: it has used a socket since.
     pub(crate) awaited: u32,
     pub(crate) reserved: u32,
+    /// For the programs that say what a thread that it wakes has waited for.
+    pub(crate) waiting: Waiting,
 }
 
 /// Value of [`TRACER_WAKE`]: times.

@@ -73,13 +73,19 @@ pub(crate) fn take(task: Task) -> u8 {
     if !any_followed() {
         return 0;
     }
+    let followed = followed(task).is_some();
     // SAFETY: as above.
     let Some(sleep) = (unsafe { sleep_state(task, false) }) else {
+        if followed {
+            // A thread that uses sockets has its sleeps seen from then on, and not from its first wake-up only.
+            // SAFETY: as above; no run queue is locked. Absent next time, too, if there is no memory now.
+            let _ = unsafe { sleep_state(task, true) };
+        }
         return 0;
     };
     let waits = sleep.waits as u8;
     sleep.waits = 0;
-    if followed(task).is_some() { io_flags::WAITS_KNOWN | waits } else { 0 }
+    if followed { io_flags::WAITS_KNOWN | waits } else { 0 }
 }
 
 #[inline(always)]

@@ -38,7 +38,9 @@ fn wake_ups_are_reported_as_they_were_and_no_others() {
     let reported: Vec<_> = wakes
         .iter()
         .filter_map(|woken| match woken.cause {
-            Cause::Futex { address, asleep_since } if ours(address) => Some((woken, address, asleep_since)),
+            Cause::Futex { address, asleep_since, .. } if ours(address) => {
+                Some((woken, address, asleep_since))
+            }
             Cause::Futex { .. } | Cause::Born => None,
         })
         .collect();

@@ -128,6 +128,8 @@ pub struct Followed {
     /// Descriptors below 64 that are event counters (`eventfd`), one bit each, as they were when following began: what
     /// waits for one besides a socket waits for that socket alone.
     pub event_fds: u64,
+    /// Not zero: a runtime's program may know what its threads wait for.
+    pub asked: u64,
 }
 
 /// Nanoseconds in the tick (`USER_HZ` = 100) in which `/proc/PID/stat` gives a start time.

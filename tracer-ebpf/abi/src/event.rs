@@ -271,11 +271,23 @@ pub struct IdentityRecord {
 
 codes! {
     /// What made a thread go on: [`WokenRecord::cause`].
-    "wake cause" WakeCause: u32 {
+    "wake cause" WakeCause: u16 {
         /// A thread called futex to wake, and the other slept in futex at the same address.
         Futex = 0,
         /// It was created.
         Born = 1,
+    }
+}
+
+codes! {
+    /// What a woken thread had waited for, as its runtime knows: [`WokenRecord::awaited`].
+    "awaited" Awaited: u16 {
+        /// Not known: its runtime is not, or it did not run there.
+        Unknown = 0,
+        /// The result or the end of what another thread does: of a future, or of the thread itself.
+        Result = 1,
+        /// Anything else: a place in a queue, a lock, an event, work.
+        Other = 2,
     }
 }
 
@@ -291,7 +303,9 @@ pub struct WokenRecord {
     pub asleep_since: KernelInstant,
     pub woken: Tid,
     /// [`WakeCause`]
-    pub cause: u32,
+    pub cause: u16,
+    /// [`Awaited`]
+    pub awaited: u16,
 }
 
 impl Default for ConnRecord {

@@ -10,6 +10,7 @@ use crate::event::{
 use crate::golang::{GoLayout, GoProcess};
 use crate::greenlet::GreenletProcess;
 use crate::python::{CHAIN_TASKS, PythonLayout, PythonProcess, TaskId};
+use crate::python_waits::{FUNCTIONS, PythonWaits};
 use crate::tokio::TokioProcess;
 
 const HEADER: usize = 40;
@@ -31,7 +32,8 @@ const _: () = {
     assert!(size_of::<GoLayout>() == 10 * 4);
     assert!(size_of::<GoProcess>() == 5 * 8 + 10 * 4);
     assert!(size_of::<GreenletProcess>() == 5 * 8);
+    assert!(size_of::<PythonWaits>() == 7 * 8 + FUNCTIONS * 16 + 14 * 4 + 2 * 4);
     assert!(size_of::<TokioProcess>() == (9 + 4 + 2 * 16 + 3) * 8);
-    assert!(size_of::<WokenRecord>() == HEADER + 2 * 8 + 2 * 4);
+    assert!(size_of::<WokenRecord>() == HEADER + 2 * 8 + 4 + 2 * 2);
     assert!(align_of::<DataRecord>() == 8);
 };

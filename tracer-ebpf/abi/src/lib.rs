@@ -22,6 +22,7 @@ pub mod greenlet;
 mod layout;
 pub mod limits;
 pub mod python;
+pub mod python_waits;
 pub mod sniff;
 pub mod task;
 pub mod time;

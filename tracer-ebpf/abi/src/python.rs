@@ -34,7 +34,7 @@ const MAX_CELLS: u64 = 8;
 const MAX_LOOPS: u64 = 8;
 
 // Of every version that is known: an object's type, and the first words of common objects.
-const TYPE: u64 = 8;
+pub(crate) const TYPE: u64 = 8;
 const TUPLE_LEN: u64 = 16;
 const TUPLE_ITEMS: u64 = 24;
 const LIST_LEN: u64 = 16;
@@ -70,7 +70,7 @@ const READER_TRANSPORT: u64 = 6;
 
 /// Who owns an interpreter frame.
 const OWNED_BY_GENERATOR: u8 = 1;
-const OWNED_BY_C: u8 = 3;
+pub(crate) const OWNED_BY_C: u8 = 3;
 
 /// Where fields are that differ between versions, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -239,7 +239,7 @@ impl Frames {
     /// The thread's current frame. `thread_pointer` is its `fs` base.
     #[inline(always)]
     pub fn begin<M: Memory>(memory: &M, process: &PythonProcess, thread_pointer: u64) -> Self {
-        Self { frame: current_frame(memory, process, thread_pointer), ..Self::default() }
+        Self { frame: current_frame(memory, &process.layout, thread_pointer), ..Self::default() }
     }
 
     /// Takes a step; true if another one is to be taken. To be called [`MAX_FRAMES`] times at most.
@@ -307,9 +307,9 @@ impl Frames {
     }
 }
 
+/// The frame that a thread runs. `thread_pointer` is its `fs` base.
 #[inline(always)]
-fn current_frame<M: Memory>(memory: &M, process: &PythonProcess, thread_pointer: u64) -> u64 {
-    let layout = &process.layout;
+pub(crate) fn current_frame<M: Memory>(memory: &M, layout: &PythonLayout, thread_pointer: u64) -> u64 {
     let thread = memory.word(thread_pointer.wrapping_add(u64::from(layout.thread_slot)));
     if thread == 0 {
         return 0;
@@ -534,7 +534,7 @@ impl Suspended {
             return false;
         }
         let locals = u64::from(process.layout.frame_locals);
-        let receiving = current_frame(memory, process, thread_pointer);
+        let receiving = current_frame(memory, &process.layout, thread_pointer);
         let transport = memory.word(receiving.wrapping_add(locals));
         let reader = memory.word(self.frame.wrapping_add(locals));
         receiving != 0

@@ -43,6 +43,7 @@ macro_rules! programs {
 }
 
 mod cpython;
+mod cpython_waits;
 mod golang;
 mod greenlet;
 mod tokio;

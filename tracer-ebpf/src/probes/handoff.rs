@@ -7,28 +7,35 @@
 //!
 //! The consumer of the ring is never woken: that costs ten times what the record does.
 //!
-//! What the woken thread waits *for* can be read from here, too: it shares its memory with the waker, in whose context
-//! [`tracer_waking`] runs.
+//! What the woken thread waits *for* is read from here, too, where its runtime is known: it shares its memory with the
+//! waker, in whose context [`tracer_waking`] runs. That is another program's work, which goes on with the wake-up:
+//! [`crate::identity`].
 
 use core::arch::asm;
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated as helpers;
-use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::macros::{btf_tracepoint, map};
+use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::BtfTracePointContext;
-use tracer_abi::config::Followed;
+use tracer_abi::config::{Followed, identity_slot};
 use tracer_abi::error::KernelLoss;
-use tracer_abi::event::{EventKind, WakeCause, WokenRecord};
+use tracer_abi::event::{Awaited, EventKind, WakeCause, WokenRecord};
 use tracer_abi::task::Tid;
 use tracer_abi::time::KernelInstant;
 
 use crate::emit;
 use crate::filter::Actor;
+use crate::identity;
 use crate::kernel::Task;
 use crate::maps::{TRACER_HANDOFF, TRACER_WOKEN, count, sleep_state};
 use crate::regs::Regs;
 use crate::waits;
+
+/// The programs that know what a woken thread waited for, by `identity_slot`. Entered by the tracer.
+#[map]
+pub(crate) static TRACER_IDWAKE: ProgramArray = ProgramArray::with_max_entries(identity_slot::COUNT, 0);
 
 /// `sched_waking(task)`: in the context of whoever wakes, with the task's own lock held and interrupts off. The task may
 /// be on its way to sleep only.
@@ -46,18 +53,45 @@ fn tracer_waking(ctx: BtfTracePointContext) -> i32 {
         count(KernelLoss::WakeStorageFull);
         return 0;
     };
-    let waker = Task::current();
-    if waker.tgid() != woken.tgid() || waker.tid() == woken.tid() {
-        return 0;
-    }
-    let (Some(futex), Some(awaited)) = (Regs::of(waker).woken_futex(), Regs::of(woken).awaited_futex())
-    else {
-        return 0;
-    };
-    if futex == awaited {
-        report(followed, waker, woken.tid(), WakeCause::Futex, futex, sleep.since);
+    if let Some(futex) = woken_at(woken) {
+        // SAFETY: an entry of the table.
+        if unsafe { (*followed).asked } != 0 {
+            identity::go_on(&ctx, &TRACER_IDWAKE);
+        }
+        let woken = Woken { tid: woken.tid(), futex, since: sleep.since, awaited: Awaited::Unknown.code() };
+        report(followed, WakeCause::Futex, woken);
     }
     0
+}
+
+/// A wake-up that is to be reported.
+pub(crate) struct Woken {
+    tid: u32,
+    pub(crate) futex: u64,
+    since: u64,
+    /// [`Awaited`]
+    pub(crate) awaited: u16,
+}
+
+/// The same wake-up, for a program that goes on with it.
+#[inline(always)]
+pub(crate) fn again(woken: Task) -> Option<(*mut Followed, Woken)> {
+    let followed = followed(woken)?;
+    let futex = woken_at(woken)?;
+    // SAFETY: the hook's own argument; nothing is allocated.
+    let since = (unsafe { sleep_state(woken, false) })?.since;
+    Some((followed, Woken { tid: woken.tid(), futex, since, awaited: Awaited::Unknown.code() }))
+}
+
+/// The futex at which the current thread wakes another one of its process.
+#[inline(always)]
+fn woken_at(woken: Task) -> Option<u64> {
+    let waker = Task::current();
+    if waker.tgid() != woken.tgid() || waker.tid() == woken.tid() {
+        return None;
+    }
+    let futex = Regs::of(waker).woken_futex()?;
+    (Regs::of(woken).awaited_futex()? == futex).then_some(futex)
 }
 
 /// `sched_switch(preempt, prev, next, prev_state)`: with the run queue locked.
@@ -97,7 +131,8 @@ fn tracer_newtask(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     if let Some(followed) = followed(creator) {
-        report(followed, creator, born.tid(), WakeCause::Born, 0, 0);
+        let woken = Woken { tid: born.tid(), futex: 0, since: 0, awaited: Awaited::Unknown.code() };
+        report(followed, WakeCause::Born, woken);
     }
     0
 }
@@ -110,9 +145,10 @@ pub(crate) fn followed(task: Task) -> Option<*mut Followed> {
     (unsafe { (*followed).start_boottime } == task.process_start()).then_some(followed)
 }
 
-/// `waker` is the current task.
+/// The current task is the one that wakes.
 #[inline(always)]
-fn report(followed: *mut Followed, waker: Task, woken: u32, cause: WakeCause, futex: u64, since: u64) {
+pub(crate) fn report(followed: *mut Followed, cause: WakeCause, woken: Woken) {
+    let waker = Task::current();
     // SAFETY: the current task; no run queue is locked.
     let Some(own) = (unsafe { sleep_state(waker, true) }) else {
         count(KernelLoss::WakeStorageFull);
@@ -136,10 +172,11 @@ fn report(followed: *mut Followed, waker: Task, woken: u32, cause: WakeCause, fu
     header.thread_seq = own.woke;
     entry.write(WokenRecord {
         header,
-        futex,
-        asleep_since: KernelInstant::from_nanos(since),
-        woken: Tid(woken),
+        futex: woken.futex,
+        asleep_since: KernelInstant::from_nanos(woken.since),
+        woken: Tid(woken.tid),
         cause: cause.code(),
+        awaited: woken.awaited,
     });
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
 }

@@ -11,7 +11,7 @@ use tracer_abi::UnknownCode;
 use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
 use tracer_abi::error::PayloadState;
 use tracer_abi::event::{
-    ConnClosedRecord, ConnRecord, DataRecord, EventKind, ExecRecord, ExitRecord, ForkRecord, Header,
+    Awaited, ConnClosedRecord, ConnRecord, DataRecord, EventKind, ExecRecord, ExitRecord, ForkRecord, Header,
     IdentityRecord, ListenRecord, Runtime, Source, WakeCause, WokenRecord, flags, io_flags,
 };
 use tracer_abi::limits::{COMM_BYTES, UNIX_PATH_BYTES};
@@ -273,13 +273,14 @@ fn task_identified(fields: Fields<'_>) -> Result<TaskIdentified, DecodeError> {
 
 fn thread_woken(fields: Fields<'_>) -> Result<ThreadWoken, DecodeError> {
     fields.require(size_of::<WokenRecord>())?;
-    let cause = match WakeCause::try_from(fields.u32(offset_of!(WokenRecord, cause)))? {
+    let cause = match WakeCause::try_from(fields.u16(offset_of!(WokenRecord, cause)))? {
         WakeCause::Born => Cause::Born,
         WakeCause::Futex => {
             let since = fields.u64(offset_of!(WokenRecord, asleep_since));
             Cause::Futex {
                 address: fields.u64(offset_of!(WokenRecord, futex)),
                 asleep_since: (since != 0).then_some(KernelInstant::from_nanos(since)),
+                awaited: Awaited::try_from(fields.u16(offset_of!(WokenRecord, awaited)))?,
             }
         }
     };
@@ -569,14 +570,20 @@ mod tests {
         };
         let event = woken(&record);
         assert_eq!((event.by.tid, event.by.seq, event.woken), (Tid(11), 3, Tid(12)));
-        assert_eq!(event.cause, Cause::Futex { address: 0x7f00, asleep_since: None });
+        let awaited = Awaited::Unknown;
+        assert_eq!(event.cause, Cause::Futex { address: 0x7f00, asleep_since: None, awaited });
 
         let record = record.put(offset_of!(WokenRecord, asleep_since), &70_u64.to_le_bytes());
         let since = Some(KernelInstant::from_nanos(70));
-        assert_eq!(woken(&record).cause, Cause::Futex { address: 0x7f00, asleep_since: since });
+        let awaited = Awaited::Result;
+        let record = record.put(offset_of!(WokenRecord, awaited), &awaited.code().to_le_bytes());
+        assert_eq!(woken(&record).cause, Cause::Futex { address: 0x7f00, asleep_since: since, awaited });
+        let record = record.put(offset_of!(WokenRecord, awaited), &9_u16.to_le_bytes());
+        assert!(matches!(decode(&record.0), Err(DecodeError::UnknownCode(_))));
+        let record = record.put(offset_of!(WokenRecord, awaited), &0_u16.to_le_bytes());
         let record = record.put(offset_of!(WokenRecord, cause), &WakeCause::Born.code().to_le_bytes());
         assert_eq!(woken(&record).cause, Cause::Born);
-        let record = record.put(offset_of!(WokenRecord, cause), &9_u32.to_le_bytes());
+        let record = record.put(offset_of!(WokenRecord, cause), &9_u16.to_le_bytes());
         assert!(matches!(decode(&record.0), Err(DecodeError::UnknownCode(_))));
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
 use tracer_abi::error::{KernelLoss, PayloadState};
-use tracer_abi::event::Runtime;
+use tracer_abi::event::{Awaited, Runtime};
 use tracer_abi::python::TaskId;
 use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid, Tid};
@@ -228,7 +228,7 @@ pub struct ThreadWoken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The futex at this address, for which it slept since then, where that is known.
-    Futex { address: u64, asleep_since: Option<KernelInstant> },
+    Futex { address: u64, asleep_since: Option<KernelInstant>, awaited: Awaited },
     /// It was created.
     Born,
 }

@@ -21,7 +21,7 @@ use tracer_abi::error::KernelLoss;
 use tracer_abi::time::KernelInstant;
 use tracer_core::EngineConfig;
 use tracer_core::event::Event;
-use tracer_core::span::{Evidence, Span, SpanKind};
+use tracer_core::span::{Confidence, Evidence, Span, SpanKind};
 
 use host::{lines, path, run};
 use pools::{Model, PoolLoad, Pools};
@@ -33,6 +33,7 @@ struct Score {
     right: usize,
     /// Of them: by the ids that the call carries.
     by_headers: usize,
+    certain: usize,
     undecided: usize,
     /// Calls below the span that made them, which the program itself reports.
     below_own: usize,
@@ -80,6 +81,8 @@ fn judge(spans: &[Span], headers: Headers, what: &str) -> Score {
                 score.right += 1;
                 let evidence = span.parent.map(|parent| parent.evidence);
                 score.by_headers += usize::from(evidence == Some(Evidence::HeaderContinuity));
+                let confidence = span.parent.map(|parent| parent.confidence);
+                score.certain += usize::from(confidence == Some(Confidence::Certain));
             }
             (SpanKind::Client, None) => score.undecided += usize::from(own.contains('.')),
             (SpanKind::Server, Some(parent)) => {
@@ -220,9 +223,10 @@ proptest! {
         lost in prop::sample::select(vec![0_u32, 0, 2, 20, 200]),
         delay in prop::sample::select(vec![0_u64, 1_000_000, 45_000_000, 350_000_000]),
         timer: bool,
+        proof: bool,
         seed: u64,
     ) {
-        let load = PoolLoad { model, requests: 200, connections, workers, timer };
+        let load = PoolLoad { model, requests: 200, connections, workers, timer, proof };
         check_pool(load, Trouble { lost, delay }, seed);
     }
 }
@@ -232,11 +236,35 @@ fn pools_are_resolved() {
     for (model, percent) in [(Model::Pool, 90), (Model::Parked, 85), (Model::Nested, 85), (Model::FanOut, 40)]
     {
         for (connections, workers) in [(1, 4), (8, 4), (12, 6)] {
-            let load = PoolLoad { model, requests: 400, connections, workers, timer: true };
+            let load = PoolLoad { model, requests: 400, connections, workers, timer: true, proof: false };
             let score = check_pool(load, CALM, 7);
             let of = score.right + score.undecided;
             assert!(score.right * 100 >= of * percent, "{load:?} {score:?}");
         }
+    }
+}
+
+/// Where the runtime tells what threads wait for, what is found is certain, and more.
+#[test]
+fn results_are_certain() {
+    for (model, percent) in [(Model::Pool, 97), (Model::Parked, 97), (Model::Nested, 95), (Model::FanOut, 40)]
+    {
+        for (connections, workers) in [(1, 4), (8, 4), (12, 6)] {
+            let load = PoolLoad { model, requests: 400, connections, workers, timer: true, proof: true };
+            let score = check_pool(load, CALM, 7);
+            let of = score.right + score.undecided;
+            assert!(score.right * 100 >= of * percent, "{load:?} {score:?}");
+            assert_eq!(score.certain, score.right, "{load:?} {score:?}");
+        }
+    }
+}
+
+/// Waits for anything else name nobody, however honest they look.
+#[test]
+fn other_waits_name_nobody() {
+    for model in [Model::BoundedQueue, Model::Semaphore, Model::Latch, Model::Cascade, Model::Forget] {
+        let load = PoolLoad { model, requests: 400, connections: 8, workers: 4, timer: true, proof: true };
+        assert_eq!(check_pool(load, CALM, 7).right, 0, "{load:?}");
     }
 }
 

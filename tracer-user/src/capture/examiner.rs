@@ -6,8 +6,6 @@ use anyhow::Context as _;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracer_abi::task::ProcessKey;
 
-use crate::runtime::{self, Finding};
-
 /// Orders that wait at most: a second's worth of them. What finds no room is ordered later.
 const MAX_ORDERS: usize = 1024;
 
@@ -17,34 +15,34 @@ pub(super) struct Ticket(u64);
 
 /// What an examination has brought.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct Found<F> {
     pub(super) ticket: Ticket,
     pub(super) process: ProcessKey,
-    pub(super) finding: Finding,
+    pub(super) finding: F,
 }
 
 /// The thread ends with it, but for the process that it looks at.
-pub(super) struct Examiner {
+pub(super) struct Examiner<F> {
     orders: SyncSender<(Ticket, ProcessKey)>,
     /// As many as orders at most.
-    found: UnboundedReceiver<Found>,
+    found: UnboundedReceiver<Found<F>>,
     /// Came in while somebody waited.
-    next: Option<Found>,
+    next: Option<Found<F>>,
     last: Ticket,
 }
 
-impl Examiner {
+impl<F: Send + 'static> Examiner<F> {
     /// # Errors
     ///
     /// When there can be no more threads.
-    pub(super) fn start() -> anyhow::Result<Self> {
+    pub(super) fn start(examine: fn(ProcessKey) -> F) -> anyhow::Result<Self> {
         let (orders, ordered) = sync_channel(MAX_ORDERS);
         let (finds, found) = unbounded_channel();
         std::thread::Builder::new()
             .name("examiner".to_owned())
             .spawn(move || {
                 for (ticket, process) in ordered {
-                    let finding = runtime::examine(process);
+                    let finding = examine(process);
                     if finds.send(Found { ticket, process, finding }).is_err() {
                         break;
                     }
@@ -62,7 +60,7 @@ impl Examiner {
     }
 
     /// The next result that is there.
-    pub(super) fn found(&mut self) -> Option<Found> {
+    pub(super) fn found(&mut self) -> Option<Found<F>> {
         self.next.take().or_else(|| self.found.try_recv().ok())
     }
 
@@ -81,6 +79,7 @@ impl Examiner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::{Finding, examine};
     use tracer_abi::task::Tgid;
 
     fn nobody(start_boottime: u64) -> ProcessKey {
@@ -90,7 +89,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_ordered_is_found() {
-        let mut examiner = Examiner::start().unwrap();
+        let mut examiner = Examiner::start(examine).unwrap();
         let tickets: Vec<_> = (0..3).map(|start| examiner.order(nobody(start)).unwrap()).collect();
         let mut found = Vec::new();
         while found.len() < 3 {
@@ -106,7 +105,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_refused() {
-        let mut examiner = Examiner::start().unwrap();
+        let mut examiner = Examiner::start(examine).unwrap();
         let refused = (0..1_000_000).any(|start| examiner.order(nobody(start)).is_none());
         assert!(refused, "a thread that reads files keeps up with a loop");
     }

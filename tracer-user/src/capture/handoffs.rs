@@ -9,12 +9,14 @@ use std::time::Instant;
 use anyhow::Context as _;
 use aya::Pod;
 use aya::maps::{Array, HashMap as BpfHashMap, MapData};
-use tracer_abi::config::Followed;
+use tracer_abi::config::{Followed, identity_slot};
+use tracer_abi::event::EventKind;
 use tracer_abi::task::{ProcessKey, Tgid};
 
-use super::ladder::Probe;
+use super::ladder::{Identity, Probe};
 use super::object::{Attached, Loaded};
 use super::record;
+use super::waits::Waits;
 use crate::process::event_fds::event_fds;
 
 /// In the order in which they are attached: what is told of a thread's sleep is never older than the sleep.
@@ -23,6 +25,11 @@ pub(super) const PROBES: &[Probe] = &[
     Probe::trace_point("tracer_newtask", "task_newtask"),
     Probe::trace_point("tracer_waking", "sched_waking"),
 ];
+
+/// Programs that go on with a wake-up, by runtime. Where one is refused, what that runtime's threads wait for is not known,
+/// and nothing else is missing.
+pub(super) const WAITS: &[Identity] =
+    &[Probe::trace_point("tracer_py_wake", "sched_waking").after("TRACER_IDWAKE", identity_slot::PYTHON)];
 
 /// Wake-ups of a process in a second, over two looks: looking at one costs about 0.4 µs of a CPU, so that these are a
 /// tenth of one.
@@ -37,6 +44,7 @@ pub(super) struct HandOffs {
     count: Array<MapData, u32>,
     attached: Vec<Attached>,
     followed: BTreeMap<u32, Spent>,
+    waits: Waits,
 }
 
 /// What a process had cost when it was looked at last.
@@ -64,6 +72,7 @@ impl HandOffs {
             count: loaded.take_map("TRACER_FOLLOWS")?.try_into().context("open map TRACER_FOLLOWS")?,
             attached: Vec::new(),
             followed: BTreeMap::new(),
+            waits: Waits::new(loaded)?,
         })
     }
 
@@ -81,12 +90,14 @@ impl HandOffs {
             self.attached = loaded.attach(PROBES)?;
         }
         let event_fds = event_fds(process);
-        let entry = Followed { start_boottime: process.start_boottime, wakes: 0, reported: 0, event_fds };
+        let start_boottime = process.start_boottime;
+        let entry = Followed { start_boottime, wakes: 0, reported: 0, event_fds, asked: 0 };
         let entered = self.table.insert(tgid, Entry(entry), 0);
         if entered.is_ok() {
             let spent = Spent { process, at: Instant::now(), wakes: 0, reported: 0, too_much: false };
             self.followed.insert(tgid, spent);
             self.tell_count();
+            self.waits.follow(process);
         } else {
             self.detach_if_idle(loaded);
         }
@@ -102,10 +113,42 @@ impl HandOffs {
 
     /// Looks at a record on its way: a process that ended is followed no more.
     pub(super) fn observe(&mut self, record: &[u8]) {
-        if record::is_process_end(record)
+        let executes = record::kind(record) == Some(EventKind::ProcessExeced);
+        if (executes || record::is_process_end(record))
             && let Some(Tgid(tgid)) = record::tgid(record)
+            && let Some(spent) = self.followed.get(&tgid)
         {
-            self.forget(tgid);
+            if executes {
+                // What threads wait for is told by another program now.
+                let process = spent.process;
+                self.waits.forget(tgid);
+                self.ask(tgid, false);
+                self.waits.follow(process);
+            } else {
+                self.forget(tgid);
+            }
+        }
+    }
+
+    /// Waits until [`Self::advance`] has something to do at once. Cancel safe.
+    pub(super) async fn readable(&mut self) {
+        self.waits.readable().await;
+    }
+
+    /// To be called after records were looked at, and now and then.
+    pub(super) fn advance(&mut self) {
+        for (tgid, asked) in self.waits.advance() {
+            self.ask(tgid, asked);
+        }
+    }
+
+    /// Has a runtime asked what the process's threads wait for, or no more.
+    fn ask(&mut self, tgid: u32, asked: bool) {
+        // What is counted meanwhile is lost, and nothing else.
+        let Ok(Entry(entry)) = self.table.get(&tgid, 0) else { return };
+        let entry = Followed { asked: asked.into(), ..entry };
+        if let Err(error) = self.table.insert(tgid, Entry(entry), 0) {
+            tracing::warn!("process {tgid}: what its threads wait for is not asked: {error}");
         }
     }
 
@@ -133,6 +176,7 @@ impl HandOffs {
 
     fn forget(&mut self, tgid: u32) {
         if self.followed.remove(&tgid).is_some() {
+            self.waits.forget(tgid);
             // Absent: there is nothing to remove.
             let _ = self.table.remove(&tgid);
             self.tell_count();

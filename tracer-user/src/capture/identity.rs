@@ -47,10 +47,10 @@ const MAX_LEARNING: usize = 256;
 const LESSON: Duration = Duration::from_millis(20);
 
 /// How often it is looked what asking costs.
-const ACCOUNT: Duration = Duration::from_secs(2);
+pub(super) const ACCOUNT: Duration = Duration::from_secs(2);
 
 /// CPU time of a process after which its share is known well enough: `/proc` tells it in ticks of 10 ms.
-const MIN_CPU: Duration = Duration::from_millis(500);
+pub(super) const MIN_CPU: Duration = Duration::from_millis(500);
 
 /// What asking may take of a process's CPU time, in percent.
 pub(crate) const BUDGET_PERCENT: u32 = 3;
@@ -103,7 +103,7 @@ pub(crate) struct IdentityCost {
 pub(super) struct Identities {
     /// `None`: the kernel half's part of it did not load.
     tables: Option<Tables>,
-    examiner: Examiner,
+    examiner: Examiner<Finding>,
     watched: HashMap<u32, Watched>,
     /// Processes of which something is being learned from what is told.
     learning: HashMap<u32, Lessons>,
@@ -171,7 +171,7 @@ impl Identities {
         };
         Ok(Self {
             tables,
-            examiner: Examiner::start()?,
+            examiner: Examiner::start(runtime::examine)?,
             watched: HashMap::new(),
             learning: HashMap::new(),
             next_lesson: Instant::now(),
@@ -539,12 +539,12 @@ impl Tables {
     }
 }
 
-const fn is_too_dear(asking: Duration, running: Duration) -> bool {
+pub(super) const fn is_too_dear(asking: Duration, running: Duration) -> bool {
     asking.as_nanos() * 100 > running.as_nanos() * BUDGET_PERCENT as u128
 }
 
 /// CPU time that a process has used.
-fn cpu_time(process: ProcessKey) -> Option<Duration> {
+pub(super) fn cpu_time(process: ProcessKey) -> Option<Duration> {
     let stat = ProcDir::open(process.tgid).and_then(|dir| dir.stat()).ok()?;
     (stat.start == StartTick::of(process)).then_some(stat.cpu_time)
 }

@@ -21,6 +21,7 @@ mod rung_a;
 mod rung_b;
 mod self_test;
 mod unix_sockets;
+mod waits;
 
 use std::collections::VecDeque;
 
@@ -263,6 +264,7 @@ impl Capture {
         tokio::select! {
             readable = self.rings.readable(self.unix_sockets.next_look()) => readable,
             () = self.identities.readable() => Ok(()),
+            () = self.handoffs.readable() => Ok(()),
         }
     }
 
@@ -288,6 +290,7 @@ impl Capture {
             self.closed.drain(..).for_each(|record| each(&record));
         }
         self.identities.advance(&mut self.loaded);
+        self.handoffs.advance();
         self.loaded.flush_log();
     }
 

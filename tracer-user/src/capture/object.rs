@@ -37,6 +37,8 @@ pub(super) struct Loaded {
     identity_tables: BTreeMap<&'static str, ProgramArray<MapData>>,
     /// Why some of them are absent; `None`: none is.
     identity_refused: Option<String>,
+    /// The table of the programs that know what woken threads wait for; `None`: there are none.
+    waits: Option<ProgramArray<MapData>>,
 }
 
 /// A program that can be detached again.
@@ -116,6 +118,9 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         }
         load_program(&mut ebpf, probe, &btf).err()
     });
+    let (waits, waits_refused) = load_waits(&mut ebpf, types, &btf)?;
+    let identity_refused =
+        [identity_refused, waits_refused].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
     let stats =
         PerCpuArray::try_from(take_map(&mut ebpf, "TRACER_STATS")?).context("open map TRACER_STATS")?;
     let log = log.then(|| aya_log::EbpfLogger::init_with_logger(&mut ebpf, KernelLog)).transpose();
@@ -126,6 +131,7 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         identity,
         identity_tables,
         identity_refused,
+        waits,
         log: log.context("open the kernel half's log")?,
     };
     // All are accepted. What exists before the first hook is attached is older than the tracer.
@@ -161,6 +167,34 @@ fn load_identity(
         }
     }
     (loaded, (!refusals.is_empty()).then(|| refusals.join("; ")))
+}
+
+/// Loads the programs that know what woken threads wait for, and has them run; and why not all.
+fn load_waits(
+    ebpf: &mut Ebpf,
+    types: &TypeInfo,
+    btf: &Btf,
+) -> anyhow::Result<(Option<ProgramArray<MapData>>, Option<String>)> {
+    let (mut table, mut refusals) = (None, Vec::new());
+    for Identity { probe, table: name, slot } in handoffs::WAITS {
+        if !probe.is_present(types) {
+            continue;
+        }
+        if let Err(error) = load_program(ebpf, probe, btf) {
+            refusals.push(format!("{error:#}"));
+            continue;
+        }
+        if table.is_none() {
+            let map = take_map(ebpf, name)?.try_into().with_context(|| format!("open map {name}"))?;
+            table = Some(map);
+        }
+        let program = ebpf.program(probe.program).with_context(|| format!("no program {}", probe.program))?;
+        if let Some(table) = &mut table {
+            ProgramArray::set(table, *slot, program.fd()?, 0)
+                .with_context(|| format!("enter {}", probe.program))?;
+        }
+    }
+    Ok((table, (!refusals.is_empty()).then(|| refusals.join("; "))))
 }
 
 fn identity_tables(
@@ -204,6 +238,11 @@ impl Loaded {
     /// Whether the kernel half can say whose work an operation was.
     pub(super) const fn knows_identity(&self) -> bool {
         !self.identity.is_empty()
+    }
+
+    /// Whether it can say what woken threads wait for.
+    pub(super) const fn knows_waits(&self) -> bool {
+        self.waits.is_some()
     }
 
     /// Why it cannot, for some or all runtimes.

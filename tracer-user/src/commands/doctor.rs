@@ -15,7 +15,7 @@ use tracer_abi::task::{ProcessKey, Tgid};
 use crate::capture::{self, Capture, CaptureConfig, Rung};
 use crate::config::{Doctor, DoctorFormat};
 use crate::process::procfs::ProcDir;
-use crate::runtime::{self, Finding};
+use crate::runtime::{self, Finding, Waits};
 
 /// What was found. This is also the machine-readable form; keys are stable.
 #[derive(Debug, Serialize)]
@@ -121,7 +121,7 @@ fn examine(pids: &[u32]) -> Report {
         ],
         usable: rungs.iter().find(|report| report.works).map(|report| report.rung),
         rungs,
-        processes: pids.iter().map(|&pid| look_at(pid)).collect(),
+        processes: pids.iter().flat_map(|&pid| look_at(pid)).collect(),
     }
 }
 
@@ -139,14 +139,29 @@ fn try_rung(rung: Rung) -> RungReport {
     }
 }
 
-fn look_at(pid: u32) -> ProcessReport {
+/// Whose work its calls are, and what its threads wait for.
+fn look_at(pid: u32) -> Vec<ProcessReport> {
     let tgid = Tgid(pid);
     let report = |identity, found: String, needed| ProcessReport { pid, identity, found, needed };
     let start = match ProcDir::open(tgid).and_then(|dir| dir.stat()) {
         Ok(stat) => stat.start,
-        Err(error) => return report(Identity::None, format!("cannot be looked at: {error}"), None),
+        Err(error) => return vec![report(Identity::None, format!("cannot be looked at: {error}"), None)],
     };
-    match runtime::examine(ProcessKey { tgid, start_boottime: start.earliest() }) {
+    let process = ProcessKey { tgid, start_boottime: start.earliest() };
+    let waits = match runtime::examine_waits(process) {
+        Waits::Nothing => None,
+        Waits::NotYet(runtime, reason) => {
+            Some(report(Identity::Later, format!("{runtime}: what its threads wait for: {reason}"), None))
+        }
+        Waits::Unknown(runtime, needed) => {
+            let found = format!("{runtime}: what its threads wait for is not known");
+            Some(report(Identity::Unknown, found, Some(needed)))
+        }
+        Waits::Python(runtime, _) => {
+            Some(report(Identity::Known, format!("{runtime}: what its threads wait for is known"), None))
+        }
+    };
+    let tasks = match runtime::examine(process) {
         Finding::Nothing => {
             report(Identity::None, "no runtime that knows whose work a call is".to_owned(), None)
         }
@@ -169,7 +184,8 @@ fn look_at(pid: u32) -> ProcessReport {
             let partly = if known.scheduler == 0 { ", but not which are younger than a request" } else { "" };
             report(Identity::Known, format!("{runtime}: its goroutines are known{partly}"), None)
         }
-    }
+    };
+    std::iter::once(tasks).chain(waits).collect()
 }
 
 /// The hooks that `--handoff` needs, loaded and attached as they would be.

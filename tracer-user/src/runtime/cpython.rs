@@ -16,7 +16,9 @@ use tracer_abi::task::ProcessKey;
 
 use super::memory::Bytes;
 use super::module::{Modules, Symbols};
-use super::{Finding, Runtime};
+use super::{Finding, Runtime, Waits};
+
+mod waits;
 
 /// A version: where the kernel half and this module find what they read.
 struct Version {
@@ -138,30 +140,65 @@ const ATTEMPTS: usize = 5;
 const MAX_ENTRIES: usize = 1 << 16;
 
 pub(super) fn examine<M: Bytes>(process: ProcessKey, modules: &Modules, memory: &M) -> Finding {
-    let found = modules.named(|name| name.starts_with("libpython3.")).find_map(|base| {
-        let symbols = Symbols::of(memory, base)?;
-        Some((symbols.find("_PyRuntime")?, symbols))
-    });
-    let Some((runtime, symbols)) = found else { return Finding::Nothing };
-    // Exported since 3.11, as `sys.hexversion`.
-    let Some(hex) = symbols.find("Py_Version").map(|address| memory.word(address)) else {
-        let name = Runtime("CPython before 3.11".to_owned());
-        return Finding::Unknown(name, format!("tasks are known from 3.{} on", VERSIONS[0].minor));
+    let Some(found) = Interpreter::of(modules, memory) else { return Finding::Nothing };
+    let (name, version) = found.version();
+    let version = match version {
+        Ok(version) => version,
+        Err(needed) => return Finding::Unknown(name, needed),
     };
-    let [_, micro, minor, major] = (hex as u32).to_le_bytes();
-    let name = Runtime(format!("CPython {major}.{minor}.{micro}"));
-    let Some(version) = VERSIONS.iter().find(|version| major == 3 && version.minor == minor) else {
-        let known: Vec<String> = VERSIONS.iter().map(|version| format!("3.{}", version.minor)).collect();
-        let needed = format!("it needs a row in the table of versions, which has {}", known.join(", "));
-        return Finding::Unknown(name, needed);
-    };
-    let python = Python { memory, symbols: &symbols, version };
-    match python.process(process, runtime) {
+    let python = Python { memory, symbols: &found.symbols, version };
+    match python.process(process, found.runtime) {
         Ok(found) => Finding::Python(name, Box::new(found)),
         Err(Failure::NotYet(what)) => Finding::NotYet(name, what),
-        Err(Failure::Unfit(what)) => {
-            Finding::Unknown(name, format!("{what}: a build whose layout is another one"))
-        }
+        Err(failure @ Failure::Unfit(_)) => Finding::Unknown(name, failure.to_string()),
+    }
+}
+
+/// What a process's threads wait for.
+pub(super) fn examine_waits<M: Bytes>(process: ProcessKey, modules: &Modules, memory: &M) -> Waits {
+    let Some(found) = Interpreter::of(modules, memory) else { return Waits::Nothing };
+    let (name, version) = found.version();
+    let version = match version {
+        Ok(version) => version,
+        Err(needed) => return Waits::Unknown(name, needed),
+    };
+    let python = Python { memory, symbols: &found.symbols, version };
+    match python.waits(process, found.runtime, found.runtime_len) {
+        Ok(waits) => Waits::Python(name, Box::new(waits)),
+        Err(Failure::NotYet(what)) => Waits::NotYet(name, what),
+        Err(failure @ Failure::Unfit(_)) => Waits::Unknown(name, failure.to_string()),
+    }
+}
+
+/// An interpreter in a process: its own variables, and what it exports.
+struct Interpreter<'m, M> {
+    runtime: u64,
+    runtime_len: u64,
+    symbols: Symbols<'m, M>,
+}
+
+impl<'m, M: Bytes> Interpreter<'m, M> {
+    fn of(modules: &Modules, memory: &'m M) -> Option<Self> {
+        modules.named(|name| name.starts_with("libpython3.")).find_map(|base| {
+            let symbols = Symbols::of(memory, base)?;
+            let (runtime, runtime_len) = symbols.find_sized("_PyRuntime")?;
+            Some(Self { runtime, runtime_len, symbols })
+        })
+    }
+
+    /// Its name, and its version's row or what it would need.
+    fn version(&self) -> (Runtime, Result<&'static Version, String>) {
+        // Exported since 3.11, as `sys.hexversion`.
+        let Some(hex) = self.symbols.word("Py_Version") else {
+            let name = Runtime("CPython before 3.11".to_owned());
+            return (name, Err(format!("tasks are known from 3.{} on", VERSIONS[0].minor)));
+        };
+        let [_, micro, minor, major] = (hex as u32).to_le_bytes();
+        let name = Runtime(format!("CPython {major}.{minor}.{micro}"));
+        let version = VERSIONS.iter().find(|version| major == 3 && version.minor == minor);
+        let known = || VERSIONS.iter().map(|version| format!("3.{}", version.minor)).collect::<Vec<_>>();
+        let needed = || format!("it needs a row in the table of versions, which has {}", known().join(", "));
+        (name, version.ok_or_else(needed))
     }
 }
 
@@ -170,6 +207,15 @@ pub(super) fn examine<M: Bytes>(process: ProcessKey, modules: &Modules, memory: 
 enum Failure {
     NotYet(&'static str),
     Unfit(&'static str),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotYet(what) => f.write_str(what),
+            Self::Unfit(what) => write!(f, "{what}: a build whose layout is another one"),
+        }
+    }
 }
 
 struct Python<'p, M> {
@@ -181,17 +227,7 @@ struct Python<'p, M> {
 impl<M: Bytes> Python<'_, M> {
     fn process(&self, process: ProcessKey, runtime: u64) -> Result<PythonProcess, Failure> {
         let version = self.version;
-        if version.describes_itself && !self.describes_itself_so(runtime) {
-            return Err(Failure::Unfit("it describes itself in another way than its version does"));
-        }
-        let interpreter = self.memory.word(runtime + version.interpreters);
-        let modules = self.memory.word(interpreter.wrapping_add(version.modules));
-        if interpreter == 0 || modules == 0 {
-            return Err(Failure::NotYet("the interpreter is starting"));
-        }
-        if !self.is_dict(modules) {
-            return Err(Failure::Unfit("its table of modules is not where it should be"));
-        }
+        let (interpreter, modules) = self.interpreter(runtime)?;
         let asyncio = self.module(modules, "_asyncio").ok_or(Failure::NotYet("no event loop is loaded"))?;
         let loading = Failure::NotYet("the event loop's library is being loaded");
         let Some(tasks) = self.module(modules, "asyncio.tasks") else { return Err(loading) };
@@ -223,6 +259,23 @@ impl<M: Bytes> Python<'_, M> {
             looks: 0,
             layout,
         })
+    }
+
+    /// The first interpreter, and its table of modules.
+    fn interpreter(&self, runtime: u64) -> Result<(u64, u64), Failure> {
+        let version = self.version;
+        if version.describes_itself && !self.describes_itself_so(runtime) {
+            return Err(Failure::Unfit("it describes itself in another way than its version does"));
+        }
+        let interpreter = self.memory.word(runtime + version.interpreters);
+        let modules = self.memory.word(interpreter.wrapping_add(version.modules));
+        if interpreter == 0 || modules == 0 {
+            return Err(Failure::NotYet("the interpreter is starting"));
+        }
+        if !self.is_dict(modules) {
+            return Err(Failure::Unfit("its table of modules is not where it should be"));
+        }
+        Ok((interpreter, modules))
     }
 
     /// `_Py_DebugOffsets` of 3.13: a cookie, the version, whether it is built without the lock, then the offsets.

@@ -18,6 +18,7 @@ use std::fmt;
 use tracer_abi::golang::GoProcess;
 use tracer_abi::greenlet::GreenletProcess;
 use tracer_abi::python::PythonProcess;
+use tracer_abi::python_waits::PythonWaits;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::tokio::TokioProcess;
 
@@ -40,6 +41,18 @@ pub(crate) enum Finding {
     Greenlet(Runtime, Box<GreenletProcess>),
 }
 
+/// What is known of how a process's threads wait for each other.
+#[derive(Debug)]
+pub(crate) enum Waits {
+    /// No runtime that could tell.
+    Nothing,
+    /// A runtime that may come to tell: to be looked at again.
+    NotYet(Runtime, &'static str),
+    /// A runtime that does not tell, and what that would take.
+    Unknown(Runtime, String),
+    Python(Runtime, Box<PythonWaits>),
+}
+
 /// A runtime, as a person calls it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Runtime(pub(crate) String);
@@ -48,6 +61,13 @@ impl fmt::Display for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Looks at how a process's threads wait. Takes as long as [`examine`].
+pub(crate) fn examine_waits(process: ProcessKey) -> Waits {
+    let Ok(dir) = ProcDir::open_exactly(process) else { return Waits::Nothing };
+    let (Ok(modules), Ok(file)) = (Modules::of(&dir), dir.file("mem")) else { return Waits::Nothing };
+    cpython::examine_waits(process, &modules, &ProcessMemory::new(file))
 }
 
 /// Looks at a process. Takes some milliseconds.

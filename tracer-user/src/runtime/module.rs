@@ -247,8 +247,18 @@ impl<'m, M: Bytes> Symbols<'m, M> {
         })
     }
 
+    /// The variable that the module exports under this name.
+    pub(super) fn word(&self, name: &str) -> Option<u64> {
+        self.find(name).map(|address| self.memory.word(address))
+    }
+
     /// The address of what the module exports under this name.
     pub(super) fn find(&self, name: &str) -> Option<u64> {
+        self.find_sized(name).map(|(address, _)| address)
+    }
+
+    /// The same, and how large it is in bytes.
+    pub(super) fn find_sized(&self, name: &str) -> Option<(u64, u64)> {
         let hash = name.bytes().fold(5381_u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(byte.into()));
         let bucket = self.bucket_table.wrapping_add(4 * u64::from(hash % self.buckets));
         let index = self.memory.half(bucket);
@@ -261,7 +271,8 @@ impl<'m, M: Bytes> Symbols<'m, M> {
             if other | 1 == hash | 1 && self.is_named(index, name) {
                 let symbol = self.symbols.wrapping_add(SYMBOL_BYTES * index);
                 let value = self.memory.word(symbol.wrapping_add(8));
-                return (value != 0).then(|| value.wrapping_add(self.bias));
+                let size = self.memory.word(symbol.wrapping_add(16));
+                return (value != 0).then(|| (value.wrapping_add(self.bias), size));
             }
             if other & 1 != 0 {
                 return None;

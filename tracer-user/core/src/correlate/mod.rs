@@ -382,7 +382,7 @@ impl Correlator {
             self.note_candidates(key);
         }
         self.pass_trace_on(key, matches!(settled, Settled::Parent { remote: true, .. }));
-        self.weigh_following(key, settled);
+        self.note_missed(key, settled);
         let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
         exchange.question = Question::Settled(settled);
         let (ended, fragment) = (exchange.end.is_some(), exchange.fragment);

@@ -57,10 +57,10 @@ pub(super) struct Process {
     pub(super) tokio: Option<Box<TokioTasks>>,
     pub(super) following: Following,
     pub(super) waits: Waits,
-    /// While it is not asked for: calls whose question was settled, and of them those that were made by threads without a
-    /// request while requests were open.
-    pub(super) calls_settled: u32,
-    pub(super) calls_undecided: u32,
+    /// While it is not asked for: calls, and of them those that were made by threads without a request while requests were
+    /// open.
+    pub(super) calls_begun: u32,
+    pub(super) calls_aside: u32,
     /// Rules that headers have shown to be wrong here.
     pub(super) demoted: Vec<Evidence>,
     /// The process that forked it, and the open request that this was done for.

@@ -13,12 +13,12 @@
 //! A loop that never sleeps could run a call of its own between two steps of a request. So a call counts only when its
 //! thread has used no other socket from its first byte until its response began, and no other call was under way.
 
-use tracer_abi::conn::Direction;
+use tracer_abi::conn::{Direction, Role};
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
 use super::Correlator;
-use super::exchange::{Exchange, Key, Served, Undecided};
+use super::exchange::{Exchange, Key, Served, Settled, Undecided};
 use super::processes::Following;
 use super::rules::Tables;
 use crate::engine::{HandOffPolicy, Wish};
@@ -236,10 +236,13 @@ impl Correlator {
     }
 
     /// A call of a process was settled: what could not be said of it for want of knowing how its threads wait.
-    pub(super) fn note_missed(&mut self, key: Key, reason: Option<Undecided>) {
+    pub(super) fn note_missed(&mut self, key: Key, settled: Settled) {
         let Some(call) = self.tables.exchanges.get(&key) else { return };
         let Some(known) = self.tables.processes.find_mut(call.process()) else { return };
-        if reason != Some(Undecided::EventLoop) || known.waits.standing() != Standing::Open {
+        if call.role() != Role::Client
+            || settled != Settled::Root(Some(Undecided::EventLoop))
+            || known.waits.standing() != Standing::Open
+        {
             return;
         }
         known.waits.missed = known.waits.missed.saturating_add(1);
@@ -257,7 +260,7 @@ impl Correlator {
         }
         if known.waits.alone && known.following == Following::Asked {
             // It may be asked for again, for another reason.
-            (known.following, known.calls_settled, known.calls_undecided) = (Following::Unasked, 0, 0);
+            (known.following, known.calls_begun, known.calls_aside) = (Following::Unasked, 0, 0);
             if let Some(followed) = self.tables.handoffs.find_mut(process) {
                 followed.lose(self.now);
             }

@@ -7,15 +7,16 @@
 
 use std::time::Duration;
 
-use tracer_abi::conn::{Direction, Role};
+use tracer_abi::conn::Direction;
 use tracer_abi::error::KernelLoss;
+use tracer_abi::event::Awaited;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
 use super::Correlator;
 use super::conn::ConnFacts;
 use super::deadlines::Look;
-use super::exchange::{End, Handed, HandedTo, Key, Question, Settled, Submit, Undecided};
+use super::exchange::{End, Handed, HandedTo, Key, Question, Submit, Undecided};
 use super::handoffs::{Class, MAX_HOPS, Window};
 use super::processes::Following;
 use super::rules::handoff;
@@ -26,9 +27,10 @@ use crate::exchange::{Mark, Outcome};
 /// Requests noted per call: beyond it, one is as good as another.
 const MAX_CANDIDATES: usize = 8;
 
-/// Undecided calls after which a process's hand-offs are followed, if they are a quarter of all or more. Many, because
-/// following costs; few, because a pool shows what it is while it has little to do.
-const WANTED_AFTER: u32 = 8;
+/// Calls by threads without a request, while others have some, after which a process's hand-offs are followed, if they are a
+/// quarter of all or more. Few, because they stay undecided, and because a pool shows what it is while it has little to
+/// do; where nothing comes of it, following ends.
+const WANTED_AFTER: u32 = 2;
 const WANTED_PERCENT: u32 = 25;
 
 /// Calls that wait for their group to be trusted: as many as a busy pool makes in the time that they may wait.
@@ -52,11 +54,14 @@ impl Correlator {
         let threads = &tables.threads;
         let owned = |tid| threads.find(process, tid).map_or(&[][..], |thread| thread.open.as_slice());
         let owns = owned(event.woken);
-        let (address, asleep_since) = match event.cause {
-            Cause::Futex { address, asleep_since } => (address, asleep_since),
-            Cause::Born => (0, None),
+        let (address, asleep_since, awaited) = match event.cause {
+            Cause::Futex { address, asleep_since, awaited } => (address, asleep_since, awaited),
+            Cause::Born => (0, None, Awaited::Unknown),
         };
+        let result = awaited == Awaited::Result;
         let class = match event.cause {
+            // One thread alone waits there, and what it waits for is known.
+            Cause::Futex { .. } if result => Class::Private,
             Cause::Futex { .. } => {
                 followed.woken_at(address, event.woken, !owns.is_empty(), asleep_since, event.time)
             }
@@ -88,8 +93,11 @@ impl Correlator {
         if let Some(place) = path.get_mut(window.hop - 1) {
             *place = address;
         }
-        let next = Window { call: window.call, hop: window.hop + 1, path, late: false, shared: false };
-        let may_go_on = next.hop <= MAX_HOPS && !window.late && !window.shared && !read_answer;
+        let proven = window.proven && result;
+        let next =
+            Window { call: window.call, hop: window.hop + 1, path, proven, late: false, shared: false };
+        let told = awaited != Awaited::Other;
+        let may_go_on = told && next.hop <= MAX_HOPS && !window.late && !window.shared && !read_answer;
         if event.cause == Cause::Born {
             if may_go_on
                 && !operated
@@ -111,6 +119,13 @@ impl Correlator {
                 {
                     woken.window = Some(next);
                 }
+                if result
+                    && window.hop == 1
+                    && asleep_since.is_none_or(|since| since < latest)
+                    && let Some(handed) = self.handed(window.call)
+                {
+                    handed.covered = true;
+                }
                 return;
             }
             // It holds the latest alone, or several, which its end will show.
@@ -120,7 +135,7 @@ impl Correlator {
         let came_before = request.head_last.time < sent;
         let Some(since) = asleep_since else {
             if let Some(handed) = self.handed(window.call) {
-                handed.unsure |= came_before;
+                handed.unsure |= came_before && told;
             }
             return;
         };
@@ -134,8 +149,11 @@ impl Correlator {
             woken.window = Some(Window { shared: true, ..next });
         }
         if came_before {
-            let (woken, hops) = (event.time, window.hop);
-            self.hand_to(window.call, HandedTo { request: to, asleep_since: since, woken, path, hops });
+            if told {
+                let (woken, hops) = (event.time, window.hop);
+                let candidate = HandedTo { request: to, asleep_since: since, woken, path, hops, proven };
+                self.hand_to(window.call, candidate);
+            }
         } else if window.hop == 1 || window.shared {
             followed.close(maker);
             if let Some(handed) = self.handed(window.call) {
@@ -177,6 +195,7 @@ impl Correlator {
         thread.window = None;
         thread.last_submit = thread.submit.take();
         thread.operated = true;
+        thread.loops |= event.waited.several;
         thread.read_answer = ingress && conn.calls != Some(false);
         if !ingress || conn.calls != Some(true) {
             return;
@@ -190,16 +209,23 @@ impl Correlator {
         handed.moved |= !own;
         let before = std::mem::take(&mut handed.candidates);
         if own {
-            thread.window =
-                Some(Window { call: key, hop: 1, path: [0; MAX_HOPS], late: false, shared: false });
+            thread.window = Some(Window {
+                call: key,
+                hop: 1,
+                path: [0; MAX_HOPS],
+                proven: true,
+                late: false,
+                shared: false,
+            });
         }
         for candidate in before {
             self.unpin(candidate.request);
         }
     }
 
-    /// A thread without a request calls.
+    /// A call begins, maybe of a thread without a request.
     pub(super) fn call_may_be_handed(&mut self, key: Key, first: Mark) {
+        self.weigh_following(key);
         let Some(followed) = self.tables.handoffs.find_mut(first.thread.process) else { return };
         let Some(thread) = followed.thread(first.thread.tid) else { return };
         let submit = thread.last_submit;
@@ -270,10 +296,10 @@ impl Correlator {
         let requests = followed.requests(&tables.exchanges, handed);
         let (first_look, spoke) = (!handed.counted, handed.spoke);
         if first_look {
-            followed.count(requests.len());
+            followed.count(&requests);
         }
         let mut due = end.time.plus(handoff::SETTLE);
-        for request in &requests {
+        for request in &requests.keys {
             let Some(request) = tables.exchanges.get_mut(request) else { continue };
             match (request.end, request.served_mut()) {
                 (Some(end), _) => due = due.max(end.time.plus(handoff::LATE)),
@@ -367,43 +393,37 @@ impl Correlator {
         }
     }
 
-    /// A call's question is settled: when too many stay undecided for want of a hand-off, the process is followed.
-    pub(super) fn weigh_following(&mut self, key: Key, settled: Settled) {
+    /// A call begins: when too many are made by threads that serve nothing, the process is followed.
+    fn weigh_following(&mut self, key: Key) {
         if self.bounds.handoffs != HandOffPolicy::Auto {
             return;
         }
-        let Some(call) = self.tables.exchanges.get(&key).filter(|call| call.role() == Role::Client) else {
-            return;
-        };
-        let reason = match settled {
-            Settled::Root(reason) => reason,
-            Settled::Parent { .. } => None,
-        };
-        let of = call.process();
-        self.note_missed(key, reason);
+        let Some(call) = self.tables.exchanges.get(&key) else { return };
+        let (of, called) = (call.process(), call.called());
+        let aside = called.is_some_and(|called| called.served.is_none() && called.carrier.is_none());
         let Some(process) = self.tables.processes.find_mut(of) else { return };
         let asked = match process.following {
             Following::Unasked => false,
             Following::Asked => !process.waits.alone,
             Following::Refused => true,
         };
-        if asked || process.not_exclusive || process.is_nginx() {
+        // Goroutines belong to no thread.
+        if asked || process.not_exclusive || process.is_nginx() || process.goroutines.is_some() {
             return;
         }
-        process.calls_settled += 1;
-        let for_want = reason == Some(Undecided::NoOpenRequest);
-        process.calls_undecided += u32::from(for_want && process.open_requests > 0);
-        if process.calls_undecided >= WANTED_AFTER
-            && u64::from(process.calls_undecided) * 100
-                >= u64::from(process.calls_settled) * u64::from(WANTED_PERCENT)
+        process.calls_begun += 1;
+        process.calls_aside += u32::from(aside && process.open_requests > 0);
+        if process.calls_aside >= WANTED_AFTER
+            && u64::from(process.calls_aside) * 100
+                >= u64::from(process.calls_begun) * u64::from(WANTED_PERCENT)
         {
             (process.following, process.waits.alone) = (Following::Asked, false);
             self.wishes.push_back(Wish::FollowHandOffs(of));
         }
         // What was long ago says little of now.
-        if process.calls_settled >= 1024 {
-            process.calls_settled /= 2;
-            process.calls_undecided /= 2;
+        if process.calls_begun >= 1024 {
+            process.calls_begun /= 2;
+            process.calls_aside /= 2;
         }
     }
 

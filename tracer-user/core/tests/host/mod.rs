@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
 use tracer_abi::error::PayloadState;
-use tracer_abi::event::Runtime;
+use tracer_abi::event::{Awaited, Runtime};
 use tracer_abi::python::TaskId;
 use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid, Tid};
@@ -201,8 +201,13 @@ impl Host {
 
     /// A thread wakes another one of its process, which sleeps for the futex at this address.
     pub(crate) fn wakes(&mut self, by: T, thread: T, address: u64) {
+        self.wakes_for(by, thread, address, Awaited::Unknown);
+    }
+
+    /// The same, and it is known what the other one waited for.
+    pub(crate) fn wakes_for(&mut self, by: T, thread: T, address: u64, awaited: Awaited) {
         let asleep_since = self.asleep.remove(&thread);
-        self.woken(by, thread, Cause::Futex { address, asleep_since });
+        self.woken(by, thread, Cause::Futex { address, asleep_since, awaited });
     }
 
     pub(crate) fn creates(&mut self, by: T, thread: T) {

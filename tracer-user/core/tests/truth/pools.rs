@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use tracer_abi::event::Awaited;
+
 use crate::host::{End, Host, T};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub(crate) struct PoolLoad {
     pub(crate) connections: usize,
     pub(crate) workers: usize,
     pub(crate) timer: bool,
+    /// The runtime tells what threads wait for.
+    pub(crate) proof: bool,
 }
 
 /// The interpreter's lock, the pools' queues.
@@ -216,7 +220,8 @@ impl Pools {
 
     /// Now and then a thread has to wait for the interpreter.
     fn runs(&mut self, thread: T) {
-        if self.load.model == Model::Parked || !self.chance(40) {
+        // Where the runtime is known, so is its lock.
+        if self.load.model == Model::Parked || self.load.proof || !self.chance(40) {
             return;
         }
         // Somebody else that runs has to, too.
@@ -357,6 +362,10 @@ impl Pools {
         }
     }
 
+    fn awaited(&self, really: Awaited) -> Awaited {
+        if self.load.proof { really } else { Awaited::Unknown }
+    }
+
     /// At an address of its own.
     fn sleeps(&mut self, n: usize) {
         let thread = self.handlers[n].thread;
@@ -368,7 +377,18 @@ impl Pools {
     fn wake_handler(&mut self, by: T, n: usize) {
         let thread = self.handlers[n].thread;
         if self.handlers[n].asleep && !self.handlers[n].go {
-            self.host.wakes(by, thread, 0x1000 + u64::from(thread.tid));
+            let awaited = self.awaited(match self.load.model {
+                Model::Pool | Model::Parked | Model::Nested | Model::FanOut | Model::Coalesce => {
+                    Awaited::Result
+                }
+                Model::Forget
+                | Model::BoundedQueue
+                | Model::Semaphore
+                | Model::Latch
+                | Model::Cascade
+                | Model::Refresh => Awaited::Other,
+            });
+            self.host.wakes_for(by, thread, 0x1000 + u64::from(thread.tid), awaited);
         }
         self.handlers[n].go = true;
     }
@@ -389,7 +409,7 @@ impl Pools {
             let n = asleep[self.pick(asleep.len())];
             self.workers[n].asleep = false;
             let thread = self.workers[n].thread;
-            self.host.wakes(by, thread, self.queue_of(n));
+            self.host.wakes_for(by, thread, self.queue_of(n), self.awaited(Awaited::Other));
         }
     }
 
@@ -444,7 +464,8 @@ impl Pools {
                         let waiting = self.workers[outer].thread;
                         self.workers[outer].waits = false;
                         self.workers[outer].done = true;
-                        self.host.wakes(thread, waiting, 0x3000 + u64::from(waiting.tid));
+                        let address = 0x3000 + u64::from(waiting.tid);
+                        self.host.wakes_for(thread, waiting, address, self.awaited(Awaited::Result));
                     }
                     None => self.result(thread, job),
                 }

@@ -9,7 +9,7 @@ use super::{sent, waited};
 
 /// Words at addresses that are multiples of eight. The rest cannot be read.
 #[derive(Clone, Debug, Default)]
-struct Image {
+pub(super) struct Image {
     words: BTreeMap<u64, u64>,
     next: u64,
 }
@@ -42,6 +42,7 @@ const TASKS_GLOBALS: u64 = 0x2700;
 const GROUPS_GLOBALS: u64 = 0x2800;
 const LOOP: u64 = 0x2900;
 const CELL: u64 = 0x9200;
+pub(super) const FRAME: u64 = 0x9600;
 
 /// As 3.12 has it.
 fn known() -> PythonProcess {
@@ -76,7 +77,7 @@ fn known() -> PythonProcess {
 
 impl Image {
     /// Room for an object of this type, and the words before it.
-    fn object(&mut self, kind: u64) -> u64 {
+    pub(super) fn object(&mut self, kind: u64) -> u64 {
         self.next += 0x400;
         let address = 0x10_0000 + self.next;
         self.words.extend((0..64).map(|n| (address - 64 + 8 * n, 0)));
@@ -84,7 +85,12 @@ impl Image {
         address
     }
 
-    fn put(&mut self, address: u64, word: u64) {
+    /// Objects of the type that frames have here.
+    pub(super) fn frames(&self) -> impl Iterator<Item = u64> {
+        self.words.iter().filter(|(_, word)| **word == FRAME).map(|(at, _)| at - 8)
+    }
+
+    pub(super) fn put(&mut self, address: u64, word: u64) {
         self.words.insert(address, word);
     }
 
@@ -132,7 +138,7 @@ impl Image {
     fn runs(&mut self, task: TaskId) {
         let (state, handle, step) = (self.object(0x9300), self.object(0x9400), self.object(0x9500));
         let coroutine = self.word(task.address + 136);
-        let (inner, run, bottom) = (self.object(COROUTINE) + 72, self.object(0x9600), self.object(0x9600));
+        let (inner, run, bottom) = (self.object(COROUTINE) + 72, self.object(FRAME), self.object(FRAME));
         let holder = self.object(0x9700);
         for (frame, previous, owner) in
             [(inner, coroutine + 72, 1), (coroutine + 72, run, 1), (run, bottom, 0), (bottom, 0, 0)]
@@ -163,7 +169,7 @@ impl Image {
         self.put(reader - 24, attributes - 1);
         self.put(attributes + 8 * 4, future);
         self.put(attributes + 8 * 6, transport);
-        let (state, holder, receiving) = (self.object(0x9300), self.object(0x9700), self.object(0x9600));
+        let (state, holder, receiving) = (self.object(0x9300), self.object(0x9700), self.object(FRAME));
         self.put(THREAD + 0x318, state);
         self.put(state + 56, holder);
         self.put(holder, receiving);
@@ -214,7 +220,7 @@ fn circles_end() {
 }
 
 #[derive(Clone, Debug)]
-enum Change {
+pub(super) enum Change {
     /// A word becomes another one of the image, or its address.
     Taken(usize, usize),
     Address(usize, usize),
@@ -222,7 +228,7 @@ enum Change {
     Unreadable(usize),
 }
 
-fn change() -> impl Strategy<Value = Change> {
+pub(super) fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         (any::<usize>(), any::<usize>()).prop_map(|(to, from)| Change::Taken(to, from)),
         (any::<usize>(), any::<usize>()).prop_map(|(to, from)| Change::Address(to, from)),
@@ -232,7 +238,7 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 impl Image {
-    fn change(&mut self, change: &Change, only: impl Fn(u64) -> bool) {
+    pub(super) fn change(&mut self, change: &Change, only: impl Fn(u64) -> bool) {
         let all: Vec<u64> = self.words.keys().copied().collect();
         let used: Vec<u64> = all.iter().copied().filter(|at| self.words[at] != 0 && only(*at)).collect();
         let pick = |from: &[u64], n: usize| from[n % from.len()];

@@ -50,7 +50,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
         return Verdict::abstain(Undecided::NotThreadPerRequest);
     }
     match handed.concluded {
-        Some(Ok(request)) => Verdict::Parent(request, Evidence::ThreadHandOff, Confidence::Likely),
+        Some(Ok((request, confidence))) => Verdict::Parent(request, Evidence::ThreadHandOff, confidence),
         Some(Err(reason)) => Verdict::abstain(reason),
         None if moment.last => Verdict::abstain(Undecided::RequestStillOpen),
         None => Verdict::Wait,
@@ -62,7 +62,7 @@ pub(in crate::correlate) fn names(tables: &Tables, call: &Exchange) -> Vec<Key> 
     let Some(handed) = call.called().and_then(handed) else { return Vec::new() };
     match (handed.concluded, tables.handoffs.find(call.process())) {
         (Some(Err(Undecided::SeveralHandOffs | Undecided::HandOffUnproven)), Some(followed)) => {
-            followed.requests(&tables.exchanges, handed)
+            followed.requests(&tables.exchanges, handed).keys
         }
         (Some(_) | None, _) => Vec::new(),
     }
@@ -80,33 +80,60 @@ pub(in crate::correlate) fn word(tables: &Tables, key: Key) -> Option<Word> {
     let submit = handed.submit.filter(|submit| followed.class(submit.address) != Class::Lock);
     let submitted = submit.and_then(|submit| submit.request).is_some();
     Some(match examine(tables, call, handed, followed) {
-        Ok((_, agrees)) => Word { proves: handed.one_cause, agrees: submitted.then_some(agrees) },
+        Ok(Named { submitted: agrees, .. }) => {
+            Word { proves: handed.one_cause, agrees: submitted.then_some(agrees) }
+        }
         Err(Undecided::SeveralHandOffs) => Word { proves: false, agrees: submitted.then_some(false) },
         Err(_) => Word::default(),
     })
 }
 
 /// The request that a call was made for, as is to be said once and for all. `None`: nothing is to be said of such a call.
-pub(in crate::correlate) fn conclude(tables: &Tables, key: Key) -> Option<Result<Key, Undecided>> {
+pub(in crate::correlate) fn conclude(
+    tables: &Tables,
+    key: Key,
+) -> Option<Result<(Key, Confidence), Undecided>> {
     let call = tables.exchanges.get(&key)?;
     let handed = call.called().and_then(handed)?;
     let followed = tables.handoffs.find(call.process())?;
     let tid = call.thread().tid;
     Some(match examine(tables, call, handed, followed) {
         Err(reason) => Err(reason),
+        Ok(Named { request, proven: true, .. }) => {
+            let aside = handed.submit.is_some_and(|submit| {
+                submit.request.is_none() && followed.class(submit.address) != Class::Lock
+            });
+            let direct = handed.candidates.iter().any(|to| to.proven && to.hops == 1);
+            if handed.covered && direct || aside && followed.is_closed(tid) {
+                Err(Undecided::HandOffsElsewhere)
+            } else {
+                Ok((request, Confidence::Certain))
+            }
+        }
         Ok(_) if handed.elsewhere || followed.is_closed(tid) => Err(Undecided::HandOffsElsewhere),
-        Ok((request, submitted)) if submitted || followed.is_trusted(tid) => Ok(request),
+        Ok(Named { request, submitted, .. }) if submitted || followed.is_trusted(tid) => {
+            Ok((request, Confidence::Likely))
+        }
         Ok(_) => Err(Undecided::HandOffUnproven),
     })
 }
 
-/// Conditions 1 to 4. Says whether the request's thread had woken the caller, too.
+/// The one request that a call names.
+struct Named {
+    request: Key,
+    /// Its thread had woken the caller, too.
+    submitted: bool,
+    /// Its thread waited for a result.
+    proven: bool,
+}
+
+/// Conditions 1 to 4.
 fn examine(
     tables: &Tables,
     call: &Exchange,
     handed: &Handed,
     followed: &Followed,
-) -> Result<(Key, bool), Undecided> {
+) -> Result<Named, Undecided> {
     let (sent, process) = (call.first.time, call.process());
     let lost = tables.last_loss.is_some_and(|at| at >= sent);
     if lost || handed.unsure || call.is_damaged() || !followed.is_whole_since(sent) {
@@ -119,22 +146,26 @@ fn examine(
     let end = call.end.ok_or(Undecided::RequestStillOpen)?;
     let stayed = !handed.moved && end.last.is_some_and(|last| last.thread.tid == call.thread().tid);
     let requests = followed.requests(&tables.exchanges, handed);
-    let request = match requests.as_slice() {
+    let proven = requests.proven;
+    let request = match requests.keys.as_slice() {
         [request] if stayed => *request,
         [_, _, ..] => return Err(Undecided::SeveralHandOffs),
         [_] | [] => {
             return Err(Undecided::NoHandOff);
         }
     };
-    if followed.is_suspended() {
+    if followed.is_suspended(proven) {
         return Err(Undecided::HandOffsElsewhere);
     }
     let submitted = handed.submit.is_some_and(|submit| {
         submit.request == Some(request) && followed.class(submit.address) != Class::Lock
     });
     let waited = |to: &HandedTo| to.request == request && to.asleep_since < sent;
-    if !submitted && !handed.candidates.iter().any(waited) {
+    if !proven && !submitted && !handed.candidates.iter().any(waited) {
         return Err(Undecided::NoHandOff);
+    }
+    if proven && followed.loops(call.thread().tid) {
+        return Err(Undecided::EventLoop);
     }
     let from = tables.exchanges.get(&request).ok_or(Undecided::LimitReached)?;
     let served = from.served().ok_or(Undecided::LimitReached)?;
@@ -151,5 +182,5 @@ fn examine(
     if served.overlapped {
         return Err(Undecided::SeveralOpenRequests);
     }
-    Ok((request, submitted))
+    Ok(Named { request, submitted, proven })
 }
