@@ -54,6 +54,15 @@ impl Config {
 impl Nginx {
     /// Starts it on a free port of 127.0.0.1.
     pub fn start(config: &Config) -> anyhow::Result<Self> {
+        Self::listening(config, "backlog=4096")
+    }
+
+    /// The same, speaking TLS; the server block names the certificate.
+    pub fn start_tls(config: &Config) -> anyhow::Result<Self> {
+        Self::listening(config, "ssl backlog=4096")
+    }
+
+    fn listening(config: &Config, how: &str) -> anyhow::Result<Self> {
         let dir = TempDir::new()?;
         let addr = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let Config { workers, http, server } = config;
@@ -65,7 +74,7 @@ impl Nginx {
                access_log off; keepalive_requests 1000000; client_max_body_size 0;\n\
                client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;\n\
                {http}\n\
-               server {{ listen {addr} backlog=4096; {server} }}\n\
+               server {{ listen {addr} {how}; {server} }}\n\
              }}\n"
         );
         dir.write("nginx.conf", &text)?;

@@ -153,7 +153,7 @@ pub(crate) unsafe fn on_io(
         source: Source::Socket.code(),
         payload_state: PayloadState::Copied.code(),
         class: 0,
-        io_flags: waits::take(actor.task),
+        io_flags: waits::take(actor.task) | thread.call.io_flag(),
         reserved: 0,
     };
     op.record.header.thread_seq = thread.seq;

@@ -1,7 +1,7 @@
 //! The kernel half: copies facts out and counts what it could not; it interprets as little as possible.
 //!
 //! Each program in [`probes`] is a shim that names its hook. Socket operations of every hook end in [`io::on_io`]. The
-//! programs in [`identity`] are beside them on the same hooks, and may be absent.
+//! programs in [`identity`] and [`tls`] are beside them, and may be absent.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -17,6 +17,7 @@ mod maps;
 mod probes;
 mod regs;
 mod sock;
+mod tls;
 mod waits;
 mod whole;
 

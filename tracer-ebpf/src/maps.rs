@@ -16,7 +16,7 @@ use tracer_abi::error::KernelLoss;
 use tracer_abi::event::DataRecord;
 use tracer_abi::golang::GoProcess;
 use tracer_abi::greenlet::GreenletProcess;
-use tracer_abi::limits::WAKE_RING_BYTES;
+use tracer_abi::limits::{SESSION_BYTES, WAKE_RING_BYTES};
 use tracer_abi::python::{PythonProcess, TaskId};
 use tracer_abi::python_waits::{PythonWaits, Waiting};
 use tracer_abi::tokio::TokioProcess;
@@ -26,6 +26,7 @@ use crate::framing::{self, Frames};
 use crate::identity;
 use crate::kernel::Task;
 use crate::regs::{ELEMENTS, UserBuffer};
+use crate::tls;
 
 /// Set by the loader before the programs load.
 #[unsafe(no_mangle)]
@@ -188,6 +189,29 @@ pub(crate) struct Wake {
     pub(crate) looked: u64,
 }
 
+/// Thread group ids of processes whose TLS library is watched, each with nothing. Written by the tracer, read here. 16,384,
+/// as [`TRACER_PROCS`].
+#[map]
+pub(crate) static TRACER_TLS: HashMap<u32, u8> = HashMap::with_max_entries(16 << 10, 0);
+
+/// TLS session → its plaintext streams. Written and read here; the tracer removes those of processes that ended. Of the
+/// 65,536 only those in use take memory: connections held open by a busy server.
+#[map]
+pub(crate) static TRACER_SESSION: HashMap<SessionKey, SockState> =
+    HashMap::with_max_entries(64 << 10, BPF_F_NO_PREALLOC);
+
+const _: () = assert!(size_of::<SockState>() == SESSION_BYTES);
+
+/// Key of [`TRACER_SESSION`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct SessionKey {
+    /// Its address in the process.
+    pub(crate) session: u64,
+    pub(crate) tgid: u32,
+    pub(crate) reserved: u32,
+}
+
 /// Key of [`TRACER_SELF`].
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
@@ -227,6 +251,8 @@ pub(crate) struct SockState {
     pub(crate) prefix: u64,
     /// The task that began the last turn of egress; of a runtime whose tasks are known.
     pub(crate) sender: TaskId,
+    /// Of a TLS connection: where the records of each direction are. Indexed by `Direction`.
+    pub(crate) records: [tls::Place; 2],
 }
 
 /// One direction of a socket.
@@ -274,6 +300,9 @@ pub(crate) struct TaskState {
     /// For the programs that say whose work it was.
     pub(crate) walk: identity::Walk,
     pub(crate) polled: identity::Polled,
+    /// The call of a TLS library that it is in.
+    pub(crate) call: tls::Call,
+    pub(crate) ciphertext: tls::Report,
 }
 
 /// Bytes of an operation that is captured in one piece: holds most heads.

@@ -151,6 +151,10 @@ pub(crate) struct CaptureArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
 
+    /// Keep what programs sent and received through TLS in the recording, too, in clear [default: its lengths only]
+    #[arg(long, requires = "record")]
+    pub(crate) record_secrets: bool,
+
     /// Stop recording at this size; tracing goes on
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size(), requires = "record")]
     pub(crate) record_max_size: u64,

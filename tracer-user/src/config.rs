@@ -43,6 +43,8 @@ pub(crate) struct Doctor {
     pub(crate) format: DoctorFormat,
     /// Processes to be looked at.
     pub(crate) pids: Vec<u32>,
+    /// Name every probe.
+    pub(crate) verbose: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -106,6 +108,8 @@ pub(crate) struct Capture {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) path: PathBuf,
+    /// What went through TLS, too, in clear.
+    pub(crate) secrets: bool,
     pub(crate) max_size_bytes: u64,
 }
 
@@ -196,7 +200,8 @@ impl Config {
                 (Command::Replay(Replay { file, spans }), verbosity)
             }
             CliCommand::Doctor(args) => {
-                (Command::Doctor(Doctor { format: args.format, pids: args.pid }), args.verbose)
+                let verbose = args.verbose > 0;
+                (Command::Doctor(Doctor { format: args.format, pids: args.pid, verbose }), args.verbose)
             }
         };
         Ok((Self { command, verbosity }, warnings))
@@ -247,7 +252,8 @@ fn attach(args: AttachArgs, otel: OtelEnv) -> Result<Attach, UsageError> {
 }
 
 fn capture(args: CaptureArgs) -> Result<Capture, UsageError> {
-    let CaptureArgs { record, record_max_size, head_budget, rung, handoff, command_args } = args;
+    let CaptureArgs { record, record_secrets, record_max_size, head_budget, rung, handoff, command_args } =
+        args;
     let handoffs = match handoff {
         HandOffs::Auto => HandOffPolicy::Auto,
         HandOffs::On => HandOffPolicy::On,
@@ -257,7 +263,7 @@ fn capture(args: CaptureArgs) -> Result<Capture, UsageError> {
         .ok()
         .filter(|bytes| (1..=MAX_HEAD_BUDGET_BYTES).contains(bytes))
         .ok_or(UsageError::HeadBudget)?;
-    let record = record.map(|path| Record { path, max_size_bytes: record_max_size });
+    let record = record.map(|path| Record { path, secrets: record_secrets, max_size_bytes: record_max_size });
     Ok(Capture { record, head_budget_bytes, rung, handoffs, command_args })
 }
 

@@ -18,6 +18,7 @@ mod recorder;
 mod runtime;
 mod signals;
 mod summary;
+mod tls;
 mod units;
 
 use std::time::Duration;

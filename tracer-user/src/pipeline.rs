@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::sync::mpsc::Receiver;
 use tracer_abi::error::KernelLoss;
+use tracer_abi::sniff::Class;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 use tracer_core::decode::Decoder;
@@ -25,9 +26,10 @@ use tracer_core::span::Span;
 use tracer_core::{Engine, EngineConfig, Wish};
 
 use crate::accuracy;
-use crate::capture::IdentityCost;
+use crate::capture::{IdentityCost, TlsProcess};
 use crate::clock;
 use crate::export::ExportHandle;
+use crate::process::procfs::StartTick;
 use crate::process::table::{Outcome, Processes, Verdict};
 use crate::recorder::Recorder;
 use crate::summary::{Counts, Summary, UnrecognisedTraffic};
@@ -71,6 +73,10 @@ pub(crate) trait Source {
     fn drain(&mut self, each: impl FnMut(&[u8]));
     /// What was lost since the last call.
     fn losses(&mut self) -> Vec<(KernelLoss, u64)>;
+    /// The TLS libraries of traced processes, those that ended included.
+    fn tls_processes(&self) -> Vec<TlsProcess> {
+        Vec::new()
+    }
     /// What it took so far to ask runtimes whose work operations were.
     fn identity_cost(&self) -> IdentityCost {
         IdentityCost::default()
@@ -188,6 +194,7 @@ impl Spans {
             Event::DataMoved(data) if data.last && matches!(data.outcome, IoOutcome::Moved(_)) => {
                 self.counts.operations += 1;
             }
+            Event::PlaintextMoved(moved) if moved.data.last => self.counts.operations += 1,
             Event::ProcessDescribed(described) => {
                 if self.names.len() < MAX_NAMES {
                     self.names.insert(described.process, described.facts.service_name.clone());
@@ -195,6 +202,9 @@ impl Spans {
             }
             Event::LossCounted { loss, count, .. } => *self.kernel_losses.entry(*loss).or_default() += count,
             Event::DataMoved(_)
+            | Event::PlaintextMoved(_)
+            | Event::CiphertextMoved(_)
+            | Event::SessionEnded(_)
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)
             | Event::ProcessForked(_)
@@ -253,7 +263,7 @@ impl Spans {
     }
 
     /// Waits for the exporters, then sums up.
-    async fn shutdown(self) -> Summary {
+    async fn shutdown(self, tls: &[TlsProcess]) -> Summary {
         let Self {
             engine,
             export,
@@ -276,6 +286,7 @@ impl Spans {
                     None => format!("process {}", traffic.process.tgid),
                 },
                 class: traffic.class,
+                why: (traffic.class == Class::Tls).then(|| unheard(traffic.process, tls)),
                 connections: traffic.connections,
                 bytes: traffic.bytes,
             })
@@ -296,6 +307,23 @@ impl Spans {
             recording: None,
             recording_gap: 0,
         }
+    }
+}
+
+/// Why a process's TLS was not read.
+fn unheard(process: ProcessKey, tls: &[TlsProcess]) -> String {
+    let same = |known: &&TlsProcess| StartTick::of(known.process) == StartTick::of(process);
+    let known = tls.iter().filter(|known| known.process.tgid == process.tgid).find(same);
+    match known {
+        Some(known) if !known.refused.is_empty() => {
+            let reasons: Vec<String> =
+                known.refused.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+            reasons.join("; ")
+        }
+        Some(known) if !known.libraries.is_empty() => {
+            "none of it went through the libraries that are watched, or it began before".to_owned()
+        }
+        Some(_) | None => "no TLS library was found that could be watched".to_owned(),
     }
 }
 
@@ -406,7 +434,8 @@ impl<S: Source> Live<S> {
             recorder.finish(FLUSH)
         });
         let identity = self.source.identity_cost();
-        Ok(Summary { recording, identity, ..self.spans.shutdown().await })
+        let tls = self.source.tls_processes();
+        Ok(Summary { recording, identity, ..self.spans.shutdown(&tls).await })
     }
 
     /// Takes some records. Returns the time of the newest; `None` when there were none.
@@ -433,7 +462,11 @@ impl<S: Source> Live<S> {
                 fact(recorder, spans, Event::ProcessDescribed(described.into()));
             }
             if let Some(recorder) = recorder {
-                recorder.kernel_record(record);
+                if matches!(event, Event::PlaintextMoved(_)) {
+                    recorder.plaintext_record(record);
+                } else {
+                    recorder.kernel_record(record);
+                }
             }
             spans.handle_event(event);
             if let Some(described) = after {
@@ -559,7 +592,7 @@ pub(crate) async fn replay<R: io::Read>(mut spans: Spans, mut reader: Reader<R>)
     }
     spans.engine.finish(now);
     spans.drain_in_turns().await;
-    let summary = Summary { recording_gap: gap, ..spans.shutdown().await };
+    let summary = Summary { recording_gap: gap, ..spans.shutdown(&[]).await };
     match failure {
         // What came before it is good, and has been written.
         Some(error) => {

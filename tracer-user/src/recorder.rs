@@ -20,6 +20,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, chan
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use tracer_abi::event::DataRecord;
 use tracer_abi::time::KernelInstant;
 use tracer_core::event::Event;
 use tracer_core::recording::{Preamble, Writer};
@@ -40,6 +41,7 @@ const GAP_FRAME_BYTES: u64 = 13;
 #[derive(Debug)]
 pub(crate) struct Recorder {
     path: PathBuf,
+    secrets: bool,
     max_size_bytes: u64,
     writer: Writer<Block>,
     block: Block,
@@ -97,9 +99,9 @@ impl Recorder {
     /// # Errors
     /// When the file cannot be created.
     pub(crate) fn create(record: &Record, preamble: &Preamble) -> anyhow::Result<Self> {
-        let Record { path, max_size_bytes } = record;
+        let Record { path, secrets, max_size_bytes } = record;
         let file = create(path).with_context(|| format!("create the recording {}", path.display()))?;
-        Self::start(file, path, *max_size_bytes, preamble)
+        Ok(Self { secrets: *secrets, ..Self::start(file, path, *max_size_bytes, preamble)? })
     }
 
     fn start(
@@ -121,6 +123,7 @@ impl Recorder {
             .context("start a thread")?;
         let mut recorder = Self {
             path: path.to_owned(),
+            secrets: false,
             max_size_bytes,
             writer,
             block,
@@ -140,6 +143,16 @@ impl Recorder {
     /// A record as the kernel half made it.
     pub(crate) fn kernel_record(&mut self, record: &[u8]) {
         self.frame(record.len(), |writer| writer.kernel_record(record));
+    }
+
+    /// The same of plaintext of TLS: unless secrets are asked for, how much there was and not what.
+    pub(crate) fn plaintext_record(&mut self, record: &[u8]) {
+        if self.secrets {
+            return self.kernel_record(record);
+        }
+        let mut blank = record.to_vec();
+        blank[record.len().min(size_of::<DataRecord>())..].fill(0);
+        self.kernel_record(&blank);
     }
 
     /// A fact that user space added.
@@ -307,8 +320,11 @@ mod tests {
     fn a_recording_is_written_and_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r");
-        let mut recorder =
-            Recorder::create(&Record { path: path.clone(), max_size_bytes: 1 << 20 }, &preamble()).unwrap();
+        let mut recorder = Recorder::create(
+            &Record { path: path.clone(), secrets: false, max_size_bytes: 1 << 20 },
+            &preamble(),
+        )
+        .unwrap();
         (0..100).for_each(|n| recorder.tick(KernelInstant::from_nanos(n)));
         let stats = recorder.finish(Duration::from_secs(5));
         let bytes = std::fs::read(&path).unwrap();
@@ -322,7 +338,7 @@ mod tests {
     fn an_existing_file_or_link_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r");
-        let record = Record { path: path.clone(), max_size_bytes: 1 << 20 };
+        let record = Record { path: path.clone(), secrets: false, max_size_bytes: 1 << 20 };
         std::fs::write(&path, "precious").unwrap();
         assert!(Recorder::create(&record, &preamble()).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
@@ -339,7 +355,8 @@ mod tests {
         let path = dir.path().join("r");
         let max_size_bytes = 3000;
         let mut recorder =
-            Recorder::create(&Record { path: path.clone(), max_size_bytes }, &preamble()).unwrap();
+            Recorder::create(&Record { path: path.clone(), secrets: false, max_size_bytes }, &preamble())
+                .unwrap();
         (0..10_000).for_each(|n| recorder.tick(KernelInstant::from_nanos(n)));
         assert!(recorder.finish(Duration::from_secs(5)).stopped);
         let bytes = std::fs::read(&path).unwrap();

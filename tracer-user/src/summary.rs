@@ -59,6 +59,8 @@ pub(crate) struct UnrecognisedTraffic {
     /// Name and pid, or what stands for them.
     pub(crate) process: String,
     pub(crate) class: Class,
+    /// Of TLS: why its plaintext was not seen.
+    pub(crate) why: Option<String>,
     pub(crate) connections: u64,
     pub(crate) bytes: u64,
 }
@@ -130,7 +132,7 @@ impl Summary {
         } else if operations == 0 {
             format!("{} were seen, but no byte on them", number(connections, "connection"))
         } else if has(Class::Tls) {
-            "the traffic was encrypted (TLS), which is not read yet; plain HTTP/1.x is".to_owned()
+            "the traffic was encrypted (TLS), and its plaintext was not seen; below is why".to_owned()
         } else if has(Class::Http2) {
             "the traffic was HTTP/2, which is not read yet; HTTP/1.x is".to_owned()
         } else if self.unrecognised.is_empty() {
@@ -176,7 +178,7 @@ impl Summary {
         let mut lines: Vec<String> = traffic
             .iter()
             .take(MAX_LINES)
-            .map(|UnrecognisedTraffic { process, class, connections, bytes }| {
+            .map(|UnrecognisedTraffic { process, class, why, connections, bytes }| {
                 let what = match class {
                     Class::Tls => "TLS",
                     Class::Http2 => "HTTP/2",
@@ -186,7 +188,8 @@ impl Summary {
                     Class::Undecided | Class::Unknown => "an unknown protocol",
                 };
                 let connections = number(*connections, "connection");
-                format!("not recognised: {process}: {what} on {connections}, {}", self::bytes(*bytes))
+                let why = why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+                format!("not recognised: {process}: {what} on {connections}, {}{why}", self::bytes(*bytes))
             })
             .collect();
         if let Some(more) = traffic.len().checked_sub(MAX_LINES).filter(|more| *more > 0) {
@@ -271,7 +274,8 @@ mod tests {
     }
 
     fn traffic(process: &str, class: Class, bytes: u64) -> UnrecognisedTraffic {
-        UnrecognisedTraffic { process: process.to_owned(), class, connections: 1, bytes }
+        let why = (class == Class::Tls).then(|| "libx: stripped".to_owned());
+        UnrecognisedTraffic { process: process.to_owned(), class, why, connections: 1, bytes }
     }
 
     #[test]
@@ -309,7 +313,7 @@ mod tests {
                 "recorded 2.5 MB; 3 events did not get through to the disk; it ended before the run",
                 "the recording lacks 1 event",
                 "not recognised: b (2): an unknown protocol on 1 connection, 1.5 kB",
-                "not recognised: a (1): TLS on 1 connection, 5 B",
+                "not recognised: a (1): TLS on 1 connection, 5 B (libx: stripped)",
                 "not recognised: c (3): malformed HTTP/1 on 1 connection, 1 B",
                 "followed",
                 "accuracy",

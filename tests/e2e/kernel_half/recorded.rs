@@ -61,7 +61,10 @@ pub(crate) fn read(recording: &Path) -> Recorded {
                 seen.data.push(data.clone());
             }
             Event::LossCounted { loss, count, .. } => panic!("lost {count}: {loss:?}"),
-            Event::ConnClosed(_)
+            Event::PlaintextMoved(_)
+            | Event::CiphertextMoved(_)
+            | Event::SessionEnded(_)
+            | Event::ConnClosed(_)
             | Event::ListenStarted(_)
             | Event::ProcessForked(_)
             | Event::ProcessExeced(_)
@@ -81,7 +84,10 @@ pub(crate) fn process_of(event: &Event) -> Option<Tgid> {
         Event::DataMoved(data) => return Some(data.thread.process.tgid),
         Event::ProcessDescribed(described) => return Some(described.process.tgid),
         Event::TaskIdentified(identified) => return Some(identified.thread.process.tgid),
+        Event::PlaintextMoved(moved) => return Some(moved.data.thread.process.tgid),
+        Event::CiphertextMoved(moved) => return Some(moved.process.tgid),
         Event::LossCounted { .. } => return None,
+        Event::SessionEnded(event) => &event.origin,
         Event::ConnOpened(event) => &event.origin,
         Event::ConnClosed(event) => &event.origin,
         Event::ListenStarted(event) => &event.origin,

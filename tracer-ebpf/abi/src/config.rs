@@ -1,6 +1,8 @@
 //! What the loader writes and the programs read. Frozen before the first program runs, so that the verifier sees
 //! constants: switched-off code is pruned and an offset is as good as one in a C program.
 
+use crate::codes;
+
 /// Declares a struct of `u32` words and its form as an array, which is what a loader writes.
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$fmeta:meta])* $field:ident,)+ }) => {
@@ -130,6 +132,31 @@ pub struct Followed {
     pub event_fds: u64,
     /// Not zero: a runtime's program may know what its threads wait for.
     pub asked: u64,
+}
+
+codes! {
+    /// Which call of a TLS library a probe sits in: the cookie of its attachment.
+    "TLS call" TlsCall: u32 {
+        /// `SSL_read(ssl, buffer, size) → moved`
+        Read = 1,
+        /// `SSL_read_ex(ssl, buffer, size, &moved) → done`
+        ReadEx = 2,
+        /// `SSL_write(ssl, buffer, size) → moved`
+        Write = 3,
+        /// `SSL_write_ex(ssl, buffer, size, &moved) → done`
+        WriteEx = 4,
+        /// Moves no plaintext, but may send and receive: `SSL_do_handshake(ssl)`, `SSL_peek(ssl, …)`,
+        /// `SSL_shutdown(ssl)`.
+        Other = 5,
+    }
+}
+
+/// When passing a probe at a call's end is its end: the cookie of the attachment.
+pub mod tls_gate {
+    pub const ALWAYS: u64 = 0;
+    /// The processor's zero flag is set: a branch that is taken unless it is.
+    pub const IF_ZERO: u64 = 1;
+    pub const IF_NOT_ZERO: u64 = 2;
 }
 
 /// Nanoseconds in the tick (`USER_HZ` = 100) in which `/proc/PID/stat` gives a start time.

@@ -30,6 +30,8 @@ codes! {
         /// The wake-ups of a process were more than is spent on them: they are not followed any more. Counted by user
         /// space.
         WakesOverBudget = 11,
+        /// The table of TLS sessions was full: plaintext of a session is not seen.
+        SessionTableFull = 12,
     }
 }
 
@@ -49,6 +51,7 @@ impl KernelLoss {
             Self::WakeRingFull => "wake_ring_full",
             Self::WakeStorageFull => "wake_storage_full",
             Self::WakesOverBudget => "wakes_over_budget",
+            Self::SessionTableFull => "session_table_full",
         }
     }
 }

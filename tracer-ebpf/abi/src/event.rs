@@ -28,6 +28,10 @@ codes! {
         TaskIdentified = 8,
         /// [`WokenRecord`]
         ThreadWoken = 9,
+        /// [`CiphertextRecord`]: a socket operation of a TLS connection whose plaintext is looked for.
+        CiphertextMoved = 10,
+        /// [`SessionEndedRecord`]
+        SessionEnded = 11,
     }
 }
 
@@ -82,6 +86,10 @@ codes! {
     "source" Source: u8 {
         /// The socket layer: what the kernel sent or received.
         Socket = 0,
+        /// OpenSSL's own calls: plaintext. In place of the socket's cookie the record has the address of the session
+        /// (`SSL *`) in the process; positions are those of the session's plaintext, from its first call seen on. There
+        /// is no sequence number.
+        OpenSsl = 1,
     }
 }
 
@@ -104,7 +112,7 @@ pub struct DataRecord {
     pub nvcsw: u64,
     /// Bytes moved (positive), end of stream (zero, ingress), or `-errno`.
     pub result: i32,
-    /// TCP: the sequence number after the last byte (`write_seq` or `copied_seq`). Else zero.
+    /// TCP: the sequence number after the last byte (`write_seq` or `copied_seq`). Else zero: not known.
     pub tcp_seq_end: u32,
     pub head_len: u32,
     pub tail_len: u32,
@@ -143,6 +151,69 @@ pub mod io_flags {
     pub const WAITED_ASIDE: u8 = 1 << 4;
     /// For any of several descriptors, as event loops do.
     pub const WAITED_SEVERAL: u8 = 1 << 5;
+    /// Plaintext that was received: the program's buffer was filled, so that more of the same TLS record may follow.
+    pub const FILLED: u8 = 1 << 6;
+    /// The thread was in a watched call of a TLS library, which is where the plaintext is told of.
+    pub const IN_TLS_CALL: u8 = 1 << 7;
+}
+
+/// A TLS record of a stream (RFC 8446 section 5.1): its header, which is not encrypted, and where it begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct RecordStart {
+    /// Where its header begins, counted from the operation's first byte. Negative: in an operation before.
+    pub at: i32,
+    /// Bytes behind the header.
+    pub len: u16,
+    /// `ContentType`
+    pub kind: u8,
+    /// Minor part of the version.
+    pub version: u8,
+}
+
+/// Headers in one [`CiphertextRecord`]. A read of OpenSSL's is of one header or one record, or of 16 KiB at most.
+pub const RECORD_STARTS: usize = 16;
+
+/// A socket operation of a TLS connection: of its bytes, only the headers of TLS records. One with more headers than fit
+/// has several of these; all but the last one have [`ciphertext_flags::MORE`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CiphertextRecord {
+    pub header: Header,
+    pub cookie: SocketCookie,
+    /// In whose call the thread was: address of the session in the process; zero, in none that is known.
+    pub session: u64,
+    /// As of [`DataRecord`].
+    pub tcp_seq_end: u32,
+    /// Bytes that moved.
+    pub op_len: u32,
+    /// Headers that ended in this operation, in order.
+    pub starts: [RecordStart; RECORD_STARTS],
+    /// How many of them there are.
+    pub count: u8,
+    /// [`crate::conn::Direction`]
+    pub direction: u8,
+    /// [`ciphertext_flags`]
+    pub flags: u8,
+    pub reserved: u8,
+    /// Bytes from the operation's start, behind this struct: of the first ones of a direction only, where the hellos are.
+    pub payload_len: u32,
+}
+
+/// Bits of [`CiphertextRecord::flags`].
+pub mod ciphertext_flags {
+    /// Another record tells more of this operation.
+    pub const MORE: u8 = 1;
+    /// Where TLS records begin is not known from here on, until a header is found again.
+    pub const LOST: u8 = 1 << 1;
+}
+
+/// A session of a TLS library was freed: its address may be another session's from now on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SessionEndedRecord {
+    pub header: Header,
+    pub session: u64,
 }
 
 /// A connection: when it was established, or at its first operation when it is older than the tracer.

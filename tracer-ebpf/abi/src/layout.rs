@@ -4,8 +4,8 @@ use core::mem::{align_of, size_of};
 
 use crate::conn::Endpoint;
 use crate::event::{
-    ConnClosedRecord, ConnRecord, DataRecord, ExecRecord, ExitRecord, ForkRecord, Header, IdentityRecord,
-    ListenRecord, WokenRecord,
+    CiphertextRecord, ConnClosedRecord, ConnRecord, DataRecord, ExecRecord, ExitRecord, ForkRecord, Header,
+    IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, SessionEndedRecord, WokenRecord,
 };
 use crate::golang::{GoLayout, GoProcess};
 use crate::greenlet::GreenletProcess;
@@ -35,5 +35,8 @@ const _: () = {
     assert!(size_of::<PythonWaits>() == 7 * 8 + FUNCTIONS * 16 + 14 * 4 + 2 * 4);
     assert!(size_of::<TokioProcess>() == (9 + 4 + 2 * 16 + 3) * 8);
     assert!(size_of::<WokenRecord>() == HEADER + 2 * 8 + 4 + 2 * 2);
+    assert!(size_of::<RecordStart>() == 8);
+    assert!(size_of::<CiphertextRecord>() == HEADER + 2 * 8 + 2 * 4 + RECORD_STARTS * 8 + 8);
+    assert!(size_of::<SessionEndedRecord>() == HEADER + 8);
     assert!(align_of::<DataRecord>() == 8);
 };

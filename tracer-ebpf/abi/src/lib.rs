@@ -29,7 +29,10 @@ pub mod time;
 pub mod tokio;
 
 /// Version of every layout and code in this crate. Written into recordings.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
+
+/// The oldest version all of whose records mean the same in this one: it has none of TLS.
+pub const OLDEST_ABI_VERSION: u32 = 2;
 
 /// A code that this version of the ABI does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

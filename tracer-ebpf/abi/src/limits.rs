@@ -64,3 +64,14 @@ pub const JOINED_WHOLE_BYTES: u32 = 48 << 10;
 /// Steps of walking a program's scatter-gather array and emitting what lies there: 16 chunks of the largest head, a
 /// tail, and as many elements again as a program plausibly passes.
 pub const MAX_CHUNK_STEPS: u32 = 96;
+
+/// Bytes captured from the start of each direction of a TLS connection: they hold the hello of either side, which is not
+/// encrypted (RFC 8446 section 4.1).
+pub const HELLO_BYTES: u32 = 1024;
+
+/// Headers of TLS records looked for in one operation: as many as short records of 512 bytes in a read of 16 KiB, twice
+/// over. Beyond them it is not known where records begin.
+pub const MAX_RECORD_STEPS: u32 = 128;
+
+/// What the kernel half keeps of a TLS session. User space only removes it.
+pub const SESSION_BYTES: usize = 248;

@@ -11,8 +11,9 @@ use tracer_abi::UnknownCode;
 use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
 use tracer_abi::error::PayloadState;
 use tracer_abi::event::{
-    Awaited, ConnClosedRecord, ConnRecord, DataRecord, EventKind, ExecRecord, ExitRecord, ForkRecord, Header,
-    IdentityRecord, ListenRecord, Runtime, Source, WakeCause, WokenRecord, flags, io_flags,
+    Awaited, CiphertextRecord, ConnClosedRecord, ConnRecord, DataRecord, EventKind, ExecRecord, ExitRecord,
+    ForkRecord, Header, IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, Runtime,
+    SessionEndedRecord, Source, WakeCause, WokenRecord, ciphertext_flags, flags, io_flags,
 };
 use tracer_abi::limits::{COMM_BYTES, UNIX_PATH_BYTES};
 use tracer_abi::python::{CHAIN_TASKS, TaskId};
@@ -21,8 +22,9 @@ use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 
 use crate::event::{
-    Cause, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, ListenStarted, Origin, ProcessExeced,
-    ProcessForked, TaskExited, TaskIdentified, Thread, ThreadWoken, Waited,
+    Cause, CiphertextMoved, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, ListenStarted, Origin,
+    PlaintextMoved, ProcessExeced, ProcessForked, SessionEnded, TaskExited, TaskIdentified, Thread,
+    ThreadWoken, Waited,
 };
 
 #[cfg(target_endian = "big")]
@@ -88,7 +90,11 @@ fn decode_with(record: &[u8], keep: impl FnOnce(&[u8]) -> Bytes) -> Result<Event
     }
     let fields = Fields { record: &record[..len] };
     match kind {
-        EventKind::DataMoved => data_moved(fields, flags, keep).map(Event::DataMoved),
+        EventKind::DataMoved => data_moved(fields, flags, keep),
+        EventKind::CiphertextMoved => {
+            ciphertext_moved(fields, keep).map(Box::new).map(Event::CiphertextMoved)
+        }
+        EventKind::SessionEnded => session_ended(fields).map(Event::SessionEnded),
         EventKind::ConnOpened => conn_opened(fields, flags).map(Event::ConnOpened),
         EventKind::ConnClosed => conn_closed(fields).map(Event::ConnClosed),
         EventKind::ListenStarted => listen_started(fields).map(Event::ListenStarted),
@@ -104,13 +110,13 @@ fn data_moved(
     record: Fields<'_>,
     flags: u16,
     keep: impl FnOnce(&[u8]) -> Bytes,
-) -> Result<DataMoved, DecodeError> {
+) -> Result<Event, DecodeError> {
     record.require(size_of::<DataRecord>())?;
     // Of a length that the compiler knows, so that it sees every field to be inside.
     let fixed = record.record.first_chunk::<{ size_of::<DataRecord>() }>();
     let fields = Fields { record: fixed.map_or(&[], |fixed| fixed.as_slice()) };
     let direction = Direction::try_from(fields.u8(offset_of!(DataRecord, direction)))?;
-    let _socket = Source::try_from(fields.u8(offset_of!(DataRecord, source)))?;
+    let source = Source::try_from(fields.u8(offset_of!(DataRecord, source)))?;
     let io = fields.u8(offset_of!(DataRecord, io_flags));
     let result = fields.u32(offset_of!(DataRecord, result)) as i32;
     let outcome = match result {
@@ -135,11 +141,12 @@ fn data_moved(
     let payload = record.behind(size_of::<DataRecord>(), payload_len, "payload_len")?;
     let payload_state = PayloadState::try_from(fields.u8(offset_of!(DataRecord, payload_state)))?;
     let class = Class::try_from(fields.u8(offset_of!(DataRecord, class)))?;
-    Ok(DataMoved {
+    let cookie = fields.cookie(offset_of!(DataRecord, cookie));
+    let data = DataMoved {
         time: fields.time(),
         thread: fields.thread(),
         cpu: fields.u32(offset_of!(Header, cpu)),
-        cookie: fields.cookie(offset_of!(DataRecord, cookie)),
+        cookie,
         direction,
         offset: fields.u64(offset_of!(DataRecord, offset)),
         outcome,
@@ -160,10 +167,65 @@ fn data_moved(
             aside: io & io_flags::WAITED_ASIDE != 0,
             several: io & io_flags::WAITED_SEVERAL != 0,
         },
+        in_tls_call: io & io_flags::IN_TLS_CALL != 0,
         nvcsw: fields.u64(offset_of!(DataRecord, nvcsw)),
         user_r14: fields.u64(offset_of!(DataRecord, user_r14)),
         syscall: fields.u16(offset_of!(DataRecord, syscall)),
+    };
+    Ok(match source {
+        Source::Socket => Event::DataMoved(data),
+        Source::OpenSsl => {
+            let filled = io & io_flags::FILLED != 0;
+            let data = DataMoved { cookie: SocketCookie(0), ..data };
+            Event::PlaintextMoved(Box::new(PlaintextMoved { session: cookie.0, filled, data }))
+        }
     })
+}
+
+fn ciphertext_moved(
+    fields: Fields<'_>,
+    keep: impl FnOnce(&[u8]) -> Bytes,
+) -> Result<CiphertextMoved, DecodeError> {
+    fields.require(size_of::<CiphertextRecord>())?;
+    let count = usize::from(fields.u8(offset_of!(CiphertextRecord, count)));
+    if count > RECORD_STARTS {
+        return Err(DecodeError::BadLength { field: "count" });
+    }
+    let op_len = fields.u32(offset_of!(CiphertextRecord, op_len));
+    if op_len == 0 || op_len > i32::MAX as u32 {
+        return Err(DecodeError::BadLength { field: "op_len" });
+    }
+    let start = |index: usize| {
+        let at = offset_of!(CiphertextRecord, starts) + index * size_of::<RecordStart>();
+        RecordStart {
+            at: fields.u32(at + offset_of!(RecordStart, at)) as i32,
+            len: fields.u16(at + offset_of!(RecordStart, len)),
+            kind: fields.u8(at + offset_of!(RecordStart, kind)),
+            version: fields.u8(at + offset_of!(RecordStart, version)),
+        }
+    };
+    let session = fields.u64(offset_of!(CiphertextRecord, session));
+    let flags = fields.u8(offset_of!(CiphertextRecord, flags));
+    let payload_len = fields.u32(offset_of!(CiphertextRecord, payload_len));
+    let hello = fields.behind(size_of::<CiphertextRecord>(), payload_len, "payload_len")?;
+    Ok(CiphertextMoved {
+        time: fields.time(),
+        process: fields.thread().process,
+        cookie: fields.cookie(offset_of!(CiphertextRecord, cookie)),
+        session: (session != 0).then_some(session),
+        direction: Direction::try_from(fields.u8(offset_of!(CiphertextRecord, direction)))?,
+        tcp_seq_end: fields.u32(offset_of!(CiphertextRecord, tcp_seq_end)),
+        op_len,
+        starts: (0..count).map(start).collect(),
+        more: flags & ciphertext_flags::MORE != 0,
+        lost: flags & ciphertext_flags::LOST != 0,
+        hello: keep(hello),
+    })
+}
+
+fn session_ended(fields: Fields<'_>) -> Result<SessionEnded, DecodeError> {
+    fields.require(size_of::<SessionEndedRecord>())?;
+    Ok(SessionEnded { origin: fields.origin(), session: fields.u64(offset_of!(SessionEndedRecord, session)) })
 }
 
 fn conn_opened(fields: Fields<'_>, flags: u16) -> Result<ConnOpened, DecodeError> {

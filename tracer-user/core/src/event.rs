@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
 use tracer_abi::error::{KernelLoss, PayloadState};
-use tracer_abi::event::{Awaited, Runtime};
+use tracer_abi::event::{Awaited, RecordStart, Runtime};
 use tracer_abi::python::TaskId;
 use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid, Tid};
@@ -17,6 +17,11 @@ use tracer_abi::time::KernelInstant;
 pub enum Event {
     /// A socket operation, or a further chunk of one.
     DataMoved(DataMoved),
+    /// What a TLS library handed over, or was handed.
+    PlaintextMoved(Box<PlaintextMoved>),
+    /// A socket operation of a TLS connection, without its bytes.
+    CiphertextMoved(Box<CiphertextMoved>),
+    SessionEnded(SessionEnded),
     ConnOpened(ConnOpened),
     ConnClosed(ConnClosed),
     ListenStarted(ListenStarted),
@@ -41,6 +46,9 @@ impl Event {
     pub fn time(&self) -> KernelInstant {
         match self {
             Self::DataMoved(event) => event.time,
+            Self::PlaintextMoved(event) => event.data.time,
+            Self::CiphertextMoved(event) => event.time,
+            Self::SessionEnded(event) => event.origin.time,
             Self::ConnOpened(event) => event.origin.time,
             Self::ConnClosed(event) => event.origin.time,
             Self::ListenStarted(event) => event.origin.time,
@@ -106,6 +114,8 @@ pub struct DataMoved {
     /// one looks the same in everything else.
     pub blocking: Option<bool>,
     pub waited: Waited,
+    /// It was made by a TLS library whose plaintext is told of.
+    pub in_tls_call: bool,
     pub nvcsw: u64,
     pub user_r14: u64,
     pub syscall: u16,
@@ -122,6 +132,45 @@ pub struct Waited {
     pub aside: bool,
     /// For any of several descriptors.
     pub several: bool,
+}
+
+/// Plaintext of a TLS session, as an operation of a stream of its own. See `tracer_abi::event::Source::OpenSsl`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaintextMoved {
+    /// Address of the session in the process.
+    pub session: u64,
+    /// Received: as much as was asked for, so that more of the same TLS record may follow.
+    pub filled: bool,
+    /// Its cookie and its sequence number mean nothing.
+    pub data: DataMoved,
+}
+
+/// See `tracer_abi::event::CiphertextRecord`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CiphertextMoved {
+    pub time: KernelInstant,
+    pub process: ProcessKey,
+    pub cookie: SocketCookie,
+    /// The session in whose call the thread was.
+    pub session: Option<u64>,
+    pub direction: Direction,
+    pub tcp_seq_end: u32,
+    /// Bytes that moved; never zero.
+    pub op_len: u32,
+    pub starts: Vec<RecordStart>,
+    /// Another event tells more of the operation.
+    pub more: bool,
+    /// Where records begin is not known from here on.
+    pub lost: bool,
+    /// The operation's first bytes, where they may be of a hello.
+    pub hello: Bytes,
+}
+
+/// A TLS session was freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionEnded {
+    pub origin: Origin,
+    pub session: u64,
 }
 
 /// How a socket operation ended.

@@ -375,6 +375,7 @@ impl Script<'_> {
             class: Class::Undecided,
             blocking: None,
             waited: Waited::default(),
+            in_tls_call: false,
             nvcsw: 0,
             user_r14: 0,
             syscall: 0,

@@ -23,6 +23,7 @@ mod sorted;
 pub mod span;
 pub mod stats;
 pub mod stream;
+mod tls;
 
 pub use correlate::Accuracy;
 pub use engine::{Engine, EngineConfig, HandOffPolicy, Limits, SdkSpans, Unrecognised, Wish};

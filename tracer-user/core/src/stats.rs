@@ -57,6 +57,11 @@ counters! {
     resyncs,
     /// Connections given up after a loss.
     connections_given_up,
+    /// TLS sessions whose plaintext was seen and whose socket is not known: their spans have no addresses.
+    tls_sessions_unbound,
+    /// Operations of plaintext that could not be placed among the TLS records of their socket: a request that begins there
+    /// is not joined to its other end.
+    tls_unplaced,
     /// Messages that are not valid in their protocol.
     messages_malformed,
     /// Exchanges that a bound on their number or size ended early.

@@ -153,7 +153,8 @@ impl Op {
         let behind = u64::from(self.len).saturating_sub(offset.saturating_sub(self.start)) as u32;
         Mark {
             offset,
-            tcp_seq: tcp.then(|| self.tcp_seq_end.wrapping_sub(behind)),
+            // Zero says that it is not known.
+            tcp_seq: (tcp && self.tcp_seq_end != 0).then(|| self.tcp_seq_end.wrapping_sub(behind)),
             time: self.time,
             thread: self.thread,
             blocking: self.blocking,
@@ -503,6 +504,7 @@ mod tests {
             class: Class::Undecided,
             blocking: None,
             waited: Waited::default(),
+            in_tls_call: false,
             nvcsw: 0,
             user_r14: 0,
             syscall: 0,

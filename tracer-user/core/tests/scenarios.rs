@@ -38,6 +38,8 @@ mod starts;
 mod task;
 #[path = "scenarios/thread.rs"]
 mod thread;
+#[path = "scenarios/tls.rs"]
+mod tls;
 #[path = "scenarios/tokio.rs"]
 mod tokio;
 #[path = "scenarios/waits.rs"]

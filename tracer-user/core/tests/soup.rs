@@ -80,6 +80,7 @@ fn data() -> impl Strategy<Value = Event> {
             class: Class::Undecided,
             blocking,
             waited: tracer_core::event::Waited::default(),
+            in_tls_call: false,
             nvcsw,
             user_r14: 0,
             syscall: 0,

@@ -87,7 +87,7 @@ impl HandOffs {
             return Ok(());
         }
         if self.attached.is_empty() {
-            self.attached = loaded.attach(PROBES)?;
+            self.attached = loaded.attach_handoffs(PROBES)?;
         }
         let event_fds = event_fds(process);
         let start_boottime = process.start_boottime;

@@ -74,6 +74,14 @@ impl Rung {
         }
     }
 
+    /// Programs that see the records of TLS. They may run before or after the rung's own.
+    pub(super) const fn tls(self) -> &'static [Probe] {
+        match self {
+            Self::A => rung_a::TLS,
+            Self::B => rung_b::TLS,
+        }
+    }
+
     /// One letter, as in messages and in machine-readable output.
     pub(crate) const fn letter(self) -> &'static str {
         match self {

@@ -20,6 +20,7 @@ mod ring;
 mod rung_a;
 mod rung_b;
 mod self_test;
+mod tls;
 mod unix_sockets;
 mod waits;
 
@@ -35,6 +36,7 @@ pub(crate) use self::btf::KERNEL_BTF;
 pub(crate) use self::identity::IdentityCost;
 pub(crate) use self::ladder::Rung;
 pub(crate) use self::object::kernel_half_bytes;
+pub(crate) use self::tls::TlsProcess;
 
 use self::btf::TypeInfo;
 use self::handoffs::HandOffs;
@@ -42,6 +44,7 @@ use self::identity::Identities;
 use self::object::Loaded;
 use self::processes::Processes;
 use self::ring::Rings;
+use self::tls::Watch;
 use self::unix_sockets::UnixSockets;
 
 /// Inode number of the initial pid namespace (`PROC_PID_INIT_INO`).
@@ -91,6 +94,7 @@ pub(crate) struct Capture {
     unix_sockets: UnixSockets,
     identities: Identities,
     handoffs: HandOffs,
+    tls: Watch,
     loaded: Loaded,
     /// Closed Unix sockets, to be handed out once the rings are empty.
     closed: Vec<Vec<u8>>,
@@ -115,6 +119,9 @@ impl Capture {
                 Ok(capture) => {
                     if let Some(reason) = capture.identity_refused() {
                         tracing::warn!("runtimes cannot be asked whose work a call is: {reason}");
+                    }
+                    if let Some(reason) = capture.tls_refused() {
+                        tracing::warn!("TLS cannot be read: {reason}");
                     }
                     return Ok(capture);
                 }
@@ -167,6 +174,7 @@ impl Capture {
             unix_sockets: UnixSockets::new(&mut loaded)?,
             identities: Identities::new(&mut loaded)?,
             handoffs: HandOffs::new(&mut loaded)?,
+            tls: Watch::new(&mut loaded, rung)?,
             loaded,
             closed: Vec::new(),
             early,
@@ -215,12 +223,14 @@ impl Capture {
             unix_sockets::mark_existing(&mut self.loaded);
             self.identities.traced(process);
         }
+        self.tls.traced(&mut self.loaded, process);
         Ok(())
     }
 
     /// Stops tracing a process. Its descendants are separate processes and go on.
     pub(crate) fn untrace_process(&mut self, process: ProcessKey) {
         self.processes.untrace(process);
+        self.tls.leave(&mut self.loaded, process);
     }
 
     /// Reports which of the process's threads wakes which. Idempotent.
@@ -265,6 +275,7 @@ impl Capture {
             readable = self.rings.readable(self.unix_sockets.next_look()) => readable,
             () = self.identities.readable() => Ok(()),
             () = self.handoffs.readable() => Ok(()),
+            () = self.tls.found() => Ok(()),
         }
     }
 
@@ -273,13 +284,14 @@ impl Capture {
     pub(crate) fn drain(&mut self, mut each: impl FnMut(&[u8])) {
         let (processes, unix_sockets, identities) =
             (&mut self.processes, &mut self.unix_sockets, &mut self.identities);
-        let handoffs = &mut self.handoffs;
+        let (handoffs, tls) = (&mut self.handoffs, &mut self.tls);
         self.closed.append(&mut unix_sockets.closed(&mut self.loaded));
         let mut observe = |record: &[u8]| {
             processes.observe(record);
             unix_sockets.observe(record);
             identities.observe(record);
             handoffs.observe(record);
+            tls.observe(record);
             each(record);
         };
         while let Some(record) = self.early.pop_front() {
@@ -291,12 +303,23 @@ impl Capture {
         }
         self.identities.advance(&mut self.loaded);
         self.handoffs.advance();
+        self.tls.advance(&mut self.loaded);
         self.loaded.flush_log();
     }
 
     /// What it cost so far to ask runtimes whose work an operation was.
     pub(crate) fn identity_cost(&self) -> IdentityCost {
         self.identities.cost()
+    }
+
+    /// Why the kernel half cannot see TLS, if it cannot.
+    pub(crate) fn tls_refused(&self) -> Option<&str> {
+        self.loaded.tls_refused()
+    }
+
+    /// What is watched in the processes that have a TLS library, or had one.
+    pub(crate) fn tls_processes(&self) -> Vec<TlsProcess> {
+        self.tls.processes()
     }
 
     /// Why the kernel half cannot ask them, if it cannot.

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use aya::maps::{Array, Map, MapData, PerCpuArray, ProgramArray};
+use aya::programs::fexit::FExitLinkId;
 use aya::programs::tp_btf::BtfTracePointLinkId;
-use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError};
+use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, UProbe};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use tracer_abi::config::Config;
 use tracer_abi::error::KernelLoss;
 
 use super::btf::TypeInfo;
 use super::ladder::{Hook, Identity, LIFE_CYCLE, Probe, Rung};
-use super::{handoffs, offsets, unix_sockets};
+use super::{handoffs, offsets, tls, unix_sockets};
 
 /// The kernel half as `cargo xtask build` made it.
 #[cfg(kernel_half)]
@@ -39,12 +40,19 @@ pub(super) struct Loaded {
     identity_refused: Option<String>,
     /// The table of the programs that know what woken threads wait for; `None`: there are none.
     waits: Option<ProgramArray<MapData>>,
+    /// The same of those that see TLS.
+    tls_refused: Option<String>,
 }
 
 /// A program that can be detached again.
 pub(super) struct Attached {
     program: &'static str,
-    link: BtfTracePointLinkId,
+    link: Attachment,
+}
+
+enum Attachment {
+    TracePoint(BtfTracePointLinkId),
+    FunctionExit(FExitLinkId),
 }
 
 /// Hands messages of the kernel half to `tracing`.
@@ -111,6 +119,8 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
                 .with_context(|| format!("load {name}"))?;
         }
     }
+    // Their absence costs TLS, and nothing else.
+    let tls_refused = load_tls(&mut ebpf, rung, types, &btf).err().map(|error| format!("{error:#}"));
     // Their absence costs parents, and nothing else.
     let no_handoffs = handoffs::PROBES.iter().find_map(|probe| {
         if !probe.is_present(types) {
@@ -132,6 +142,7 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         identity_tables,
         identity_refused,
         waits,
+        tls_refused,
         log: log.context("open the kernel half's log")?,
     };
     // All are accepted. What exists before the first hook is attached is older than the tracer.
@@ -211,6 +222,23 @@ fn identity_tables(
     Ok(tables)
 }
 
+/// Loads the programs that see TLS: all of them, or why not.
+fn load_tls(ebpf: &mut Ebpf, rung: Rung, types: &TypeInfo, btf: &Btf) -> anyhow::Result<()> {
+    if tls::may_be_preempted() {
+        bail!(
+            "a kernel since 6.13 that preempts itself may do so in a program at a user probe, and lose its stack"
+        );
+    }
+    for probe in rung.tls().iter().filter(|probe| probe.is_present(types) || !probe.optional) {
+        load_program(ebpf, probe, btf)?;
+    }
+    for name in tls::PROGRAMS {
+        let loaded = program::<UProbe>(ebpf, name)?.load();
+        loaded.map_err(refusal).with_context(|| format!("load {name}"))?;
+    }
+    Ok(())
+}
+
 impl Loaded {
     pub(super) fn take_map(&mut self, name: &str) -> anyhow::Result<Map> {
         take_map(&mut self.ebpf, name)
@@ -250,6 +278,11 @@ impl Loaded {
         self.identity_refused.as_deref()
     }
 
+    /// Why the kernel half cannot see TLS, if it cannot.
+    pub(super) fn tls_refused(&self) -> Option<&str> {
+        self.tls_refused.as_deref()
+    }
+
     /// Has the kernel half capture processes that come to listen on these ports.
     pub(super) fn await_ports(&mut self, ports: &[u16]) -> anyhow::Result<()> {
         let mut words: Array<_, u64> =
@@ -281,14 +314,29 @@ impl Loaded {
     }
 
     /// Attaches the programs that follow hand-offs: all or none.
-    pub(super) fn attach(&mut self, probes: &[Probe]) -> anyhow::Result<Vec<Attached>> {
+    pub(super) fn attach_handoffs(&mut self, probes: &[Probe]) -> anyhow::Result<Vec<Attached>> {
         if let Some(reason) = &self.no_handoffs {
             bail!("{reason:#}");
         }
+        self.attach(probes)
+    }
+
+    /// Attaches programs that are loaded, passing over those that are not: all others or none.
+    pub(super) fn attach(&mut self, probes: &[Probe]) -> anyhow::Result<Vec<Attached>> {
         let mut attached = Vec::new();
         for probe in probes {
-            let program = program::<BtfTracePoint>(&mut self.ebpf, probe.program)?;
-            match program.attach() {
+            if !self.has_program(probe.program) {
+                continue;
+            }
+            let link = match probe.hook {
+                Hook::TracePoint(_) => program::<BtfTracePoint>(&mut self.ebpf, probe.program)?
+                    .attach()
+                    .map(Attachment::TracePoint),
+                Hook::FunctionExit(_) => {
+                    program::<FExit>(&mut self.ebpf, probe.program)?.attach().map(Attachment::FunctionExit)
+                }
+            };
+            match link {
                 Ok(link) => attached.push(Attached { program: probe.program, link }),
                 Err(error) => {
                     self.detach(attached);
@@ -302,8 +350,12 @@ impl Loaded {
     pub(super) fn detach(&mut self, attached: Vec<Attached>) {
         for Attached { program: name, link } in attached {
             // Loaded and attached before: both are there.
-            let detached = program::<BtfTracePoint>(&mut self.ebpf, name)
-                .and_then(|program| program.detach(link).context("detach"));
+            let detached = match link {
+                Attachment::TracePoint(link) => program::<BtfTracePoint>(&mut self.ebpf, name)
+                    .and_then(|program| program.detach(link).context("detach")),
+                Attachment::FunctionExit(link) => program::<FExit>(&mut self.ebpf, name)
+                    .and_then(|program| program.detach(link).context("detach")),
+            };
             if let Err(error) = detached {
                 tracing::warn!("{name}: {error:#}");
             }

@@ -4,9 +4,10 @@ use std::mem::offset_of;
 
 use tracer_abi::conn::{Direction, Family, SocketCookie};
 use tracer_abi::event::{
-    ConnClosedRecord, ConnRecord, DataRecord, EventKind, Header, IdentityRecord, Runtime, flags,
+    ConnClosedRecord, ConnRecord, DataRecord, EventKind, ForkRecord, Header, IdentityRecord, Runtime, flags,
 };
 use tracer_abi::python::CHAIN_TASKS;
+use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid};
 use tracer_abi::time::KernelInstant;
 
@@ -39,6 +40,24 @@ pub(super) fn process(record: &[u8]) -> Option<ProcessKey> {
 pub(super) fn is_process_end(record: &[u8]) -> bool {
     let flags = bytes(record, offset_of!(Header, flags)).map_or(0, u16::from_ne_bytes);
     kind(record) == Some(EventKind::TaskExited) && flags & flags::PROCESS_GONE != 0
+}
+
+/// Of an exec record: the process was traced before.
+pub(super) fn is_traced(record: &[u8]) -> bool {
+    bytes(record, offset_of!(Header, flags)).map_or(0, u16::from_ne_bytes) & flags::TRACED != 0
+}
+
+/// Of a fork record: who was created.
+pub(super) fn child(record: &[u8]) -> Option<ProcessKey> {
+    let tgid = bytes(record, offset_of!(ForkRecord, child)).map(|number| Tgid(u32::from_ne_bytes(number)))?;
+    let start_boottime =
+        bytes(record, offset_of!(ForkRecord, child_start_boottime)).map(u64::from_ne_bytes)?;
+    Some(ProcessKey { tgid, start_boottime })
+}
+
+/// Of a data record: bytes of TLS.
+pub(super) fn is_tls(record: &[u8]) -> bool {
+    bytes(record, offset_of!(DataRecord, class)) == Some([Class::Tls.code()])
 }
 
 /// The socket of a data record or of one of a connection's life: it lies right behind the header in each.

@@ -31,3 +31,8 @@ pub(super) const GREENLET: &[Identity] = &[
     Probe::trace_point("tracer_gl_send", "sock_send_length").after("TRACER_IDSEND", slot::GREENLET),
     Probe::trace_point("tracer_gl_recv", "sock_recv_length").after("TRACER_IDRECV", slot::GREENLET),
 ];
+
+pub(super) const TLS: &[Probe] = &[
+    Probe::trace_point("tracer_tls_send", "sock_send_length"),
+    Probe::trace_point("tracer_tls_recv", "sock_recv_length"),
+];

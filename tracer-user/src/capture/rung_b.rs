@@ -67,3 +67,10 @@ pub(super) const GREENLET: &[Identity] = &[
         .after("TRACER_IDIN6R", slot::GREENLET),
     Probe::function_exit("tracer_gl_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::GREENLET),
 ];
+
+pub(super) const TLS: &[Probe] = &[
+    Probe::function_exit("tracer_tls_in4s", "inet_sendmsg"),
+    Probe::function_exit("tracer_tls_in6s", "inet6_sendmsg").where_present(),
+    Probe::function_exit("tracer_tls_in4r", "inet_recvmsg"),
+    Probe::function_exit("tracer_tls_in6r", "inet6_recvmsg").where_present(),
+];

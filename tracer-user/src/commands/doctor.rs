@@ -16,6 +16,7 @@ use crate::capture::{self, Capture, CaptureConfig, Rung};
 use crate::config::{Doctor, DoctorFormat};
 use crate::process::procfs::ProcDir;
 use crate::runtime::{self, Finding, Waits};
+use crate::tls;
 
 /// What was found. This is also the machine-readable form; keys are stable.
 #[derive(Debug, Serialize)]
@@ -64,6 +65,9 @@ struct RungReport {
     /// Works, but runtimes cannot be asked whose work a call is: why.
     #[serde(skip_serializing_if = "Option::is_none")]
     identity_refused: Option<String>,
+    /// Works, but TLS cannot be read: why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_refused: Option<String>,
 }
 
 /// Whether a process's runtime tells whose work a call is.
@@ -75,6 +79,19 @@ struct ProcessReport {
     /// What it would take.
     #[serde(skip_serializing_if = "Option::is_none")]
     needed: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls: Vec<TlsReport>,
+}
+
+/// Whether plaintext that goes through a TLS library of a process is seen.
+#[derive(Debug, Serialize)]
+struct TlsReport {
+    library: String,
+    seen: bool,
+    found: String,
+    /// Where probes go; only when asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    probes: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -94,7 +111,7 @@ enum Identity {
 ///
 /// When the report cannot be written.
 pub(crate) fn doctor(doctor: &Doctor) -> anyhow::Result<u8> {
-    let report = examine(&doctor.pids);
+    let report = examine(&doctor.pids, doctor.verbose);
     let text = match doctor.format {
         DoctorFormat::Text => render(&report),
         DoctorFormat::Json => serde_json::to_string_pretty(&report).context("render the report")? + "\n",
@@ -103,7 +120,7 @@ pub(crate) fn doctor(doctor: &Doctor) -> anyhow::Result<u8> {
     Ok(u8::from(report.usable.is_none()))
 }
 
-fn examine(pids: &[u32]) -> Report {
+fn examine(pids: &[u32], verbose: bool) -> Report {
     let uname = rustix::system::uname();
     let rungs: Vec<RungReport> = Rung::ALL.iter().map(|&rung| try_rung(rung)).collect();
     Report {
@@ -121,28 +138,31 @@ fn examine(pids: &[u32]) -> Report {
         ],
         usable: rungs.iter().find(|report| report.works).map(|report| report.rung),
         rungs,
-        processes: pids.iter().flat_map(|&pid| look_at(pid)).collect(),
+        processes: pids.iter().flat_map(|&pid| look_at(pid, verbose)).collect(),
     }
 }
 
 fn try_rung(rung: Rung) -> RungReport {
     let started = Instant::now();
     let result = Capture::start_rung(rung, &CaptureConfig::default())
-        .map(|capture| capture.identity_refused().map(str::to_owned));
+        .map(|capture| [capture.identity_refused(), capture.tls_refused()].map(|why| why.map(str::to_owned)));
+    let [identity_refused, tls_refused] = result.as_ref().ok().cloned().unwrap_or_default();
     RungReport {
         rung: rung.letter(),
         description: rung.description(),
         works: result.is_ok(),
         took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        identity_refused: result.as_ref().ok().cloned().flatten(),
+        identity_refused,
+        tls_refused,
         reason: result.err().map(|error| format!("{error:#}")),
     }
 }
 
-/// Whose work its calls are, and what its threads wait for.
-fn look_at(pid: u32) -> Vec<ProcessReport> {
+/// Whose work its calls are, what its threads wait for, and which TLS is read.
+fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
     let tgid = Tgid(pid);
-    let report = |identity, found: String, needed| ProcessReport { pid, identity, found, needed };
+    let report =
+        |identity, found: String, needed| ProcessReport { pid, identity, found, needed, tls: Vec::new() };
     let start = match ProcDir::open(tgid).and_then(|dir| dir.stat()) {
         Ok(stat) => stat.start,
         Err(error) => return vec![report(Identity::None, format!("cannot be looked at: {error}"), None)],
@@ -185,7 +205,33 @@ fn look_at(pid: u32) -> Vec<ProcessReport> {
             report(Identity::Known, format!("{runtime}: its goroutines are known{partly}"), None)
         }
     };
-    std::iter::once(tasks).chain(waits).collect()
+    let first = ProcessReport { tls: tls_of(process, verbose), ..tasks };
+    std::iter::once(first).chain(waits).collect()
+}
+
+fn tls_of(process: ProcessKey, verbose: bool) -> Vec<TlsReport> {
+    let Some(mapped) = tls::look(process, &mut tls::Known::new()) else { return Vec::new() };
+    let seen = mapped.libraries.iter().map(|library| {
+        let probes =
+            if verbose { library.points.iter().map(ToString::to_string).collect() } else { Vec::new() };
+        let emulated = library.points.iter().filter(|point| point.emulated).count();
+        TlsReport {
+            library: library.path.display().to_string(),
+            seen: true,
+            found: format!(
+                "{} probes, {emulated} of them at instructions that the kernel emulates",
+                library.points.len()
+            ),
+            probes,
+        }
+    });
+    let refused = mapped.refused.into_iter().map(|(library, reason)| TlsReport {
+        library,
+        seen: false,
+        found: reason,
+        probes: Vec::new(),
+    });
+    seen.chain(refused).collect()
 }
 
 /// The hooks that `--handoff` needs, loaded and attached as they would be.
@@ -350,6 +396,9 @@ fn render(report: &Report) -> String {
         if let Some(refused) = &rung.identity_refused {
             line("warning", "identity", "runtimes cannot be asked whose work a call is", Some(refused));
         }
+        if let Some(refused) = &rung.tls_refused {
+            line("warning", "tls", "plaintext of TLS libraries cannot be seen", Some(refused));
+        }
     }
     for process in &report.processes {
         let status = match process.identity {
@@ -359,6 +408,11 @@ fn render(report: &Report) -> String {
             Identity::None => "none",
         };
         line(status, &format!("process {}", process.pid), &process.found, process.needed.as_deref());
+        for tls in &process.tls {
+            let probes = tls.probes.join("\n");
+            let status = if tls.seen { "tls" } else { "no tls" };
+            line(status, "", &format!("{}: {}", tls.library, tls.found), Some(&probes));
+        }
     }
     let conclusion = match report.usable {
         Some(letter) => format!("\nready: capture will use rung {letter}\n"),
@@ -386,12 +440,19 @@ mod tests {
                 took_ms: 12,
                 reason: (!works).then(|| "refused\nsecond line".to_owned()),
                 identity_refused: works.then(|| "too complex".to_owned()),
+                tls_refused: works.then(|| "no user probes".to_owned()),
             }],
             processes: vec![ProcessReport {
                 pid: 7,
                 identity: Identity::Unknown,
                 found: "CPython 3.99.0: not known".to_owned(),
                 needed: Some("a row".to_owned()),
+                tls: vec![TlsReport {
+                    library: "/lib/libssl.so.3".to_owned(),
+                    seen: true,
+                    found: "2 probes".to_owned(),
+                    probes: vec!["SSL_read+0x16".to_owned(), "SSL_read+0x38".to_owned()],
+                }],
             }],
             usable: works.then_some("A"),
         }
@@ -406,6 +467,12 @@ mod tests {
         assert!(
             text.contains(
                 "\nunknown process 7          CPython 3.99.0: not known\n                           a row\n"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains(
+                "tls                        /lib/libssl.so.3: 2 probes\n                           SSL_read+0x16\n"
             ),
             "{text}"
         );

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tracer_abi::error::KernelLoss;
 use tracer_abi::task::ProcessKey;
@@ -10,7 +11,7 @@ use tracer_core::event::HostFacts;
 use tracer_core::recording::Preamble;
 use tracer_core::{EngineConfig, HandOffPolicy};
 
-use crate::capture::{Capture, CaptureConfig, IdentityCost};
+use crate::capture::{Capture, CaptureConfig, IdentityCost, TlsProcess};
 use crate::clock::WallClock;
 use crate::config;
 use crate::export::config::{ExportConfig, Pace};
@@ -36,6 +37,8 @@ pub(super) fn open_outputs(
     capture: &config::Capture,
     others: &Handle,
 ) -> anyhow::Result<Outputs> {
+    // From here on its memory holds what others sent in secret: no core dumps of it, and no debugger.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("forbid core dumps")?;
     let _inside = others.enter();
     let clock = WallClock::synchronised();
     let host = host_facts();
@@ -157,6 +160,10 @@ impl Source for Capture {
 
     fn losses(&mut self) -> Vec<(KernelLoss, u64)> {
         self.losses()
+    }
+
+    fn tls_processes(&self) -> Vec<TlsProcess> {
+        self.tls_processes()
     }
 
     fn identity_cost(&self) -> IdentityCost {

@@ -145,7 +145,10 @@ impl Processes {
     pub(crate) fn observe(&mut self, event: &Event) -> Outcome {
         let moved = match event {
             Event::DataMoved(data) => Some(data.thread.process),
-            Event::ConnOpened(_)
+            Event::PlaintextMoved(moved) => Some(moved.data.thread.process),
+            Event::CiphertextMoved(_)
+            | Event::SessionEnded(_)
+            | Event::ConnOpened(_)
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)
             | Event::ProcessForked(_)
@@ -173,6 +176,9 @@ impl Processes {
     fn look(&mut self, event: &Event) -> Outcome {
         let process = match event {
             Event::DataMoved(data) => Some(data.thread.process),
+            Event::PlaintextMoved(moved) => Some(moved.data.thread.process),
+            Event::CiphertextMoved(moved) => Some(moved.process),
+            Event::SessionEnded(ended) => ended.origin.thread.map(|thread| thread.process),
             Event::ConnOpened(opened) => opened.origin.thread.map(|thread| thread.process),
             Event::ConnClosed(closed) => closed.origin.thread.map(|thread| thread.process),
             Event::ListenStarted(listen) => listen.origin.thread.map(|thread| thread.process),
@@ -194,7 +200,7 @@ impl Processes {
             return outcome;
         }
         match event {
-            Event::DataMoved(_) | Event::ConnOpened(_) => {
+            Event::DataMoved(_) | Event::PlaintextMoved(_) | Event::ConnOpened(_) => {
                 outcome.before = self.describe_once(process, event.time());
             }
             Event::ProcessForked(fork) => {
@@ -220,7 +226,9 @@ impl Processes {
                     entry.ended = Some(exit.origin.time);
                 }
             }
-            Event::TaskExited(_)
+            Event::CiphertextMoved(_)
+            | Event::SessionEnded(_)
+            | Event::TaskExited(_)
             | Event::TaskIdentified(_)
             | Event::ThreadWoken(_)
             | Event::ConnClosed(_)
@@ -251,6 +259,9 @@ impl Processes {
             // Traced by the kernel half without this table knowing why: the record that told was lost, or is still
             // in the other ring.
             Event::DataMoved(_)
+            | Event::PlaintextMoved(_)
+            | Event::CiphertextMoved(_)
+            | Event::SessionEnded(_)
             | Event::ConnOpened(_)
             | Event::ConnClosed(_)
             | Event::ProcessForked(_)
@@ -420,6 +431,7 @@ mod tests {
             class: tracer_abi::sniff::Class::Undecided,
             blocking: None,
             waited: tracer_core::event::Waited::default(),
+            in_tls_call: false,
             nvcsw: 0,
             user_r14: 0,
             syscall: 0,

@@ -109,6 +109,7 @@ static NEEDS: &[Need] = &[
         &[Test],
         "a Java with virtual threads, traced by tests",
     ),
+    need("wget", "wget", &[Test], "speaks TLS through GnuTLS, traced by tests"),
     need("ip", "iproute2", &[Test], "makes network namespaces for tests"),
     need("nft", "nftables", &[Test], "translates addresses for tests"),
     need("bpftool", "bpftool", &[Test], "shows tests what is loaded in the kernel"),

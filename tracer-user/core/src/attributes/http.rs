@@ -20,6 +20,7 @@ use super::text::clean;
 use super::url::{Authority, Target, redact};
 use crate::exchange::{BodyLen, Incomplete, Outcome, Protocol, RequestHead, ResponseHead, Trailer};
 use crate::span::{Attributes, Common, Status, Value};
+use crate::tls::TlsFacts;
 
 /// "Known" methods of the conventions: RFC 9110, PATCH and QUERY.
 const KNOWN_METHODS: [&str; 10] =
@@ -280,12 +281,15 @@ fn endpoints(facts: &Described<'_>, target: &Target<'_>, out: &mut Out) {
         Protocol::FastCgi => out.word(semconv::NETWORK_PROTOCOL_NAME, "fastcgi"),
     }
     out.word(semconv::NETWORK_PROTOCOL_VERSION, facts.request.version);
+    if let Some(tls) = facts.socket.and_then(|socket| socket.tls.get()) {
+        secured(tls, out);
+    }
     if let Some(agent) = &facts.request.user_agent {
         out.text(semconv::USER_AGENT_ORIGINAL, agent);
     }
 }
 
-/// `server.*`: from the Host header, else the target, else the socket.
+/// `server.*`: from the Host header, else the target, else TLS's own name, else the socket.
 fn served_by(facts: &Described<'_>, target: &Target<'_>, scheme: &str, out: &mut Out) {
     let server = server(facts);
     // A Host header without a port may be a name that never was one of the network (a proxy's upstream): then the
@@ -306,7 +310,9 @@ fn served_by(facts: &Described<'_>, target: &Target<'_>, scheme: &str, out: &mut
             }
         }
         (None, Some(server), _) => {
-            out.clean(semconv::SERVER_ADDRESS, server.ip.clone());
+            // The name that the client asked for in its hello.
+            let asked = facts.socket.and_then(|socket| socket.tls.get()?.server_name.clone());
+            out.clean(semconv::SERVER_ADDRESS, asked.unwrap_or_else(|| server.ip.clone()));
             out.int(semconv::SERVER_PORT, u64::from(server.endpoint.port()));
         }
         (None, None, Some(name)) => out.clean(semconv::SERVER_ADDRESS, name.clone()),
@@ -340,6 +346,17 @@ fn peers(facts: &Described<'_>, out: &mut Out) {
             }
             out.word(semconv::NETWORK_TRANSPORT, "tcp");
         }
+    }
+}
+
+/// `tls.*`: from the hellos.
+fn secured(tls: &TlsFacts, out: &mut Out) {
+    if let Some(version) = tls.version {
+        out.word(semconv::TLS_PROTOCOL_NAME, "tls");
+        out.word(semconv::TLS_PROTOCOL_VERSION, version);
+    }
+    if let Some(cipher) = tls.cipher {
+        out.word(semconv::TLS_CIPHER, cipher);
     }
 }
 

@@ -8,6 +8,7 @@ use tracer_abi::conn::{Endpoint, Family, Role};
 use super::text::clean;
 use crate::event::ConnOpened;
 use crate::span::Common;
+use crate::tls::TlsFacts;
 
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -17,6 +18,8 @@ pub(crate) struct Socket {
     pub(super) remote: Option<Address>,
     /// Unix sockets: the name that the server's end is bound to, where it has one.
     pub(super) unix_name: Option<SmolStr>,
+    /// It carries TLS.
+    pub(super) tls: OnceLock<TlsFacts>,
     pub(super) usual: OnceLock<Usual>,
 }
 
@@ -44,8 +47,14 @@ impl Socket {
             local: Address::of(conn.local),
             remote: Address::of(conn.remote),
             unix_name: (!conn.unix_path.is_empty()).then(|| clean(&socket_name(&conn.unix_path))),
+            tls: OnceLock::new(),
             usual: OnceLock::new(),
         }
+    }
+
+    /// Once: before the first of its exchanges ends.
+    pub(crate) fn secure(&self, facts: &TlsFacts) {
+        self.tls.get_or_init(|| facts.clone());
     }
 }
 

@@ -14,6 +14,7 @@ use super::join::{OtherEnd, PeerTraced};
 use crate::attributes::Socket;
 use crate::event::{ConnOpened, DataMoved, IoOutcome, TaskIdentified};
 use crate::exchange::Mark;
+use crate::tls::TlsFacts;
 
 /// A connection as it was opened: shared by its exchanges, which may outlive it.
 #[derive(Debug)]
@@ -63,6 +64,17 @@ impl ConnFacts {
             peer_traced: PeerTraced::default(),
             other_end: OtherEnd::default(),
         }));
+    }
+
+    pub(crate) fn opened_as(&self) -> Option<&ConnOpened> {
+        self.conn.as_ref().map(|conn| &conn.opened)
+    }
+
+    /// It carries TLS, of which this is known.
+    pub(crate) fn secure(&self, facts: &TlsFacts) {
+        if let Some(conn) = &self.conn {
+            conn.socket.secure(facts);
+        }
     }
 
     /// Whose work the operation was that moved a byte, if that is known.

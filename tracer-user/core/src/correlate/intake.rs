@@ -56,6 +56,8 @@ impl Correlator {
     /// Requests may come in where nothing is read.
     fn note_unread(&mut self, event: &DataMoved, conn: &ConnFacts) {
         let unread = match event.class {
+            // Its plaintext is told of.
+            Class::Tls if event.in_tls_call => false,
             Class::Tls | Class::Http2 | Class::Unknown => !conn.is_read,
             Class::Undecided | Class::Http1 | Class::FastCgi => false,
         };

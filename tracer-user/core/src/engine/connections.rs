@@ -12,9 +12,10 @@ use tracer_abi::time::KernelInstant;
 use crate::connection::{Connection, ConnectionLimits, ConnectionStats};
 use crate::correlate::hash::NumberMap;
 use crate::correlate::{ConnFacts, Correlator};
-use crate::event::{ConnClosed, ConnOpened, DataMoved, IoOutcome, TaskIdentified};
+use crate::event::{CiphertextMoved, ConnClosed, ConnOpened, DataMoved, IoOutcome, TaskIdentified};
 use crate::exchange::ExchangeUpdate;
 use crate::stats::Stats;
+use crate::tls::TlsFacts;
 
 /// Traffic in which no exchange was recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,8 @@ struct Entry {
     number: u64,
     process: Option<ProcessKey>,
     bytes: u64,
+    /// Its bytes are plaintext of TLS: those of the socket are passed over.
+    secured: bool,
     /// It was closed, and [`LINGER`] is not over.
     closed: Option<ConnClosed>,
     /// The earliest entry in `timers`.
@@ -97,8 +100,21 @@ impl Connections {
     }
 
     pub(super) fn data_moved(&mut self, event: &DataMoved, correlator: &mut Correlator) {
-        let cookie = event.cookie;
-        let place = self.place(cookie, event.time, correlator);
+        let place = self.place(event.cookie, event.time, correlator);
+        let Some(entry) = self.entries[place as usize].as_mut() else { return };
+        match event.outcome {
+            // Encrypted, of a socket older than the tracer, which the kernel half does not know to be TLS.
+            IoOutcome::Moved(_) if entry.secured => correlator.observe(event, &mut entry.facts),
+            IoOutcome::EndOfStream | IoOutcome::Failed(_) if entry.secured => {
+                self.feed(place, &DataMoved { offset: 0, ..event.clone() }, correlator);
+            }
+            IoOutcome::Moved(_) | IoOutcome::EndOfStream | IoOutcome::Failed(_) => {
+                self.feed(place, event, correlator);
+            }
+        }
+    }
+
+    fn feed(&mut self, place: u32, event: &DataMoved, correlator: &mut Correlator) {
         let Some(entry) = self.entries[place as usize].as_mut() else { return };
         let mut updates = std::mem::take(&mut self.updates);
         entry.process.get_or_insert(event.thread.process);
@@ -109,6 +125,39 @@ impl Connections {
         entry.connection.handle_data(event, &mut updates);
         self.apply(place, updates, event.time, correlator);
         self.remove_if_over(place);
+    }
+
+    /// Plaintext of TLS, as operations of the socket that carries it.
+    pub(super) fn plaintext_moved(
+        &mut self,
+        event: &DataMoved,
+        facts: Option<&TlsFacts>,
+        correlator: &mut Correlator,
+    ) {
+        let place = self.place(event.cookie, event.time, correlator);
+        let limits = self.limits;
+        let Some(entry) = self.entries[place as usize].as_mut() else { return };
+        if !std::mem::replace(&mut entry.secured, true) {
+            // What was understood of the bytes of the socket is that they are not.
+            entry.connection = Connection::new(&limits);
+            if let Some(opened) = entry.facts.opened_as() {
+                entry.connection.handle_opened(opened);
+            }
+            if let Some(facts) = facts {
+                entry.facts.secure(facts);
+            }
+        }
+        self.feed(place, event, correlator);
+    }
+
+    /// A socket operation of a TLS connection: how much it carries.
+    pub(super) fn ciphertext_moved(&mut self, event: &CiphertextMoved, correlator: &mut Correlator) {
+        let place = self.place(event.cookie, event.time, correlator);
+        let Some(entry) = self.entries[place as usize].as_mut() else { return };
+        entry.process.get_or_insert(event.process);
+        if !entry.secured && !event.more {
+            entry.bytes = entry.bytes.saturating_add(u64::from(event.op_len));
+        }
     }
 
     /// Whose work the next operation on a connection is.
@@ -125,9 +174,9 @@ impl Connections {
         let time = event.origin.time;
         let mut updates = std::mem::take(&mut self.updates);
         if entry.connection.awaits_answer() {
-            entry.closed.get_or_insert(event);
+            entry.closed.get_or_insert(plain(entry.secured, event));
         } else {
-            entry.connection.handle_closed(&event, &mut updates);
+            entry.connection.handle_closed(&plain(entry.secured, event), &mut updates);
             self.apply(place, updates, time, correlator);
             return self.forget(place, time, correlator);
         }
@@ -219,7 +268,10 @@ impl Connections {
         correlator: &mut Correlator,
     ) {
         if let Some(entry) = self.entries[place as usize].as_mut() {
-            for update in updates.drain(..) {
+            for mut update in updates.drain(..) {
+                if let (true, ExchangeUpdate::RequestBegan { request, .. }) = (entry.secured, &mut update) {
+                    request.secure = true;
+                }
                 correlator.update(update, &mut entry.facts);
             }
             if entry.connection.has_stats() {
@@ -324,6 +376,7 @@ impl Connections {
             number,
             process: None,
             bytes: 0,
+            secured: false,
             closed: None,
             timer: None,
         });
@@ -337,6 +390,11 @@ impl Connections {
         self.order.push_back((number, place));
         place
     }
+}
+
+/// Of TLS, what the socket counts is not what the program moved.
+fn plain(secured: bool, event: ConnClosed) -> ConnClosed {
+    if secured { ConnClosed { egress_bytes: 0, ingress_bytes: 0, ..event } } else { event }
 }
 
 /// Whether the connection of this number is still there.

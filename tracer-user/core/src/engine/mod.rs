@@ -7,6 +7,7 @@ mod connections;
 
 use std::time::Duration;
 
+use tracer_abi::conn::SocketCookie;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
@@ -14,10 +15,11 @@ use self::connections::Connections;
 use crate::connection::ConnectionLimits;
 use crate::context::Propagators;
 use crate::correlate::{Accuracy, Bounds, Correlator, is_of_wakes};
-use crate::event::{Event, HostFacts, ProcessDescribed};
+use crate::event::{ConnClosed, Event, HostFacts, Origin, PlaintextMoved, ProcessDescribed};
 use crate::reorder::{Reorder, Slot};
 use crate::span::{Confidence, Span};
 use crate::stats::Stats;
+use crate::tls::Tls;
 
 pub use self::connections::Unrecognised;
 
@@ -131,6 +133,7 @@ impl Default for Limits {
 pub struct Engine {
     reorder: Reorder,
     connections: Connections,
+    tls: Tls,
     correlator: Correlator,
     reorder_window: Duration,
     /// What the stages do not count themselves.
@@ -178,6 +181,7 @@ impl Engine {
         Self {
             reorder: Reorder::new(reorder_window, max_reordered),
             connections: Connections::new(connection, max_connections),
+            tls: Tls::new(max_connections),
             correlator: Correlator::new(bounds, host, seed),
             reorder_window,
             stats: Stats::default(),
@@ -234,6 +238,8 @@ impl Engine {
         let Stats { events_late, records_malformed, kernel_losses, .. } = self.stats;
         let mut stats = self.correlator.stats.clone();
         self.connections.count(&mut stats);
+        let tls = self.tls.stats();
+        (stats.tls_sessions_unbound, stats.tls_unplaced) = (tls.unbound, tls.unplaced);
         Stats { events_late, records_malformed, kernel_losses, ..stats }
     }
 
@@ -287,11 +293,42 @@ impl Engine {
         }
     }
 
+    fn plaintext_moved(&mut self, event: PlaintextMoved) {
+        let mut moved = Vec::new();
+        self.tls.plaintext(event, |data| moved.push(data));
+        for data in moved {
+            let facts = self.tls.facts(data.cookie);
+            self.connections.plaintext_moved(&data, facts, &mut self.correlator);
+        }
+    }
+
+    /// Of sockets it is seen that they close; of these there is none.
+    fn end_apart(&mut self, origin: Origin, connections: impl IntoIterator<Item = SocketCookie>) {
+        for cookie in connections {
+            let closed = ConnClosed { origin, cookie, egress_bytes: 0, ingress_bytes: 0 };
+            self.connections.closed(closed, &mut self.correlator);
+        }
+    }
+
     fn dispatch_taken(&mut self, event: Event) {
         match event {
             Event::DataMoved(event) => self.connections.data_moved(&event, &mut self.correlator),
+            Event::PlaintextMoved(event) => self.plaintext_moved(*event),
+            Event::CiphertextMoved(event) => {
+                self.tls.ciphertext(&event);
+                self.connections.ciphertext_moved(&event, &mut self.correlator);
+            }
+            Event::SessionEnded(event) => {
+                if let Some(thread) = event.origin.thread {
+                    let ended = self.tls.session_ended(thread.process, event.session);
+                    self.end_apart(event.origin, ended);
+                }
+            }
             Event::ConnOpened(event) => self.connections.opened(event, &mut self.correlator),
-            Event::ConnClosed(event) => self.connections.closed(event, &mut self.correlator),
+            Event::ConnClosed(event) => {
+                self.tls.conn_closed(event.cookie);
+                self.connections.closed(event, &mut self.correlator);
+            }
             // Which processes and ports to trace is the caller's business.
             Event::ListenStarted(_) => {}
             Event::ProcessForked(event) => {
@@ -306,6 +343,10 @@ impl Engine {
             }
             Event::TaskExited(event) => {
                 if let Some(thread) = event.origin.thread {
+                    if event.process_gone {
+                        let ended = self.tls.process_ended(thread.process);
+                        self.end_apart(event.origin, ended);
+                    }
                     self.correlator.task_exited(
                         thread.process,
                         thread.tid,

@@ -31,6 +31,9 @@ impl Fact {
                 Some(Self::LossCounted { time: time.as_nanos(), loss: loss.code(), count: *count })
             }
             Event::DataMoved(_)
+            | Event::PlaintextMoved(_)
+            | Event::CiphertextMoved(_)
+            | Event::SessionEnded(_)
             | Event::ConnOpened(_)
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)

@@ -59,7 +59,7 @@ impl<R: Read> Reader<R> {
         }
         offset += u64::from(len);
         let preamble: Preamble = serde_json::from_slice(&body).map_err(RecordingError::Preamble)?;
-        if preamble.abi_version != tracer_abi::ABI_VERSION {
+        if !(tracer_abi::OLDEST_ABI_VERSION..=tracer_abi::ABI_VERSION).contains(&preamble.abi_version) {
             return Err(RecordingError::AbiVersion { found: preamble.abi_version });
         }
         Ok(Self { input, preamble, body, decoder: Decoder::default(), offset, state: State::Reading })

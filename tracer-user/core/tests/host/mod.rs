@@ -430,6 +430,7 @@ impl Host {
             class: Class::Http1,
             blocking: socket.blocking,
             waited: Waited { known: self.followed, ..nap },
+            in_tls_call: false,
             nvcsw,
             user_r14,
             syscall: 0,
@@ -505,7 +506,10 @@ pub(crate) fn text<'s>(span: &'s Span, key: &str) -> Option<&'s str> {
 pub(crate) fn path(span: &Span) -> &str {
     match text(span, "url.path") {
         Some(path) => path,
-        None => text(span, "url.full").and_then(|url| url.strip_prefix("http://h")).unwrap_or("?"),
+        None => {
+            let url = text(span, "url.full").unwrap_or("?");
+            ["http://h", "https://h"].into_iter().find_map(|start| url.strip_prefix(start)).unwrap_or("?")
+        }
     }
 }
 

@@ -109,6 +109,7 @@ impl Wire {
             class: Class::Undecided,
             blocking: None,
             waited: Waited::default(),
+            in_tls_call: false,
             nvcsw: 0,
             user_r14: 0,
             syscall: 0,

@@ -1,0 +1,445 @@
+//! TLS of unmodified programs: every exchange is seen at both ends, has the addresses of its socket, and is joined.
+//!
+//! The oracle is in the paths of the requests, each of which is asked for once, and in the ports that the programs
+//! themselves say they used for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustix::process::Signal;
+use tracer_tests::http::drive;
+use tracer_tests::nginx::{Config, Nginx};
+use tracer_tests::program::Program;
+use tracer_tests::scale;
+use tracer_tests::service::workload;
+use tracer_tests::spans::{Kind, Span};
+use tracer_tests::temp::TempDir;
+use tracer_tests::tracer::Tracer;
+
+/// The interpreter whose `ssl` uses the system's OpenSSL.
+const PYTHON: &str = "/usr/bin/python3";
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const CONCURRENCY: [usize; 3] = [1, 8, 64];
+
+/// An authority, and a certificate of it for loopback.
+struct Identity {
+    authority: String,
+    certificate: String,
+    key: String,
+    _dir: TempDir,
+}
+
+impl Identity {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // A certificate whose issuer has the name of its subject counts as one that is its own issuer's.
+        params.distinguished_name.push(DnType::CommonName, "authority");
+        let key = KeyPair::generate().expect("key");
+        let authority = params.self_signed(&key).expect("authority").pem();
+        let issuer = Issuer::new(params, key);
+        let key = KeyPair::generate().expect("key");
+        let params =
+            CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("parameters");
+        let certificate = params.signed_by(&key, &issuer).expect("certificate").pem();
+        let dir = TempDir::new().expect("folder");
+        let write = |name: &str, text: &str| dir.write(name, text).expect("write").display().to_string();
+        Self {
+            authority: write("authority.pem", &authority),
+            certificate: write("certificate.pem", &certificate),
+            key: write("key.pem", &key.serialize_pem()),
+            _dir: dir,
+        }
+    }
+
+    fn nginx(&self, workers: usize) -> Nginx {
+        let Self { certificate, key, .. } = self;
+        let http = "log_format port '$request_uri $remote_port';";
+        let server = format!(
+            "access_log ports.log port; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {certificate}; ssl_certificate_key {key}; \
+             location / {{ return 200 'hello\\n'; }}"
+        );
+        Nginx::start_tls(&Config { workers, http: http.to_owned(), server }).expect("nginx")
+    }
+
+    fn python(&self) -> (Program, u16) {
+        let mut command = Command::new(PYTHON);
+        command.arg(workload("tls_server.py")).args([&self.certificate, &self.key]);
+        let program = Program::spawn("tls_server.py", command).expect("server");
+        let port = program.wait_stdout("port ", PATIENCE).expect("port").parse().expect("port");
+        (program, port)
+    }
+}
+
+/// Which local port each path was asked for from.
+type Ports = BTreeMap<String, u16>;
+
+/// Python's client, which asks when it is told to.
+struct Asker {
+    program: Program,
+    input: std::process::ChildStdin,
+    lines: usize,
+}
+
+impl Asker {
+    fn start(identity: &Identity) -> Self {
+        let mut command = Command::new(PYTHON);
+        command.arg(workload("tls_client.py")).arg(&identity.authority).stdin(Stdio::piped());
+        let mut program = Program::spawn("tls_client.py", command).expect("client");
+        let input = program.stdin().expect("standard input");
+        Self { program, input, lines: 0 }
+    }
+
+    fn ask(&mut self, port: u16, cell: &Cell, count: usize, version: &str) -> Ports {
+        let Cell { name, concurrency, keep } = cell;
+        let mode = if *keep { "keep" } else { "new" };
+        writeln!(self.input, "{port} {name} {concurrency} {count} {mode} {version}").expect("ask");
+        self.program.wait_stdout(&format!("done {name}"), PATIENCE).expect("answers");
+        let lines = self.program.stdout_lines(self.lines);
+        self.lines += lines.len();
+        lines.iter().filter_map(|line| port_of(line)).collect()
+    }
+}
+
+/// `PATH PORT`, or a whole URL in place of the path.
+fn port_of(line: &str) -> Option<(String, u16)> {
+    let (path, port) = line.split_once(' ')?;
+    Some((path.get(path.find("/work/")?..)?.to_owned(), port.parse().ok()?))
+}
+
+struct Cell {
+    name: String,
+    concurrency: usize,
+    keep: bool,
+}
+
+fn cells(row: &str) -> Vec<Cell> {
+    let cell = |(concurrency, keep): (usize, bool)| Cell {
+        name: format!("{row}-{concurrency}-{}", if keep { "keep" } else { "new" }),
+        concurrency,
+        keep,
+    };
+    CONCURRENCY
+        .iter()
+        .flat_map(|&concurrency| [(concurrency, true), (concurrency, false)])
+        .map(cell)
+        .collect()
+}
+
+fn count(cell: &Cell) -> usize {
+    // A whole number of requests for each connection.
+    let wanted = scale::count(if cell.keep { 1600 } else { 320 });
+    wanted.div_ceil(cell.concurrency) * cell.concurrency
+}
+
+/// What became of a cell's requests.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    asked: usize,
+    /// Seen at both ends, with the ports that the programs say, and joined.
+    right: usize,
+    incomplete: usize,
+    /// Spans that are missing, or have no addresses, or no parent.
+    missing: usize,
+    /// What is said and is not so.
+    wrong: Vec<String>,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { asked, right, incomplete, missing, wrong } = self;
+        write!(
+            f,
+            "{asked} asked, {right} right, {missing} missing, {incomplete} incomplete, {} wrong",
+            wrong.len()
+        )
+    }
+}
+
+/// Every request is one span of a client and one of the server on this port, the server's below the client's.
+fn score(spans: &[Span], ports: &Ports, server: u16, version: Option<&str>) -> Outcome {
+    let by_id: BTreeMap<&str, &Span> = spans.iter().map(|span| (span.span_id.as_str(), span)).collect();
+    let mut ends: BTreeMap<&str, [Vec<&Span>; 2]> = BTreeMap::new();
+    for span in spans {
+        let secured = span.str("url.scheme") == Some("https")
+            || span.str("url.full").is_some_and(|url| url.starts_with("https://"));
+        if let Some(path) = span.path().filter(|_| secured) {
+            ends.entry(path).or_default()[usize::from(span.kind == Kind::Client)].push(span);
+        }
+    }
+    let mut outcome = Outcome { asked: ports.len(), ..Outcome::default() };
+    for (path, &port) in ports {
+        let [served, called] = ends.remove(path.as_str()).unwrap_or_default();
+        if served.len() > 1 || called.len() > 1 {
+            outcome.wrong.push(format!("{path}: {} servers, {} clients", served.len(), called.len()));
+            continue;
+        }
+        let (Some(served), Some(called)) = (served.first(), called.first()) else {
+            outcome.missing += 1;
+            continue;
+        };
+        let port_is = |span: &Span, key: &str, want: u16| span.int(key).map(|found| found == i64::from(want));
+        let facts = [
+            port_is(served, "network.local.port", server),
+            port_is(served, "network.peer.port", port),
+            port_is(called, "network.local.port", port),
+            port_is(called, "network.peer.port", server),
+            served
+                .parent
+                .as_deref()
+                .map(|parent| by_id.get(parent).is_some_and(|span| span.path() == Some(path))),
+            version.and_then(|version| Some(served.str("tls.protocol.version")? == version)).or(Some(true)),
+        ];
+        if facts.contains(&Some(false)) {
+            outcome.wrong.push(format!("{path} from {port}: {facts:?}: {served:#?} {called:#?}"));
+        } else if facts.contains(&None) {
+            outcome.missing += 1;
+        } else {
+            outcome.right += 1;
+        }
+        outcome.incomplete +=
+            usize::from([served, called].iter().any(|span| span.str("tracer.incomplete").is_some()));
+    }
+    outcome
+}
+
+/// Prints a line of the table; nothing may be wrong, and of a thousand at most one not known.
+fn check(name: &str, outcome: &Outcome, log: &str) {
+    eprintln!("{name:<28} {outcome}");
+    assert!(outcome.asked > 0, "{name}: nothing was asked");
+    assert!(outcome.wrong.is_empty(), "{name}: {:#?}\n{log}", outcome.wrong.first());
+    assert!(outcome.right * 1000 >= outcome.asked * 999, "{name}: {outcome}\n{log}");
+    assert_eq!(outcome.incomplete, 0, "{name}: {outcome}\n{log}");
+}
+
+#[test]
+fn python_asks_nginx() {
+    let identity = Identity::new();
+    let nginx = identity.nginx(2);
+    let mut asker = Asker::start(&identity);
+    let mut pids = nginx.pids().expect("pids");
+    pids.push(asker.program.pid());
+    let tracer = Tracer::attach(&pids).expect("attach");
+    let asked: Vec<(Cell, Ports, &str)> = cells("pn")
+        .into_iter()
+        .map(|cell| {
+            let version = if cell.concurrency == 8 { "1.2" } else { "1.3" };
+            let ports = asker.ask(nginx.addr.port(), &cell, count(&cell), version);
+            (cell, ports, version)
+        })
+        .collect();
+    let report = tracer.finish().expect("tracer");
+    for (cell, ports, version) in &asked {
+        let outcome = score(&report.spans, ports, nginx.addr.port(), Some(version));
+        check(&format!("python → nginx {} {version}", cell.name), &outcome, &report.log);
+    }
+}
+
+#[test]
+fn python_asks_python() {
+    let identity = Identity::new();
+    let (server, port) = identity.python();
+    let mut asker = Asker::start(&identity);
+    let tracer = Tracer::attach(&[server.pid(), asker.program.pid()]).expect("attach");
+    let asked: Vec<(Cell, Ports)> = cells("pp")
+        .into_iter()
+        .map(|cell| {
+            let ports = asker.ask(port, &cell, count(&cell) / 2, "1.3");
+            (cell, ports)
+        })
+        .collect();
+    let report = tracer.finish().expect("tracer");
+    for (cell, ports) in &asked {
+        let outcome = score(&report.spans, ports, port, Some("1.3"));
+        check(&format!("python → python {}", cell.name), &outcome, &report.log);
+    }
+}
+
+/// Debian's curl, each one started by a shell while it is traced already.
+#[test]
+fn curl_asks_nginx() {
+    let identity = Identity::new();
+    let nginx = identity.nginx(2);
+    let port = nginx.addr.port();
+    let mut command = Command::new("sh");
+    let script = "while read -r line; do eval \"$line\"; done";
+    command.args(["-c", script]).stdin(Stdio::piped());
+    let mut shell = Program::spawn("sh", command).expect("shell");
+    let mut input = shell.stdin().expect("standard input");
+    let mut pids = nginx.pids().expect("pids");
+    pids.push(shell.pid());
+    let tracer = Tracer::attach(&pids).expect("attach");
+    let mut asked = Vec::new();
+    let mut seen = 0;
+    for cell in cells("cn") {
+        let each = (count(&cell) / 2).div_ceil(cell.concurrency);
+        let close = if cell.keep { "" } else { "-H 'Connection: close'" };
+        let curls: Vec<String> = (0..cell.concurrency)
+            .map(|n| {
+                format!(
+                    "curl -s -o /dev/null --cacert {} {close} -w '%{{url_effective}} %{{local_port}}\\n' \
+                     'https://127.0.0.1:{port}/work/[0-{}].{n}.{}' & ",
+                    identity.authority,
+                    each - 1,
+                    cell.name
+                )
+            })
+            .collect();
+        writeln!(input, "{} wait; echo done {}", curls.concat(), cell.name).expect("ask");
+        shell.wait_stdout(&format!("done {}", cell.name), PATIENCE).expect("answers");
+        let lines = shell.stdout_lines(seen);
+        seen += lines.len();
+        let ports: Ports = lines.iter().filter_map(|line| port_of(line)).collect();
+        assert_eq!(ports.len(), each * cell.concurrency, "{}", shell.stderr());
+        asked.push((cell, ports));
+    }
+    let report = tracer.finish().expect("tracer");
+    for (cell, ports) in &asked {
+        let outcome = score(&report.spans, ports, port, None);
+        let name = format!("curl → nginx {}", cell.name);
+        if cell.concurrency == 1 {
+            check(&name, &outcome, &report.log);
+            continue;
+        }
+        // Many that are started at a time may be over before they are probed: then that is said, and nothing wrong.
+        eprintln!("{name:<28} {outcome}");
+        assert!(outcome.wrong.is_empty(), "{name}: {:#?}\n{}", outcome.wrong.first(), report.log);
+        let said = report.log.contains("not recognised: curl");
+        assert!(said || outcome.missing == 0, "{name}: {outcome}\n{}", report.log);
+    }
+}
+
+/// nginx as the client: requests in clear come in, and go on through TLS.
+#[test]
+fn nginx_asks_nginx() {
+    let identity = Identity::new();
+    let backend = identity.nginx(1);
+    for keep in [true, false] {
+        let upstream = backend.addr.to_string();
+        let config = Config::proxy(1, &upstream, keep);
+        let server = config.server.replace("http://backend", "https://backend");
+        let front = Nginx::start(&Config { server, ..config }).expect("nginx");
+        let pids: Vec<u32> =
+            front.pids().expect("pids").into_iter().chain(backend.pids().expect("pids")).collect();
+        let log = backend.dir().join("ports.log");
+        let before = std::fs::read_to_string(&log).unwrap_or_default().lines().count();
+        let tracer = Tracer::attach(&pids).expect("attach");
+        let mut names = Vec::new();
+        for cell in cells("nn").into_iter().filter(|cell| cell.keep == keep) {
+            drive(front.addr, cell.concurrency, count(&cell), |client, number| {
+                let response = client.get(&format!("/work/{}.{number}", cell.name))?;
+                anyhow::ensure!(response.status == 200, "{}", response.status);
+                Ok(())
+            })
+            .expect("requests");
+            names.push(cell.name);
+        }
+        let report = tracer.finish().expect("tracer");
+        // The front's connections may be kept: the backend says from which port each request came.
+        let text = std::fs::read_to_string(&log).expect("log");
+        let ports: Vec<(String, u16)> = text.lines().skip(before).filter_map(port_of).collect();
+        for name in names {
+            let of_cell = format!("/work/{name}.");
+            let ports: Ports = ports.iter().filter(|(path, _)| path.starts_with(&of_cell)).cloned().collect();
+            let outcome = score(&report.spans, &ports, backend.addr.port(), None);
+            check(&format!("nginx → nginx {name}"), &outcome, &report.log);
+        }
+    }
+}
+
+/// Bytes of the library in the process's memory that differ from the file's.
+fn breakpoints(pid: u32) -> usize {
+    use std::os::unix::fs::FileExt as _;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
+    let line = maps.lines().find(|line| line.contains("libssl.so") && line.contains("r-xp")).expect("libssl");
+    let mut fields = line.split_whitespace();
+    let (start, end) = fields.next().and_then(|range| range.split_once('-')).expect("range");
+    let hex = |text: &str| u64::from_str_radix(text, 16).expect("number");
+    let (start, end) = (hex(start), hex(end));
+    let offset = hex(fields.nth(1).expect("offset"));
+    let path = fields.nth(2).expect("path");
+    let mut memory = vec![0; (end - start) as usize];
+    let mem = std::fs::File::open(format!("/proc/{pid}/mem")).expect("memory");
+    mem.read_exact_at(&mut memory, start).expect("memory");
+    let file = std::fs::read(path).expect("library");
+    let text = &file[offset as usize..file.len().min(offset as usize + memory.len())];
+    text.iter().zip(&memory).filter(|(a, b)| a != b).count()
+}
+
+#[test]
+fn a_killed_tracer_leaves_no_breakpoint_and_no_broken_program() {
+    let identity = Identity::new();
+    let (server, port) = identity.python();
+    let mut asker = Asker::start(&identity);
+    assert_eq!(breakpoints(server.pid()), 0);
+    let mut tracer = Tracer::attach(&[server.pid(), asker.program.pid()]).expect("attach");
+    assert!(breakpoints(server.pid()) > 0);
+    let cell = |name: &str| Cell { name: name.to_owned(), concurrency: 8, keep: false };
+    let killer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        tracer.program().stop(Signal::KILL)
+    });
+    assert_eq!(asker.ask(port, &cell("load"), 400, "1.3").len(), 400);
+    killer.join().expect("thread").expect("kill");
+    // The kernel ends probes when it closes the tracer's descriptors.
+    let gone = (0..1200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        breakpoints(server.pid()) == 0 && breakpoints(asker.program.pid()) == 0
+    });
+    assert!(gone, "{} bytes differ", breakpoints(server.pid()));
+    assert_eq!(asker.ask(port, &cell("after"), 40, "1.3").len(), 40);
+}
+
+/// Who is not traced does not pay: its memory has no breakpoint.
+#[test]
+fn a_neighbour_is_left_alone() {
+    let identity = Identity::new();
+    let (traced, _) = identity.python();
+    let (other, port) = identity.python();
+    let mut asker = Asker::start(&identity);
+    let tracer = Tracer::attach(&[traced.pid()]).expect("attach");
+    assert!(breakpoints(traced.pid()) > 0);
+    assert_eq!((breakpoints(other.pid()), breakpoints(asker.program.pid())), (0, 0));
+    let cell = Cell { name: "other".to_owned(), concurrency: 8, keep: false };
+    assert_eq!(asker.ask(port, &cell, 80, "1.3").len(), 80);
+    let report = tracer.finish().expect("tracer");
+    assert!(report.spans.is_empty(), "{:#?}", report.spans);
+    let gone = (0..1200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        breakpoints(traced.pid()) == 0
+    });
+    assert!(gone, "{} bytes differ", breakpoints(traced.pid()));
+}
+
+/// What is encrypted and not read is said.
+#[test]
+fn tls_of_another_library_is_named() {
+    let identity = Identity::new();
+    let (server, port) = identity.python();
+    let mut command = Command::new("sh");
+    // Debian's wget uses GnuTLS.
+    let script = format!(
+        "read go; wget -q -O /dev/null --ca-certificate={} https://localhost:{port}/work/1; sleep 1; echo done",
+        identity.authority
+    );
+    command.args(["-c", &script]).stdin(Stdio::piped());
+    let mut shell = Program::spawn("sh", command).expect("shell");
+    let tracer = Tracer::attach(&[server.pid(), shell.pid()]).expect("attach");
+    shell.stdin().expect("standard input").write_all(b"go\n").expect("go");
+    shell.wait_stdout("done", PATIENCE).expect("wget");
+    let report = tracer.finish().expect("tracer");
+    let kinds: BTreeSet<Kind> = report.spans.iter().map(|span| span.kind).collect();
+    assert_eq!(kinds, BTreeSet::from([Kind::Server]), "{}", report.log);
+    let named = report.log.lines().any(|line| {
+        line.contains("not recognised: wget")
+            && line.contains("TLS on 1 connection")
+            && line.contains("GnuTLS is not watched")
+    });
+    assert!(named, "{}", report.log);
+}

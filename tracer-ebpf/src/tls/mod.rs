@@ -1,0 +1,62 @@
+//! TLS: plaintext where a library hands it over, and the records that carry it on the socket.
+//!
+//! | file | hook | told |
+//! |---|---|---|
+//! | [`openssl`] | calls of the library, in the program | plaintext, as operations of a session |
+//! | [`records`] | socket operations, behind the core | headers of TLS records, and in whose call |
+//!
+//! Which session is on which socket is not decided here. Every program is beside the core's and may be refused alone. They
+//! are attached while there is a process whose library is watched.
+//!
+//! Programs at user probes keep what they know in the thread's state, and next to nothing on the stack: since 6.13 a larger
+//! stack of theirs is one that a preempting program may share.
+
+mod openssl;
+mod records;
+
+use tracer_abi::config::TlsCall;
+use tracer_abi::event::io_flags;
+
+pub(crate) use self::records::{Place, Report};
+
+/// The call of a TLS library that a thread is in.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Call {
+    /// Address of the session; zero: it is in none.
+    session: u64,
+    /// The program's buffer, and where the call writes how much it moved.
+    buffer: u64,
+    moved_at: u64,
+    wanted: u64,
+    /// Stack pointer at the call's beginning: a call that begins above it is not inside of this one.
+    stack: u64,
+    /// When the last socket operation in it ended; zero, when there was none.
+    moved_time: u64,
+    /// `TlsCall`
+    kind: u32,
+    /// Calls that it is in the middle of: a library's callback may call again.
+    inner: u32,
+    /// `io_flags` of its last socket operation.
+    io_flags: u32,
+    reserved: u32,
+}
+
+impl Call {
+    /// For a socket operation's record.
+    #[inline(always)]
+    pub(crate) fn io_flag(&self) -> u8 {
+        if self.session != 0 { io_flags::IN_TLS_CALL } else { 0 }
+    }
+
+    /// The session whose call the thread is in, unless that is in the middle of another one's.
+    #[inline(always)]
+    fn session(&self) -> u64 {
+        if self.inner == 0 { self.session } else { 0 }
+    }
+
+    #[inline(always)]
+    fn is_write(&self) -> bool {
+        self.kind == TlsCall::Write.code() || self.kind == TlsCall::WriteEx.code()
+    }
+}

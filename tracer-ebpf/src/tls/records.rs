@@ -1,0 +1,344 @@
+//! Where TLS records begin on a socket, and in which session's call the thread is.
+//!
+//! A record's header says how long it is, so only headers are read: five bytes each, wherever they fall. The place in the
+//! stream is known by TCP's sequence numbers alone. Where it is lost, an operation that begins with what can be a header
+//! begins a record again; a wrong one among random bytes is one in ten million, and does not go on to fit.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated as helpers;
+use aya_ebpf::macros::{btf_tracepoint, fexit};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
+use tracer_abi::conn::{Direction, SocketCookie};
+use tracer_abi::error::KernelLoss;
+use tracer_abi::event::{
+    CiphertextRecord, EventKind, RECORD_STARTS, RecordStart, ciphertext_flags, io_flags,
+};
+use tracer_abi::limits::{HELLO_BYTES, MAX_RECORD_STEPS};
+use tracer_abi::sniff::Class;
+
+use crate::emit::{self, at_most};
+use crate::filter;
+use crate::kernel::{Task, field};
+use crate::maps::{self, Operation, SockState, TRACER_DATA, TRACER_TLS, TaskState, count, offset};
+use crate::regs::{Regs, place};
+use crate::sock::{Sock, nonblocking};
+
+/// `ContentType` of RFC 8446 section 5.1: change_cipher_spec to application_data, and heartbeat (RFC 6520).
+const FIRST_KIND: u64 = 20;
+const LAST_KIND: u64 = 24;
+/// A header: type, version, length.
+const HEADER_BYTES: u32 = 5;
+/// 2^14 bytes of plaintext, and what protection adds (RFC 5246 section 6.2.3, the larger one).
+const MAX_RECORD_BYTES: u32 = (1 << 14) + 2048;
+
+/// Where a direction's records are.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Place {
+    /// Sequence number of the next byte.
+    next_seq: u32,
+    /// Bytes until the next header.
+    left: u32,
+    /// Bytes of that header that were there already, and the bytes, the first one lowest.
+    have: u32,
+    /// Not zero: `left` and `have` are known.
+    known: u32,
+    word: u64,
+    /// Bytes of the stream that are to be copied yet; one more than that, so that zero is the beginning.
+    hello: u32,
+    reserved: u32,
+}
+
+/// What is reported of an operation, and how far it was looked at. In the thread's own storage, as
+/// [`crate::maps::Operation`].
+#[repr(C)]
+pub(crate) struct Report {
+    record: CiphertextRecord,
+    hello: [u8; HELLO_BYTES as usize],
+    /// Next byte to look at.
+    at: u32,
+    place: Place,
+    /// What a session's entry begins as.
+    pub(super) no_streams: SockState,
+}
+
+#[btf_tracepoint(function = "sock_send_length")]
+fn tracer_tls_send(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the first argument is a `struct sock`.
+    unsafe { moved(ctx.arg::<*const c_void>(0), ctx.arg(1), Direction::Egress, 0) };
+    0
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+fn tracer_tls_recv(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: as above.
+    unsafe { moved(ctx.arg::<*const c_void>(0), ctx.arg(1), Direction::Ingress, ctx.arg(2)) };
+    0
+}
+
+/// Declares a program for a function with `(socket, msghdr, size)` or `(socket, msghdr, size, flags)`.
+macro_rules! programs {
+    ($($program:ident, $function:literal, $direction:ident, $args:literal;)+) => {
+        $(
+            #[fexit(function = $function)]
+            fn $program(ctx: FExitContext) -> i32 {
+                // SAFETY: the first argument is a `struct socket`, and `sk` a field of it.
+                unsafe {
+                    let sk: *const c_void = field(ctx.arg(0), offset!(socket_sk));
+                    let flags = if $args > 3 { ctx.arg(3) } else { 0 };
+                    moved(sk, ctx.arg($args), Direction::$direction, flags);
+                }
+                0
+            }
+        )+
+    };
+}
+
+programs! {
+    tracer_tls_in4s, "inet_sendmsg", Egress, 3;
+    tracer_tls_in6s, "inet6_sendmsg", Egress, 3;
+    tracer_tls_in4r, "inet_recvmsg", Ingress, 4;
+    tracer_tls_in6r, "inet6_recvmsg", Ingress, 4;
+}
+
+const MSG_OOB: u32 = 0x1;
+const MSG_PEEK: u32 = 0x2;
+const MSG_ERRQUEUE: u32 = 0x2000;
+
+/// # Safety
+///
+/// `sk` must be a socket pointer that the verifier tracks.
+#[inline(always)]
+unsafe fn moved(sk: *const c_void, ret: i32, direction: Direction, message_flags: u32) {
+    if ret <= 0 || message_flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) != 0 {
+        return;
+    }
+    let tgid = (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32;
+    if TRACER_TLS.get_ptr(tgid).is_none() {
+        return;
+    }
+    let Some(actor) = filter::current() else {
+        return;
+    };
+    let sock = Sock(sk);
+    let (Some(tcp), Some(file_flags)) = (sock.tcp(), sock.file_flags()) else {
+        return;
+    };
+    // SAFETY: as the caller promises.
+    let Some(state) = (unsafe { maps::sock_state(sk, true) }) else {
+        count(KernelLoss::SockStorageFull);
+        return;
+    };
+    let Some(thread) = maps::task_state(actor.task) else {
+        count(KernelLoss::TaskStorageFull);
+        return;
+    };
+    let egress = matches!(direction, Direction::Egress);
+    let known = if egress { state.records[1].known } else { state.records[0].known };
+    let session = thread.call.session();
+    if known == 0 && session == 0 && state.class != Class::Tls.code() {
+        return;
+    }
+    let seq_end = if egress { tcp.write_seq() } else { tcp.copied_seq(sock) };
+    thread.op.ret = ret;
+    thread.op.total = ret as u32;
+    Regs::of(Task::current()).find_buffer(thread);
+    let record = &mut thread.ciphertext.record;
+    record.header = emit::header::<CiphertextRecord>(EventKind::CiphertextMoved, Some(&actor));
+    record.cookie = SocketCookie(sock.cookie());
+    record.session = session;
+    record.tcp_seq_end = seq_end;
+    record.op_len = ret as u32;
+    record.count = 0;
+    record.direction = direction as u8;
+    record.flags = 0;
+    let time = record.header.time.as_nanos();
+    let is_tls =
+        if egress { walk(&mut state.records[1], thread) } else { walk(&mut state.records[0], thread) };
+    if is_tls && session != 0 {
+        let message_flags = message_flags | thread.op.buffer.flags;
+        thread.call.moved_time = time;
+        thread.call.io_flags =
+            if nonblocking(file_flags, message_flags) { u32::from(io_flags::NONBLOCKING) } else { 0 };
+    }
+}
+
+/// Looks for headers in the operation, and reports it. False: it is not known to be TLS.
+#[inline(never)]
+fn walk(known: &mut Place, thread: &mut TaskState) -> bool {
+    let total = thread.op.total;
+    let report = &mut thread.ciphertext;
+    report.place = *known;
+    let start = report.record.tcp_seq_end.wrapping_sub(total);
+    let was_known = known.known != 0;
+    if !was_known || known.next_seq != start {
+        report.place.left = 0;
+        report.place.have = 0;
+        report.place.word = 0;
+        report.place.known = 1;
+    }
+    if report.place.hello == 0 {
+        report.place.hello = 1 + HELLO_BYTES;
+    }
+    report.at = report.place.left;
+    if report.at < total {
+        let callback: extern "C" fn(u64, &mut &mut TaskState) -> i64 = step;
+        // What the callback gets must be a pointer to the stack.
+        let mut context = &mut *thread;
+        // SAFETY: the callback has the form that the helper calls, with a pointer to the thread's state.
+        unsafe {
+            helpers::bpf_loop(MAX_RECORD_STEPS, callback as *mut c_void, (&raw mut context).cast(), 0);
+        }
+    }
+    let report = &mut thread.ciphertext;
+    if report.at < total {
+        // Not a header, or too many.
+        report.place.known = 0;
+    }
+    report.place.left = report.at.wrapping_sub(total);
+    report.place.next_seq = report.record.tcp_seq_end;
+    let found = report.place.known != 0;
+    if !found {
+        if !was_known {
+            return false;
+        }
+        report.record.flags |= ciphertext_flags::LOST;
+    }
+    let hello = hello_bytes(thread);
+    thread.ciphertext.place.hello -= hello;
+    *known = thread.ciphertext.place;
+    output(thread, hello);
+    found
+}
+
+/// Reads on to the end of the next header, or as far as a piece of the buffer goes.
+extern "C" fn step(_index: u64, context: &mut &mut TaskState) -> i64 {
+    const CONTINUE: i64 = 0;
+    const STOP: i64 = 1;
+    let thread = &mut **context;
+    let at = thread.ciphertext.at;
+    if at >= thread.op.total {
+        return STOP;
+    }
+    let have = thread.ciphertext.place.have & 7;
+    let mut wanted = HEADER_BYTES.wrapping_sub(have) & 7;
+    if wanted > thread.op.total - at {
+        wanted = thread.op.total - at;
+    }
+    let (piece, got) = read(&thread.op, at, wanted);
+    if got == 0 {
+        return STOP;
+    }
+    let report = &mut thread.ciphertext;
+    report.place.word |= piece << (8 * have);
+    report.place.have = have + got;
+    if have + got < HEADER_BYTES {
+        report.at = at + got;
+        return CONTINUE;
+    }
+    let word = core::mem::take(&mut report.place.word);
+    report.place.have = 0;
+    let (kind, major, minor) = (word & 0xff, word >> 8 & 0xff, word >> 16 & 0xff);
+    let len = ((word >> 24 & 0xff) << 8 | word >> 32 & 0xff) as u32;
+    if kind < FIRST_KIND || kind > LAST_KIND || major != 3 || len == 0 || len > MAX_RECORD_BYTES {
+        return STOP;
+    }
+    if report.record.count >= RECORD_STARTS as u8 {
+        report.record.flags |= ciphertext_flags::MORE;
+        output(thread, 0);
+        let record = &mut thread.ciphertext.record;
+        record.flags &= !ciphertext_flags::MORE;
+        record.count = 0;
+    }
+    let report = &mut thread.ciphertext;
+    let behind = at + got;
+    let number = report.record.count as usize & (RECORD_STARTS - 1);
+    report.record.starts[number] = RecordStart {
+        at: behind.wrapping_sub(HEADER_BYTES) as i32,
+        len: len as u16,
+        kind: kind as u8,
+        version: minor as u8,
+    };
+    report.record.count += 1;
+    report.at = behind + len;
+    CONTINUE
+}
+
+/// Up to `wanted` (at most eight) bytes of the operation from `at`, the first one lowest, and how many.
+#[inline(always)]
+fn read(op: &Operation, at: u32, wanted: u32) -> (u64, u32) {
+    let (mut address, mut wanted) = (op.buffer.address + u64::from(at), u64::from(wanted));
+    match op.buffer.place {
+        place::BUFFER => {}
+        place::VECTOR => {
+            let (mut skip, mut found) = (u64::from(at), false);
+            for [base, len] in op.elements {
+                if found {
+                    continue;
+                }
+                if skip < len {
+                    found = true;
+                    address = base + skip;
+                    wanted = if wanted < len - skip { wanted } else { len - skip };
+                } else {
+                    skip -= len;
+                }
+            }
+            if !found {
+                return (0, 0);
+            }
+        }
+        _ => return (0, 0),
+    }
+    let mut piece = 0_u64;
+    let len = at_most::<8>(wanted);
+    // SAFETY: no more than the variable's size is written.
+    let failed = unsafe {
+        helpers::bpf_probe_read_user((&raw mut piece).cast(), len as u32, address as *const c_void)
+    };
+    if failed == 0 { (piece, len as u32) } else { (0, 0) }
+}
+
+/// Copies the operation's first bytes, as far as they are among the stream's first. Returns how many.
+#[inline(always)]
+fn hello_bytes(thread: &mut TaskState) -> u32 {
+    let left = thread.ciphertext.place.hello - 1;
+    let total = thread.op.total;
+    let wanted = if total < left { total } else { left };
+    if wanted == 0 || thread.op.buffer.place != place::BUFFER {
+        return 0;
+    }
+    let len = at_most::<{ HELLO_BYTES as u64 }>(u64::from(wanted));
+    // SAFETY: the destination has room for `HELLO_BYTES`, as the verifier proves once more.
+    let failed = unsafe {
+        helpers::bpf_probe_read_user(
+            (&raw mut thread.ciphertext.hello).cast(),
+            len as u32,
+            thread.op.buffer.address as *const c_void,
+        )
+    };
+    if failed == 0 { len as u32 } else { 0 }
+}
+
+#[inline(always)]
+fn output(thread: &mut TaskState, hello: u32) {
+    const RECORD: u64 = size_of::<CiphertextRecord>() as u64;
+    let report = &mut thread.ciphertext;
+    report.record.payload_len = hello;
+    report.record.header.len_bytes = RECORD as u32 + hello;
+    let wakeup = emit::wakeup(report.record.header.time.as_nanos());
+    let len = at_most::<{ RECORD + HELLO_BYTES as u64 }>(RECORD + u64::from(hello));
+    // SAFETY: the bytes lie directly behind the record, and there is room for `HELLO_BYTES` of them.
+    let failed = unsafe {
+        helpers::bpf_ringbuf_output(
+            (&raw const TRACER_DATA).cast_mut().cast(),
+            (&raw mut report.record).cast(),
+            len,
+            wakeup,
+        )
+    };
+    if failed != 0 {
+        count(KernelLoss::DataRingFull);
+    }
+}

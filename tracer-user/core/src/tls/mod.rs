@@ -1,0 +1,300 @@
+//! Plaintext of TLS sessions, tied to the sockets that carry it: exactly, or not at all.
+//!
+//! A TLS library's plaintext names its session, and a socket operation names the session in whose call its thread was.
+//! That is the evidence: a session is on the socket that was read or written inside of its own call, once the lengths of
+//! the TLS records there agree with its plaintext. What comes out are operations of that socket, as if it carried the
+//! plaintext, each placed by the sequence number of the record that carries it: the record's first byte, and how far into
+//! its plaintext, which both ends of a connection compute alike.
+//!
+//! | a session is | its plaintext goes to | when |
+//! |---|---|---|
+//! | on a socket | | a TLS socket moved bytes inside of its call |
+//! | proved | that socket's connection | its first plaintext there agrees with the records |
+//! | apart | a connection of its own, without addresses, until it is freed | it does not, or no socket is known |
+//!
+//! It decides nothing about exchanges, and it holds no plaintext.
+
+mod cipher;
+mod hello;
+mod records;
+
+use std::collections::BTreeMap;
+
+use smol_str::SmolStr;
+use tracer_abi::conn::{Direction, SocketCookie};
+use tracer_abi::task::ProcessKey;
+
+use self::cipher::Protection;
+use self::hello::{Found, Hello};
+use self::records::{Piece, Place, Records};
+use crate::event::{CiphertextMoved, DataMoved, IoOutcome, PlaintextMoved};
+
+/// Connections of unknown sockets have numbers that the kernel does not come to.
+const FIRST_APART: u64 = 1 << 63;
+
+/// What the hellos of a connection say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TlsFacts {
+    /// As attributes name it: `1.2`, `1.3`.
+    pub(crate) version: Option<&'static str>,
+    /// Its name in IANA's registry.
+    pub(crate) cipher: Option<&'static str>,
+    /// The name that the client asked for.
+    pub(crate) server_name: Option<SmolStr>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TlsStats {
+    /// Sessions whose socket is not known.
+    pub(crate) unbound: u64,
+    /// Operations of plaintext that could not be placed among the records of their socket.
+    pub(crate) unplaced: u64,
+}
+
+type SessionKey = (ProcessKey, u64);
+
+#[derive(Debug)]
+pub(crate) struct Tls {
+    max: usize,
+    sessions: BTreeMap<SessionKey, Session>,
+    sockets: BTreeMap<SocketCookie, Socket>,
+    next_apart: u64,
+    stats: TlsStats,
+}
+
+#[derive(Debug)]
+struct Session {
+    seat: Seat,
+    /// Positions of its plaintext, by direction: where the connection that it is on begins, and how far it came.
+    base: [u64; 2],
+    end: [u64; 2],
+    /// Position of its last operation, and where that was. Further records of it say nothing new.
+    last: [Option<(u64, Vec<Piece>)>; 2],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seat {
+    On(SocketCookie),
+    Proved(SocketCookie),
+    Apart(SocketCookie),
+}
+
+#[derive(Debug, Default)]
+struct Socket {
+    /// Who was on it last.
+    session: Option<SessionKey>,
+    hello: [Hello; 2],
+    facts: TlsFacts,
+    protection: Protection,
+    records: [Records; 2],
+}
+
+impl Tls {
+    /// `max`: connections and sessions that are followed at once. Beyond it the oldest are forgotten, and what they carry
+    /// from then on has no addresses.
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            max: max.max(1),
+            sessions: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            next_apart: FIRST_APART,
+            stats: TlsStats::default(),
+        }
+    }
+
+    /// A socket operation: which records moved, and in whose call.
+    pub(crate) fn ciphertext(&mut self, event: &CiphertextMoved) {
+        make_room(&mut self.sockets, &event.cookie, self.max);
+        let socket = self.sockets.entry(event.cookie).or_default();
+        socket.note(event);
+        let Some(session) = event.session.map(|session| (event.process, session)) else { return };
+        if socket.session.replace(session) == Some(session) {
+            return;
+        }
+        make_room(&mut self.sessions, &session, self.max);
+        let known = self.sessions.entry(session).or_insert_with(|| Session::new(Seat::On(event.cookie)));
+        match known.seat {
+            // What went before was told without a socket, and cannot be taken back.
+            Seat::Apart(_) => {}
+            Seat::On(old) | Seat::Proved(old) if old == event.cookie => {}
+            // Two sockets at once: which of them carries what is not known.
+            Seat::On(old) | Seat::Proved(old) if self.sockets.contains_key(&old) => {
+                known.seat = Seat::Apart(SocketCookie(self.next_apart));
+                self.next_apart += 1;
+                self.stats.unbound += 1;
+            }
+            Seat::On(_) | Seat::Proved(_) => {
+                let end = known.end;
+                *known = Session { base: end, end, ..Session::new(Seat::On(event.cookie)) };
+            }
+        }
+    }
+
+    /// Plaintext: hands out the operations that it is on its connection.
+    pub(crate) fn plaintext(&mut self, event: PlaintextMoved, mut each: impl FnMut(DataMoved)) {
+        let PlaintextMoved { session, filled, data } = event;
+        let IoOutcome::Moved(len) = data.outcome else { return };
+        let key = (data.thread.process, session);
+        let direction = usize::from(data.direction.code());
+        let end = data.offset.saturating_add(u64::from(len));
+        if self.sessions.get(&key).is_some_and(|known| known.is_over(direction, data.offset)) {
+            self.sessions.remove(&key);
+        }
+        if !self.sessions.contains_key(&key) {
+            let seat = self.apart();
+            make_room(&mut self.sessions, &key, self.max);
+            self.sessions.insert(key, Session::new(seat));
+        }
+        let Some(known) = self.sessions.get_mut(&key) else { return };
+        known.end[direction] = end;
+        let known_place = known.last[direction].take().filter(|(offset, _)| *offset == data.offset);
+        let pieces = match (known_place, known.seat) {
+            (Some((_, pieces)), _) => pieces,
+            (None, Seat::Apart(_)) => vec![Piece::unplaced(len)],
+            (None, Seat::On(cookie) | Seat::Proved(cookie)) => {
+                let place = self.sockets.get_mut(&cookie).map_or(Place::Disagrees, |socket| {
+                    socket.records[direction].place(data.direction, len, filled, socket.protection)
+                });
+                match (place, known.seat) {
+                    (Place::Pieces(pieces), _) => {
+                        known.seat = Seat::Proved(cookie);
+                        pieces
+                    }
+                    (Place::Ambiguous | Place::Disagrees, Seat::Proved(_)) | (Place::Ambiguous, _) => {
+                        known.seat = Seat::Proved(cookie);
+                        self.stats.unplaced += 1;
+                        vec![Piece::unplaced(len)]
+                    }
+                    (Place::Disagrees, Seat::On(_) | Seat::Apart(_)) => {
+                        known.seat = Seat::Apart(SocketCookie(self.next_apart));
+                        self.next_apart += 1;
+                        self.stats.unbound += 1;
+                        vec![Piece::unplaced(len)]
+                    }
+                }
+            }
+        };
+        let (Seat::On(cookie) | Seat::Proved(cookie) | Seat::Apart(cookie)) = known.seat;
+        let offset = data.offset.saturating_sub(known.base[direction]);
+        let last = data.last;
+        known.last[direction] = (!last).then(|| (data.offset, pieces.clone()));
+        cut(DataMoved { cookie, offset, ..data }, &pieces, &mut each);
+    }
+
+    /// Of the connection, once a session is on it.
+    pub(crate) fn facts(&self, cookie: SocketCookie) -> Option<&TlsFacts> {
+        self.sockets.get(&cookie).map(|socket| &socket.facts)
+    }
+
+    /// A session was freed. Returns the connection that ends with it: that of one apart.
+    pub(crate) fn session_ended(&mut self, process: ProcessKey, session: u64) -> Option<SocketCookie> {
+        match self.sessions.remove(&(process, session))?.seat {
+            Seat::On(cookie) | Seat::Proved(cookie) => {
+                if let Some(socket) = self.sockets.get_mut(&cookie) {
+                    socket.session = None;
+                }
+                None
+            }
+            Seat::Apart(cookie) => Some(cookie),
+        }
+    }
+
+    /// All of its sessions are freed.
+    pub(crate) fn process_ended(&mut self, process: ProcessKey) -> Vec<SocketCookie> {
+        let of_process: Vec<SessionKey> =
+            self.sessions.range((process, 0)..=(process, u64::MAX)).map(|(key, _)| *key).collect();
+        of_process.into_iter().filter_map(|(process, session)| self.session_ended(process, session)).collect()
+    }
+
+    /// The program may still be handed what was received before.
+    pub(crate) fn conn_closed(&mut self, cookie: SocketCookie) {
+        self.sockets.remove(&cookie);
+    }
+
+    pub(crate) const fn stats(&self) -> TlsStats {
+        self.stats
+    }
+
+    fn apart(&mut self) -> Seat {
+        let cookie = SocketCookie(self.next_apart);
+        self.next_apart += 1;
+        self.stats.unbound += 1;
+        Seat::Apart(cookie)
+    }
+}
+
+impl Session {
+    fn new(seat: Seat) -> Self {
+        Self { seat, base: [0; 2], end: [0; 2], last: [None, None] }
+    }
+
+    /// Positions begin again: the address is another session's, whose beginning was not told.
+    fn is_over(&self, direction: usize, offset: u64) -> bool {
+        let again = self.last[direction].as_ref().is_some_and(|(last, _)| *last == offset);
+        offset < self.end[direction] && !again
+    }
+}
+
+impl Socket {
+    fn note(&mut self, event: &CiphertextMoved) {
+        let direction = usize::from(event.direction.code());
+        match self.hello[direction].read(event) {
+            Some(Found::Client { server_name }) => self.facts.server_name = server_name,
+            Some(Found::Server { version, suite }) => {
+                self.facts.version = cipher::version_name(version);
+                self.facts.cipher = cipher::suite_name(suite);
+                self.protection = Protection::of(version, suite);
+            }
+            None => {}
+        }
+        // A library reads on when it has handed out all that it has read.
+        let drains = event.direction == Direction::Ingress && event.session.is_some();
+        self.records[direction].note(event, drains);
+    }
+}
+
+/// Forgets the first entries of a table that is full.
+fn make_room<K: Ord, V>(table: &mut BTreeMap<K, V>, key: &K, max: usize) {
+    if !table.contains_key(key) {
+        while table.len() >= max {
+            table.pop_first();
+        }
+    }
+}
+
+/// An operation → one for each TLS record that carries it. A record of the operation without any of its bytes goes with the
+/// piece that it ends in.
+fn cut(data: DataMoved, pieces: &[Piece], each: &mut impl FnMut(DataMoved)) {
+    let IoOutcome::Moved(total) = data.outcome else { return };
+    if let [piece] = pieces {
+        return each(DataMoved { tcp_seq_end: piece.seq_end(), ..data });
+    }
+    let (head_end, tail_start) = (data.head_len, total.saturating_sub(data.tail_len));
+    let (from, to) = (data.chunk_offset, data.chunk_offset.saturating_add(data.payload.len() as u32));
+    for piece in pieces {
+        let (start, end) = (piece.at, piece.at.saturating_add(piece.len));
+        let (first, behind) = (from.max(start), to.min(end));
+        let carries = first < behind;
+        if !carries && !data.last {
+            continue;
+        }
+        let payload = if carries {
+            data.payload.slice((first - from) as usize..(behind - from) as usize)
+        } else {
+            bytes::Bytes::new()
+        };
+        each(DataMoved {
+            offset: data.offset.saturating_add(u64::from(start)),
+            outcome: IoOutcome::Moved(piece.len),
+            tcp_seq_end: piece.seq_end(),
+            head_len: head_end.clamp(start, end) - start,
+            tail_len: end - tail_start.clamp(start, end).max(head_end.clamp(start, end)),
+            chunk_offset: if carries { first - start } else { 0 },
+            payload,
+            ..data.clone()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

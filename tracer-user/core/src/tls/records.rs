@@ -1,0 +1,183 @@
+//! The TLS records of one direction of a socket that may carry data, and which of them an operation of plaintext is in.
+//!
+//! | direction | what is known | so the records of an operation are |
+//! |---|---|---|
+//! | sent | a call that writes ends when its last record is sent | the last ones, as many as its plaintext takes |
+//! | received | a library reads on when nothing that it has read is left | among those read since: the one whose length agrees |
+//!
+//! In TLS 1.3 records of data look like those of handshakes and alerts, so lengths must tell. Where two could be meant, none
+//! is.
+
+use std::collections::VecDeque;
+
+use tracer_abi::conn::Direction;
+
+use super::cipher::Protection;
+use crate::event::CiphertextMoved;
+
+/// `ContentType` of RFC 8446 section 5.1.
+const APPLICATION_DATA: u8 = 23;
+
+const HEADER_BYTES: u32 = 5;
+
+/// Records that may wait to be told apart: those of a call that writes 64 MiB. What is read ahead is far less.
+const MAX_WAITING: usize = 4096;
+
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    waiting: VecDeque<Record>,
+    /// Sequence number behind the last byte that moved.
+    seen: Option<u32>,
+    /// Received: a record of which only a part was handed out.
+    current: Option<Current>,
+    /// Received: what was handed out since the library last read on is not known.
+    confused: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    /// Of its header's first byte.
+    seq: u32,
+    len: u16,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    seq: u32,
+    taken: u32,
+    left_max: u32,
+}
+
+/// A part of an operation, from `at` on: that in one record. Its first byte has a sequence number of its own, if known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) at: u32,
+    pub(super) len: u32,
+    seq: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Pieces(Vec<Piece>),
+    Ambiguous,
+    Disagrees,
+}
+
+impl Piece {
+    pub(super) const fn unplaced(len: u32) -> Self {
+        Self { at: 0, len, seq: None }
+    }
+
+    /// As events tell it: zero where it is not known.
+    pub(super) const fn seq_end(self) -> u32 {
+        match self.seq {
+            Some(seq) => seq.wrapping_add(self.len),
+            None => 0,
+        }
+    }
+}
+
+impl Record {
+    /// All of it is before this sequence number.
+    const fn ends_by(self, seq: u32) -> bool {
+        let end = self.seq.wrapping_add(HEADER_BYTES + self.len as u32);
+        seq.wrapping_sub(end) as i32 >= 0
+    }
+}
+
+impl Records {
+    /// `drains`: the library would not have read if it had had anything left.
+    pub(super) fn note(&mut self, event: &CiphertextMoved, drains: bool) {
+        let start = event.tcp_seq_end.wrapping_sub(event.op_len);
+        if drains && self.seen != Some(event.tcp_seq_end) {
+            self.waiting.retain(|record| !record.ends_by(start));
+            self.current = None;
+            self.confused = false;
+        }
+        if event.lost {
+            self.waiting.clear();
+        }
+        for record in event.starts.iter().filter(|record| record.kind == APPLICATION_DATA) {
+            if self.waiting.len() >= MAX_WAITING {
+                self.waiting.pop_front();
+            }
+            self.waiting.push_back(Record { seq: start.wrapping_add(record.at as u32), len: record.len });
+        }
+        self.seen = Some(event.tcp_seq_end);
+    }
+
+    /// Where `len` bytes of plaintext are. `filled`: received, and there may be more in the record.
+    pub(super) fn place(&mut self, direction: Direction, len: u32, filled: bool, by: Protection) -> Place {
+        match direction {
+            Direction::Egress => self.sent(len, by),
+            Direction::Ingress => self.received(len, filled, by),
+        }
+    }
+
+    fn sent(&mut self, len: u32, by: Protection) -> Place {
+        let mut pieces = Vec::new();
+        let (mut min, mut max) = (0_u32, 0_u32);
+        let seen = self.seen.unwrap_or_default();
+        for record in self.waiting.drain(..).rev() {
+            let Some(plain) = by.plain(record.len).filter(|_| record.ends_by(seen)) else { break };
+            pieces.push((record.seq, plain));
+            min = min.saturating_add(plain.min);
+            max = max.saturating_add(plain.max);
+            if min > len || max >= len {
+                break;
+            }
+        }
+        if min > len || max < len {
+            return Place::Disagrees;
+        }
+        if min < max && pieces.len() > 1 {
+            // Where the second one begins is known to the block only.
+            let seq = pieces.last().map(|(seq, _)| *seq);
+            let first = pieces.last().map_or(0, |(_, plain)| plain.min).clamp(1, (len - 1).max(1));
+            let rest = Piece { at: first, len: len - first, seq: None };
+            return Place::Pieces(vec![Piece { at: 0, len: first, seq }, rest]);
+        }
+        let mut at = 0;
+        let pieces = pieces.iter().rev().map(|(seq, plain)| {
+            let piece = Piece { at, len: plain.max.min(len - at), seq: Some(*seq) };
+            at += piece.len;
+            piece
+        });
+        Place::Pieces(pieces.collect())
+    }
+
+    fn received(&mut self, len: u32, filled: bool, by: Protection) -> Place {
+        if self.confused {
+            return Place::Ambiguous;
+        }
+        let seen = self.seen.unwrap_or_default();
+        let (seq, taken, plain) = match self.current.take() {
+            Some(current) if current.left_max >= len => (current.seq, current.taken, current.left_max),
+            // The record was over, which blocks do not tell.
+            _ => {
+                let fits = |record: &Record| {
+                    let plain = by.plain(record.len)?;
+                    let fits = plain.max >= len && (filled || plain.min <= len);
+                    (record.ends_by(seen) && fits).then_some(plain.max)
+                };
+                let mut fitting =
+                    self.waiting.iter().enumerate().filter_map(|(n, record)| Some((n, fits(record)?)));
+                let Some((first, plain)) = fitting.next() else { return Place::Disagrees };
+                // Where all are of data, they come in order.
+                let alone = if by.tells_data() { first == 0 } else { fitting.next().is_none() };
+                if !alone {
+                    self.confused = true;
+                    return Place::Ambiguous;
+                }
+                let seq = self.waiting.get(first).map_or(0, |record| record.seq);
+                self.waiting.drain(..=first);
+                (seq, 0, plain)
+            }
+        };
+        let left_max = plain - len;
+        if filled && left_max > 0 {
+            self.current = Some(Current { seq, taken: taken + len, left_max });
+        }
+        Place::Pieces(vec![Piece { at: 0, len, seq: Some(seq.wrapping_add(taken)) }])
+    }
+}

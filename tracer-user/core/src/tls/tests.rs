@@ -1,0 +1,279 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+use tracer_abi::error::PayloadState;
+use tracer_abi::event::RecordStart;
+use tracer_abi::sniff::Class;
+use tracer_abi::task::{Tgid, Tid};
+use tracer_abi::time::KernelInstant;
+
+use super::*;
+use crate::event::{Thread, Waited};
+
+const PROCESS: ProcessKey = ProcessKey { tgid: Tgid(7), start_boottime: 1 };
+const SOCKET: SocketCookie = SocketCookie(3);
+const SESSION: u64 = 0x5000;
+/// `TLS_AES_128_GCM_SHA256`: so many bytes more than plaintext.
+const MORE: u16 = 17;
+
+/// A connection as the kernel half tells of it.
+struct Wire {
+    tls: Tls,
+    socket: SocketCookie,
+    seq: [u32; 2],
+    plain: [u64; 2],
+}
+
+impl Wire {
+    fn new() -> Self {
+        let mut wire = Self { tls: Tls::new(100), socket: SOCKET, seq: [1000, 9000], plain: [0; 2] };
+        // Of a server: what the client says, and what it answers itself.
+        let mut hello = vec![22, 3, 1, 0, 0, 1, 0, 0, 0, 3, 3];
+        hello.extend([9; 32]);
+        hello.extend([0, 0, 2, 0x13, 1, 1, 0, 0, 16, 0, 0, 0, 12, 0, 10, 0, 0, 7]);
+        hello.extend(*b"example");
+        wire.moved(Direction::Ingress, Some(SESSION), &[], &hello);
+        let mut answer = vec![22, 3, 3, 0, 0, 2, 0, 0, 0, 3, 3];
+        answer.extend([8; 32]);
+        answer.extend([0, 0x13, 1, 0, 0, 6, 0, 43, 0, 2, 3, 4]);
+        wire.moved(Direction::Egress, Some(SESSION), &[], &answer);
+        assert_eq!(
+            wire.tls.facts(SOCKET),
+            Some(&TlsFacts {
+                version: Some("1.3"),
+                cipher: Some("TLS_AES_128_GCM_SHA256"),
+                server_name: Some("example".into())
+            })
+        );
+        wire
+    }
+
+    /// An operation of whole records of these lengths.
+    fn moved(&mut self, direction: Direction, session: Option<u64>, lens: &[u16], hello: &[u8]) {
+        let way = usize::from(direction.code());
+        let mut at = 0;
+        let starts: Vec<RecordStart> = lens
+            .iter()
+            .map(|&len| {
+                let start = RecordStart { at, len, kind: 23, version: 3 };
+                at += 5 + i32::from(len);
+                start
+            })
+            .collect();
+        let op_len = at as u32 + hello.len() as u32;
+        self.seq[way] = self.seq[way].wrapping_add(op_len);
+        self.tls.ciphertext(&CiphertextMoved {
+            time: KernelInstant::from_nanos(1),
+            process: PROCESS,
+            cookie: self.socket,
+            session,
+            direction,
+            tcp_seq_end: self.seq[way],
+            op_len,
+            starts,
+            more: false,
+            lost: false,
+            hello: Bytes::copy_from_slice(hello),
+        });
+    }
+
+    /// Plaintext of so many bytes: where it goes, and the sequence number of each piece's first byte.
+    fn plain(&mut self, direction: Direction, len: u32, filled: bool) -> (SocketCookie, Vec<Option<u32>>) {
+        let way = usize::from(direction.code());
+        let data = DataMoved {
+            time: KernelInstant::from_nanos(1),
+            thread: Thread { process: PROCESS, tid: Tid(7), seq: 0 },
+            cpu: 0,
+            cookie: SocketCookie(0),
+            direction,
+            offset: self.plain[way],
+            outcome: IoOutcome::Moved(len),
+            tcp_seq_end: 0,
+            head_len: len,
+            tail_len: 0,
+            chunk_offset: 0,
+            payload: Bytes::from(vec![b'x'; len as usize]),
+            payload_state: PayloadState::Copied,
+            last: true,
+            frame: false,
+            muted: false,
+            class: Class::Http1,
+            blocking: None,
+            in_tls_call: false,
+            waited: Waited::default(),
+            nvcsw: 0,
+            user_r14: 0,
+            syscall: 0,
+        };
+        self.plain[way] += u64::from(len);
+        let (mut cookie, mut seqs, mut total) = (SocketCookie(0), Vec::new(), 0);
+        self.tls.plaintext(PlaintextMoved { session: SESSION, filled, data }, |piece| {
+            let IoOutcome::Moved(len) = piece.outcome else { panic!("{piece:?}") };
+            assert_eq!((piece.payload.len() as u32, piece.head_len, piece.chunk_offset), (len, len, 0));
+            seqs.push((piece.tcp_seq_end != 0).then(|| piece.tcp_seq_end.wrapping_sub(len)));
+            cookie = piece.cookie;
+            total += len;
+        });
+        assert_eq!(total, len);
+        (cookie, seqs)
+    }
+}
+
+#[test]
+fn what_is_sent_is_in_the_last_records() {
+    let mut wire = Wire::new();
+    // The server's tickets, in the handshake; then a call that writes.
+    wire.moved(Direction::Egress, Some(SESSION), &[250, 250], &[]);
+    let start = wire.seq[1];
+    wire.moved(Direction::Egress, Some(SESSION), &[100 + MORE], &[]);
+    assert_eq!(wire.plain(Direction::Egress, 100, false), (SOCKET, vec![Some(start)]));
+    // Three records, of two operations.
+    let start = wire.seq[1];
+    wire.moved(Direction::Egress, Some(SESSION), &[16384 + MORE, 16384 + MORE], &[]);
+    wire.moved(Direction::Egress, Some(SESSION), &[7 + MORE], &[]);
+    let record = 16384 + u32::from(MORE) + 5;
+    let seqs = vec![Some(start), Some(start + record), Some(start + 2 * record)];
+    assert_eq!(wire.plain(Direction::Egress, 2 * 16384 + 7, false), (SOCKET, seqs));
+    assert_eq!(wire.tls.stats(), TlsStats::default());
+}
+
+#[test]
+fn what_is_received_is_in_the_record_that_fits() {
+    let mut wire = Wire::new();
+    // Read ahead: the end of the handshake, and two requests.
+    let start = wire.seq[0];
+    wire.moved(Direction::Ingress, Some(SESSION), &[53, 100 + MORE, 80 + MORE], &[]);
+    let first = start + 58;
+    assert_eq!(wire.plain(Direction::Ingress, 100, false), (SOCKET, vec![Some(first)]));
+    // In two parts.
+    let second = first + 5 + 100 + u32::from(MORE);
+    assert_eq!(wire.plain(Direction::Ingress, 30, true), (SOCKET, vec![Some(second)]));
+    assert_eq!(wire.plain(Direction::Ingress, 50, false), (SOCKET, vec![Some(second + 30)]));
+    assert_eq!(wire.tls.stats(), TlsStats::default());
+}
+
+#[test]
+fn where_two_records_could_be_meant_none_is() {
+    let mut wire = Wire::new();
+    wire.moved(Direction::Ingress, Some(SESSION), &[53, 36 + MORE], &[]);
+    assert_eq!(wire.plain(Direction::Ingress, 36, false), (SOCKET, vec![None]));
+    assert_eq!(wire.tls.stats(), TlsStats { unbound: 0, unplaced: 1 });
+    // The library reads on: what it had is gone, and what it reads is known again.
+    let start = wire.seq[0];
+    wire.moved(Direction::Ingress, Some(SESSION), &[36 + MORE], &[]);
+    assert_eq!(wire.plain(Direction::Ingress, 36, false), (SOCKET, vec![Some(start)]));
+}
+
+#[test]
+fn a_session_is_on_no_socket_that_does_not_agree() {
+    let mut wire = Wire::new();
+    wire.moved(Direction::Egress, Some(SESSION), &[100 + MORE], &[]);
+    let (cookie, seqs) = wire.plain(Direction::Egress, 99, false);
+    assert!(cookie.0 >= FIRST_APART && seqs == [None], "{cookie:?}");
+    // It stays so, whatever agrees later.
+    wire.moved(Direction::Egress, Some(SESSION), &[50 + MORE], &[]);
+    assert_eq!(wire.plain(Direction::Egress, 50, false), (cookie, vec![None]));
+    assert_eq!(wire.tls.stats().unbound, 1);
+    assert_eq!(wire.tls.session_ended(PROCESS, SESSION), Some(cookie));
+}
+
+#[test]
+fn nothing_is_known_of_a_session_that_no_socket_was_seen_with() {
+    let mut wire = Wire::new();
+    wire.tls.session_ended(PROCESS, SESSION);
+    wire.moved(Direction::Egress, None, &[100 + MORE], &[]);
+    let (cookie, seqs) = wire.plain(Direction::Egress, 100, false);
+    assert!(cookie.0 >= FIRST_APART && seqs == [None], "{cookie:?}");
+}
+
+#[test]
+fn an_address_that_is_used_again_is_another_session() {
+    let mut wire = Wire::new();
+    wire.moved(Direction::Egress, Some(SESSION), &[100 + MORE], &[]);
+    assert_eq!(wire.plain(Direction::Egress, 100, false).0, SOCKET);
+    // Its end was not told, and no socket of the new one was seen.
+    wire.plain = [0; 2];
+    wire.moved(Direction::Egress, None, &[100 + MORE], &[]);
+    let (cookie, _) = wire.plain(Direction::Egress, 100, false);
+    assert!(cookie.0 >= FIRST_APART, "{cookie:?}");
+}
+
+#[test]
+fn a_session_that_goes_on_on_another_socket_begins_there() {
+    let mut wire = Wire::new();
+    wire.moved(Direction::Egress, Some(SESSION), &[100 + MORE], &[]);
+    assert_eq!(wire.plain(Direction::Egress, 100, false).0, SOCKET);
+    wire.tls.conn_closed(SOCKET);
+    wire.socket = SocketCookie(4);
+    wire.moved(Direction::Egress, Some(SESSION), &[40 + MORE], &[]);
+    let mut offsets = Vec::new();
+    let (cookie, _) = wire.plain(Direction::Egress, 40, false);
+    wire.tls.sessions.values().for_each(|session| offsets.push(session.base));
+    assert_eq!((cookie, offsets), (SocketCookie(4), vec![[0, 100]]));
+    // Two that are open at once.
+    wire.socket = SocketCookie(5);
+    wire.moved(Direction::Egress, Some(SESSION), &[40 + MORE], &[]);
+    assert!(wire.plain(Direction::Egress, 40, false).0.0 >= FIRST_APART);
+}
+
+#[test]
+fn tables_are_bounded() {
+    let mut wire = Wire { tls: Tls::new(10), ..Wire::new() };
+    for n in 0..100 {
+        wire.socket = SocketCookie(n);
+        wire.moved(Direction::Egress, Some(SESSION + n), &[40 + MORE], &[]);
+    }
+    assert_eq!((wire.tls.sockets.len(), wire.tls.sessions.len()), (10, 10));
+}
+
+#[test]
+fn a_suite_says_how_long_its_records_are() {
+    let check = |version, suite, len, want: (u32, u32)| {
+        let plain = Protection::of(version, suite).plain(len).map(|plain| (plain.min, plain.max));
+        assert_eq!(plain, (want.1 > 0).then_some(want), "{version:x} {suite:x}");
+    };
+    check(0x0304, 0x1301, 117, (100, 100));
+    check(0x0303, 0xc02f, 124, (100, 100));
+    check(0x0303, 0xcca8, 116, (100, 100));
+    // A block of vector, 20 bytes of MAC, padding to blocks: 100 + 20 + 8 = 128.
+    check(0x0303, 0xc013, 144, (92, 107));
+    check(0x0304, 0x1301, 17, (0, 0));
+    check(0x0304, 0xffff, 117, (37, 108));
+}
+
+proptest! {
+    /// Whatever the kernel half tells, nothing panics, every byte of plaintext comes out once, and memory is bounded.
+    #[test]
+    fn nonsense_is_survived(
+        steps in prop::collection::vec(
+            (any::<bool>(), any::<bool>(), 0_u64..3, 0_u64..3, prop::collection::vec(any::<u16>(), 0..4), 1_u32..40_000,
+             any::<bool>(), prop::collection::vec(any::<u8>(), 0..60)),
+            0..60,
+        ),
+    ) {
+        let mut wire = Wire::new();
+        for (plain, egress, socket, session, lens, len, filled, hello) in steps {
+            let direction = if egress { Direction::Egress } else { Direction::Ingress };
+            wire.socket = SocketCookie(socket);
+            match (plain, session) {
+                (true, _) => {
+                    wire.plain(direction, len, filled);
+                }
+                (false, 2) => {
+                    wire.tls.session_ended(PROCESS, SESSION);
+                }
+                (false, _) if lens.is_empty() && hello.is_empty() => wire.tls.conn_closed(wire.socket),
+                (false, session) => wire.moved(direction, (session == 1).then_some(SESSION), &lens, &hello),
+            }
+        }
+    }
+
+    /// A hello may be anything.
+    #[test]
+    fn any_hello_is_survived(kind in 20_u8..24, message in 0_u8..4, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let mut wire = Wire::new();
+        wire.socket = SocketCookie(8);
+        let mut hello = vec![kind, 3, 3, 0, 200, message, 0, 0, 196];
+        hello.extend(bytes);
+        wire.moved(Direction::Ingress, None, &[], &hello);
+    }
+}

@@ -1,0 +1,144 @@
+//! What is encrypted gives the spans that it gives in clear.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tracer_abi::conn::{Direction, SocketCookie};
+use tracer_abi::event::RecordStart;
+use tracer_abi::sniff::Class;
+use tracer_abi::task::ProcessKey;
+use tracer_core::EngineConfig;
+use tracer_core::event::{CiphertextMoved, DataMoved, Event, IoOutcome, PlaintextMoved, Thread};
+use tracer_core::span::{Span, Value};
+
+use crate::host::{End, Host, T, lines, run};
+
+/// What a record has beside its plaintext, with the header.
+const MORE: u32 = 17;
+const HEADER: u32 = 5;
+
+/// The same host, whose programs speak TLS: every operation is a record, made inside of a call of the connection's session.
+fn encrypted(events: &[Event], noise: bool) -> Vec<Event> {
+    let mut seqs: BTreeMap<(SocketCookie, Direction), u32> = BTreeMap::new();
+    let mut out = Vec::new();
+    for event in events {
+        if let Event::ConnOpened(opened) = event {
+            seqs.insert((opened.cookie, Direction::Egress), opened.egress_seq);
+            seqs.insert((opened.cookie, Direction::Ingress), opened.ingress_seq);
+        }
+        let Event::DataMoved(data) = event else {
+            out.push(event.clone());
+            continue;
+        };
+        let IoOutcome::Moved(len) = data.outcome else {
+            out.push(event.clone());
+            continue;
+        };
+        let seq = seqs.entry((data.cookie, data.direction)).or_default();
+        if noise {
+            // A socket that is not known to be TLS yet: its bytes are told of, too.
+            out.push(Event::DataMoved(DataMoved {
+                payload: Bytes::from(vec![0x17; len as usize]),
+                class: Class::Unknown,
+                tcp_seq_end: seq.wrapping_add(len),
+                thread: numbered(data.thread, 2 * data.thread.seq - 1),
+                ..data.clone()
+            }));
+        }
+        let number = if noise { 2 * data.thread.seq } else { data.thread.seq };
+        out.extend(record(data, len, number, seq));
+    }
+    out
+}
+
+fn numbered(thread: Thread, seq: u32) -> Thread {
+    Thread { seq, ..thread }
+}
+
+fn record(data: &DataMoved, len: u32, number: u32, seq: &mut u32) -> [Event; 2] {
+    let op_len = HEADER + len + MORE;
+    let process: ProcessKey = data.thread.process;
+    // Any number that is the connection's in its process.
+    let session = data.cookie.0 * 4096;
+    *seq = seq.wrapping_add(op_len);
+    let ciphertext = CiphertextMoved {
+        time: data.time,
+        process,
+        cookie: data.cookie,
+        session: Some(session),
+        direction: data.direction,
+        tcp_seq_end: *seq,
+        op_len,
+        starts: vec![RecordStart { at: 0, len: (len + MORE) as u16, kind: 23, version: 3 }],
+        more: false,
+        lost: false,
+        hello: Bytes::new(),
+    };
+    let plaintext = PlaintextMoved {
+        session,
+        filled: false,
+        data: DataMoved {
+            cookie: SocketCookie(0),
+            tcp_seq_end: 0,
+            thread: numbered(data.thread, number),
+            ..data.clone()
+        },
+    };
+    [Event::CiphertextMoved(Box::new(ciphertext)), Event::PlaintextMoved(Box::new(plaintext))]
+}
+
+/// A client, a server of two, and its own server.
+fn chain() -> Host {
+    let mut host = Host::new();
+    let [client, shop, stock] = ["client", "shop", "stock"].map(|name| host.process(name));
+    let front = host.connect(Some(client), Some(shop));
+    let back = host.connect(Some(shop), Some(stock));
+    for n in 0..3 {
+        exchange(&mut host, [client, shop, stock], front, back, n);
+    }
+    host
+}
+
+fn exchange(host: &mut Host, [client, shop, stock]: [T; 3], front: (End, End), back: (End, End), n: u32) {
+    host.asks(client, front, shop, &format!("/a{n}"));
+    host.asks(shop, back, stock, &format!("/b{n}"));
+    host.answers(shop, back, stock);
+    host.answers(client, front, shop);
+}
+
+fn scheme(span: &Span) -> Option<String> {
+    span.attributes.iter().find_map(|(key, value)| match (*key, value) {
+        ("url.scheme", Value::Str(text)) => Some(text.to_string()),
+        ("url.full", Value::Str(text)) => text.split("://").next().map(str::to_owned),
+        _ => None,
+    })
+}
+
+#[test]
+fn spans_and_parents_are_those_of_the_same_in_clear() {
+    let host = chain();
+    let clear = host.lines();
+    assert_eq!(clear.len(), 12, "{clear:#?}");
+    assert!(clear.iter().skip(1).any(|line| line.contains('<')), "{clear:#?}");
+    for noise in [false, true] {
+        let spans = run(&encrypted(&host.events, noise), EngineConfig::default(), host.clock);
+        assert_eq!(lines(&spans), clear, "noise {noise}");
+        let schemes: Vec<Option<String>> = spans.iter().map(scheme).collect();
+        assert_eq!(schemes, vec![Some("https".to_owned()); 12]);
+    }
+}
+
+#[test]
+fn without_the_socket_there_are_spans_and_no_joins() {
+    let host = chain();
+    let mut events = encrypted(&host.events, false);
+    events.retain(|event| !matches!(event, Event::CiphertextMoved(_)));
+    let spans = run(&events, EngineConfig::default(), host.clock);
+    assert_eq!(spans.len(), 12);
+    for span in &spans {
+        let key = |wanted: &str| span.attributes.iter().any(|(key, _)| *key == wanted);
+        assert!(!key("network.peer.address") && !key("network.local.port"), "{span:#?}");
+    }
+    let joined = lines(&spans).iter().filter(|line| line.contains("(tcp")).count();
+    assert_eq!(joined, 0, "{:#?}", lines(&spans));
+}

@@ -1,0 +1,226 @@
+//! Where in a function a probe costs least and still knows what it needs.
+//!
+//! The kernel *emulates* some instructions under a probe (branches, calls, pushes, nops) and has the processor execute any
+//! other one out of its place and trap again, which takes several times as long. So a probe goes to the first instruction
+//! that is emulated, as long as the arguments are in their registers; and for the end, to a conditional branch behind which
+//! nothing but the return is left and the result does not change. A probe there counts only when the branch is not taken.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use iced_x86::{
+    Decoder, DecoderOptions, FastFormatter, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
+    OpAccess, OpKind, Register,
+};
+use tracer_abi::config::TlsCall;
+
+use super::elf::Function;
+
+/// Instructions looked at for a beginning: no compiler puts more before the first branch that matters.
+const MAX_ENTRY: usize = 64;
+
+/// What a probe tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Site {
+    Begins(TlsCall),
+    /// The branch there is not taken.
+    Ends(Gate),
+    /// At the function's beginning, for the kernel to catch its return.
+    Returns,
+    Frees,
+}
+
+/// When passing a probe's place is the end of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Always,
+    IfZero,
+    IfNotZero,
+}
+
+/// A place for a probe.
+#[derive(Clone, Debug)]
+pub(crate) struct Point {
+    pub(crate) function: &'static str,
+    pub(crate) site: Site,
+    /// In the file.
+    pub(crate) offset: u64,
+    /// From the function's beginning.
+    pub(crate) inside: u64,
+    pub(crate) instruction: String,
+    /// The kernel emulates it.
+    pub(crate) emulated: bool,
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { function, offset, inside, instruction, .. } = self;
+        let how = if self.emulated { "emulated" } else { "stepped" };
+        write!(f, "{function}+{inside:#x} ({offset:#x}) {instruction}: {how}")
+    }
+}
+
+/// The function decoded, as far as it is one.
+struct Body<'f> {
+    function: &'f Function,
+    instructions: Vec<Instruction>,
+    targets: BTreeSet<u64>,
+    /// It may be left, or entered, in ways that are not seen.
+    opaque: bool,
+}
+
+/// Registers of the first four integer arguments (System V ABI).
+const ARGUMENTS: [Register; 4] = [Register::RDI, Register::RSI, Register::RDX, Register::RCX];
+
+/// Where a call begins.
+pub(super) fn beginning(function: &Function, call: TlsCall) -> Option<Point> {
+    let arguments = match call {
+        TlsCall::Read | TlsCall::Write => 3,
+        TlsCall::ReadEx | TlsCall::WriteEx => 4,
+        TlsCall::Other => 1,
+    };
+    Body::of(function)?.first_emulated(Site::Begins(call), &ARGUMENTS[..arguments])
+}
+
+/// Where the session that is its only argument is freed.
+pub(super) fn freeing(function: &Function) -> Option<Point> {
+    Body::of(function)?.first_emulated(Site::Frees, &ARGUMENTS[..1])
+}
+
+/// Where a call ends: all of its ends, or none, where it may end elsewhere.
+pub(super) fn ends(function: &Function) -> Option<Vec<Point>> {
+    let body = Body::of(function)?;
+    if body.opaque {
+        return None;
+    }
+    let returns = (0..body.instructions.len())
+        .filter(|&at| body.instructions[at].flow_control() == FlowControl::Return);
+    let points: Vec<Point> = returns.map(|at| body.end(at)).collect();
+    (!points.is_empty()).then_some(points)
+}
+
+/// For a function whose ends are not known.
+pub(super) fn caught(function: &Function) -> Option<Point> {
+    let body = Body::of(function)?;
+    Some(body.point(0, Site::Returns))
+}
+
+impl<'f> Body<'f> {
+    fn of(function: &'f Function) -> Option<Self> {
+        let end = function.address.checked_add(function.code.len() as u64)?;
+        let decoder = Decoder::with_ip(64, &function.code, function.address, DecoderOptions::NONE);
+        let mut body = Self { function, instructions: Vec::new(), targets: BTreeSet::new(), opaque: false };
+        for instruction in decoder {
+            if instruction.is_invalid() {
+                return None;
+            }
+            let branches = matches!(
+                instruction.flow_control(),
+                FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch
+            );
+            if branches {
+                let target = instruction.near_branch_target();
+                if (function.address..end).contains(&target) {
+                    body.targets.insert(target);
+                } else {
+                    body.opaque = true;
+                }
+            }
+            body.opaque |= matches!(
+                instruction.flow_control(),
+                FlowControl::IndirectBranch | FlowControl::XbeginXabortXend
+            );
+            body.instructions.push(instruction);
+        }
+        (!body.instructions.is_empty()).then_some(body)
+    }
+
+    /// In the straight line from the beginning, while no argument has changed; else the beginning itself.
+    fn first_emulated(&self, site: Site, arguments: &[Register]) -> Option<Point> {
+        let mut info = InstructionInfoFactory::new();
+        for (at, instruction) in self.instructions.iter().enumerate().take(MAX_ENTRY) {
+            // Who jumps here has not come past the beginning just now.
+            if at > 0 && self.targets.contains(&instruction.ip()) {
+                break;
+            }
+            if is_emulated(instruction) {
+                return Some(self.point(at, site));
+            }
+            let leaves = instruction.flow_control() != FlowControl::Next;
+            if leaves || arguments.iter().any(|argument| writes(&mut info, instruction, *argument)) {
+                break;
+            }
+        }
+        Some(self.point(0, site))
+    }
+
+    /// The best place for the return at `at`.
+    fn end(&self, at: usize) -> Point {
+        let mut info = InstructionInfoFactory::new();
+        for before in (0..at).rev() {
+            let (instruction, next) = (&self.instructions[before], &self.instructions[before + 1]);
+            if self.targets.contains(&next.ip()) {
+                break;
+            }
+            let gates = [(Mnemonic::Jne, Gate::IfZero), (Mnemonic::Je, Gate::IfNotZero)];
+            if let Some((_, gate)) = gates.into_iter().find(|(branch, _)| *branch == instruction.mnemonic())
+                && is_emulated(instruction)
+            {
+                return self.point(before, Site::Ends(gate));
+            }
+            let straight = instruction.flow_control() == FlowControl::Next;
+            if !straight || writes(&mut info, instruction, Register::RAX) {
+                break;
+            }
+        }
+        self.point(at, Site::Ends(Gate::Always))
+    }
+
+    fn point(&self, at: usize, site: Site) -> Point {
+        let instruction = &self.instructions[at];
+        let inside = instruction.ip() - self.function.address;
+        let mut text = String::new();
+        FastFormatter::new().format(instruction, &mut text);
+        Point {
+            function: self.function.name,
+            site,
+            offset: self.function.offset + inside,
+            inside,
+            instruction: text,
+            emulated: is_emulated(instruction),
+        }
+    }
+}
+
+/// As `arch/x86/kernel/uprobes.c` does: `branch_setup_xol_ops`, `push_setup_xol_ops`.
+fn is_emulated(instruction: &Instruction) -> bool {
+    let mnemonic = instruction.mnemonic();
+    match instruction.flow_control() {
+        FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch | FlowControl::Call => {
+            let counting =
+                [Mnemonic::Loop, Mnemonic::Loope, Mnemonic::Loopne, Mnemonic::Jrcxz, Mnemonic::Jecxz];
+            instruction.op0_kind() == OpKind::NearBranch64 && !counting.contains(&mnemonic)
+        }
+        FlowControl::Next => {
+            let of_register =
+                instruction.op0_kind() == OpKind::Register && instruction.op0_register().is_gpr64();
+            mnemonic == Mnemonic::Nop || mnemonic == Mnemonic::Push && of_register
+        }
+        FlowControl::IndirectBranch
+        | FlowControl::Return
+        | FlowControl::IndirectCall
+        | FlowControl::Interrupt
+        | FlowControl::XbeginXabortXend
+        | FlowControl::Exception => false,
+    }
+}
+
+fn writes(info: &mut InstructionInfoFactory, instruction: &Instruction, register: Register) -> bool {
+    info.info(instruction).used_registers().iter().any(|used| {
+        used.register().full_register() == register
+            && matches!(
+                used.access(),
+                OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+            )
+    })
+}
