@@ -135,7 +135,8 @@ pub struct Followed {
 }
 
 codes! {
-    /// Which call of a TLS library a probe sits in: the cookie of its attachment.
+    /// Which call of a TLS library begins where a probe sits: the cookie of its attachment, unless that is one of
+    /// [`tls_site`].
     "TLS call" TlsCall: u32 {
         /// `SSL_read(ssl, buffer, size) → moved`
         Read = 1,
@@ -151,12 +152,15 @@ codes! {
     }
 }
 
-/// When passing a probe at a call's end is its end: the cookie of the attachment.
-pub mod tls_gate {
-    pub const ALWAYS: u64 = 0;
-    /// The processor's zero flag is set: a branch that is taken unless it is.
-    pub const IF_ZERO: u64 = 1;
-    pub const IF_NOT_ZERO: u64 = 2;
+/// What else passing a probe may mean: the cookie of its attachment.
+pub mod tls_site {
+    /// The call has its result and ends.
+    pub const ENDS: u64 = 16;
+    /// The same, if the processor's zero flag is set: a branch that is taken unless it is.
+    pub const ENDS_IF_ZERO: u64 = 17;
+    pub const ENDS_IF_NOT_ZERO: u64 = 18;
+    /// The session is freed.
+    pub const FREES: u64 = 19;
 }
 
 /// Nanoseconds in the tick (`USER_HZ` = 100) in which `/proc/PID/stat` gives a start time.

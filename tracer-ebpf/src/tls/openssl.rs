@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{BPF_NOEXIST, pt_regs};
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::macros::{uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
-use tracer_abi::config::{TlsCall, tls_gate};
+use tracer_abi::config::{TlsCall, tls_site};
 use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::error::{KernelLoss, PayloadState};
 use tracer_abi::event::{DataRecord, EventKind, SessionEndedRecord, Source, io_flags};
@@ -30,22 +30,36 @@ use crate::whole;
 /// Of the processor's flags.
 const ZERO_FLAG: u64 = 1 << 6;
 
-/// A call begins. Arguments are in their registers still.
+/// All places of a library: one program, so that one link of the kernel's holds them.
 #[uprobe]
-fn tracer_tls_in(ctx: ProbeContext) -> u32 {
-    // SAFETY: a probe's context is the register frame.
-    let regs = unsafe { &*ctx.regs };
+fn tracer_tls(ctx: ProbeContext) -> u32 {
+    // SAFETY: a probe's context is the register frame, beside which the kernel keeps what the helper reads.
+    let (regs, site) = unsafe { (&*ctx.regs, helpers::bpf_get_attach_cookie(ctx.regs.cast())) };
+    let zero = regs.eflags & ZERO_FLAG != 0;
+    match site {
+        tls_site::ENDS_IF_ZERO if !zero => {}
+        tls_site::ENDS_IF_NOT_ZERO if zero => {}
+        tls_site::ENDS | tls_site::ENDS_IF_ZERO | tls_site::ENDS_IF_NOT_ZERO => ended(regs),
+        tls_site::FREES => freed(regs),
+        call => begun(regs, call as u32),
+    }
+    0
+}
+
+/// A call begins. Arguments are in their registers still.
+#[inline(always)]
+fn begun(regs: &pt_regs, kind: u32) {
     let Some(actor) = filter::current() else {
-        return 0;
+        return;
     };
     let Some(thread) = task_state(actor.task) else {
         count(KernelLoss::TaskStorageFull);
-        return 0;
+        return;
     };
     let call = &mut thread.call;
     if call.session != 0 && regs.rsp < call.stack {
         call.inner += 1;
-        return 0;
+        return;
     }
     // One that was left without its end (a long jump) is over.
     call.session = regs.rdi;
@@ -56,21 +70,7 @@ fn tracer_tls_in(ctx: ProbeContext) -> u32 {
     call.moved_time = 0;
     call.inner = 0;
     call.io_flags = u32::from(io_flags::BLOCKING_UNKNOWN);
-    // SAFETY: the helper reads what the kernel keeps beside the frame.
-    call.kind = unsafe { helpers::bpf_get_attach_cookie(ctx.regs.cast()) } as u32;
-    0
-}
-
-/// A call ends, and its result is in its register already.
-#[uprobe]
-fn tracer_tls_out(ctx: ProbeContext) -> u32 {
-    // SAFETY: as above.
-    let (regs, gate) = unsafe { (&*ctx.regs, helpers::bpf_get_attach_cookie(ctx.regs.cast())) };
-    let zero = regs.eflags & ZERO_FLAG != 0;
-    if gate == tls_gate::ALWAYS || zero == (gate == tls_gate::IF_ZERO) {
-        ended(regs);
-    }
-    0
+    call.kind = kind;
 }
 
 /// A call of no plaintext ends, in a function no place of which is known to be its end.
@@ -96,6 +96,7 @@ fn left(call: &mut Call) -> Option<u64> {
     (session != 0).then_some(session)
 }
 
+/// A call ends, and its result is in its register already.
 #[inline(always)]
 fn ended(regs: &pt_regs) {
     let Some(actor) = filter::current() else {
@@ -131,22 +132,20 @@ fn ended(regs: &pt_regs) {
 }
 
 /// A session is freed, or given up by one of those who hold it.
-#[uprobe]
-fn tracer_tls_free(ctx: ProbeContext) -> u32 {
-    // SAFETY: as above.
-    let session = unsafe { (*ctx.regs).rdi };
+#[inline(always)]
+fn freed(regs: &pt_regs) {
+    let session = regs.rdi;
     let Some(actor) = filter::current() else {
-        return 0;
+        return;
     };
     let key = SessionKey { session, tgid: actor.tgid, reserved: 0 };
     if TRACER_SESSION.remove(key).is_err() {
-        return 0;
+        return;
     }
     emit::control::<SessionEndedRecord>(|record| {
         record.header = emit::header::<SessionEndedRecord>(EventKind::SessionEnded, Some(&actor));
         record.session = session;
     });
-    0
 }
 
 /// The session's entry, made when absent.

@@ -22,6 +22,7 @@ mod rung_b;
 mod self_test;
 mod tls;
 mod unix_sockets;
+mod uprobe_multi;
 mod waits;
 
 use std::collections::VecDeque;
@@ -209,6 +210,10 @@ impl Capture {
             // They have run unseen so far.
             unix_sockets::mark_existing(&mut self.loaded);
         }
+        for &process in running {
+            self.tls.traced(&mut self.loaded, process);
+        }
+        self.tls.settle();
         Ok(())
     }
 

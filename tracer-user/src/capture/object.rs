@@ -13,7 +13,7 @@ use tracer_abi::error::KernelLoss;
 
 use super::btf::TypeInfo;
 use super::ladder::{Hook, Identity, LIFE_CYCLE, Probe, Rung};
-use super::{handoffs, offsets, tls, unix_sockets};
+use super::{handoffs, offsets, tls, unix_sockets, uprobe_multi};
 
 /// The kernel half as `cargo xtask build` made it.
 #[cfg(kernel_half)]
@@ -42,6 +42,8 @@ pub(super) struct Loaded {
     waits: Option<ProgramArray<MapData>>,
     /// The same of those that see TLS.
     tls_refused: Option<String>,
+    /// Those of user programs, where one link may hold many probes.
+    probes: Option<uprobe_multi::Programs>,
 }
 
 /// A program that can be detached again.
@@ -109,6 +111,8 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
     for probe in &wanted {
         load_program(&mut ebpf, probe, &btf)?;
     }
+    // While all maps are there.
+    let probes = uprobe_multi::Programs::load(object, &ebpf, &tls::PROGRAMS);
     let (identity, identity_refused) = load_identity(&mut ebpf, rung, types, &btf);
     let identity_tables = identity_tables(&mut ebpf, &identity)?;
     if types.has_function(&format!("bpf_iter_{}", unix_sockets::WALK)) {
@@ -120,7 +124,11 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         }
     }
     // Their absence costs TLS, and nothing else.
-    let tls_refused = load_tls(&mut ebpf, rung, types, &btf).err().map(|error| format!("{error:#}"));
+    let tls = load_tls(&mut ebpf, rung, types, &btf, probes);
+    let (probes, tls_refused) = match tls {
+        Ok(probes) => (probes, None),
+        Err(error) => (None, Some(format!("{error:#}"))),
+    };
     // Their absence costs parents, and nothing else.
     let no_handoffs = handoffs::PROBES.iter().find_map(|probe| {
         if !probe.is_present(types) {
@@ -143,6 +151,7 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         identity_refused,
         waits,
         tls_refused,
+        probes,
         log: log.context("open the kernel half's log")?,
     };
     // All are accepted. What exists before the first hook is attached is older than the tracer.
@@ -222,8 +231,14 @@ fn identity_tables(
     Ok(tables)
 }
 
-/// Loads the programs that see TLS: all of them, or why not.
-fn load_tls(ebpf: &mut Ebpf, rung: Rung, types: &TypeInfo, btf: &Btf) -> anyhow::Result<()> {
+/// Loads the programs that see TLS: all of them, or why not. `probes`: those of user programs, if they are loaded already.
+fn load_tls(
+    ebpf: &mut Ebpf,
+    rung: Rung,
+    types: &TypeInfo,
+    btf: &Btf,
+    probes: anyhow::Result<uprobe_multi::Programs>,
+) -> anyhow::Result<Option<uprobe_multi::Programs>> {
     if tls::may_be_preempted() {
         bail!(
             "a kernel since 6.13 that preempts itself may do so in a program at a user probe, and lose its stack"
@@ -232,11 +247,15 @@ fn load_tls(ebpf: &mut Ebpf, rung: Rung, types: &TypeInfo, btf: &Btf) -> anyhow:
     for probe in rung.tls().iter().filter(|probe| probe.is_present(types) || !probe.optional) {
         load_program(ebpf, probe, btf)?;
     }
+    match probes {
+        Ok(probes) => return Ok(Some(probes)),
+        Err(error) => tracing::debug!("each probe has a link of its own: {error:#}"),
+    }
     for name in tls::PROGRAMS {
         let loaded = program::<UProbe>(ebpf, name)?.load();
         loaded.map_err(refusal).with_context(|| format!("load {name}"))?;
     }
-    Ok(())
+    Ok(None)
 }
 
 impl Loaded {
@@ -276,6 +295,10 @@ impl Loaded {
     /// Why it cannot, for some or all runtimes.
     pub(super) fn identity_refused(&self) -> Option<&str> {
         self.identity_refused.as_deref()
+    }
+
+    pub(super) const fn take_probes(&mut self) -> Option<uprobe_multi::Programs> {
+        self.probes.take()
     }
 
     /// Why the kernel half cannot see TLS, if it cannot.

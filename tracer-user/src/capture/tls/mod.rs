@@ -10,38 +10,35 @@
 //! A probe is one process's: an untraced program that has the same library mapped does not run into it. A forked process
 //! has its parent's breakpoints in its memory and none of its probes; the kernel takes each away when it is first met.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::num::NonZeroU32;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+mod finder;
+mod probes;
+mod reaper;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use aya::Pod;
 use aya::maps::{HashMap as BpfHashMap, MapData};
-use aya::programs::UProbe;
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use tokio::sync::Notify;
-use tracer_abi::config::tls_gate;
 use tracer_abi::event::EventKind;
 use tracer_abi::limits::SESSION_BYTES;
 use tracer_abi::task::{ProcessKey, Tgid};
+use tracer_abi::time::KernelInstant;
 
+use self::finder::Finder;
+use self::probes::{Done, Job, Probes};
+use self::reaper::{Link, Reaper};
 use super::ladder::Rung;
 use super::object::{Attached, Loaded};
-use super::record;
+use super::{record, uprobe_multi};
+use crate::clock;
 use crate::process::procfs::StartTick;
-use crate::tls::{self, Gate, Library, Mapped, Point, Site};
+use crate::tls::{self, Library, Mapped};
 
-const BEGINS: &str = "tracer_tls_in";
-const ENDS: &str = "tracer_tls_out";
-const RETURNS: &str = "tracer_tls_ret";
-const FREES: &str = "tracer_tls_free";
-
-/// Programs at user probes.
-pub(super) const PROGRAMS: [&str; 4] = [BEGINS, ENDS, RETURNS, FREES];
+pub(super) use self::probes::PROGRAMS;
 
 /// Since when programs at probes have a stack of the processor's, which whoever preempts them shares (commit a76ab5731e32).
 const PRIVATE_STACKS: (u32, u32) = (6, 13);
@@ -49,12 +46,10 @@ const PRIVATE_STACKS: (u32, u32) = (6, 13);
 /// Whether programs at user probes may be preempted while they use such a stack, as far as the kernel says.
 pub(super) fn may_be_preempted() -> bool {
     let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let mode = std::fs::read_to_string("/sys/kernel/debug/sched/preempt").unwrap_or_default();
     let arguments = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    version >= PRIVATE_STACKS && preempts(&uname.version().to_string_lossy(), &mode, &arguments)
+    uprobe_multi::kernel_version() >= PRIVATE_STACKS
+        && preempts(&uname.version().to_string_lossy(), &mode, &arguments)
 }
 
 /// Of the kernel's own words: its version line, the mode in force (in parentheses), its command line.
@@ -66,16 +61,6 @@ fn preempts(version: &str, mode: &str, arguments: &str) -> bool {
     always || now || mode.is_empty() && asked
 }
 
-/// When a process is looked at: a program maps its libraries within milliseconds, and what it loads later within seconds.
-const LOOKS: [Duration; 6] = [
-    Duration::ZERO,
-    Duration::from_millis(5),
-    Duration::from_millis(25),
-    Duration::from_millis(150),
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-];
-
 /// Between looks at a process that speaks TLS unheard.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -84,6 +69,15 @@ const MAX_PROCESSES: usize = 16 << 10;
 
 /// Libraries that are probed in advance: the host's, and those of a few containers.
 const MAX_KNOWN: usize = 8;
+
+/// At the start, for probes: they take milliseconds.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Links that wait for their end before none is made any more for what may never come.
+const MAX_ENDING: usize = 512;
+
+/// Delays that are kept; those of a day's builds are alike.
+const MAX_DELAYS: usize = 16 << 10;
 
 /// Ended processes that the summary may name.
 const MAX_PAST: usize = 64;
@@ -101,6 +95,10 @@ pub(super) struct Watch {
     /// `None`: the kernel half's part of it did not load.
     kernel: Option<Kernel>,
     finder: Finder,
+    /// When one of the threads has done something.
+    notify: Arc<Notify>,
+    /// From an exec, or from when a process was to be traced, to its probes.
+    delays: Vec<Duration>,
     /// Those that any process may come to map.
     known: Vec<Arc<Library>>,
     processes: BTreeMap<u32, Watched>,
@@ -114,6 +112,7 @@ pub(super) struct Watch {
 
 struct Kernel {
     rung: Rung,
+    probes: Probes,
     table: BpfHashMap<MapData, u32, u8>,
     sessions: BpfHashMap<MapData, SessionKey, SessionState>,
     records: Vec<Attached>,
@@ -144,27 +143,29 @@ struct Watched {
     mapped: Mapped,
     /// Whose probes it has, and the probes; those that catch returns apart.
     probed: Vec<Arc<Library>>,
-    links: Vec<UProbeLink>,
-    returns: Vec<UProbeLink>,
+    links: Vec<Link>,
+    returns: Vec<Link>,
     refused: Vec<(String, String)>,
     looked: Instant,
 }
 
 #[derive(Clone, Copy)]
 enum Fresh {
-    Traced(ProcessKey),
-    Execed(ProcessKey),
-    Forked(ProcessKey, ProcessKey),
+    Traced(ProcessKey, KernelInstant),
+    Execed(ProcessKey, KernelInstant),
+    Forked(ProcessKey, ProcessKey, KernelInstant),
     Unheard(ProcessKey),
     Ended(ProcessKey),
 }
 
 impl Watch {
     pub(super) fn new(loaded: &mut Loaded, rung: Rung) -> anyhow::Result<Self> {
+        let notify = Arc::new(Notify::new());
         let kernel = match loaded.tls_refused() {
             Some(_) => None,
             None => Some(Kernel {
                 rung,
+                probes: Probes::start(loaded.take_probes(), Arc::clone(&notify))?,
                 table: loaded.take_map("TRACER_TLS")?.try_into().context("open map TRACER_TLS")?,
                 sessions: loaded.take_map("TRACER_SESSION")?.try_into().context("open map TRACER_SESSION")?,
                 records: Vec::new(),
@@ -173,7 +174,9 @@ impl Watch {
         let known = if kernel.is_some() { tls::standard() } else { Vec::new() };
         Ok(Self {
             kernel,
-            finder: Finder::start()?,
+            finder: Finder::start(Arc::clone(&notify))?,
+            notify,
+            delays: Vec::new(),
             known: known.into_iter().map(Arc::new).collect(),
             processes: BTreeMap::new(),
             past: Vec::new(),
@@ -185,7 +188,7 @@ impl Watch {
 
     /// A process is traced from now on.
     pub(super) fn traced(&mut self, loaded: &mut Loaded, process: ProcessKey) {
-        self.fresh.push(Fresh::Traced(process));
+        self.fresh.push(Fresh::Traced(process, clock::now()));
         self.advance(loaded);
     }
 
@@ -200,13 +203,14 @@ impl Watch {
             return;
         }
         let Some(process) = record::process(record) else { return };
+        let since = record::time(record);
         match record::kind(record) {
             Some(EventKind::ProcessExeced) if record::is_traced(record) => {
-                self.fresh.push(Fresh::Execed(process))
+                self.fresh.push(Fresh::Execed(process, since));
             }
             Some(EventKind::ProcessForked) => {
                 if let Some(child) = record::child(record) {
-                    self.fresh.push(Fresh::Forked(process, child));
+                    self.fresh.push(Fresh::Forked(process, child, since));
                 }
             }
             Some(EventKind::TaskExited) if record::is_process_end(record) => {
@@ -216,7 +220,7 @@ impl Watch {
             Some(EventKind::DataMoved) if self.recent != Some(process) => {
                 self.recent = Some(process);
                 if !self.is_known(process) {
-                    self.fresh.push(Fresh::Traced(process));
+                    self.fresh.push(Fresh::Traced(process, since));
                 }
             }
             _ => {}
@@ -231,27 +235,27 @@ impl Watch {
         }
         for fresh in std::mem::take(&mut self.fresh) {
             match fresh {
-                Fresh::Traced(process) => {
+                Fresh::Traced(process, since) => {
                     if self.enter(process) {
-                        self.probe(loaded, process, self.known.clone());
+                        self.probe_in_advance(loaded, process, since);
                         self.finder.look(process, false);
                     }
                 }
-                Fresh::Execed(process) => {
+                Fresh::Execed(process, since) => {
                     self.enter(process);
                     if let Some(watched) = self.processes.get_mut(&process.tgid.0) {
                         // The memory is new, and the process's probes hold in it.
                         watched.mapped = Mapped::default();
                         watched.process = process;
                     }
-                    self.probe(loaded, process, self.known.clone());
+                    self.probe_in_advance(loaded, process, since);
                     self.finder.look(process, false);
                 }
-                Fresh::Forked(parent, child) => {
+                Fresh::Forked(parent, child, since) => {
                     let Some(parent) = self.processes.get(&parent.tgid.0) else { continue };
                     let libraries = parent.mapped.libraries.clone();
                     if self.enter(child) {
-                        self.probe(loaded, child, libraries);
+                        self.probe(loaded, child, libraries, since);
                         self.finder.look(child, false);
                     }
                 }
@@ -269,7 +273,7 @@ impl Watch {
                 Fresh::Ended(process) => self.forget(loaded, process),
             }
         }
-        while let Ok((process, mapped)) = self.finder.found.try_recv() {
+        while let Some((process, mapped)) = self.finder.take() {
             if !self.is_known(process) {
                 continue;
             }
@@ -280,19 +284,42 @@ impl Watch {
                     self.known.push(Arc::clone(library));
                 }
             }
-            self.probe(loaded, process, mapped.libraries.clone());
+            let libraries = mapped.libraries.clone();
             if let Some(watched) = self.processes.get_mut(&process.tgid.0) {
                 if mapped.moves_stacks {
                     self.reaper.end(std::mem::take(&mut watched.returns));
                 }
                 watched.mapped = mapped;
             }
+            self.probe(loaded, process, libraries, clock::now());
+        }
+        while let Some(done) = self.kernel.as_mut().and_then(|kernel| kernel.probes.take()) {
+            self.probed(done);
         }
     }
 
-    /// When the thread that looks has found something.
+    /// Waits until what is to be probed in advance is, up to [`SETTLE`]: for whoever starts a program when it is traced.
+    pub(super) fn settle(&mut self) {
+        let begun = Instant::now();
+        while let Some(left) = SETTLE.checked_sub(begun.elapsed())
+            && let Some(done) = self.kernel.as_mut().and_then(|kernel| kernel.probes.wait(left))
+        {
+            self.probed(done);
+        }
+    }
+
+    /// When one of the threads has done something.
     pub(super) async fn found(&self) {
-        self.finder.notify.notified().await;
+        self.notify.notified().await;
+    }
+
+    /// How long it took from a process's exec, or from the wish to trace it, until its libraries were probed: how often, and
+    /// within which time 99 of 100.
+    fn delays(&self) -> Option<(usize, Duration)> {
+        let mut sorted = self.delays.clone();
+        sorted.sort_unstable();
+        let at = (sorted.len() * 99).div_ceil(100).checked_sub(1)?;
+        Some((sorted.len(), *sorted.get(at)?))
     }
 
     pub(super) fn processes(&self) -> Vec<TlsProcess> {
@@ -321,13 +348,26 @@ impl Watch {
             looked: Instant::now(),
         };
         if let Some(old) = self.processes.insert(process.tgid.0, watched) {
-            self.reaper.end(old.links.into_iter().chain(old.returns).collect());
+            self.reaper.end(old.links.into_iter().chain(old.returns));
         }
         true
     }
 
+    /// Probes the libraries that it may come to map.
+    fn probe_in_advance(&mut self, loaded: &mut Loaded, process: ProcessKey, since: KernelInstant) {
+        if self.reaper.waiting() < MAX_ENDING {
+            self.probe(loaded, process, self.known.clone(), since);
+        }
+    }
+
     /// Idempotent.
-    fn probe(&mut self, loaded: &mut Loaded, process: ProcessKey, libraries: Vec<Arc<Library>>) {
+    fn probe(
+        &mut self,
+        loaded: &mut Loaded,
+        process: ProcessKey,
+        libraries: Vec<Arc<Library>>,
+        since: KernelInstant,
+    ) {
         let (Some(kernel), Some(watched)) = (&mut self.kernel, self.processes.get_mut(&process.tgid.0))
         else {
             return;
@@ -336,40 +376,45 @@ impl Watch {
             if watched.probed.iter().any(|known| known.inode == library.inode) {
                 continue;
             }
-            let begun = Instant::now();
             if let Err(error) = kernel.follow(loaded, process.tgid) {
                 watched.refused.push((library.path.display().to_string(), format!("{error:#}")));
                 continue;
             }
             watched.probed.push(Arc::clone(&library));
-            let mut links = Vec::new();
-            let mut returns = Vec::new();
-            for point in &library.points {
-                match attach(loaded, process.tgid, &library, point) {
-                    Ok(link) if point.site == Site::Returns => returns.push(link),
-                    Ok(link) => links.push(link),
-                    Err(error) => {
-                        let reason = format!("{} cannot be probed: {error:#}", point.function);
-                        tracing::debug!("process {}: {}: {reason}", process.tgid, library.path.display());
-                        watched.refused.push((library.path.display().to_string(), reason));
-                        links.append(&mut returns);
-                        self.reaper.end(std::mem::take(&mut links));
-                        break;
-                    }
+            let returns = !watched.mapped.moves_stacks;
+            kernel.probes.attach(loaded, Job { process, library, returns, since });
+        }
+    }
+
+    /// Something has come of an attachment.
+    fn probed(&mut self, done: Done) {
+        let Done { job: Job { process, library, since, .. }, at, result } = done;
+        let known = self.is_known(process);
+        let watched = self.processes.get_mut(&process.tgid.0).filter(|_| known);
+        let delay = Duration::from_nanos(at.as_nanos().saturating_sub(since.as_nanos()));
+        match (result, watched) {
+            (Ok(Some(links)), Some(watched)) => {
+                tracing::debug!(
+                    "process {}: {} is probed after {delay:?}",
+                    process.tgid,
+                    library.path.display()
+                );
+                if self.delays.len() < MAX_DELAYS {
+                    self.delays.push(delay);
+                }
+                watched.links.extend(links.places);
+                if watched.mapped.moves_stacks {
+                    self.reaper.end(links.returns);
+                } else {
+                    watched.returns.extend(links.returns);
                 }
             }
-            tracing::debug!(
-                "process {}: {} probes in {}, which took {:?}",
-                process.tgid,
-                links.len() + returns.len(),
-                library.path.display(),
-                begun.elapsed()
-            );
-            watched.links.append(&mut links);
-            if watched.mapped.moves_stacks {
-                self.reaper.end(returns);
-            } else {
-                watched.returns.append(&mut returns);
+            // It has ended meanwhile.
+            (Ok(Some(links)), None) => self.reaper.end(links.places.into_iter().chain(links.returns)),
+            (Ok(None), _) | (Err(_), None) => {}
+            (Err(reason), Some(watched)) => {
+                tracing::debug!("process {}: {}: {reason}", process.tgid, library.path.display());
+                watched.refused.push((library.path.display().to_string(), reason));
             }
         }
     }
@@ -384,7 +429,7 @@ impl Watch {
             self.past.push(told);
         }
         let probed = !watched.probed.is_empty();
-        self.reaper.end(watched.links.into_iter().chain(watched.returns).collect());
+        self.reaper.end(watched.links.into_iter().chain(watched.returns));
         if let Some(kernel) = &mut self.kernel
             && probed
         {
@@ -424,146 +469,21 @@ impl Kernel {
     }
 }
 
-fn attach(loaded: &mut Loaded, tgid: Tgid, library: &Library, point: &Point) -> anyhow::Result<UProbeLink> {
-    let (name, cookie) = match point.site {
-        Site::Begins(call) => (BEGINS, u64::from(call.code())),
-        Site::Ends(gate) => (
-            ENDS,
-            match gate {
-                Gate::Always => tls_gate::ALWAYS,
-                Gate::IfZero => tls_gate::IF_ZERO,
-                Gate::IfNotZero => tls_gate::IF_NOT_ZERO,
-            },
-        ),
-        Site::Returns => (RETURNS, tls_gate::ALWAYS),
-        Site::Frees => (FREES, 0),
-    };
-    let scope = UProbeScope::OneProcess(NonZeroU32::new(tgid.0).context("no process")?);
-    let location = UProbeAttachLocation::AbsoluteOffset(point.offset);
-    let program = loaded.program::<UProbe>(name)?;
-    let link =
-        program.attach(UProbeAttachPoint { location, cookie: Some(cookie) }, library.handle(), scope)?;
-    program.take_link(link).context("keep the probe")
-}
-
 impl Drop for Watch {
     /// What the kernel would do at the end of the tracer, one probe after the other.
     fn drop(&mut self) {
+        if let Some((times, delay)) = self.delays() {
+            tracing::debug!("libraries of TLS were probed {times} times, 99 of 100 within {delay:?}");
+        }
         for watched in std::mem::take(&mut self.processes).into_values() {
-            self.reaper.end(watched.links.into_iter().chain(watched.returns).collect());
+            self.reaper.end(watched.links.into_iter().chain(watched.returns));
         }
         self.reaper.finish();
     }
 }
 
-/// Threads that end probes: the kernel waits for a grace period for each, and one is enough for many at a time.
-struct Reaper {
-    dead: Option<Sender<UProbeLink>>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Reaper {
-    const THREADS: usize = 16;
-
-    fn start() -> anyhow::Result<Self> {
-        let (dead, inbox) = channel();
-        let inbox = Arc::new(Mutex::new(inbox));
-        let mut threads = Vec::new();
-        for _ in 0..Self::THREADS {
-            let inbox = Arc::clone(&inbox);
-            threads.push(thread("tls-detach", move || {
-                loop {
-                    // Held while it waits for the next one, not while that ends.
-                    let next = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(link) = next else { return };
-                    drop::<UProbeLink>(link);
-                }
-            })?);
-        }
-        Ok(Self { dead: Some(dead), threads })
-    }
-
-    fn end(&self, links: Vec<UProbeLink>) {
-        let Some(dead) = &self.dead else { return };
-        for link in links {
-            // Else it ends here and now.
-            let _ = dead.send(link);
-        }
-    }
-
-    /// Waits for those that are to end.
-    fn finish(&mut self) {
-        self.dead = None;
-        for thread in self.threads.drain(..) {
-            // A thread that panicked has ended, too.
-            let _ = thread.join();
-        }
-    }
-}
-
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(run).context("start a thread")
-}
-
-/// The thread that looks at what processes have mapped.
-struct Finder {
-    requests: Sender<(ProcessKey, bool)>,
-    found: Receiver<(ProcessKey, Mapped)>,
-    notify: Arc<Notify>,
-}
-
-impl Finder {
-    fn start() -> anyhow::Result<Self> {
-        let (requests, inbox) = channel();
-        let (outbox, found) = channel();
-        let notify = Arc::new(Notify::new());
-        let notifier = Arc::clone(&notify);
-        thread("tls-look", move || run_finder(&inbox, &outbox, &notifier))?;
-        Ok(Self { requests, found, notify })
-    }
-
-    /// `once`: at once, and not again.
-    fn look(&self, process: ProcessKey, once: bool) {
-        // The thread ends with this end of the channel only.
-        let _ = self.requests.send((process, once));
-    }
-}
-
-fn run_finder(inbox: &Receiver<(ProcessKey, bool)>, outbox: &Sender<(ProcessKey, Mapped)>, notify: &Notify) {
-    let mut known = tls::Known::new();
-    let mut due: BinaryHeap<Reverse<(Instant, ProcessKey, usize)>> = BinaryHeap::new();
-    let mut told: BTreeMap<ProcessKey, usize> = BTreeMap::new();
-    loop {
-        let next = due.peek().map(|Reverse((at, ..))| at.saturating_duration_since(Instant::now()));
-        match inbox.recv_timeout(next.unwrap_or(Duration::from_secs(3600))) {
-            Ok((process, once)) => {
-                let looks = if once { &LOOKS[..1] } else { &LOOKS[..] };
-                let now = Instant::now();
-                due.extend(looks.iter().zip(1..).map(|(after, n)| Reverse((now + *after, process, n))));
-                told.remove(&process);
-                continue;
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        while let Some(Reverse((at, process, n))) = due.peek().copied()
-            && at <= Instant::now()
-        {
-            due.pop();
-            if let Some(mapped) = tls::look(process, &mut known) {
-                let size = mapped.libraries.len() + mapped.refused.len() + usize::from(mapped.moves_stacks);
-                if told.insert(process, size) != Some(size) && size > 0 {
-                    if outbox.send((process, mapped)).is_err() {
-                        return;
-                    }
-                    notify.notify_one();
-                }
-            }
-            if n == LOOKS.len() {
-                told.remove(&process);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
