@@ -241,7 +241,7 @@ extern "C" fn step(_index: u64, context: &mut &mut TaskState) -> i64 {
     report.place.have = 0;
     let (kind, major, minor) = (word & 0xff, word >> 8 & 0xff, word >> 16 & 0xff);
     let len = ((word >> 24 & 0xff) << 8 | word >> 32 & 0xff) as u32;
-    if kind < FIRST_KIND || kind > LAST_KIND || major != 3 || len == 0 || len > MAX_RECORD_BYTES {
+    if !(FIRST_KIND..=LAST_KIND).contains(&kind) || major != 3 || len == 0 || len > MAX_RECORD_BYTES {
         return STOP;
     }
     if report.record.count >= RECORD_STARTS as u8 {
