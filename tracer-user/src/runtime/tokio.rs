@@ -116,7 +116,7 @@ const fn is_of_number(byte: u8) -> bool {
 }
 
 /// Tasks on whose stacks the place of the current id must be found, and after how many stacks it will not be.
-const MIN_TASKS: u32 = 3;
+const MIN_TASKS: u32 = 6;
 const MAX_STACKS: u32 = 4096;
 
 /// How often the variables are read until one is taken for the next id, and how far that may be from the ids seen.
@@ -182,26 +182,26 @@ impl Lessons {
             return None;
         }
         self.stacks += 1;
-        // Each task has one vote: a low number of one that lives long may be found elsewhere, too.
-        if !self.tasks.insert(words[2 * CHAIN_TASKS - 2]) {
-            return (self.stacks >= MAX_STACKS).then_some(Lesson::NoLocal);
+        let unknown = (self.stacks >= MAX_STACKS).then_some(Lesson::NoLocal);
+        // Where no word is an id, no task was polled: what the stack has is left over. Each task has one vote: a low number of
+        // one that lives long may be found elsewhere, too.
+        let (bits, id) = words.split_at(LOCAL_WORDS);
+        if bits.iter().all(|word| *word == 0) || !self.tasks.insert(*id.first()?) {
+            return unknown;
         }
-        let tasks = self.tasks.len() as u32;
         for (vote, index) in self.votes.iter_mut().zip(0..) {
             let word: u64 = words[index / 64];
             *vote += u32::from(word >> (index % 64) & 1 != 0);
         }
-        if tasks < MIN_TASKS {
-            return None;
-        }
+        let tasks = self.tasks.len() as u32;
         let (at, most) = (0_u64..).zip(&self.votes).max_by_key(|(_, votes)| **votes)?;
         let others = self.votes.iter().zip(0_u64..).filter(|(_, other)| *other != at);
         let second = others.map(|(votes, _)| *votes).max().unwrap_or(0);
-        if most * 8 >= tasks * 7 && second * 4 <= most * 3 {
+        if *most >= MIN_TASKS && most * 4 >= tasks * 3 && second * 2 <= *most {
             self.has_local_id = true;
             return Some(Lesson::Local(8 * (at + 1)));
         }
-        (self.stacks >= MAX_STACKS).then_some(Lesson::NoLocal)
+        unknown
     }
 
     /// A task was seen.

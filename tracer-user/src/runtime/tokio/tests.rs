@@ -282,9 +282,24 @@ fn each_task_has_one_vote() {
     for _ in 0..100 {
         assert_eq!(compare(2, &[5, 70]), None);
     }
-    assert_eq!(compare(30, &[70]), None);
-    assert_eq!(compare(31, &[70, 5]), Some(Lesson::Local(8 * 71)));
-    assert_eq!(compare(32, &[70]), None);
+    // Left over.
+    (100..200).for_each(|id| assert_eq!(compare(id, &[]), None));
+    for id in 30..34 {
+        assert_eq!(compare(id, &[70]), None);
+    }
+    assert_eq!(compare(34, &[70, 5]), Some(Lesson::Local(8 * 71)));
+    assert_eq!(compare(35, &[70]), None);
+}
+
+#[test]
+fn two_places_that_are_as_often_right_are_not_told_apart() {
+    let mut lessons = Lessons::new(ProcessKey::default());
+    for id in 1..=u64::from(MAX_STACKS) {
+        let mut told = [0; 16];
+        (told[0], told[14]) = (0b11000, id);
+        let wanted = (id == u64::from(MAX_STACKS)).then_some(Lesson::NoLocal);
+        assert_eq!(lessons.compare(&told), wanted, "{id}");
+    }
 }
 
 /// Words at addresses. The rest cannot be read.
