@@ -88,6 +88,11 @@ fn rust_is_never_wrong() {
 }
 
 #[test]
+fn rust_that_deceives_is_never_wrong() {
+    programs("rust", true);
+}
+
+#[test]
 fn ruby_is_never_wrong() {
     programs("ruby", false);
 }
@@ -107,5 +112,9 @@ fn no_runtime_is_left_out() {
     let known: BTreeSet<&str> = RUNTIMES.into();
     assert_eq!(all().iter().map(|workload| workload.runtime).collect::<BTreeSet<_>>(), known);
     let deceivers = all().into_iter().filter(|workload| workload.class == Class::Adversarial);
-    assert!(deceivers.map(|workload| workload.runtime).all(|runtime| ["python", "java"].contains(&runtime)));
+    assert!(
+        deceivers
+            .map(|workload| workload.runtime)
+            .all(|runtime| ["python", "java", "rust"].contains(&runtime))
+    );
 }

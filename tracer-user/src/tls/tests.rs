@@ -44,12 +44,12 @@ fn a_beginning_is_where_the_kernel_emulates() {
 
 #[test]
 fn an_end_is_a_branch_that_is_not_taken() {
-    // jne +4; add $24,%rsp; ret
+    // jne +5; add $24,%rsp; ret; nop: where it goes otherwise is in the function, too.
     assert_eq!(
-        ends(&[0x75, 0x05, 0x48, 0x83, 0xc4, 0x18, 0xc3]),
+        ends(&[0x75, 0x05, 0x48, 0x83, 0xc4, 0x18, 0xc3, 0x90]),
         Some(vec![(0, Site::Ends(Gate::IfZero), true)])
     );
-    assert_eq!(ends(&[0x74, 0x00, 0xc3]), Some(vec![(0, Site::Ends(Gate::IfNotZero), true)]));
+    assert_eq!(ends(&[0x74, 0x01, 0xc3, 0x90]), Some(vec![(0, Site::Ends(Gate::IfNotZero), true)]));
     // jne +2; xor %eax,%eax; ret: the result changes.
     assert_eq!(ends(&[0x75, 0x02, 0x31, 0xc0, 0xc3]), Some(vec![(4, Site::Ends(Gate::Always), false)]));
     // jne to the return itself; ret
