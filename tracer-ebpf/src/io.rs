@@ -27,6 +27,7 @@ use crate::framing;
 use crate::maps::{self, Operation, SelfKey, SockState, TRACER_SELF, TaskState, config, count, sock_flags};
 use crate::regs::{Regs, place};
 use crate::sock::{Sock, Stream, nonblocking};
+use crate::tls;
 use crate::waits;
 use crate::whole;
 
@@ -44,9 +45,18 @@ const EAGAIN: i32 = -11;
 /// Codes from here down are the kernel's own (`ERESTARTSYS` …); the program never sees them.
 const FIRST_INTERNAL_ERROR: i32 = -512;
 
+/// What the hook's program goes on with, of an operation that was looked at here.
+#[derive(Clone, Copy)]
+pub(crate) enum Next {
+    Nothing,
+    /// It was reported, and whose work it was is worth knowing.
+    Identity,
+    /// It may carry records of TLS.
+    Records,
+}
+
 /// A socket operation of the current task has ended. `ret` is its result, `message_flags` those the trigger knows.
-/// `more` says that further operations of the same call follow at once. True: the operation was reported, and whose work
-/// it was is worth knowing.
+/// `more` says that further operations of the same call follow at once.
 ///
 /// # Safety
 ///
@@ -58,54 +68,54 @@ pub(crate) unsafe fn on_io(
     direction: Direction,
     message_flags: u32,
     more: bool,
-) -> bool {
+) -> Next {
     // What could not be done yet, or was interrupted, has not happened.
     if ret == EAGAIN || ret == EINTR || ret <= FIRST_INTERNAL_ERROR {
-        return false;
+        return Next::Nothing;
     }
     let egress = matches!(direction, Direction::Egress);
     if egress {
         if ret == 0 {
-            return false;
+            return Next::Nothing;
         }
     } else if message_flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) != 0 {
         // Peeked bytes are read again; the error queue and urgent data are not part of the stream.
-        return false;
+        return Next::Nothing;
     }
     let Some(actor) = filter::current() else {
-        return false;
+        return Next::Nothing;
     };
     waits::used(actor.task);
     let sock = Sock(sk);
     let Some(stream) = sock.stream() else {
-        return false;
+        return Next::Nothing;
     };
     // The kernel's own sockets (network file systems) work in the context of programs that know nothing of them,
     // and whose registers name other buffers.
     let Some(file_flags) = sock.file_flags() else {
-        return false;
+        return Next::Nothing;
     };
     // SAFETY: as the caller promises.
     let Some(state) = (unsafe { maps::sock_state(sk, true) }) else {
         count(KernelLoss::SockStorageFull);
-        return false;
+        return Next::Nothing;
     };
     if state.flags & sock_flags::SELF != 0 {
-        return false;
+        return Next::Nothing;
     }
     let ended = ret == 0 && !egress;
     if ended && (!sock.receive_ended() || state.flags & sock_flags::ENDED != 0) {
         // Nothing was asked for, or the end is known.
-        return false;
+        return Next::Nothing;
     }
     if ret < 0 && state.last_error == ret {
-        return false;
+        return Next::Nothing;
     }
     let moved = if ret > 0 { ret as u32 } else { 0 };
     if state.flags & sock_flags::ANNOUNCED == 0 {
         // A failed operation may be one on a socket that is not connected.
         if ret < 0 || !announce(sock, stream, state, &actor, egress, moved) {
-            return false;
+            return Next::Nothing;
         }
     }
     if state.cookie == 0 {
@@ -113,19 +123,23 @@ pub(crate) unsafe fn on_io(
     }
     let (offset, seq_end) = advance(sock, state, egress, moved);
     if state.flags & sock_flags::MUTED != 0 {
-        return false;
+        let thread = if ret > 0 { maps::task_state(actor.task) } else { None };
+        return match thread {
+            Some(thread) if tls::may_carry(state, &thread.call, egress) => Next::Records,
+            _ => Next::Nothing,
+        };
     }
     let streamed = if egress { &mut state.egress } else { &mut state.ingress };
     if more {
         streamed.unreported += moved;
-        return false;
+        return Next::Nothing;
     }
     let unreported = streamed.unreported;
     streamed.unreported = 0;
 
     let Some(thread) = maps::task_state(actor.task) else {
         count(KernelLoss::TaskStorageFull);
-        return false;
+        return Next::Nothing;
     };
     thread.seq = thread.seq.wrapping_add(1);
     let op = &mut thread.op;
@@ -157,10 +171,17 @@ pub(crate) unsafe fn on_io(
         reserved: 0,
     };
     op.record.header.thread_seq = thread.seq;
-    report(Regs::of(actor.task), state, thread)
+    if report(Regs::of(actor.task), state, thread) {
+        Next::Identity
+    } else if ret > 0 && tls::may_carry(state, &thread.call, egress) {
+        Next::Records
+    } else {
+        Next::Nothing
+    }
 }
 
-/// Reports the operation that the thread's state holds, whose record lacks what the registers tell. True: as of [`on_io`].
+/// Reports the operation that the thread's state holds, whose record lacks what the registers tell. True: whose
+/// work it was is worth knowing.
 ///
 /// All that it needs to know it reads back from there: the verifier then walks it once, and not once for every way in
 /// which the above may have come here.
@@ -213,10 +234,11 @@ fn read_back<T: Copy>(value: &T) -> T {
 }
 
 /// Whether whose work an operation was is worth knowing: of those of a turn the first that tells what it is, on a socket
-/// that speaks HTTP. Some runtimes read a byte ahead, for nobody.
+/// that speaks HTTP and not, as behind a `CONNECT`, TLS. Some runtimes read a byte ahead, for nobody.
 #[inline(always)]
 fn begins_message(state: &SockState, undecided: bool) -> bool {
-    undecided && state.turn_class != Class::Undecided.code() && state.class == Class::Http1.code()
+    let is_told = state.turn_class != Class::Undecided.code() && state.turn_class != Class::Tls.code();
+    undecided && is_told && state.class == Class::Http1.code()
 }
 
 /// Emits ConnOpened at the first operation of a socket, so that nothing is reported of sockets that carry nothing,

@@ -180,3 +180,9 @@ pub mod identity_slot {
     pub const GREENLET: u32 = 3;
     pub const COUNT: u32 = 4;
 }
+
+/// In the same tables, the place of the program that sees the records of TLS.
+pub const RECORDS_SLOT: u32 = identity_slot::COUNT;
+
+/// Places of such a table.
+pub const TAIL_CALLS: u32 = RECORDS_SLOT + 1;

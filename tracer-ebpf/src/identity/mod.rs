@@ -1,9 +1,9 @@
 //! Whose work a socket operation was, as the program's own runtime knows it: one file per runtime.
 //!
 //! Each is a program of its own, so that a kernel that refuses it refuses nothing else. It is attached to nothing: the
-//! program that has reported an operation goes on with it, if user space has entered it in that program's table, which
-//! it does while a process of a known runtime is traced; one that does not know the process goes on with the next. So it
-//! costs nothing elsewhere. It reads the program's memory and nothing is ever written there.
+//! program that has reported an operation goes on with it, by that program's table; one that does not know the process
+//! goes on with the next, and none goes on where no runtime is to be asked. So it costs next to nothing elsewhere. It
+//! reads the program's memory and nothing is ever written there.
 
 /// Declares a runtime's programs, one for each hook, in its place of the hooks' tables. `$look` is given the socket and the
 /// direction, and returns false if the process is not one of this runtime.
@@ -54,12 +54,13 @@ use core::mem::MaybeUninit;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::maps::ProgramArray;
-use tracer_abi::config::{NANOS_PER_TICK, PREFILTER_SLOTS, identity_slot};
+use tracer_abi::config::{NANOS_PER_TICK, PREFILTER_SLOTS, RECORDS_SLOT, identity_slot};
 use tracer_abi::python::Memory;
 
 pub(crate) use self::cpython::Walk;
 pub(crate) use self::tokio::Polled;
 
+use crate::io::Next;
 use crate::kernel::Task;
 use crate::maps::{self, SockState, TRACER_RTSLOTS, TaskState};
 
@@ -100,20 +101,26 @@ impl Memory for OwnMemory {
     }
 }
 
-/// Goes on with the first program of `table`, and does not return; returns if there is none.
+/// Goes on with what is to be done next, and does not return; returns if there is no such program.
 #[inline(always)]
-pub(crate) fn go_on<C: EbpfContext>(ctx: &C, table: &ProgramArray) {
-    go_on_from(ctx, table, 0);
+pub(crate) fn go_on<C: EbpfContext>(ctx: &C, table: &ProgramArray, next: Next) {
+    match next {
+        Next::Nothing => {}
+        Next::Identity => go_on_from(ctx, table, 0),
+        // SAFETY: nothing here has anything left to do.
+        Next::Records => unsafe { table.tail_call(ctx, RECORDS_SLOT) },
+    }
 }
 
-/// The same, with the first behind a place.
+/// With the first runtime behind a place.
 #[inline(always)]
 fn go_on_behind<C: EbpfContext>(ctx: &C, table: &ProgramArray, slot: u32) {
     go_on_from(ctx, table, slot + 1);
 }
 
+/// With the first runtime from a place on.
 #[inline(always)]
-fn go_on_from<C: EbpfContext>(ctx: &C, table: &ProgramArray, first: u32) {
+pub(crate) fn go_on_from<C: EbpfContext>(ctx: &C, table: &ProgramArray, first: u32) {
     let mut slot = first;
     while slot < identity_slot::COUNT {
         // SAFETY: nothing here has anything left to do.
@@ -146,13 +153,13 @@ fn run<C>(times: u32, callback: extern "C" fn(u64, &mut C) -> i64, context: &mut
     }
 }
 
-/// The thread's and the socket's state, both as the program that reported the operation has left them.
+/// The thread's and the socket's state, both as the core's program has left them.
 ///
 /// # Safety
 ///
 /// `sk` must be a socket pointer that the verifier tracks.
 #[inline(always)]
-unsafe fn reported(
+pub(crate) unsafe fn reported(
     task: Task,
     sk: *const c_void,
 ) -> Option<(&'static mut TaskState, &'static mut SockState)> {

@@ -7,11 +7,11 @@ use core::ffi::c_void;
 use aya_ebpf::macros::{fexit, map};
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::FExitContext;
-use tracer_abi::config::identity_slot;
+use tracer_abi::config::TAIL_CALLS;
 use tracer_abi::conn::Direction;
 
-use crate::identity;
-use crate::io::on_io;
+use crate::identity::go_on;
+use crate::io::{Next, on_io};
 use crate::kernel::field;
 use crate::maps::offset;
 
@@ -20,7 +20,7 @@ const MSG_SENDPAGE_NOTLAST: u32 = 0x2_0000;
 
 /// `args` is the number of the function's arguments: its result is stored behind them.
 #[inline(always)]
-fn moved(ctx: &FExitContext, args: usize, direction: Direction, flags: u32, more: bool) -> bool {
+fn moved(ctx: &FExitContext, args: usize, direction: Direction, flags: u32, more: bool) -> Next {
     // SAFETY: the first argument is a `struct socket`, and `sk` a field of it.
     unsafe {
         let sk: *const c_void = field(ctx.arg(0), offset!(socket_sk));
@@ -29,19 +29,18 @@ fn moved(ctx: &FExitContext, args: usize, direction: Direction, flags: u32, more
 }
 
 /// Declares a program for a function with `(socket, msghdr, size)` or `(socket, msghdr, size, flags)`, and the table of
-/// the programs of [`identity`] that it goes on with, which the tracer writes.
+/// the programs that it goes on with, as [`super::sock_length`] has them.
 macro_rules! programs {
     ($($program:ident, $function:literal, $direction:ident, $args:literal, $identity:ident;)+) => {
         $(
             #[map]
-            pub(crate) static $identity: ProgramArray = ProgramArray::with_max_entries(identity_slot::COUNT, 0);
+            pub(crate) static $identity: ProgramArray = ProgramArray::with_max_entries(TAIL_CALLS, 0);
 
             #[fexit(function = $function)]
             fn $program(ctx: FExitContext) -> i32 {
                 let flags = if $args > 3 { ctx.arg(3) } else { 0 };
-                if moved(&ctx, $args, Direction::$direction, flags, false) {
-                    identity::go_on(&ctx, &$identity);
-                }
+                let next = moved(&ctx, $args, Direction::$direction, flags, false);
+                go_on(&ctx, &$identity, next);
                 0
             }
         )+

@@ -56,7 +56,7 @@ fn tracer_waking(ctx: BtfTracePointContext) -> i32 {
     if let Some(futex) = woken_at(woken) {
         // SAFETY: an entry of the table.
         if unsafe { (*followed).asked } != 0 {
-            identity::go_on(&ctx, &TRACER_IDWAKE);
+            identity::go_on_from(&ctx, &TRACER_IDWAKE, 0);
         }
         let woken = Woken { tid: woken.tid(), futex, since: sleep.since, awaited: Awaited::Unknown.code() };
         report(followed, WakeCause::Futex, woken);

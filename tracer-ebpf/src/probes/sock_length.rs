@@ -8,35 +8,34 @@ use core::ffi::c_void;
 use aya_ebpf::macros::{btf_tracepoint, map};
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::BtfTracePointContext;
-use tracer_abi::config::identity_slot;
+use tracer_abi::config::TAIL_CALLS;
 use tracer_abi::conn::Direction;
 
-use crate::identity;
+use crate::identity::go_on;
 use crate::io::on_io;
 
-/// Whose work it was: the programs of [`identity`] that each of these goes on with. Written by the tracer, read here. A
-/// table each, because all programs of one must be for the same hook.
+/// Whose work it was, and what TLS it carried: the programs of [`crate::identity`] and [`crate::tls`] that each of these
+/// goes on with. Written by the tracer, read here. A table each, because all programs of one must be for the same hook.
 #[map]
-pub(crate) static TRACER_IDSEND: ProgramArray = ProgramArray::with_max_entries(identity_slot::COUNT, 0);
+pub(crate) static TRACER_IDSEND: ProgramArray = ProgramArray::with_max_entries(TAIL_CALLS, 0);
 
 #[map]
-pub(crate) static TRACER_IDRECV: ProgramArray = ProgramArray::with_max_entries(identity_slot::COUNT, 0);
+pub(crate) static TRACER_IDRECV: ProgramArray = ProgramArray::with_max_entries(TAIL_CALLS, 0);
 
 #[btf_tracepoint(function = "sock_send_length")]
 fn tracer_send(ctx: BtfTracePointContext) -> i32 {
     // The flags are those of the kernel's inner call; the trace point passes none for sends.
     // SAFETY: the first argument is a `struct sock`.
-    if unsafe { on_io(ctx.arg::<*const c_void>(0), ctx.arg(1), Direction::Egress, 0, false) } {
-        identity::go_on(&ctx, &TRACER_IDSEND);
-    }
+    let next = unsafe { on_io(ctx.arg::<*const c_void>(0), ctx.arg(1), Direction::Egress, 0, false) };
+    go_on(&ctx, &TRACER_IDSEND, next);
     0
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
 fn tracer_recv(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: as above.
-    if unsafe { on_io(ctx.arg::<*const c_void>(0), ctx.arg(1), Direction::Ingress, ctx.arg(2), false) } {
-        identity::go_on(&ctx, &TRACER_IDRECV);
-    }
+    let next =
+        unsafe { on_io(ctx.arg::<*const c_void>(0), ctx.arg(1), Direction::Ingress, ctx.arg(2), false) };
+    go_on(&ctx, &TRACER_IDRECV, next);
     0
 }

@@ -3,10 +3,10 @@
 //! | file | hook | told |
 //! |---|---|---|
 //! | [`openssl`] | calls of the library, in the program | plaintext, as operations of a session |
-//! | [`records`] | socket operations, behind the core | headers of TLS records, and in whose call |
+//! | [`records`] | socket operations: the core's programs go on with these | headers of TLS records, and in whose call |
 //!
-//! Which session is on which socket is not decided here. Every program is beside the core's and may be refused alone. They
-//! are attached while there is a process whose library is watched.
+//! Which session is on which socket is not decided here. Every program may be refused alone. Those of the records are
+//! attached to nothing, and cost nothing where there is no TLS.
 //!
 //! Programs at user probes keep what they know in the thread's state, and next to nothing on the stack: since 6.13 a larger
 //! stack of theirs is one that a preempting program may share.
@@ -16,8 +16,10 @@ mod records;
 
 use tracer_abi::config::TlsCall;
 use tracer_abi::event::io_flags;
+use tracer_abi::sniff::Class;
 
 pub(crate) use self::records::{Place, Report};
+use crate::maps::SockState;
 
 /// The call of a TLS library that a thread is in.
 #[derive(Clone, Copy)]
@@ -40,6 +42,13 @@ pub(crate) struct Call {
     /// `io_flags` of its last socket operation.
     io_flags: u32,
     reserved: u32,
+}
+
+/// Whether an operation may carry records of TLS: the thread is in a session's call, or the socket is known for it.
+#[inline(always)]
+pub(crate) fn may_carry(state: &SockState, call: &Call, egress: bool) -> bool {
+    let place = if egress { &state.records[1] } else { &state.records[0] };
+    place.is_known() || state.class == Class::Tls.code() || call.session() != 0
 }
 
 impl Call {

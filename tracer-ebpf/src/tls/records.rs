@@ -15,12 +15,12 @@ use tracer_abi::event::{
     CiphertextRecord, EventKind, RECORD_STARTS, RecordStart, ciphertext_flags, io_flags,
 };
 use tracer_abi::limits::{HELLO_BYTES, MAX_RECORD_STEPS};
-use tracer_abi::sniff::Class;
 
 use crate::emit::{self, at_most};
 use crate::filter;
+use crate::identity::reported;
 use crate::kernel::{Task, field};
-use crate::maps::{self, Operation, SockState, TRACER_DATA, TRACER_TLS, TaskState, count, offset};
+use crate::maps::{Operation, SockState, TRACER_DATA, TRACER_TLS, TaskState, count, offset};
 use crate::regs::{Regs, place};
 use crate::sock::{Sock, nonblocking};
 
@@ -48,6 +48,13 @@ pub(crate) struct Place {
     /// Bytes of the stream that are to be copied yet; one more than that, so that zero is the beginning.
     hello: u32,
     reserved: u32,
+}
+
+impl Place {
+    #[inline(always)]
+    pub(super) const fn is_known(&self) -> bool {
+        self.known != 0
+    }
 }
 
 /// What is reported of an operation, and how far it was looked at. In the thread's own storage, as
@@ -102,18 +109,13 @@ programs! {
     tracer_tls_in6r, "inet6_recvmsg", Ingress, 4;
 }
 
-const MSG_OOB: u32 = 0x1;
-const MSG_PEEK: u32 = 0x2;
-const MSG_ERRQUEUE: u32 = 0x2000;
-
+/// An operation that the core has looked at and that has moved bytes of the stream.
+///
 /// # Safety
 ///
 /// `sk` must be a socket pointer that the verifier tracks.
 #[inline(always)]
 unsafe fn moved(sk: *const c_void, ret: i32, direction: Direction, message_flags: u32) {
-    if ret <= 0 || message_flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) != 0 {
-        return;
-    }
     let tgid = (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32;
     if TRACER_TLS.get_ptr(tgid).is_none() {
         return;
@@ -126,20 +128,11 @@ unsafe fn moved(sk: *const c_void, ret: i32, direction: Direction, message_flags
         return;
     };
     // SAFETY: as the caller promises.
-    let Some(state) = (unsafe { maps::sock_state(sk, true) }) else {
-        count(KernelLoss::SockStorageFull);
-        return;
-    };
-    let Some(thread) = maps::task_state(actor.task) else {
-        count(KernelLoss::TaskStorageFull);
+    let Some((thread, state)) = (unsafe { reported(actor.task, sk) }) else {
         return;
     };
     let egress = matches!(direction, Direction::Egress);
-    let known = if egress { state.records[1].known } else { state.records[0].known };
     let session = thread.call.session();
-    if known == 0 && session == 0 && state.class != Class::Tls.code() {
-        return;
-    }
     let seq_end = if egress { tcp.write_seq() } else { tcp.copied_seq(sock) };
     thread.op.ret = ret;
     thread.op.total = ret as u32;

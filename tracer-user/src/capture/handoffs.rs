@@ -13,7 +13,7 @@ use tracer_abi::config::{Followed, identity_slot};
 use tracer_abi::event::EventKind;
 use tracer_abi::task::{ProcessKey, Tgid};
 
-use super::ladder::{Identity, Probe};
+use super::ladder::{Probe, TailCall};
 use super::object::{Attached, Loaded};
 use super::record;
 use super::waits::Waits;
@@ -28,7 +28,7 @@ pub(super) const PROBES: &[Probe] = &[
 
 /// Programs that go on with a wake-up, by runtime. Where one is refused, what that runtime's threads wait for is not known,
 /// and nothing else is missing.
-pub(super) const WAITS: &[Identity] =
+pub(super) const WAITS: &[TailCall] =
     &[Probe::trace_point("tracer_py_wake", "sched_waking").after("TRACER_IDWAKE", identity_slot::PYTHON)];
 
 /// Wake-ups of a process in a second, over two looks: looking at one costs about 0.4 µs of a CPU, so that these are a

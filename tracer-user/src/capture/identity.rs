@@ -9,8 +9,6 @@
 //! | examined, may come to have one | under examination | later and later |
 //! | asked | off | looking costs more than its share of the process's own CPU time |
 //! | any | unknown | it executes another program, or ends |
-//!
-//! The kernel half's programs that ask run while some process is asked.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -114,8 +112,6 @@ pub(super) struct Identities {
     next_account: Instant,
     /// Of processes that are not asked any more.
     past: IdentityCost,
-    /// The kernel half's programs run.
-    running: bool,
 }
 
 struct Tables {
@@ -179,7 +175,6 @@ impl Identities {
             next_retry: None,
             next_account: Instant::now() + ACCOUNT,
             past: IdentityCost::default(),
-            running: false,
         })
     }
 
@@ -209,10 +204,9 @@ impl Identities {
     }
 
     /// Looks at a process that is to be traced, which takes some milliseconds: where nothing waits to be read.
-    pub(super) fn examine(&mut self, loaded: &mut Loaded, process: ProcessKey) {
+    pub(super) fn examine(&mut self, process: ProcessKey) {
         if self.tables.is_some() && self.has_room(process) {
             self.note(process, FIRST_RETRY, false, runtime::examine(process));
-            self.run_if_needed(loaded);
         }
     }
 
@@ -242,7 +236,7 @@ impl Identities {
     }
 
     /// To be called after records were looked at, and now and then.
-    pub(super) fn advance(&mut self, loaded: &mut Loaded) {
+    pub(super) fn advance(&mut self) {
         while let Some(Found { ticket, process, finding }) = self.examiner.found() {
             let state = self.watched.get(&process.tgid.0).map(|watched| watched.state);
             if let Some(State::Ordered { ticket: awaited, pause, used }) = state
@@ -288,18 +282,6 @@ impl Identities {
         if self.next_account <= now {
             self.next_account = now + ACCOUNT;
             self.account();
-        }
-        self.run_if_needed(loaded);
-    }
-
-    /// Has the kernel half's programs run while some process is asked.
-    fn run_if_needed(&mut self, loaded: &mut Loaded) {
-        let needed = self.tables.as_ref().is_some_and(|tables| !tables.slot_users.is_empty());
-        if needed != self.running {
-            self.running = needed;
-            if let Err(error) = loaded.ask_identity(needed) {
-                tracing::warn!("asking runtimes whose work a call is: {error:#}");
-            }
         }
     }
 

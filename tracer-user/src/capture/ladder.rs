@@ -35,13 +35,12 @@ pub(super) struct Probe {
     pub(super) optional: bool,
 }
 
-/// A program that is attached to nothing: one of the rung's goes on with it.
+/// A program that is attached to nothing: one that is goes on with it, by a tail call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct TailCall {
     /// That program's own hook, too.
     pub(super) probe: Probe,
     pub(super) table: &'static str,
-    /// One of `identity_slot`.
     pub(super) slot: u32,
 }
 
@@ -67,15 +66,15 @@ impl Rung {
     /// Programs that say whose work an operation was, by runtime, and the place in the table of the rung's program that goes
     /// on with each. They are no part of what a rung needs: where those of a runtime are refused, its identity is missing
     /// and nothing else.
-    pub(super) const fn identity(self) -> [&'static [Identity]; identity_slot::COUNT as usize] {
+    pub(super) const fn identity(self) -> [&'static [TailCall]; identity_slot::COUNT as usize] {
         match self {
             Self::A => [rung_a::PYTHON, rung_a::GO, rung_a::TOKIO, rung_a::GREENLET],
             Self::B => [rung_b::PYTHON, rung_b::GO, rung_b::TOKIO, rung_b::GREENLET],
         }
     }
 
-    /// Programs that see the records of TLS. They may run before or after the rung's own.
-    pub(super) const fn tls(self) -> &'static [Probe] {
+    /// Programs that see the records of TLS.
+    pub(super) const fn tls(self) -> &'static [TailCall] {
         match self {
             Self::A => rung_a::TLS,
             Self::B => rung_b::TLS,
@@ -118,8 +117,8 @@ impl Probe {
     }
 
     /// As one that the program of `table` goes on with.
-    pub(super) const fn after(self, table: &'static str, slot: u32) -> Identity {
-        Identity { probe: self, table, slot }
+    pub(super) const fn after(self, table: &'static str, slot: u32) -> TailCall {
+        TailCall { probe: self, table, slot }
     }
 
     /// Whether this kernel has the hook at all.

@@ -175,7 +175,7 @@ impl Capture {
             unix_sockets: UnixSockets::new(&mut loaded)?,
             identities: Identities::new(&mut loaded)?,
             handoffs: HandOffs::new(&mut loaded)?,
-            tls: Watch::new(&mut loaded, rung)?,
+            tls: Watch::new(&mut loaded)?,
             loaded,
             closed: Vec::new(),
             early,
@@ -200,7 +200,7 @@ impl Capture {
     pub(crate) fn trace_running(&mut self, running: &[ProcessKey]) -> anyhow::Result<()> {
         // Before the first of them is traced: nothing gathers in the rings meanwhile.
         for &process in running {
-            self.identities.examine(&mut self.loaded, process);
+            self.identities.examine(process);
         }
         let mut new = false;
         for &process in running {
@@ -213,6 +213,19 @@ impl Capture {
         for &process in running {
             self.tls.traced(&mut self.loaded, process);
         }
+        self.tls.settle();
+        Ok(())
+    }
+
+    /// Traces a process that waits to execute its program, and its descendants: until then it is the tracer's own image,
+    /// which says nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::trace_running`].
+    pub(crate) fn trace_gated(&mut self, process: ProcessKey) -> anyhow::Result<()> {
+        self.processes.trace(process)?;
+        self.tls.traced(&mut self.loaded, process);
         self.tls.settle();
         Ok(())
     }
@@ -306,7 +319,7 @@ impl Capture {
         if !self.rings.has_more() {
             self.closed.drain(..).for_each(|record| each(&record));
         }
-        self.identities.advance(&mut self.loaded);
+        self.identities.advance();
         self.handoffs.advance();
         self.tls.advance(&mut self.loaded);
         self.loaded.flush_log();

@@ -1,6 +1,7 @@
 //! Loads the object into the kernel and attaches what a rung needs.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use anyhow::{Context as _, bail};
 use aya::maps::{Array, Map, MapData, PerCpuArray, ProgramArray};
@@ -12,7 +13,7 @@ use tracer_abi::config::Config;
 use tracer_abi::error::KernelLoss;
 
 use super::btf::TypeInfo;
-use super::ladder::{Hook, Identity, LIFE_CYCLE, Probe, Rung};
+use super::ladder::{Hook, LIFE_CYCLE, Probe, Rung, TailCall};
 use super::{handoffs, offsets, tls, unix_sockets, uprobe_multi};
 
 /// The kernel half as `cargo xtask build` made it.
@@ -32,16 +33,15 @@ pub(super) struct Loaded {
     /// Why hand-offs cannot be followed.
     no_handoffs: Option<anyhow::Error>,
     log: Option<aya_log::EbpfLogger<KernelLog>>,
-    /// The programs that know whose work an operation is.
-    identity: Vec<Identity>,
-    /// The tables through which those are reached, by name.
-    identity_tables: BTreeMap<&'static str, ProgramArray<MapData>>,
-    /// Why some of them are absent; `None`: none is.
+    /// There are programs that know whose work an operation is, and some that know what woken threads wait for.
+    knows_identity: bool,
+    knows_waits: bool,
+    /// Why some of either are absent; `None`: none is.
     identity_refused: Option<String>,
-    /// The table of the programs that know what woken threads wait for; `None`: there are none.
-    waits: Option<ProgramArray<MapData>>,
     /// The same of those that see TLS.
     tls_refused: Option<String>,
+    /// The tables through which programs are reached by tail calls, by name. They go when these do.
+    _tables: BTreeMap<&'static str, ProgramArray<MapData>>,
     /// Those of user programs, where one link may hold many probes.
     probes: Option<uprobe_multi::Programs>,
 }
@@ -114,7 +114,6 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
     // While all maps are there.
     let probes = uprobe_multi::Programs::load(object, &ebpf, &tls::PROGRAMS);
     let (identity, identity_refused) = load_identity(&mut ebpf, rung, types, &btf);
-    let identity_tables = identity_tables(&mut ebpf, &identity)?;
     if types.has_function(&format!("bpf_iter_{}", unix_sockets::WALK)) {
         for name in [unix_sockets::MARK, unix_sockets::LIST] {
             program::<Iter>(&mut ebpf, name)?
@@ -124,10 +123,9 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         }
     }
     // Their absence costs TLS, and nothing else.
-    let tls = load_tls(&mut ebpf, rung, types, &btf, probes);
-    let (probes, tls_refused) = match tls {
-        Ok(probes) => (probes, None),
-        Err(error) => (None, Some(format!("{error:#}"))),
+    let (records, probes, tls_refused) = match load_tls(&mut ebpf, rung, types, &btf, probes) {
+        Ok((records, probes)) => (records, probes, None),
+        Err(error) => (Vec::new(), None, Some(format!("{error:#}"))),
     };
     // Their absence costs parents, and nothing else.
     let no_handoffs = handoffs::PROBES.iter().find_map(|probe| {
@@ -136,9 +134,12 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         }
         load_program(&mut ebpf, probe, &btf).err()
     });
-    let (waits, waits_refused) = load_waits(&mut ebpf, types, &btf)?;
+    let (waits, waits_refused) = load_waits(&mut ebpf, types, &btf);
     let identity_refused =
         [identity_refused, waits_refused].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
+    // For good: to take a program out again takes the kernel many milliseconds. What they do costs next to nothing where
+    // there is nothing for them to do.
+    let tables = enter(&mut ebpf, identity.iter().chain(&records).chain(&waits))?;
     let stats =
         PerCpuArray::try_from(take_map(&mut ebpf, "TRACER_STATS")?).context("open map TRACER_STATS")?;
     let log = log.then(|| aya_log::EbpfLogger::init_with_logger(&mut ebpf, KernelLog)).transpose();
@@ -146,11 +147,11 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         ebpf,
         stats,
         no_handoffs,
-        identity,
-        identity_tables,
+        knows_identity: !identity.is_empty(),
+        knows_waits: !waits.is_empty(),
         identity_refused,
-        waits,
         tls_refused,
+        _tables: tables,
         probes,
         log: log.context("open the kernel half's log")?,
     };
@@ -168,7 +169,7 @@ fn load_identity(
     rung: Rung,
     types: &TypeInfo,
     btf: &Btf,
-) -> (Vec<Identity>, Option<String>) {
+) -> (Vec<TailCall>, Option<String>) {
     let mut loaded = Vec::new();
     let mut refusals = Vec::new();
     for programs in rung.identity() {
@@ -189,46 +190,16 @@ fn load_identity(
     (loaded, (!refusals.is_empty()).then(|| refusals.join("; ")))
 }
 
-/// Loads the programs that know what woken threads wait for, and has them run; and why not all.
-fn load_waits(
-    ebpf: &mut Ebpf,
-    types: &TypeInfo,
-    btf: &Btf,
-) -> anyhow::Result<(Option<ProgramArray<MapData>>, Option<String>)> {
-    let (mut table, mut refusals) = (None, Vec::new());
-    for Identity { probe, table: name, slot } in handoffs::WAITS {
-        if !probe.is_present(types) {
-            continue;
-        }
-        if let Err(error) = load_program(ebpf, probe, btf) {
-            refusals.push(format!("{error:#}"));
-            continue;
-        }
-        if table.is_none() {
-            let map = take_map(ebpf, name)?.try_into().with_context(|| format!("open map {name}"))?;
-            table = Some(map);
-        }
-        let program = ebpf.program(probe.program).with_context(|| format!("no program {}", probe.program))?;
-        if let Some(table) = &mut table {
-            ProgramArray::set(table, *slot, program.fd()?, 0)
-                .with_context(|| format!("enter {}", probe.program))?;
+/// Loads the programs that know what woken threads wait for; and why not all.
+fn load_waits(ebpf: &mut Ebpf, types: &TypeInfo, btf: &Btf) -> (Vec<TailCall>, Option<String>) {
+    let (mut loaded, mut refusals) = (Vec::new(), Vec::new());
+    for call in handoffs::WAITS.iter().filter(|call| call.probe.is_present(types)) {
+        match load_program(ebpf, &call.probe, btf) {
+            Ok(()) => loaded.push(*call),
+            Err(error) => refusals.push(format!("{error:#}")),
         }
     }
-    Ok((table, (!refusals.is_empty()).then(|| refusals.join("; "))))
-}
-
-fn identity_tables(
-    ebpf: &mut Ebpf,
-    programs: &[Identity],
-) -> anyhow::Result<BTreeMap<&'static str, ProgramArray<MapData>>> {
-    let mut tables = BTreeMap::new();
-    for Identity { table, .. } in programs {
-        if !tables.contains_key(table) {
-            let map = take_map(ebpf, table)?.try_into().with_context(|| format!("open map {table}"))?;
-            tables.insert(*table, map);
-        }
-    }
-    Ok(tables)
+    (loaded, (!refusals.is_empty()).then(|| refusals.join("; ")))
 }
 
 /// Loads the programs that see TLS: all of them, or why not. `probes`: those of user programs, if they are loaded already.
@@ -238,24 +209,46 @@ fn load_tls(
     types: &TypeInfo,
     btf: &Btf,
     probes: anyhow::Result<uprobe_multi::Programs>,
-) -> anyhow::Result<Option<uprobe_multi::Programs>> {
+) -> anyhow::Result<(Vec<TailCall>, Option<uprobe_multi::Programs>)> {
     if tls::may_be_preempted() {
         bail!(
             "a kernel since 6.13 that preempts itself may do so in a program at a user probe, and lose its stack"
         );
     }
-    for probe in rung.tls().iter().filter(|probe| probe.is_present(types) || !probe.optional) {
-        load_program(ebpf, probe, btf)?;
+    let present = |call: &&TailCall| call.probe.is_present(types) || !call.probe.optional;
+    let records: Vec<TailCall> = rung.tls().iter().filter(present).copied().collect();
+    for call in &records {
+        load_program(ebpf, &call.probe, btf)?;
     }
     match probes {
-        Ok(probes) => return Ok(Some(probes)),
+        Ok(probes) => return Ok((records, Some(probes))),
         Err(error) => tracing::debug!("each probe has a link of its own: {error:#}"),
     }
     for name in tls::PROGRAMS {
         let loaded = program::<UProbe>(ebpf, name)?.load();
         loaded.map_err(refusal).with_context(|| format!("load {name}"))?;
     }
-    Ok(None)
+    Ok((records, None))
+}
+
+/// Has programs run when others go on with them.
+fn enter<'c>(
+    ebpf: &mut Ebpf,
+    calls: impl Iterator<Item = &'c TailCall>,
+) -> anyhow::Result<BTreeMap<&'static str, ProgramArray<MapData>>> {
+    let mut tables = BTreeMap::new();
+    for TailCall { probe, table: name, slot } in calls {
+        let table: &mut ProgramArray<MapData> = match tables.entry(*name) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let map = take_map(ebpf, name)?.try_into().with_context(|| format!("open map {name}"))?;
+                new.insert(map)
+            }
+        };
+        let program = ebpf.program(probe.program).with_context(|| format!("no program {}", probe.program))?;
+        table.set(*slot, program.fd()?, 0).with_context(|| format!("enter {}", probe.program))?;
+    }
+    Ok(tables)
 }
 
 impl Loaded {
@@ -263,33 +256,14 @@ impl Loaded {
         take_map(&mut self.ebpf, name)
     }
 
-    /// Has the programs that say whose work an operation was run or not. They do not run at first.
-    ///
-    /// # Errors
-    ///
-    /// When a table cannot be written; those of several that run then do no harm.
-    pub(super) fn ask_identity(&mut self, ask: bool) -> anyhow::Result<()> {
-        for Identity { probe, table, slot } in &self.identity {
-            let name = probe.program;
-            let table = self.identity_tables.get_mut(table).with_context(|| format!("no table {table}"))?;
-            if ask {
-                let program = self.ebpf.program(name).with_context(|| format!("no program {name}"))?;
-                table.set(*slot, program.fd()?, 0).with_context(|| format!("enter {name}"))?;
-            } else {
-                table.clear_index(slot).with_context(|| format!("remove {name}"))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Whether the kernel half can say whose work an operation was.
     pub(super) const fn knows_identity(&self) -> bool {
-        !self.identity.is_empty()
+        self.knows_identity
     }
 
     /// Whether it can say what woken threads wait for.
     pub(super) const fn knows_waits(&self) -> bool {
-        self.waits.is_some()
+        self.knows_waits
     }
 
     /// Why it cannot, for some or all runtimes.

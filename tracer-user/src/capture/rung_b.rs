@@ -1,9 +1,9 @@
 //! Rung B: returns of the protocols' send and receive functions, for kernels without the trace points of rung A that
 //! allow trampolines (x86_64 since 5.5).
 
-use tracer_abi::config::identity_slot as slot;
+use tracer_abi::config::{RECORDS_SLOT, identity_slot as slot};
 
-use super::ladder::{Identity, Probe};
+use super::ladder::{Probe, TailCall};
 
 pub(super) const DESCRIPTION: &str = "returns of the socket send and receive functions";
 
@@ -20,7 +20,7 @@ pub(super) const PROBES: &[Probe] = &[
     Probe::function_exit("tracer_un_page", "unix_stream_sendpage").where_present(),
 ];
 
-pub(super) const PYTHON: &[Identity] = &[
+pub(super) const PYTHON: &[TailCall] = &[
     Probe::function_exit("tracer_py_in4s", "inet_sendmsg").after("TRACER_IDIN4S", slot::PYTHON),
     Probe::function_exit("tracer_py_in6s", "inet6_sendmsg")
         .where_present()
@@ -33,7 +33,7 @@ pub(super) const PYTHON: &[Identity] = &[
     Probe::function_exit("tracer_py_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::PYTHON),
 ];
 
-pub(super) const GO: &[Identity] = &[
+pub(super) const GO: &[TailCall] = &[
     Probe::function_exit("tracer_go_in4s", "inet_sendmsg").after("TRACER_IDIN4S", slot::GO),
     Probe::function_exit("tracer_go_in6s", "inet6_sendmsg").where_present().after("TRACER_IDIN6S", slot::GO),
     Probe::function_exit("tracer_go_uns", "unix_stream_sendmsg").after("TRACER_IDUNS", slot::GO),
@@ -42,7 +42,7 @@ pub(super) const GO: &[Identity] = &[
     Probe::function_exit("tracer_go_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::GO),
 ];
 
-pub(super) const TOKIO: &[Identity] = &[
+pub(super) const TOKIO: &[TailCall] = &[
     Probe::function_exit("tracer_tk_in4s", "inet_sendmsg").after("TRACER_IDIN4S", slot::TOKIO),
     Probe::function_exit("tracer_tk_in6s", "inet6_sendmsg")
         .where_present()
@@ -55,7 +55,7 @@ pub(super) const TOKIO: &[Identity] = &[
     Probe::function_exit("tracer_tk_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::TOKIO),
 ];
 
-pub(super) const GREENLET: &[Identity] = &[
+pub(super) const GREENLET: &[TailCall] = &[
     Probe::function_exit("tracer_gl_in4s", "inet_sendmsg").after("TRACER_IDIN4S", slot::GREENLET),
     Probe::function_exit("tracer_gl_in6s", "inet6_sendmsg")
         .where_present()
@@ -68,9 +68,13 @@ pub(super) const GREENLET: &[Identity] = &[
     Probe::function_exit("tracer_gl_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::GREENLET),
 ];
 
-pub(super) const TLS: &[Probe] = &[
-    Probe::function_exit("tracer_tls_in4s", "inet_sendmsg"),
-    Probe::function_exit("tracer_tls_in6s", "inet6_sendmsg").where_present(),
-    Probe::function_exit("tracer_tls_in4r", "inet_recvmsg"),
-    Probe::function_exit("tracer_tls_in6r", "inet6_recvmsg").where_present(),
+pub(super) const TLS: &[TailCall] = &[
+    Probe::function_exit("tracer_tls_in4s", "inet_sendmsg").after("TRACER_IDIN4S", RECORDS_SLOT),
+    Probe::function_exit("tracer_tls_in6s", "inet6_sendmsg")
+        .where_present()
+        .after("TRACER_IDIN6S", RECORDS_SLOT),
+    Probe::function_exit("tracer_tls_in4r", "inet_recvmsg").after("TRACER_IDIN4R", RECORDS_SLOT),
+    Probe::function_exit("tracer_tls_in6r", "inet6_recvmsg")
+        .where_present()
+        .after("TRACER_IDIN6R", RECORDS_SLOT),
 ];

@@ -54,7 +54,7 @@ async fn trace(
     let mut capture = Capture::start(&capture_config(&config.capture, verbosity))?;
     let tgid = gated.tgid;
     let start = ProcDir::open(tgid).and_then(|dir| dir.stat()).context("find the command's process")?.start;
-    capture.trace_running(&[ProcessKey { tgid, start_boottime: start.earliest() }])?;
+    capture.trace_gated(ProcessKey { tgid, start_boottime: start.earliest() })?;
     let mut processes = Processes::new(Describer::new(config.capture.command_args), None, true);
     processes.add(tgid, start);
     let signals = blocked.stream(others).context("read signals")?;

@@ -31,8 +31,7 @@ use tracer_abi::time::KernelInstant;
 use self::finder::Finder;
 use self::probes::{Done, Job, Probes};
 use self::reaper::{Link, Reaper};
-use super::ladder::Rung;
-use super::object::{Attached, Loaded};
+use super::object::Loaded;
 use super::{record, uprobe_multi};
 use crate::clock;
 use crate::process::procfs::StartTick;
@@ -111,11 +110,9 @@ pub(super) struct Watch {
 }
 
 struct Kernel {
-    rung: Rung,
     probes: Probes,
     table: BpfHashMap<MapData, u32, u8>,
     sessions: BpfHashMap<MapData, SessionKey, SessionState>,
-    records: Vec<Attached>,
 }
 
 /// Address and process, as the kernel half has them.
@@ -159,16 +156,14 @@ enum Fresh {
 }
 
 impl Watch {
-    pub(super) fn new(loaded: &mut Loaded, rung: Rung) -> anyhow::Result<Self> {
+    pub(super) fn new(loaded: &mut Loaded) -> anyhow::Result<Self> {
         let notify = Arc::new(Notify::new());
         let kernel = match loaded.tls_refused() {
             Some(_) => None,
             None => Some(Kernel {
-                rung,
                 probes: Probes::start(loaded.take_probes(), Arc::clone(&notify))?,
                 table: loaded.take_map("TRACER_TLS")?.try_into().context("open map TRACER_TLS")?,
                 sessions: loaded.take_map("TRACER_SESSION")?.try_into().context("open map TRACER_SESSION")?,
-                records: Vec::new(),
             }),
         };
         let known = if kernel.is_some() { tls::standard() } else { Vec::new() };
@@ -270,7 +265,7 @@ impl Watch {
                         self.finder.look(process, true);
                     }
                 }
-                Fresh::Ended(process) => self.forget(loaded, process),
+                Fresh::Ended(process) => self.forget(process),
             }
         }
         while let Some((process, mapped)) = self.finder.take() {
@@ -376,7 +371,7 @@ impl Watch {
             if watched.probed.iter().any(|known| known.inode == library.inode) {
                 continue;
             }
-            if let Err(error) = kernel.follow(loaded, process.tgid) {
+            if let Err(error) = kernel.follow(process.tgid) {
                 watched.refused.push((library.path.display().to_string(), format!("{error:#}")));
                 continue;
             }
@@ -419,7 +414,7 @@ impl Watch {
         }
     }
 
-    fn forget(&mut self, loaded: &mut Loaded, process: ProcessKey) {
+    fn forget(&mut self, process: ProcessKey) {
         if !self.is_known(process) {
             return;
         }
@@ -433,8 +428,7 @@ impl Watch {
         if let Some(kernel) = &mut self.kernel
             && probed
         {
-            let last = self.processes.values().all(|other| other.probed.is_empty());
-            kernel.leave(loaded, process.tgid, last);
+            kernel.leave(process.tgid);
         }
     }
 }
@@ -448,23 +442,17 @@ impl Watched {
 
 impl Kernel {
     /// Has the records of a process's TLS connections reported.
-    fn follow(&mut self, loaded: &mut Loaded, tgid: Tgid) -> anyhow::Result<()> {
-        if self.records.is_empty() {
-            self.records = loaded.attach(self.rung.tls())?;
-        }
+    fn follow(&mut self, tgid: Tgid) -> anyhow::Result<()> {
         self.table.insert(tgid.0, 0, 0).context("enter the process into the table")
     }
 
-    fn leave(&mut self, loaded: &mut Loaded, tgid: Tgid, last: bool) {
+    fn leave(&mut self, tgid: Tgid) {
         // Absent: there is nothing to remove.
         let _ = self.table.remove(&tgid.0);
         let of_process: Vec<SessionKey> =
             self.sessions.keys().filter_map(Result::ok).filter(|key| key.tgid == tgid.0).collect();
         for key in of_process {
             let _ = self.sessions.remove(&key);
-        }
-        if last {
-            loaded.detach(std::mem::take(&mut self.records));
         }
     }
 }
