@@ -281,10 +281,8 @@ impl Spans {
         let unrecognised = engine
             .unrecognised()
             .map(|traffic| UnrecognisedTraffic {
-                process: match names.get(&traffic.process) {
-                    Some(name) => format!("{name} ({})", traffic.process.tgid),
-                    None => format!("process {}", traffic.process.tgid),
-                },
+                pid: traffic.process.tgid.0,
+                name: names.get(&traffic.process).map_or("a process", String::as_str).to_owned(),
                 class: traffic.class,
                 why: (traffic.class == Class::Tls).then(|| unheard(traffic.process, tls)),
                 connections: traffic.connections,
@@ -312,19 +310,20 @@ impl Spans {
 
 /// Why a process's TLS was not read.
 fn unheard(process: ProcessKey, tls: &[TlsProcess]) -> String {
+    const NONE: &str = "no TLS library that could be watched was found in it, or not in time";
     let same = |known: &&TlsProcess| StartTick::of(known.process) == StartTick::of(process);
     let known = tls.iter().filter(|known| known.process.tgid == process.tgid).find(same);
-    match known {
-        Some(known) if !known.refused.is_empty() => {
-            let reasons: Vec<String> =
-                known.refused.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
-            reasons.join("; ")
-        }
-        Some(known) if !known.libraries.is_empty() => {
-            "none of it went through the libraries that are watched, or it began before".to_owned()
-        }
-        Some(_) | None => "no TLS library was found that could be watched".to_owned(),
+    let Some(known) = known else { return NONE.to_owned() };
+    let mut reasons: Vec<String> =
+        known.refused.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+    if !known.libraries.is_empty() {
+        let watched = "begun before its library was watched, or not tied to what passed through that";
+        reasons.insert(0, watched.to_owned());
     }
+    if reasons.is_empty() {
+        reasons.push(NONE.to_owned());
+    }
+    reasons.join("; ")
 }
 
 /// Where hand-offs were followed. As many as the source follows at once are few; over time there may be more.

@@ -1,6 +1,7 @@
 //! What a run came to, in a few lines: for the person who ran it, and for the one who has to find out why it is empty.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
 use tracer_abi::error::KernelLoss;
@@ -56,8 +57,9 @@ pub(crate) struct Counts {
 /// A process's connections that were not of a protocol that yields spans.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UnrecognisedTraffic {
-    /// Name and pid, or what stands for them.
-    pub(crate) process: String,
+    pub(crate) pid: u32,
+    /// What it is called.
+    pub(crate) name: String,
     pub(crate) class: Class,
     /// Of TLS: why its plaintext was not seen.
     pub(crate) why: Option<String>,
@@ -172,13 +174,29 @@ impl Summary {
         lines
     }
 
+    /// What processes of one name had in the same way is one line.
     fn unrecognised(&self) -> Vec<String> {
-        let mut traffic = self.unrecognised.clone();
-        traffic.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.process.cmp(&b.process)));
+        let mut alike: BTreeMap<_, (u64, UnrecognisedTraffic)> = BTreeMap::new();
+        for one in &self.unrecognised {
+            match alike.entry((&one.name, one.class.code(), &one.why)) {
+                Entry::Vacant(first) => drop(first.insert((1, one.clone()))),
+                Entry::Occupied(mut others) => {
+                    let (processes, all) = others.get_mut();
+                    *processes += 1;
+                    all.pid = all.pid.min(one.pid);
+                    all.connections += one.connections;
+                    all.bytes += one.bytes;
+                }
+            }
+        }
+        let mut traffic: Vec<_> = alike.into_values().collect();
+        traffic.sort_by(|(_, a), (_, b)| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
         let mut lines: Vec<String> = traffic
             .iter()
             .take(MAX_LINES)
-            .map(|UnrecognisedTraffic { process, class, why, connections, bytes }| {
+            .map(|(processes, UnrecognisedTraffic { pid, name, class, why, connections, bytes })| {
+                let more =
+                    if *processes > 1 { format!(" and {} more", processes - 1) } else { String::new() };
                 let what = match class {
                     Class::Tls => "TLS",
                     Class::Http2 => "HTTP/2",
@@ -189,7 +207,8 @@ impl Summary {
                 };
                 let connections = number(*connections, "connection");
                 let why = why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
-                format!("not recognised: {process}: {what} on {connections}, {}{why}", self::bytes(*bytes))
+                let bytes = self::bytes(*bytes);
+                format!("not recognised: {name} ({pid}{more}): {what} on {connections}, {bytes}{why}")
             })
             .collect();
         if let Some(more) = traffic.len().checked_sub(MAX_LINES).filter(|more| *more > 0) {
@@ -260,7 +279,7 @@ mod tests {
             (counts(1, 1, 5), Some(Class::Http2), "HTTP/2"),
             (counts(1, 1, 5), Some(Class::Unknown), "was not HTTP/1.x"),
         ] {
-            let unrecognised = class.map(|class| traffic("shop (7)", class, 1)).into_iter().collect();
+            let unrecognised = class.map(|class| traffic("shop", 7, class, 1)).into_iter().collect();
             let lines = Summary { counts, unrecognised, ..Summary::default() }.lines();
             assert_eq!(lines[0], "0 spans");
             assert!(lines[1].contains(want), "{lines:?}");
@@ -273,9 +292,9 @@ mod tests {
         check(Summary { counts, ..Summary::default() }, &["0 spans", want]);
     }
 
-    fn traffic(process: &str, class: Class, bytes: u64) -> UnrecognisedTraffic {
+    fn traffic(name: &str, pid: u32, class: Class, bytes: u64) -> UnrecognisedTraffic {
         let why = (class == Class::Tls).then(|| "libx: stripped".to_owned());
-        UnrecognisedTraffic { process: process.to_owned(), class, why, connections: 1, bytes }
+        UnrecognisedTraffic { pid, name: name.to_owned(), class, why, connections: 1, bytes }
     }
 
     #[test]
@@ -294,9 +313,9 @@ mod tests {
                 kernel_losses: BTreeMap::from([(KernelLoss::DataRingFull, 4), (KernelLoss::PayloadFault, 0)]),
                 core_losses: vec![("events_late", 0), ("thread_gaps", 1)],
                 unrecognised: vec![
-                    traffic("a (1)", Class::Tls, 5),
-                    traffic("b (2)", Class::Unknown, 1500),
-                    traffic("c (3)", Class::Http1, 1),
+                    traffic("a", 1, Class::Tls, 5),
+                    traffic("b", 2, Class::Unknown, 1500),
+                    traffic("c", 3, Class::Http1, 1),
                 ],
                 handoffs: vec!["followed".to_owned()],
                 accuracy: vec!["accuracy".to_owned()],
@@ -322,8 +341,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_alike_is_one_line() {
+        let unrecognised = (1..=25).map(|pid| traffic("curl", pid, Class::Tls, 4)).collect();
+        let lines = Summary { unrecognised, ..Summary::default() }.lines();
+        let want = "not recognised: curl (1 and 24 more): TLS on 25 connections, 100 B (libx: stripped)";
+        assert_eq!(lines[2..], [want]);
+    }
+
+    #[test]
     fn long_lists_are_cut() {
-        let unrecognised = (0..25).map(|n| traffic(&format!("p{n:02}"), Class::Tls, n)).collect();
+        let unrecognised = (0..25).map(|n| traffic(&format!("p{n:02}"), 7, Class::Tls, n)).collect();
         let lines = Summary { unrecognised, ..Summary::default() }.lines();
         assert_eq!(lines.len(), 2 + MAX_LINES + 1);
         assert_eq!(lines[lines.len() - 1], "not recognised: traffic of 15 more");
