@@ -7,21 +7,16 @@
 //!
 //! How the memory is walked is in [`tracer_abi::python`].
 
-use core::ffi::c_void;
-
-use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
-use aya_ebpf::helpers::generated as helpers;
 use tracer_abi::config::identity_slot;
 use tracer_abi::conn::Direction;
-use tracer_abi::error::KernelLoss;
-use tracer_abi::event::{EventKind, IdentityRecord, Runtime};
+use tracer_abi::event::Runtime;
 use tracer_abi::python::{
     Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, PythonProcess, Suspended, TaskId,
 };
 
-use super::{OwnMemory, asked_process, is_process, reported, run};
+use super::{OwnMemory, run, tell};
 use crate::kernel::Task;
-use crate::maps::{SockState, TRACER_DATA, TRACER_PYTHON, TaskState, count};
+use crate::maps::{SockState, TaskState};
 use crate::probes::{fexit, sock_length};
 
 /// Where the walks are. In the thread's state, for the reason that [`crate::maps::Operation`] is.
@@ -33,7 +28,7 @@ pub(crate) struct Walk {
 }
 
 programs! {
-    PYTHON, look;
+    PYTHON, TRACER_PYTHON, ask, answers told;
     trace_points {
         tracer_py_send, "sock_send_length", Egress, TRACER_IDSEND;
         tracer_py_recv, "sock_recv_length", Ingress, TRACER_IDRECV;
@@ -48,51 +43,22 @@ programs! {
     }
 }
 
-/// False: the process is not one that runs Python.
-///
-/// # Safety
-///
-/// `sk` must be a socket pointer that the verifier tracks.
 #[inline(always)]
-unsafe fn look(sk: *const c_void, direction: Direction) -> bool {
-    let Some(tgid) = asked_process() else {
-        return true;
-    };
-    let Some(process) = TRACER_PYTHON.get_ptr_mut(tgid) else {
-        return false;
-    };
-    // SAFETY: as the caller promises; a live entry of the table, and entries are plain integers.
-    unsafe { ask(sk, direction, &mut *process) };
-    true
-}
-
-/// # Safety
-///
-/// As of [`look`].
-#[inline(always)]
-unsafe fn ask(sk: *const c_void, direction: Direction, process: &mut PythonProcess) {
-    let task = Task::current();
-    if !is_process(task, process.start_boottime) {
-        return;
-    }
-    // SAFETY: as the caller promises.
-    let Some((thread, state)) = (unsafe { reported(task, sk) }) else {
-        return;
-    };
-    // SAFETY: no preconditions.
-    let begin = unsafe { helpers::bpf_ktime_get_ns() };
+fn ask(task: Task, thread: &mut TaskState, state: &mut SockState, process: &mut PythonProcess, begin: u64) {
     let thread_pointer = task.thread_pointer();
-    let found = match direction {
-        Direction::Egress => sent(thread, state, process, thread_pointer),
-        Direction::Ingress => received(thread, state, process, thread_pointer),
+    let found = if thread.op.record.direction == Direction::Egress as u8 {
+        sent(thread, state, process, thread_pointer)
+    } else {
+        received(thread, state, process, thread_pointer)
     };
-    // SAFETY: no preconditions.
-    let cost = unsafe { helpers::bpf_ktime_get_ns() } - begin;
-    // Another thread may add at the same time: what is lost then is one look.
-    process.spent_nanos += cost;
-    process.looks += 1;
     if found {
-        emit(thread, direction, cost as u32);
+        let chain = &thread.walk.chain;
+        tell(thread, Runtime::Python, begin, chain.end as u8, |tasks| {
+            for (task, found) in tasks.iter_mut().zip(&chain.tasks) {
+                *task = *found;
+            }
+            chain.len as u8
+        });
     }
 }
 
@@ -160,33 +126,4 @@ extern "C" fn chain_step(_index: u64, context: &mut Context<'_>) -> i64 {
 
 extern "C" fn await_step(_index: u64, context: &mut Context<'_>) -> i64 {
     i64::from(!context.walk.suspended.step(&OwnMemory, context.process))
-}
-
-/// Tells what was found, with the number and the time of the operation.
-#[inline(always)]
-fn emit(thread: &TaskState, direction: Direction, cost: u32) {
-    let Some(mut entry) = TRACER_DATA.reserve::<IdentityRecord>(0) else {
-        count(KernelLoss::DataRingFull);
-        return;
-    };
-    let op = &thread.op.record;
-    let chain = &thread.walk.chain;
-    // SAFETY: memory of this size and alignment.
-    unsafe {
-        let record = entry.as_mut_ptr();
-        (*record).header = op.header;
-        (*record).header.kind = EventKind::TaskIdentified.code();
-        (*record).header.flags = 0;
-        (*record).header.len_bytes = size_of::<IdentityRecord>() as u32;
-        (*record).cookie = op.cookie;
-        for index in 0..chain.tasks.len() {
-            (*record).tasks[index] = chain.tasks[index];
-        }
-        (*record).cost_nanos = cost;
-        (*record).runtime = Runtime::Python.code();
-        (*record).direction = direction as u8;
-        (*record).len = chain.len as u8;
-        (*record).end = chain.end as u8;
-    }
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
 }

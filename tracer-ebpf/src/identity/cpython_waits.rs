@@ -4,7 +4,6 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_abi::config::identity_slot;
@@ -12,7 +11,7 @@ use tracer_abi::error::KernelLoss;
 use tracer_abi::event::WakeCause;
 use tracer_abi::python_waits::{MAX_STEPS, PythonWaits, Waiting};
 
-use super::{OwnMemory, go_on_behind, is_process, run};
+use super::{OwnMemory, go_on_behind, is_process, now, run};
 use crate::kernel::Task;
 use crate::maps::{SleepState, TRACER_PYWAITS, count, sleep_state};
 use crate::probes::handoff::{self, TRACER_IDWAKE, report};
@@ -54,16 +53,13 @@ struct Context<'w> {
 /// What a thread waits for that shares the memory of the current one.
 #[inline(never)]
 fn awaited(waker: &mut SleepState, process: &mut PythonWaits, thread_pointer: u64) -> u16 {
-    // SAFETY: no preconditions.
-    let begin = unsafe { helpers::bpf_ktime_get_ns() };
+    let begin = now();
     waker.waiting = Waiting::begin(&OwnMemory, process, thread_pointer);
     let mut context = Context { waiting: &mut waker.waiting, process };
     run(MAX_STEPS, step, &mut context);
     let awaited = context.waiting.awaited();
-    // SAFETY: no preconditions.
-    let cost = unsafe { helpers::bpf_ktime_get_ns() } - begin;
     // Another thread may add at the same time: what is lost then is one look.
-    process.spent_nanos += cost;
+    process.spent_nanos += now() - begin;
     process.looks += 1;
     awaited
 }

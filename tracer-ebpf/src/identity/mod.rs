@@ -5,19 +5,54 @@
 //! goes on with the next, and none goes on where no runtime is to be asked. So it costs next to nothing elsewhere. It
 //! reads the program's memory and nothing is ever written there.
 
-/// Declares a runtime's programs, one for each hook, in its place of the hooks' tables. `$look` is given the socket and the
-/// direction, and returns false if the process is not one of this runtime.
+/// Declares a runtime's programs, one for each hook, in its place of the hooks' tables. `$processes` has what is known of
+/// the processes of this runtime. `$ask` is given the task, the thread's and the socket's state, such a process and the
+/// time, and tells what it finds; of answers it is not asked unless they are `told`: who has read the request gives them.
 macro_rules! programs {
     (
-        $slot:ident, $look:ident;
+        $slot:ident, $processes:ident, $ask:ident, answers $answers:ident;
         trace_points { $($point:ident, $event:literal, $at:ident, $behind:ident;)+ }
         returns { $($program:ident, $function:literal, $direction:ident, $table:ident;)+ }
     ) => {
+        /// False: the process is not one of this runtime.
+        ///
+        /// # Safety
+        ///
+        /// `sk` must be a socket pointer that the verifier tracks.
+        #[inline(always)]
+        unsafe fn look(sk: *const core::ffi::c_void, direction: tracer_abi::conn::Direction) -> bool {
+            let Some(tgid) = $crate::identity::asked_process() else {
+                return true;
+            };
+            let Some(process) = $crate::maps::$processes.get_ptr_mut(tgid) else {
+                return false;
+            };
+            // SAFETY: a live entry of the table, and entries are plain integers.
+            let process = unsafe { &mut *process };
+            let task = $crate::kernel::Task::current();
+            if !$crate::identity::is_process(task, process.start_boottime) {
+                return true;
+            }
+            // SAFETY: as the caller promises.
+            let Some((thread, state)) = (unsafe { $crate::identity::reported(task, sk) }) else {
+                return true;
+            };
+            if !$crate::identity::answers::$answers(state, direction) {
+                return true;
+            }
+            let begin = $crate::identity::now();
+            $ask(task, thread, state, process, begin);
+            // Another thread may add at the same time: what is lost then is one look.
+            process.spent_nanos += $crate::identity::now() - begin;
+            process.looks += 1;
+            true
+        }
+
         $(
             #[aya_ebpf::macros::btf_tracepoint(function = $event)]
             fn $point(ctx: aya_ebpf::programs::BtfTracePointContext) -> i32 {
                 // SAFETY: the first argument is a `struct sock`.
-                let known = unsafe { $look(ctx.arg(0), tracer_abi::conn::Direction::$at) };
+                let known = unsafe { look(ctx.arg(0), tracer_abi::conn::Direction::$at) };
                 if !known {
                     $crate::identity::go_on_behind(&ctx, &sock_length::$behind, identity_slot::$slot);
                 }
@@ -31,7 +66,7 @@ macro_rules! programs {
                 let known = unsafe {
                     let sk: *const core::ffi::c_void =
                         $crate::kernel::field(ctx.arg(0), $crate::maps::offset!(socket_sk));
-                    $look(sk, tracer_abi::conn::Direction::$direction)
+                    look(sk, tracer_abi::conn::Direction::$direction)
                 };
                 if !known {
                     $crate::identity::go_on_behind(&ctx, &fexit::$table, identity_slot::$slot);
@@ -52,17 +87,20 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::maps::ProgramArray;
 use tracer_abi::config::{NANOS_PER_TICK, PREFILTER_SLOTS, RECORDS_SLOT, identity_slot};
-use tracer_abi::python::Memory;
+use tracer_abi::error::KernelLoss;
+use tracer_abi::event::{EventKind, IdentityRecord, Runtime};
+use tracer_abi::python::{CHAIN_TASKS, Memory, TaskId};
 
 pub(crate) use self::cpython::Walk;
 pub(crate) use self::tokio::Polled;
 
 use crate::io::Next;
 use crate::kernel::Task;
-use crate::maps::{self, SockState, TRACER_RTSLOTS, TaskState};
+use crate::maps::{self, SockState, TRACER_DATA, TRACER_RTSLOTS, TaskState, count};
 
 /// The memory of the program that runs.
 struct OwnMemory;
@@ -127,6 +165,66 @@ pub(crate) fn go_on_from<C: EbpfContext>(ctx: &C, table: &ProgramArray, first: u
         unsafe { table.tail_call(ctx, slot) };
         slot += 1;
     }
+}
+
+/// Whether a runtime is asked of an operation.
+mod answers {
+    use tracer_abi::conn::{Direction, Role};
+
+    use crate::maps::SockState;
+
+    #[inline(always)]
+    pub(super) fn told(_state: &SockState, _direction: Direction) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    pub(super) fn passed(state: &SockState, direction: Direction) -> bool {
+        matches!(direction, Direction::Ingress) || state.role != Role::Server.code()
+    }
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { helpers::bpf_ktime_get_ns() }
+}
+
+/// Tells whose work an operation was, with its number and time. `fill` gets zeroes, and returns how many of them it has
+/// filled; it began at `begin`.
+#[inline(always)]
+fn tell(
+    thread: &TaskState,
+    runtime: Runtime,
+    begin: u64,
+    end: u8,
+    fill: impl FnOnce(&mut [TaskId; CHAIN_TASKS]) -> u8,
+) {
+    let Some(mut entry) = TRACER_DATA.reserve::<IdentityRecord>(0) else {
+        count(KernelLoss::DataRingFull);
+        return;
+    };
+    let op = &thread.op.record;
+    let record = entry.as_mut_ptr();
+    // SAFETY: memory of this size and alignment, all of which is written before it is read. Word by word: a call of `memset`
+    // would be a loop over bytes.
+    unsafe {
+        let words: *mut u64 = (&raw mut (*record).tasks).cast();
+        for index in 0..2 * CHAIN_TASKS {
+            words.add(index).write_volatile(0);
+        }
+        (*record).header = op.header;
+        (*record).header.kind = EventKind::TaskIdentified.code();
+        (*record).header.flags = 0;
+        (*record).header.len_bytes = size_of::<IdentityRecord>() as u32;
+        (*record).cookie = op.cookie;
+        (*record).runtime = runtime.code();
+        (*record).direction = op.direction;
+        (*record).end = end;
+        (*record).len = fill(&mut (*record).tasks);
+        (*record).cost_nanos = (now() - begin) as u32;
+    }
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
 
 /// The current process, if it may be one whose runtime is asked.

@@ -8,28 +8,23 @@
 //!
 //! How the memory is walked is in [`tracer_abi::tokio`].
 
-use core::ffi::c_void;
-
-use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
-use aya_ebpf::helpers::generated as helpers;
 use tracer_abi::config::identity_slot;
 use tracer_abi::conn::{Direction, Role};
-use tracer_abi::error::KernelLoss;
-use tracer_abi::event::{EventKind, IdentityRecord, Runtime};
+use tracer_abi::event::Runtime;
 use tracer_abi::python::{CHAIN_TASKS, TaskId};
 use tracer_abi::tokio::{
     self, Channel, Climb, Header, Learning, MAX_BOX_WORDS, MAX_CLIMBS, MAX_FUTURE_WORDS, MAX_LOCAL_WORDS,
     MAX_NEAR_WORDS, MAX_SEARCHES, MAX_STACK_WORDS, Search, TokioProcess, walk_end,
 };
 
-use super::{OwnMemory, asked_process, is_process, reported, run};
+use super::{OwnMemory, run, tell};
 use crate::kernel::Task;
-use crate::maps::{SockState, TRACER_DATA, TRACER_TOKIO, TaskState, count};
+use crate::maps::{SockState, TaskState};
 use crate::probes::{fexit, sock_length};
 use crate::regs::Regs;
 
 programs! {
-    TOKIO, look;
+    TOKIO, TRACER_TOKIO, ask, answers passed;
     trace_points {
         tracer_tk_send, "sock_send_length", Egress, TRACER_IDSEND;
         tracer_tk_recv, "sock_recv_length", Ingress, TRACER_IDRECV;
@@ -44,44 +39,8 @@ programs! {
     }
 }
 
-/// False: the process is not one that runs tokio.
-///
-/// # Safety
-///
-/// `sk` must be a socket pointer that the verifier tracks.
 #[inline(always)]
-unsafe fn look(sk: *const c_void, direction: Direction) -> bool {
-    let Some(tgid) = asked_process() else {
-        return true;
-    };
-    let Some(process) = TRACER_TOKIO.get_ptr_mut(tgid) else {
-        return false;
-    };
-    // SAFETY: as the caller promises; a live entry of the table, and entries are plain integers.
-    unsafe { ask(sk, direction, &mut *process) };
-    true
-}
-
-/// # Safety
-///
-/// As of [`look`].
-#[inline(always)]
-unsafe fn ask(sk: *const c_void, direction: Direction, process: &mut TokioProcess) {
-    let task = Task::current();
-    if !is_process(task, process.start_boottime) {
-        return;
-    }
-    // SAFETY: as the caller promises.
-    let Some((thread, state)) = (unsafe { reported(task, sk) }) else {
-        return;
-    };
-    let egress = matches!(direction, Direction::Egress);
-    if egress && state.role == Role::Server.code() {
-        // An answer: the task that has read the request gives it.
-        return;
-    }
-    // SAFETY: no preconditions.
-    let begin = unsafe { helpers::bpf_ktime_get_ns() };
+fn ask(task: Task, thread: &mut TaskState, state: &mut SockState, process: &mut TokioProcess, begin: u64) {
     let place =
         Place { stack_pointer: Regs::of(task).stack_pointer(), thread_pointer: task.thread_pointer() };
     let found = if process.local_id == 0 {
@@ -89,13 +48,16 @@ unsafe fn ask(sk: *const c_void, direction: Direction, process: &mut TokioProces
     } else {
         find(thread, state, process, &place)
     };
-    // SAFETY: no preconditions.
-    let cost = unsafe { helpers::bpf_ktime_get_ns() } - begin;
-    // Another thread may add at the same time: what is lost then is one look.
-    process.spent_nanos += cost;
-    process.looks += 1;
     if found.is_told() {
-        emit(thread, found, cost as u32);
+        let told = &thread.polled.told;
+        tell(thread, Runtime::Tokio, begin, found.end(), |tasks| {
+            let words: *mut u64 = tasks.as_mut_ptr().cast();
+            for (index, word) in told.iter().enumerate() {
+                // SAFETY: there are as many.
+                unsafe { words.add(index).write(*word) };
+            }
+            found.len()
+        });
     }
 }
 
@@ -259,33 +221,4 @@ extern "C" fn channel_step(_index: u64, context: &mut Context<'_>) -> i64 {
 extern "C" fn climb_step(_index: u64, context: &mut Context<'_>) -> i64 {
     let Polled { climb, told, .. } = &mut *context.walk;
     i64::from(!climb.step(&OwnMemory, context.process, told))
-}
-
-/// Tells what was found, with the number and the time of the operation.
-#[inline(always)]
-fn emit(thread: &TaskState, found: Found, cost: u32) {
-    let Some(mut entry) = TRACER_DATA.reserve::<IdentityRecord>(0) else {
-        count(KernelLoss::DataRingFull);
-        return;
-    };
-    let op = &thread.op.record;
-    // SAFETY: memory of this size and alignment.
-    unsafe {
-        let record = entry.as_mut_ptr();
-        (*record).header = op.header;
-        (*record).header.kind = EventKind::TaskIdentified.code();
-        (*record).header.flags = 0;
-        (*record).header.len_bytes = size_of::<IdentityRecord>() as u32;
-        (*record).cookie = op.cookie;
-        let words: *mut u64 = (&raw mut (*record).tasks).cast();
-        for index in 0..2 * CHAIN_TASKS {
-            words.add(index).write(thread.polled.told[index]);
-        }
-        (*record).cost_nanos = cost;
-        (*record).runtime = Runtime::Tokio.code();
-        (*record).direction = op.direction;
-        (*record).len = found.len();
-        (*record).end = found.end();
-    }
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
