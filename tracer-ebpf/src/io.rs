@@ -171,13 +171,22 @@ pub(crate) unsafe fn on_io(
         reserved: 0,
     };
     op.record.header.thread_seq = thread.seq;
-    if report(Regs::of(actor.task), state, thread) {
-        Next::Identity
-    } else if ret > 0 && tls::may_carry(state, &thread.call, egress) {
-        Next::Records
-    } else {
-        Next::Nothing
+    thread.op.identify = report(Regs::of(actor.task), state, thread).into();
+    next(state, thread)
+}
+
+/// What comes behind the report of the operation that the thread's state holds. Reads it back from there, as [`report`]
+/// does.
+#[inline(always)]
+fn next(state: &SockState, thread: &TaskState) -> Next {
+    if read_back(&thread.op.identify) != 0 {
+        return Next::Identity;
     }
+    let egress = read_back(&thread.op.record.direction) == Direction::Egress as u8;
+    if read_back(&thread.op.ret) > 0 && tls::may_carry(state, &thread.call, egress) {
+        return Next::Records;
+    }
+    Next::Nothing
 }
 
 /// Reports the operation that the thread's state holds, whose record lacks what the registers tell. True: whose

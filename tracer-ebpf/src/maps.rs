@@ -328,6 +328,8 @@ pub(crate) struct Operation {
     pub(crate) message_flags: u32,
     /// Those that say that bytes were discarded instead of copied.
     pub(crate) discard_flags: u32,
+    /// Not zero: it was reported, and whose work it was is worth knowing.
+    pub(crate) identify: u32,
     /// Flags of the socket's open file.
     pub(crate) file_flags: u32,
     /// The first elements of the scatter-gather array, empty ones where there is none or it could not be read.
