@@ -84,6 +84,12 @@ impl ConnFacts {
             .then_some(identified.tasks.as_slice())
     }
 
+    /// The request's first byte was read, at that time, while the one before it was not done: what is left to be done for
+    /// that one cannot be told apart.
+    pub(super) fn is_early(&self, request: Key, first: KernelInstant) -> bool {
+        self.open.iter().any(|(_, other)| *other != request) || self.last_end.is_some_and(|end| end >= first)
+    }
+
     /// The open exchange of this number.
     pub(super) fn find(&self, index: u64) -> Option<Key> {
         let at = self.open.binary_search_by_key(&index, |(index, _)| *index).ok()?;

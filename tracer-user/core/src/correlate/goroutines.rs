@@ -152,8 +152,7 @@ impl Correlator {
         if identified.runtime == Runtime::Go && last.user_r14 != goroutine.address {
             return;
         }
-        let is_early =
-            conn.open.iter().any(|(_, other)| *other != key) || conn.last_end.is_some_and(|end| end >= first);
+        let is_early = conn.is_early(key, first);
         let unborn = Unborn::of(&identified.tasks);
         let Some(served) = request.served_mut() else { return };
         served.reader = Some(Box::new(Reader { goroutine, unborn, is_early, calls: Vec::new() }));
@@ -196,14 +195,8 @@ impl Correlator {
         let goroutines = known.goroutines.get_or_insert_default();
         goroutines.count_proofs(at.time);
         let exchanges = &self.tables.exchanges;
-        // Requests whose heads had been read, and that were not answered.
-        let read_by = |number: u64| -> Vec<Key> {
-            let requests = goroutines.reads.get(&number).into_iter().flatten();
-            let open = requests.filter(|request| {
-                exchanges.get(request).is_some_and(|request| request.head_last.time < sent)
-            });
-            open.copied().collect()
-        };
+        let read_by =
+            |number: u64| exchanges.read_before(goroutines.reads.get(&number).into_iter().flatten(), sent);
         let reader = |request: &Key| exchanges.get(request)?.served()?.reader.as_deref();
         let own = read_by(goroutine.number);
         let (requests, is_child) = if own.is_empty() && parent != 0 && started_at != 0 {

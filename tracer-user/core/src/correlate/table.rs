@@ -3,6 +3,8 @@
 //! A key says in which slot its exchange is, and carries its number, so that a key whose exchange has left is
 //! recognised when the slot is used again.
 
+use tracer_abi::time::KernelInstant;
+
 use super::exchange::{Exchange, Key};
 
 pub(super) type Exchanges = Table<Exchange>;
@@ -13,6 +15,18 @@ const MAX_SPARE: usize = 8192;
 
 /// End of the list.
 const NONE: u32 = u32::MAX;
+
+impl Exchanges {
+    /// Of these requests, those whose heads had been read at that time.
+    pub(super) fn read_before<'a>(
+        &self,
+        requests: impl IntoIterator<Item = &'a Key>,
+        time: KernelInstant,
+    ) -> Vec<Key> {
+        let was_read = |key: &&Key| self.get(key).is_some_and(|request| request.head_last.time < time);
+        requests.into_iter().filter(was_read).copied().collect()
+    }
+}
 
 #[derive(Debug)]
 struct Slot<T> {

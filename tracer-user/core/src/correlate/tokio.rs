@@ -94,8 +94,7 @@ impl Correlator {
         if u64::from(identified.end) != walk_end::READS || identified.time < first || identified.time > last {
             return;
         }
-        let is_early =
-            conn.open.iter().any(|(_, other)| *other != key) || conn.last_end.is_some_and(|end| end >= first);
+        let is_early = conn.is_early(key, first);
         let Some(known) = self.tables.processes.note(process) else { return };
         let tasks = known.tokio.get_or_insert_default();
         let reads = tasks.readers.entry(task.number).or_insert_with(|| Reads {
@@ -136,17 +135,9 @@ impl Correlator {
         let Some(known) = self.tables.processes.note(process) else { return };
         let tasks = known.tokio.get_or_insert_default();
         let exchanges = &self.tables.exchanges;
-        // Requests whose heads had been read, and that were not answered.
-        let read_by = |task: &TaskId| -> Vec<Key> {
-            let requests = tasks.readers.get(&task.number).into_iter().flat_map(|reads| &reads.open);
-            let open = requests.filter(|request| {
-                exchanges.get(request).is_some_and(|request| request.head_last.time < sent)
-            });
-            open.copied().collect()
-        };
-        let found = chain.iter().enumerate().find(|(_, task)| tasks.readers.contains_key(&task.number));
-        let Some((place, reader)) = found else { return };
-        let requests = read_by(reader);
+        let reads = |(place, task): (usize, &TaskId)| Some((place, tasks.readers.get(&task.number)?));
+        let Some((place, reads)) = chain.iter().enumerate().find_map(reads) else { return };
+        let requests = exchanges.read_before(&reads.open, sent);
         let below = chain.get(..place).unwrap_or_default();
         if !below.is_empty()
             && let [request] = *requests.as_slice()

@@ -14,8 +14,8 @@
 //!
 //! Goroutines that take jobs from a channel, background work and what was detached work on nothing that is known.
 
-use super::{Moment, Tables, Verdict};
-use crate::correlate::exchange::{Answering, Exchange, Undecided};
+use super::{Moment, Tables, Verdict, named};
+use crate::correlate::exchange::{Exchange, Undecided};
 use crate::correlate::goroutines::OUTLIVE;
 use crate::span::{Confidence, Evidence};
 
@@ -23,38 +23,21 @@ use crate::span::{Confidence, Evidence};
 const PROOFS: u32 = 16;
 
 pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
-    let Some(called) = call.called() else { return Verdict::Abstain(None) };
-    let Some(caller) = called.caller.as_deref() else { return Verdict::Abstain(None) };
-    let Some(process) = tables.processes.find(call.process()) else { return Verdict::Abstain(None) };
-    if !process.has_served {
-        // A client program: nothing here could have caused it.
-        return Verdict::Abstain(None);
-    }
-    if caller.changed {
-        return Verdict::abstain(Undecided::Contradiction);
-    }
-    // Until then who waits may turn out to be another one.
-    if call.response.is_none() && call.end.is_none() && !moment.last {
-        return Verdict::Wait;
-    }
-    let key = match called.answered {
-        Answering::One(key) => key,
-        Answering::Several => return Verdict::abstain(Undecided::SeveralOpenRequests),
-        Answering::None => return Verdict::abstain(Undecided::TaskUnrelated),
+    let caller = call.called().and_then(|called| called.caller.as_deref());
+    let Some(caller) = caller else { return Verdict::Abstain(None) };
+    let (key, request) = match named::request(tables, call, caller.changed, moment) {
+        Ok(named) => named,
+        Err(verdict) => return verdict,
     };
-    let Some(request) = tables.exchanges.get(&key) else {
-        return Verdict::abstain(Undecided::LimitReached);
-    };
-    if call.is_damaged() || request.is_damaged() {
-        return Verdict::abstain(Undecided::EventsLost);
-    }
     if request.served().and_then(|served| served.reader.as_deref()).is_none_or(|reader| reader.is_early) {
         return Verdict::abstain(Undecided::TaskNotFresh);
     }
     if !caller.is_child {
         return Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Certain);
     }
-    let Some(goroutines) = process.goroutines.as_deref() else { return Verdict::Abstain(None) };
+    let process = tables.processes.find(call.process());
+    let goroutines = process.and_then(|process| process.goroutines.as_deref());
+    let Some(goroutines) = goroutines else { return Verdict::Abstain(None) };
     let site = goroutines.site(caller.started_at);
     if site.is_closed {
         return Verdict::abstain(Undecided::ChildOutlives);

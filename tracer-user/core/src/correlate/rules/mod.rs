@@ -8,6 +8,7 @@ pub(super) mod goroutine;
 pub(super) mod handoff;
 pub(super) mod header;
 pub(super) mod header_continuity;
+mod named;
 pub(super) mod process_fork;
 pub(super) mod response_window;
 pub(super) mod runtime_task;

@@ -18,8 +18,8 @@
 
 use std::time::Duration;
 
-use super::{Moment, Tables, Verdict};
-use crate::correlate::exchange::{Answering, Exchange, Undecided};
+use super::{Moment, Tables, Verdict, named};
+use crate::correlate::exchange::{Exchange, Undecided};
 use crate::span::{Confidence, Evidence};
 
 /// Tasks of a kind that were awaited by the requests for which they may have been started, before any is believed.
@@ -29,31 +29,12 @@ const PROOFS: u32 = 16;
 pub(in crate::correlate) const SETTLE: Duration = Duration::from_secs(2);
 
 pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
-    let Some(called) = call.called() else { return Verdict::Abstain(None) };
-    let Some(polls) = called.polls.as_deref() else { return Verdict::Abstain(None) };
-    let Some(process) = tables.processes.find(call.process()) else { return Verdict::Abstain(None) };
-    if !process.has_served {
-        // A client program: nothing here could have caused it.
-        return Verdict::Abstain(None);
-    }
-    if polls.changed {
-        return Verdict::abstain(Undecided::Contradiction);
-    }
-    // Until then who waits may turn out to be another one.
-    if call.response.is_none() && call.end.is_none() && !moment.last {
-        return Verdict::Wait;
-    }
-    let key = match called.answered {
-        Answering::One(key) => key,
-        Answering::Several => return Verdict::abstain(Undecided::SeveralOpenRequests),
-        Answering::None => return Verdict::abstain(Undecided::TaskUnrelated),
+    let polls = call.called().and_then(|called| called.polls.as_deref());
+    let Some(polls) = polls else { return Verdict::Abstain(None) };
+    let (key, request) = match named::request(tables, call, polls.changed, moment) {
+        Ok(named) => named,
+        Err(verdict) => return verdict,
     };
-    let Some(request) = tables.exchanges.get(&key) else {
-        return Verdict::abstain(Undecided::LimitReached);
-    };
-    if call.is_damaged() || request.is_damaged() {
-        return Verdict::abstain(Undecided::EventsLost);
-    }
     let Some(polled) = request.served().and_then(|served| served.polled.as_deref()) else {
         return Verdict::abstain(Undecided::LimitReached);
     };
@@ -63,7 +44,9 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     if polls.below.is_empty() {
         return Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Certain);
     }
-    let Some(tasks) = process.tokio.as_deref() else { return Verdict::Abstain(None) };
+    let process = tables.processes.find(call.process());
+    let tasks = process.and_then(|process| process.tokio.as_deref());
+    let Some(tasks) = tasks else { return Verdict::Abstain(None) };
     let mut proofs = PROOFS;
     for task in &polls.below {
         let kind = tasks.kind(task.address);
