@@ -21,10 +21,7 @@ macro_rules! programs {
         /// `sk` must be a socket pointer that the verifier tracks.
         #[inline(always)]
         unsafe fn look(sk: *const core::ffi::c_void, direction: tracer_abi::conn::Direction) -> bool {
-            let Some(tgid) = $crate::identity::asked_process() else {
-                return true;
-            };
-            let Some(process) = $crate::maps::$processes.get_ptr_mut(tgid) else {
+            let Some(process) = $crate::maps::$processes.get_ptr_mut($crate::identity::current()) else {
                 return false;
             };
             // SAFETY: a live entry of the table, and entries are plain integers.
@@ -144,7 +141,9 @@ impl Memory for OwnMemory {
 pub(crate) fn go_on<C: EbpfContext>(ctx: &C, table: &ProgramArray, next: Next) {
     match next {
         Next::Nothing => {}
-        Next::Identity => go_on_from(ctx, table, 0),
+        // Most processes are of no runtime that is asked, which one look tells.
+        Next::Identity if is_asked(current()) => go_on_from(ctx, table, 0),
+        Next::Identity => {}
         // SAFETY: nothing here has anything left to do.
         Next::Records => unsafe { table.tail_call(ctx, RECORDS_SLOT) },
     }
@@ -227,12 +226,17 @@ fn tell(
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
 
-/// The current process, if it may be one whose runtime is asked.
+/// The current process.
 #[inline(always)]
-fn asked_process() -> Option<u32> {
-    let tgid = (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32;
+fn current() -> u32 {
+    (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Whether the process may be one whose runtime is asked.
+#[inline(always)]
+fn is_asked(tgid: u32) -> bool {
     let slot = tgid & (PREFILTER_SLOTS - 1);
-    TRACER_RTSLOTS.get(slot >> 6).is_some_and(|word| word >> (slot & 63) & 1 != 0).then_some(tgid)
+    TRACER_RTSLOTS.get(slot >> 6).is_some_and(|word| word >> (slot & 63) & 1 != 0)
 }
 
 /// Whether the task's process is the one that started then. User space may know that to the tick only.
