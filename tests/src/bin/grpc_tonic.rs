@@ -1,6 +1,7 @@
 //! gRPC of tonic, without generated code: the methods, calls and ledger of the Go program in `workloads/grpc/main.go`.
 //!
-//! It serves, or calls where a target is named. The number of a call decides how it ends.
+//! It serves, or calls where a target is named. The number of a call decides how it ends. It serves grpc-web too, and
+//! calls so with `--web 1`, over HTTP/1.1, or `--web 2`, over HTTP/2.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -11,15 +12,19 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use tokio::sync::mpsc;
 use tonic::body::Body;
+use tonic::client::GrpcService;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::tokio_stream::{Stream, StreamExt as _, iter};
-use tonic::codegen::{Service, http};
+use tonic::codegen::{Body as HttpBody, Service, StdError, http};
 use tonic::server::{NamedService, StreamingService};
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
+use tonic_web::{GrpcWebClientService, GrpcWebLayer};
 
 const MESSAGES: usize = 5;
 
@@ -161,11 +166,36 @@ impl Service<http::Request<Body>> for Echo {
     }
 }
 
-async fn call(channel: Channel, path: String) -> anyhow::Result<()> {
+/// What carries calls.
+trait Channel:
+    GrpcService<
+        Body,
+        ResponseBody: HttpBody<Error: Into<StdError>> + Send + 'static,
+        Future: Send,
+        Error: Into<StdError>,
+    > + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<C> Channel for C where
+    C: GrpcService<
+            Body,
+            ResponseBody: HttpBody<Error: Into<StdError>> + Send + 'static,
+            Future: Send,
+            Error: Into<StdError>,
+        > + Clone
+        + Send
+        + 'static
+{
+}
+
+async fn call(channel: impl Channel, target: &str, path: String) -> anyhow::Result<()> {
     let method = Method::parse(&path);
     let began = Instant::now();
     let (received, code) = tokio::select! {
-        done = exchange(channel, &path, &method) => done?,
+        done = exchange(channel, target, &path, &method) => done?,
         () = tokio::time::sleep(Duration::from_millis(20)), if method.end == End::Cancelled => (0, 1),
     };
     let took = began.elapsed().as_nanos();
@@ -174,9 +204,14 @@ async fn call(channel: Channel, path: String) -> anyhow::Result<()> {
 }
 
 /// Messages received, and the status's code.
-async fn exchange(channel: Channel, path: &str, method: &Method) -> anyhow::Result<(usize, i32)> {
-    let mut client = tonic::client::Grpc::new(channel);
-    client.ready().await?;
+async fn exchange(
+    channel: impl Channel,
+    target: &str,
+    path: &str,
+    method: &Method,
+) -> anyhow::Result<(usize, i32)> {
+    let mut client = tonic::client::Grpc::with_origin(channel, format!("http://{target}").parse()?);
+    client.ready().await.map_err(|error| anyhow::anyhow!(error.into()))?;
     let mut request = Request::new(iter(vec![vec![b'x'; 20]; method.sends()]));
     if method.end == End::Late {
         request.set_timeout(Duration::from_millis(20));
@@ -195,6 +230,40 @@ async fn exchange(channel: Channel, path: &str, method: &Method) -> anyhow::Resu
     }
 }
 
+/// What is to be called, and how much at a time.
+struct Calls {
+    target: String,
+    count: usize,
+    concurrency: usize,
+}
+
+impl Calls {
+    async fn make(&self, channel: impl Channel) -> anyhow::Result<()> {
+        let next = Arc::new(AtomicUsize::new(0));
+        let mut callers = Vec::new();
+        for _ in 0..self.concurrency {
+            let (channel, target, next) = (channel.clone(), self.target.clone(), Arc::clone(&next));
+            let count = self.count;
+            callers.push(tokio::spawn(async move {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return anyhow::Ok(());
+                    }
+                    let kind = ["Unary", "Client", "Server", "Both"][number % 4];
+                    call(channel.clone(), &target, format!("/test.Echo/{kind}-{number}")).await?;
+                }
+            }));
+        }
+        for caller in callers {
+            caller.await??;
+        }
+        // What gives streams up is sent behind the program's back.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Ok(())
+    }
+}
+
 #[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let mut options = HashMap::new();
@@ -208,32 +277,20 @@ async fn main() -> anyhow::Result<()> {
         println!("PORT {}", listener.local_addr()?.port());
         let incoming =
             tonic::transport::server::TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?);
-        Server::builder().add_service(Echo).serve_with_incoming(incoming).await?;
+        let mut server = Server::builder().accept_http1(true).layer(GrpcWebLayer::new());
+        server.add_service(Echo).serve_with_incoming(incoming).await?;
         return Ok(());
     };
     let number =
         |name: &str, default| options.get(name).map_or(Ok(default), |text: &String| text.parse::<usize>());
     let (count, concurrency) = (number("count", 100)?, number("concurrency", 10)?);
-    let channel = Endpoint::from_shared(format!("http://{target}"))?.connect().await?;
-    let next = Arc::new(AtomicUsize::new(0));
-    let mut callers = Vec::new();
-    for _ in 0..concurrency {
-        let (channel, next) = (channel.clone(), Arc::clone(&next));
-        callers.push(tokio::spawn(async move {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= count {
-                    return anyhow::Ok(());
-                }
-                let kind = ["Unary", "Client", "Server", "Both"][number % 4];
-                call(channel.clone(), format!("/test.Echo/{kind}-{number}")).await?;
-            }
-        }));
+    let calls = Calls { target: target.clone(), count, concurrency };
+    match number("web", 0)? {
+        0 => calls.make(Endpoint::from_shared(format!("http://{target}"))?.connect().await?).await,
+        version => {
+            let mut client = Client::builder(TokioExecutor::new());
+            let client = client.http2_only(version == 2).build_http::<tonic_web::GrpcWebCall<Body>>();
+            calls.make(GrpcWebClientService::new(client)).await
+        }
     }
-    for caller in callers {
-        caller.await??;
-    }
-    // What gives streams up is sent behind the program's back.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    Ok(())
 }

@@ -84,14 +84,14 @@ impl ExchangeUpdate {
 pub enum Trailer {
     /// FastCGI specification 1.0, section 5.5.
     FastCgi { app_status: u32, protocol_status: u8 },
-    /// Of an HTTP/2 stream.
+    /// Of an HTTP/2 stream, or of a grpc-web call in HTTP/1.
     Stream(StreamEnd),
 }
 
-/// What is known of a stream when it has ended.
+/// What is known of a stream, or of a grpc-web call, when it has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamEnd {
-    /// As the response's trailers say it, or its head where that is all of it.
+    /// As the response's trailers say it, of grpc-web those in its body, or its head where that is all of it.
     pub grpc_status: Option<u32>,
     /// When the first frame of the response's body was moved.
     pub first_data: Option<KernelInstant>,

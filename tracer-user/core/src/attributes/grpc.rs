@@ -61,7 +61,8 @@ pub(super) fn is_call(facts: &Described<'_>) -> bool {
 pub(super) fn describe(facts: &Described<'_>, out: &mut Out) -> Cow<'static, str> {
     let end = ended(facts);
     out.word(semconv::RPC_SYSTEM_NAME, SYSTEM);
-    let method = facts.request.target.as_deref().map(|path| clean(path.strip_prefix('/').unwrap_or(path)));
+    let path = facts.request.target.as_deref().map(|target| target.split('?').next().unwrap_or(target));
+    let method = path.map(|path| clean(path.strip_prefix('/').unwrap_or(path)));
     let name = match method {
         // Whether it exists is known of who serves it: no status but this one says that it does not.
         Some(method) if end.grpc_status == Some(UNIMPLEMENTED) => {

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use super::Connection;
-use crate::exchange::{BodyLen, ExchangeId, ExchangeUpdate, Incomplete, Mark, Outcome};
+use crate::exchange::{BodyLen, ExchangeId, ExchangeUpdate, Incomplete, Mark, Outcome, StreamEnd, Trailer};
 use crate::protocol::http1::Answering;
 use tracer_abi::conn::SocketCookie;
 use tracer_abi::time::KernelInstant;
@@ -122,6 +122,8 @@ pub(super) struct Open {
     pub(super) last: Option<Mark>,
     /// A byte of its final response was seen.
     pub(super) answered: bool,
+    /// It is a grpc-web call's: what is known of it so far.
+    pub(super) grpc: Option<StreamEnd>,
     /// The first reason counts.
     pub(super) incomplete: Option<Incomplete>,
 }
@@ -208,6 +210,13 @@ impl Connection {
         out: &mut Vec<ExchangeUpdate>,
     ) {
         let Some((index, mut open)) = self.ledger.pop() else { return };
+        if let (Some(grpc), Some(half), true) =
+            (&mut open.grpc, self.response_half(), open.answered && outcome == Outcome::Complete)
+        {
+            let body = half.parser.grpc_end();
+            grpc.response_messages = body.messages;
+            grpc.grpc_status = grpc.grpc_status.or(body.status);
+        }
         let id = exchange_id(self.cookie, index);
         open.touch(reason);
         if let Some(requests) = self.requests {
@@ -236,7 +245,7 @@ impl Connection {
             time,
             outcome,
             response_body_len,
-            trailer: None,
+            trailer: open.grpc.map(Trailer::Stream),
             incomplete: open.incomplete,
         });
     }

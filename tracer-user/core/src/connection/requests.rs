@@ -6,7 +6,7 @@ use tracer_abi::time::KernelInstant;
 use super::half::{Current, Half};
 use super::pairing::{Open, exchange_id};
 use super::{Connection, Mode};
-use crate::exchange::{BodyLen, ExchangeUpdate, Incomplete, Outcome};
+use crate::exchange::{BodyLen, ExchangeUpdate, Incomplete, Outcome, StreamEnd};
 use crate::protocol::detect::{Start, StartLine};
 use crate::protocol::http1::{Answering, Part, Request};
 use crate::protocol::{Invalid, Parsed, Parser as _};
@@ -222,6 +222,7 @@ impl Connection {
             shared: false,
             last: Some(head_last),
             answered: false,
+            grpc: request.head.grpc.map(|_| StreamEnd::default()),
             incomplete: incomplete.or(malformed),
         });
         let id = exchange_id(self.cookie, index);
@@ -255,10 +256,13 @@ impl Connection {
 
     fn end_request(&mut self, direction: Direction, body_len: BodyLen, out: &mut Vec<ExchangeUpdate>) {
         let half = self.half_mut(direction);
-        let last = half.last;
+        let (last, body) = (half.last, half.parser.grpc_end());
         let Some(Current { index, .. }) = half.current.take() else { return };
         let Some(open) = self.ledger.entry_mut(index) else { return };
         open.request_ended = true;
+        if let Some(grpc) = &mut open.grpc {
+            grpc.request_messages = body.messages;
+        }
         let Some(last) = last else { return };
         if !open.answered {
             open.last = Some(last);

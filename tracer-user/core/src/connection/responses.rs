@@ -241,6 +241,9 @@ impl Connection {
         open.answered = true;
         open.last = last.or(open.last);
         open.touch(incomplete);
+        if response.head.grpc || open.grpc.is_some() {
+            open.grpc.get_or_insert_default().grpc_status = response.grpc_status;
+        }
         if response.malformed {
             open.touch(Some(Incomplete::Malformed));
             self.stats.malformed += 1;

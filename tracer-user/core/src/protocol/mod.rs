@@ -5,6 +5,7 @@
 
 pub mod detect;
 pub mod fastcgi;
+pub mod grpc;
 pub mod http1;
 pub mod http2;
 

@@ -10,6 +10,7 @@ use super::heads::{request_head, response_head, unknown_response};
 use crate::connection::pairing::exchange_id;
 use crate::connection::{Connection, Mode};
 use crate::exchange::{BodyLen, ExchangeUpdate, Incomplete, Mark, Outcome, StreamEnd, Trailer};
+use crate::protocol::grpc::BodyEnd;
 use crate::protocol::http2::Part;
 use crate::protocol::http2::head::{Head, Kind};
 
@@ -112,7 +113,7 @@ impl Connection {
                 }
             }
             Part::End { stream, body_len } if asks => {
-                let messages = h2.asks.messages();
+                let messages = h2.asks.grpc_end().messages;
                 self.end_request_body(h2, stream, body_len, messages, moved.last, out);
             }
             Part::End { stream, body_len } => self.end_response(h2, stream, body_len, moved, out),
@@ -153,7 +154,7 @@ impl Connection {
         moved: Moved,
         out: &mut Vec<ExchangeUpdate>,
     ) {
-        let messages = h2.asks.messages();
+        let messages = h2.asks.grpc_end().messages;
         if h2.open.contains_key(&stream) {
             // Trailers.
             if let Some(body_len) = ended {
@@ -266,10 +267,10 @@ impl Connection {
                 }
             }
             Kind::Unclear if !open.responded && ended.is_none() && open.unclear.is_none() => {
-                open.unclear = first.map(|first| (first, head.is_grpc()));
+                open.unclear = first.map(|first| (first, head.grpc().is_some()));
             }
             Kind::Unclear if !open.responded => {
-                open.unclear = open.unclear.or(first.map(|first| (first, head.is_grpc())));
+                open.unclear = open.unclear.or(first.map(|first| (first, head.grpc().is_some())));
                 respond_unclear(open, cookie, out);
             }
             Kind::Response | Kind::Unclear | Kind::Trailers | Kind::Request => {
@@ -311,7 +312,7 @@ impl Connection {
         response_body_len: Option<BodyLen>,
         out: &mut Vec<ExchangeUpdate>,
     ) {
-        let response_messages = h2.answers.messages().filter(|_| outcome == Outcome::Complete);
+        let body = if outcome == Outcome::Complete { h2.answers.grpc_end() } else { BodyEnd::default() };
         h2.asks.forget(stream);
         h2.answers.forget(stream);
         self.stats.exchanges_lost += u64::from(outcome == Outcome::Lost);
@@ -322,10 +323,10 @@ impl Connection {
             outcome,
             response_body_len,
             trailer: Some(Trailer::Stream(StreamEnd {
-                grpc_status: open.grpc_status,
+                grpc_status: open.grpc_status.or(body.status),
                 first_data: open.first_data,
                 request_messages: open.request_messages,
-                response_messages,
+                response_messages: body.messages,
             })),
             incomplete: open.incomplete,
         });

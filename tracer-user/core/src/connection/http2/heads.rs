@@ -17,7 +17,7 @@ pub(super) fn request_head(head: &Head) -> RequestHead {
         host: head.authority.clone().or_else(|| head.host.clone()),
         user_agent: head.user_agent.clone(),
         content_length: head.content_length,
-        grpc: head.is_grpc().then(|| head.grpc_call()),
+        grpc: head.grpc().map(|_| head.grpc_call()),
         context: head.context.clone(),
     }
 }
@@ -32,7 +32,7 @@ pub(super) fn response_head(head: &Head) -> ResponseHead {
         version: VERSION,
         status: head.status,
         content_length: head.content_length,
-        grpc: head.is_grpc(),
+        grpc: head.grpc().is_some(),
     }
 }
 

@@ -8,6 +8,8 @@
 //! A hole inside `Data`, and over the line end behind it, changes nothing: both lengths are known. A hole anywhere
 //! else, or beyond, tears the framing.
 
+use crate::protocol::grpc;
+
 /// A size of more digits does not fit, or means nothing.
 const MAX_SIZE_DIGITS: u8 = 15;
 
@@ -63,14 +65,18 @@ impl Chunked {
         self.data_len
     }
 
-    /// Reads bytes; returns how many it took.
-    pub(super) fn bytes(&mut self, input: &[u8]) -> (usize, Outcome) {
+    /// Reads bytes, and shows data among them to `grpc`; returns how many it took.
+    pub(super) fn bytes(&mut self, input: &[u8], mut grpc: Option<&mut grpc::Body>) -> (usize, Outcome) {
         let mut at = 0;
         while let Some(&byte) = input.get(at) {
             if let State::Data { left } = self.state {
                 let len = left.min((input.len() - at) as u64);
                 self.pass_data(len);
-                at += len as usize;
+                let data = &input[at..at + len as usize];
+                at += data.len();
+                if let Some(grpc) = &mut grpc {
+                    grpc.bytes(data);
+                }
                 continue;
             }
             at += 1;
@@ -82,8 +88,8 @@ impl Chunked {
         (at, Outcome::More)
     }
 
-    /// Passes over a hole; returns how many of its bytes are accounted for.
-    pub(super) fn hole(&mut self, len: u64) -> (u64, Outcome) {
+    /// Passes over a hole, and shows `grpc` how much of it is data; returns how many of its bytes are accounted for.
+    pub(super) fn hole(&mut self, len: u64, mut grpc: Option<&mut grpc::Body>) -> (u64, Outcome) {
         let mut passed = 0;
         while passed < len {
             let rest = len - passed;
@@ -92,6 +98,9 @@ impl Chunked {
                     let part = left.min(rest);
                     self.pass_data(part);
                     passed += part;
+                    if let Some(grpc) = &mut grpc {
+                        grpc.hole(part);
+                    }
                 }
                 State::DataEnd { cr: false } if rest >= 2 => {
                     self.state = State::Size { value: 0, digits: 0 };
@@ -196,14 +205,14 @@ mod tests {
     /// All at once, and byte by byte.
     fn check(input: &str, want: (usize, Outcome), data_len: u64) {
         let mut whole = Chunked::new();
-        assert_eq!(whole.bytes(input.as_bytes()), want, "{input:?}");
+        assert_eq!(whole.bytes(input.as_bytes(), None), want, "{input:?}");
         assert_eq!(whole.data_len(), data_len, "{input:?}");
         let mut split = Chunked::new();
         let mut at = 0;
         let outcome = loop {
             let Some(byte) = input.as_bytes().get(at..=at) else { break Outcome::More };
             at += 1;
-            match split.bytes(byte).1 {
+            match split.bytes(byte, None).1 {
                 Outcome::More => {}
                 outcome @ (Outcome::End | Outcome::Broken) => break outcome,
             }
@@ -236,15 +245,15 @@ mod tests {
     #[test]
     fn holes() {
         let mut chunked = Chunked::new();
-        chunked.bytes(b"a\r\n01");
-        assert_eq!(chunked.hole(5), (5, Outcome::More));
-        assert_eq!(chunked.bytes(b"789\r\n3\r\nabc"), (11, Outcome::More));
+        chunked.bytes(b"a\r\n01", None);
+        assert_eq!(chunked.hole(5, None), (5, Outcome::More));
+        assert_eq!(chunked.bytes(b"789\r\n3\r\nabc", None), (11, Outcome::More));
         // The line end behind a chunk is known to be there.
-        assert_eq!(chunked.hole(1), (1, Outcome::More));
-        assert_eq!(chunked.bytes(b"\n4\r\n0"), (5, Outcome::More));
-        assert_eq!(chunked.hole(5), (5, Outcome::More));
-        assert_eq!(chunked.bytes(b"2\r\n"), (3, Outcome::More));
-        assert_eq!(chunked.hole(9), (4, Outcome::Broken));
+        assert_eq!(chunked.hole(1, None), (1, Outcome::More));
+        assert_eq!(chunked.bytes(b"\n4\r\n0", None), (5, Outcome::More));
+        assert_eq!(chunked.hole(5, None), (5, Outcome::More));
+        assert_eq!(chunked.bytes(b"2\r\n", None), (3, Outcome::More));
+        assert_eq!(chunked.hole(9, None), (4, Outcome::Broken));
         assert_eq!(chunked.data_len(), 10 + 3 + 4 + 2);
     }
 

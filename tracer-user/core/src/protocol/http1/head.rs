@@ -6,7 +6,8 @@
 use smol_str::SmolStr;
 
 use crate::context;
-use crate::exchange::{Protocol, RequestHead, ResponseHead};
+use crate::exchange::{GrpcCall, Protocol, RequestHead, ResponseHead};
+use crate::protocol::grpc::{self, Form};
 
 /// Finds where a head ends: behind the first empty line that is not at its very start.
 ///
@@ -209,6 +210,9 @@ pub(super) struct Facts {
     /// To HTTP/2 in clear.
     pub(super) h2c: bool,
     pub(super) expects_continue: bool,
+    /// Of a grpc-web call's body.
+    pub(super) grpc: Option<Form>,
+    pub(super) grpc_status: Option<u32>,
 }
 
 /// RFC 9112 section 6.3, items 5 and 6.
@@ -291,7 +295,7 @@ pub(super) fn parse_request(bytes: &[u8]) -> Option<Read<Box<RequestHead>>> {
     let (line, mut fields) = Fields::of(bytes);
     let line = parse_request_line(line)?;
     let mut facts = Facts::default();
-    let (mut host, mut user_agent) = (None, None);
+    let (mut host, mut user_agent, mut timeout) = (None, None, None);
     let mut contexts = context::Fields::default();
     while let Some((name, value)) = fields.next() {
         match name.len() {
@@ -304,6 +308,7 @@ pub(super) fn parse_request(bytes: &[u8]) -> Option<Read<Box<RequestHead>>> {
             10 if is(name, b"User-Agent", b"user-agent") => {
                 user_agent = user_agent.or_else(|| Some(text(value, fields.folded)));
             }
+            12 if name.eq_ignore_ascii_case(b"grpc-timeout") => timeout = grpc::timeout(value.trim_ascii()),
             _ if contexts.take(name, value) => {}
             _ => facts.take(name, value),
         }
@@ -317,7 +322,7 @@ pub(super) fn parse_request(bytes: &[u8]) -> Option<Read<Box<RequestHead>>> {
         host,
         user_agent,
         content_length: facts.content_length.valid(),
-        grpc: None,
+        grpc: facts.grpc.map(|_| GrpcCall { timeout }),
         context: contexts.read(),
     };
     Some(Read { head: Box::new(head), facts, end: fields.end(bytes) })
@@ -332,7 +337,8 @@ pub(super) fn parse_response(bytes: &[u8]) -> Option<Read<ResponseHead>> {
         facts.take(name, value);
     }
     let content_length = facts.content_length.valid();
-    let head = ResponseHead { version: line.version, status: Some(line.status), content_length, grpc: false };
+    let grpc = facts.grpc.is_some();
+    let head = ResponseHead { version: line.version, status: Some(line.status), content_length, grpc };
     Some(Read { head, facts, end: fields.end(bytes) })
 }
 
@@ -357,6 +363,12 @@ impl Facts {
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
                 self.upgrade = true;
                 self.h2c |= value.split(|&byte| byte == b',').any(|word| word.trim_ascii() == b"h2c");
+            }
+            11 if name.eq_ignore_ascii_case(b"grpc-status") => {
+                self.grpc_status = self.grpc_status.or(grpc::status(value.trim_ascii()));
+            }
+            12 if is(name, b"Content-Type", b"content-type") => {
+                self.grpc = self.grpc.or(Form::of(value.trim_ascii()).filter(|form| form.is_web()));
             }
             14 if is(name, b"Content-Length", b"content-length") => {
                 self.content_length = self.content_length.with(value);

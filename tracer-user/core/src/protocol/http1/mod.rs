@@ -24,6 +24,7 @@ use std::mem;
 
 use self::chunked::{Chunked, Outcome};
 use self::head::{ContentLength, Facts, Read, Transfer};
+use super::grpc::{self, BodyEnd};
 use super::{Invalid, Parsed, Parser, Step};
 use crate::exchange::{BodyLen, RequestHead, ResponseHead};
 use crate::stream::Edge;
@@ -67,6 +68,8 @@ pub struct Response {
     /// As in a request.
     pub malformed: bool,
     pub ended: bool,
+    /// How a grpc-web call ended that was answered without a body.
+    pub grpc_status: Option<u32>,
 }
 
 /// What a response must know of its request to be framed (RFC 9112 section 6.3, items 1 and 2).
@@ -99,6 +102,8 @@ pub struct Http1 {
     head: Vec<u8>,
     /// How far `head` was searched for its end.
     scanned: usize,
+    /// The body is a grpc-web call's, or that of the last message was.
+    grpc: Option<Box<grpc::Body>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +143,14 @@ enum Framing {
 
 impl Http1 {
     pub fn request(max_head_bytes: usize) -> Self {
-        Self { kind: Kind::Request, max_head_bytes, state: State::Start, head: Vec::new(), scanned: 0 }
+        Self {
+            kind: Kind::Request,
+            max_head_bytes,
+            state: State::Start,
+            head: Vec::new(),
+            scanned: 0,
+            grpc: None,
+        }
     }
 
     pub fn response(max_head_bytes: usize) -> Self {
@@ -180,6 +192,12 @@ impl Http1 {
         matches!(&self.state, State::Adrift(adrift) if adrift.candidate)
     }
 
+    /// What the body said of the message in progress, or of the last one, if that is a grpc-web call's and nothing of it
+    /// was missed that would tell.
+    pub fn grpc_end(&self) -> BodyEnd {
+        self.grpc.as_ref().map_or_else(BodyEnd::default, |body| body.end())
+    }
+
     /// How many bytes are kept of a head that is not complete, or of a body's end.
     pub fn held_bytes(&self) -> usize {
         let tail = match &self.state {
@@ -198,12 +216,14 @@ impl Http1 {
         self.state = State::Start;
         self.head.clear();
         self.scanned = 0;
+        self.grpc = None;
     }
 
     /// After [`Parsed::Torn`] in a body: the message goes on, its end to be recognised.
     pub fn drift(&mut self) {
         let chunked = matches!(self.state, State::Chunked(_));
         self.state = State::Adrift(Adrift::new(chunked));
+        self.grpc = None;
     }
 
     /// After [`Parsed::Torn`] or [`Invalid::HeadTooLong`] in a head: takes what there is of it, if that is a complete
@@ -211,12 +231,13 @@ impl Http1 {
     pub fn take_partial_head(&mut self) -> Option<Part> {
         let mut bytes = mem::take(&mut self.head);
         self.scanned = 0;
+        self.grpc = None;
         if !matches!(self.state, State::Head) {
             return None;
         }
         // A cut line is no field.
         bytes.truncate(memchr::memrchr(b'\n', &bytes).map_or(0, |end| end + 1));
-        let (mut part, framing, _) = self.parse_head(&bytes)?;
+        let (mut part, framing, ..) = self.parse_head(&bytes)?;
         match &mut part {
             Part::Request(request) => request.ended = false,
             Part::Response(response) => response.ended = false,
@@ -246,10 +267,10 @@ impl Http1 {
         let before = self.head.len();
         if before == 0 {
             // A head in one piece is read once, where it lies.
-            if let Some((part, framing, Some(end))) = self.parse_head(input)
+            if let Some((part, framing, form, Some(end))) = self.parse_head(input)
                 && end <= self.max_head_bytes
             {
-                return self.begin_body(part, framing, end as u64);
+                return self.begin_body(part, framing, form, end as u64);
             }
             match head::find_end(input, &mut self.scanned) {
                 Some(end) if end <= self.max_head_bytes => return self.head_done(&input[..end], end),
@@ -303,14 +324,21 @@ impl Http1 {
     fn head_done(&mut self, head: &[u8], consumed: usize) -> Step<Part> {
         self.scanned = 0;
         let consumed = consumed as u64;
-        let Some((part, framing, _)) = self.parse_head(head) else {
+        let Some((part, framing, form, _)) = self.parse_head(head) else {
             self.reset();
             return Step { consumed, parsed: Parsed::Invalid(Invalid::StartLine) };
         };
-        self.begin_body(part, framing, consumed)
+        self.begin_body(part, framing, form, consumed)
     }
 
-    fn begin_body(&mut self, part: Part, framing: Framing, consumed: u64) -> Step<Part> {
+    fn begin_body(
+        &mut self,
+        part: Part,
+        framing: Framing,
+        form: Option<grpc::Form>,
+        consumed: u64,
+    ) -> Step<Part> {
+        self.grpc = form.map(|form| Box::new(grpc::Body::new(form)));
         self.state = match framing {
             Framing::None | Framing::Length(0) | Framing::Switch => State::Start,
             Framing::Length(len) => State::Length { left: len, total: len },
@@ -322,7 +350,7 @@ impl Http1 {
 
     /// Reads the head that `bytes` begin with. `None` when they do not begin with its start-line; the place behind it
     /// is `None` when it does not end in them.
-    fn parse_head(&self, bytes: &[u8]) -> Option<(Part, Framing, Option<usize>)> {
+    fn parse_head(&self, bytes: &[u8]) -> Option<(Part, Framing, Option<grpc::Form>, Option<usize>)> {
         match self.kind {
             Kind::Request => {
                 let Read { head, facts, end } = head::parse_request(bytes)?;
@@ -341,7 +369,7 @@ impl Http1 {
                     malformed: matches!(framing, Framing::Malformed),
                     ended: framing.ends_with_head(),
                 };
-                Some((Part::Request(request), framing, end))
+                Some((Part::Request(request), framing, facts.grpc, end))
             }
             Kind::Response(answering) => {
                 let Read { head, facts, end } = head::parse_response(bytes)?;
@@ -355,8 +383,9 @@ impl Http1 {
                     malformed: matches!(facts.content_length, ContentLength::Invalid)
                         && matches!(framing, Framing::UntilClose),
                     ended: framing.ends_with_head(),
+                    grpc_status: facts.grpc_status,
                 };
-                Some((Part::Response(response), framing, end))
+                Some((Part::Response(response), framing, facts.grpc, end))
             }
         }
     }
@@ -380,13 +409,16 @@ impl Parser for Http1 {
             State::Head => self.head_bytes(input),
             State::Length { left, total } => {
                 let (step, done) = pass(left, *total, all);
+                if let Some(body) = &mut self.grpc {
+                    body.bytes(&input[..step.consumed as usize]);
+                }
                 if done {
                     self.state = State::Start;
                 }
                 step
             }
             State::Chunked(chunked) => {
-                let (consumed, outcome) = chunked.bytes(input);
+                let (consumed, outcome) = chunked.bytes(input, self.grpc.as_deref_mut());
                 let len = chunked.data_len();
                 let parsed = match outcome {
                     Outcome::More => Parsed::NeedMore,
@@ -403,6 +435,9 @@ impl Parser for Http1 {
             }
             State::UntilClose { len } => {
                 *len = len.saturating_add(all);
+                if let Some(body) = &mut self.grpc {
+                    body.bytes(input);
+                }
                 Step { consumed: all, parsed: Parsed::NeedMore }
             }
             State::Adrift(adrift) => {
@@ -417,12 +452,15 @@ impl Parser for Http1 {
             State::Start | State::Head => Step { consumed: 0, parsed: Parsed::Torn },
             State::Length { left, total } => {
                 let (step, done) = pass(left, *total, hole);
+                if let Some(body) = &mut self.grpc {
+                    body.hole(step.consumed);
+                }
                 if done {
                     self.state = State::Start;
                 }
                 step
             }
-            State::Chunked(chunked) => match chunked.hole(hole) {
+            State::Chunked(chunked) => match chunked.hole(hole, self.grpc.as_deref_mut()) {
                 (consumed, Outcome::More) => Step { consumed, parsed: Parsed::NeedMore },
                 // What is known of the hole is passed first; the rest comes again and is torn.
                 (consumed @ 1.., _) => Step { consumed, parsed: Parsed::NeedMore },
@@ -430,6 +468,9 @@ impl Parser for Http1 {
             },
             State::UntilClose { len } => {
                 *len = len.saturating_add(hole);
+                if let Some(body) = &mut self.grpc {
+                    body.hole(hole);
+                }
                 Step { consumed: hole, parsed: Parsed::NeedMore }
             }
             State::Adrift(adrift) => {

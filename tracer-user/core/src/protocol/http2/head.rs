@@ -3,13 +3,12 @@
 //! A field that is not known is absent. What a head is follows from its pseudo-header fields (RFC 9113 section 8.3),
 //! as far as they are known; what cannot be told is left to who knows the stream.
 
-use std::time::Duration;
-
 use smol_str::SmolStr;
 
 use super::hpack::{BlockEnd, Field};
 use crate::context::{self, Carried};
 use crate::exchange::GrpcCall;
+use crate::protocol::grpc::{self, Form};
 use crate::protocol::http1::head::text;
 
 /// What is kept of one header block.
@@ -64,15 +63,14 @@ impl Head {
         }
     }
 
-    /// It belongs to a gRPC call, says its content type. grpc-web's bodies are of another form.
-    pub fn is_grpc(&self) -> bool {
-        let rest = self.content_type.as_deref().and_then(|kind| kind.strip_prefix("application/grpc"));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+    /// How messages are in its body, if it belongs to a gRPC call, as its content type says.
+    pub fn grpc(&self) -> Option<Form> {
+        Form::of(self.content_type.as_deref()?.as_bytes())
     }
 
     /// What a call's head says of it.
     pub fn grpc_call(&self) -> GrpcCall {
-        GrpcCall { timeout: self.grpc_timeout.as_deref().and_then(timeout) }
+        GrpcCall { timeout: self.grpc_timeout.as_deref().and_then(|value| grpc::timeout(value.as_bytes())) }
     }
 
     /// No field is missing that would matter.
@@ -161,8 +159,7 @@ impl Gathered {
                 return;
             }
             b"grpc-status" => {
-                let value = value.and_then(decimal).and_then(|value| u32::try_from(value).ok());
-                head.grpc_status = head.grpc_status.or(value);
+                head.grpc_status = head.grpc_status.or_else(|| value.and_then(grpc::status));
                 return;
             }
             _ => {
@@ -210,21 +207,6 @@ fn status(value: &[u8]) -> Option<u16> {
     let &[a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] = value else { return None };
     let digit = |byte: u8| u16::from(byte - b'0');
     Some(digit(a) * 100 + digit(b) * 10 + digit(c))
-}
-
-/// At most eight digits, and a unit (gRPC over HTTP2, `Timeout`).
-fn timeout(value: &str) -> Option<Duration> {
-    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    let number = decimal(digits.as_bytes()).filter(|_| digits.len() <= 8)?;
-    Some(match unit {
-        "H" => Duration::from_secs(number * 3600),
-        "M" => Duration::from_secs(number * 60),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    })
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {

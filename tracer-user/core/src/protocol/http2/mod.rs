@@ -20,7 +20,6 @@ mod align;
 mod frame;
 pub mod head;
 pub mod hpack;
-mod messages;
 
 use std::collections::BTreeMap;
 
@@ -30,7 +29,7 @@ pub use self::frame::Side;
 use self::frame::{Frame, PREFACE, Rules, Type, flag};
 use self::head::{Gathered, Head};
 use self::hpack::{BlockEnd, Decoder};
-use self::messages::Messages;
+use super::grpc::{self, BodyEnd, Form};
 use super::{Invalid, Parsed, Parser, Step};
 use crate::exchange::BodyLen;
 use crate::stream::Edge;
@@ -167,7 +166,7 @@ pub struct Http2 {
     gathered: Gathered,
     streams: BTreeMap<u32, Body>,
     /// Of the stream that ended last.
-    messages: Option<u64>,
+    grpc_end: BodyEnd,
     counts: Counts,
 }
 
@@ -211,7 +210,7 @@ struct Body {
     exact: bool,
     began: bool,
     /// It is a gRPC call's.
-    messages: Option<Messages>,
+    grpc: Option<grpc::Body>,
 }
 
 impl Body {
@@ -219,8 +218,8 @@ impl Body {
         if self.exact { BodyLen::Exact(self.len) } else { BodyLen::Unknown }
     }
 
-    fn messages(self) -> Option<u64> {
-        self.messages.filter(|_| self.exact).and_then(Messages::count)
+    fn grpc_end(self) -> BodyEnd {
+        self.grpc.filter(|_| self.exact).map_or_else(BodyEnd::default, grpc::Body::end)
     }
 }
 
@@ -254,7 +253,7 @@ impl Http2 {
             decoder,
             gathered: Gathered::default(),
             streams: BTreeMap::new(),
-            messages: None,
+            grpc_end: BodyEnd::default(),
             counts: Counts::default(),
         }
     }
@@ -281,10 +280,9 @@ impl Http2 {
         }
     }
 
-    /// How many messages the body had of the stream that ended last, if that is a gRPC call's and the length of each
-    /// was seen.
-    pub fn messages(&self) -> Option<u64> {
-        self.messages
+    /// What the body said of the stream that ended last, if that is a gRPC call's.
+    pub fn grpc_end(&self) -> BodyEnd {
+        self.grpc_end
     }
 
     /// The stream is over in both directions.
@@ -472,10 +470,10 @@ impl Http2 {
                 Type::Data => {
                     if let Some(body) = self.streams.get_mut(&payload.frame.stream) {
                         body.len = body.len.saturating_add(len);
-                        if let Some(messages) = &mut body.messages {
+                        if let Some(grpc) = &mut body.grpc {
                             match input {
-                                Input::Bytes(bytes) => messages.bytes(&bytes[..len as usize]),
-                                Input::Hole(_) => messages.hole(len),
+                                Input::Bytes(bytes) => grpc.bytes(&bytes[..len as usize]),
+                                Input::Hole(_) => grpc.hole(len),
                             }
                         }
                     }
@@ -532,7 +530,7 @@ impl Http2 {
                     return Parsed::NeedMore;
                 }
                 let body = self.streams.remove(&stream);
-                self.messages = body.and_then(Body::messages);
+                self.grpc_end = body.map_or_else(BodyEnd::default, Body::grpc_end);
                 Parsed::Part(Part::End { stream, body_len: body.map_or(BodyLen::Unknown, Body::len) })
             }
             Type::RstStream => {
@@ -562,13 +560,12 @@ impl Http2 {
         let ended = if block.ends_stream {
             // What a message begins with is all of it then. Of another block the message began out of sight.
             let exact = matches!(head.kind(), head::Kind::Request | head::Kind::Response);
-            let messages = head.is_grpc().then(Messages::default);
-            let none = Body { len: 0, exact, began: false, messages };
+            let none = Body { len: 0, exact, began: false, grpc: head.grpc().map(grpc::Body::new) };
             let body = self.streams.remove(&stream).unwrap_or(none);
-            self.messages = body.messages();
+            self.grpc_end = body.grpc_end();
             Some(body.len())
         } else {
-            self.track(stream, head.is_grpc());
+            self.track(stream, head.grpc());
             None
         };
         Part::Head { stream, head, ended }
@@ -582,13 +579,18 @@ impl Http2 {
         self.counts.fields_unknown += u64::from(unknown);
     }
 
-    fn track(&mut self, stream: u32, is_grpc: bool) {
+    fn track(&mut self, stream: u32, form: Option<Form>) {
         if self.streams.len() >= self.limits.streams && !self.streams.contains_key(&stream) {
             self.counts.streams_untracked += 1;
             return;
         }
-        let messages = is_grpc.then(Messages::default);
-        self.streams.entry(stream).or_insert(Body { len: 0, exact: true, began: false, messages });
+        let grpc = form.map(grpc::Body::new);
+        let none = Body { len: 0, exact: true, began: false, grpc: None };
+        let body = self.streams.entry(stream).or_insert(none);
+        if !body.began {
+            // Interim responses come before it, and say nothing of the body.
+            body.grpc = body.grpc.or(grpc);
+        }
     }
 
     fn search(&mut self, input: &[u8]) -> Step<Part> {
