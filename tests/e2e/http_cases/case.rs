@@ -134,6 +134,7 @@ pub(crate) struct Want {
     request_body: Size,
     response_body: Size,
     error: Error,
+    incomplete: Option<&'static str>,
     version: &'static str,
     trace: Option<&'static str>,
     client_parent: Option<&'static str>,
@@ -154,6 +155,8 @@ enum Error {
     ByStatus,
     /// Some word that is not a status code.
     Some,
+    /// This word.
+    Is(&'static str),
 }
 
 impl Want {
@@ -166,6 +169,7 @@ impl Want {
             request_body: Size::Exact(0),
             response_body: Size::Exact(0),
             error: Error::ByStatus,
+            incomplete: None,
             version: "1.1",
             trace: None,
             client_parent: None,
@@ -223,6 +227,18 @@ impl Want {
         self
     }
 
+    /// With this `error.type`.
+    pub(crate) fn fails_with(mut self, word: &'static str) -> Self {
+        self.error = Error::Is(word);
+        self
+    }
+
+    /// Something of it is not known, for this reason.
+    pub(crate) fn incomplete(mut self, reason: &'static str) -> Self {
+        self.incomplete = Some(reason);
+        self
+    }
+
     pub(crate) fn version(mut self, version: &'static str) -> Self {
         self.version = version;
         self
@@ -249,7 +265,7 @@ impl Want {
         let told = |path: &&String| span.kind == Kind::Server || path.as_str() != "*";
         same("path", span.path().map(Json::from), self.path.as_ref().filter(told).cloned().map(Json::from));
         same("status code", said("http.response.status_code"), self.status.map(Json::from));
-        same("incomplete", said("tracer.incomplete"), None);
+        same("incomplete", said("tracer.incomplete"), self.incomplete.map(Json::from));
         same("version", said("network.protocol.version"), Some(Json::from(self.version)));
         for (key, wanted) in
             [("http.request.body.size", self.request_body), ("http.response.body.size", self.response_body)]
@@ -279,6 +295,7 @@ impl Want {
         let by_status = self.status.filter(|status| *status >= first_bad).map(|status| status.to_string());
         let fits = match self.error {
             Error::ByStatus => said == by_status.as_deref(),
+            Error::Is(word) => said == Some(word),
             Error::Some => said.is_some_and(|word| !word.is_empty() && word.parse::<u16>().is_err()),
         };
         let status_wanted = if said.is_some() { 2 } else { 0 };
