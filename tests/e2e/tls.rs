@@ -69,9 +69,14 @@ impl Identity {
     }
 
     fn python(&self) -> (Program, u16) {
-        let mut command = Command::new(PYTHON);
-        command.arg(workload("tls_server.py")).args([&self.certificate, &self.key]);
-        let program = Program::spawn("tls_server.py", command).expect("server");
+        self.server(PYTHON, "tls_server.py")
+    }
+
+    /// A server that says on which port it is.
+    fn server(&self, runs: &str, name: &str) -> (Program, u16) {
+        let mut command = Command::new(runs);
+        command.arg(workload(name)).args([&self.certificate, &self.key]);
+        let program = Program::spawn(name, command).expect("server");
         let port = program.wait_stdout("port ", PATIENCE).expect("port").parse().expect("port");
         (program, port)
     }
@@ -80,7 +85,7 @@ impl Identity {
 /// Which local port each path was asked for from.
 type Ports = BTreeMap<String, u16>;
 
-/// Python's client, which asks when it is told to.
+/// A client that asks when it is told to.
 struct Asker {
     program: Program,
     input: std::process::ChildStdin,
@@ -89,9 +94,13 @@ struct Asker {
 
 impl Asker {
     fn start(identity: &Identity) -> Self {
-        let mut command = Command::new(PYTHON);
-        command.arg(workload("tls_client.py")).arg(&identity.authority).stdin(Stdio::piped());
-        let mut program = Program::spawn("tls_client.py", command).expect("client");
+        Self::running(PYTHON, "tls_client.py", identity)
+    }
+
+    fn running(runs: &str, name: &str, identity: &Identity) -> Self {
+        let mut command = Command::new(runs);
+        command.arg(workload(name)).arg(&identity.authority).stdin(Stdio::piped());
+        let mut program = Program::spawn(name, command).expect("client");
         let input = program.stdin().expect("standard input");
         Self { program, input, lines: 0 }
     }
@@ -241,24 +250,62 @@ fn python_asks_nginx() {
     }
 }
 
-#[test]
-fn python_asks_python() {
-    let identity = Identity::new();
-    let (server, port) = identity.python();
-    let mut asker = Asker::start(&identity);
+/// Every cell of a client and a server; at eight at a time with TLS 1.2.
+fn all_is_joined(name: &str, row: &str, (server, port): (Program, u16), mut asker: Asker) {
     let tracer = Tracer::attach(&[server.pid(), asker.program.pid()]).expect("attach");
-    let asked: Vec<(Cell, Ports)> = cells("pp")
+    let asked: Vec<(Cell, Ports, &str)> = cells(row)
         .into_iter()
         .map(|cell| {
-            let ports = asker.ask(port, &cell, count(&cell) / 2, "1.3");
-            (cell, ports)
+            let version = if cell.concurrency == 8 { "1.2" } else { "1.3" };
+            let ports = asker.ask(port, &cell, count(&cell) / 2, version);
+            (cell, ports, version)
         })
         .collect();
     let report = tracer.finish().expect("tracer");
-    for (cell, ports) in &asked {
-        let outcome = score(&report.spans, ports, port, Some("1.3"));
-        check(&format!("python → python {}", cell.name), &outcome, &report.log);
+    for (cell, ports, version) in &asked {
+        let outcome = score(&report.spans, ports, port, Some(version));
+        check(&format!("{name} {} {version}", cell.name), &outcome, &report.log);
     }
+}
+
+#[test]
+fn python_asks_python() {
+    let identity = Identity::new();
+    all_is_joined("python → python", "pp", identity.python(), Asker::start(&identity));
+}
+
+/// Records that the program itself moves between the library and the socket.
+#[test]
+fn asyncio_asks_asyncio() {
+    let identity = Identity::new();
+    let server = identity.server(PYTHON, "tls_asyncio_server.py");
+    let asker = Asker::running(PYTHON, "tls_asyncio_client.py", &identity);
+    all_is_joined("asyncio → asyncio", "aa", server, asker);
+}
+
+/// A library that is a part of the program, besides.
+#[test]
+fn node_asks_node() {
+    let identity = Identity::new();
+    let server = identity.server("node", "tls_server.js");
+    let asker = Asker::running("node", "tls_client.js", &identity);
+    all_is_joined("node → node", "jj", server, asker);
+}
+
+#[test]
+fn node_asks_asyncio() {
+    let identity = Identity::new();
+    let server = identity.server(PYTHON, "tls_asyncio_server.py");
+    let asker = Asker::running("node", "tls_client.js", &identity);
+    all_is_joined("node → asyncio", "ja", server, asker);
+}
+
+#[test]
+fn asyncio_asks_node() {
+    let identity = Identity::new();
+    let server = identity.server("node", "tls_server.js");
+    let asker = Asker::running(PYTHON, "tls_asyncio_client.py", &identity);
+    all_is_joined("asyncio → node", "aj", server, asker);
 }
 
 /// Debian's curl, each one started by a shell while it is traced already.

@@ -17,6 +17,7 @@ use tracer_abi::event::DataRecord;
 use tracer_abi::golang::GoProcess;
 use tracer_abi::greenlet::GreenletProcess;
 use tracer_abi::limits::{SESSION_BYTES, WAKE_RING_BYTES};
+use tracer_abi::openssl::{MAX_LAYOUTS, OpenSslLayout};
 use tracer_abi::python::{PythonProcess, TaskId};
 use tracer_abi::python_waits::{PythonWaits, Waiting};
 use tracer_abi::tokio::TokioProcess;
@@ -194,6 +195,10 @@ pub(crate) struct Wake {
 #[map]
 pub(crate) static TRACER_TLS: HashMap<u32, u8> = HashMap::with_max_entries(16 << 10, 0);
 
+/// Number of a layout → it, from 1 on. Written by the tracer, read here.
+#[map]
+pub(crate) static TRACER_OPENSSL: Array<OpenSslLayout> = Array::with_max_entries(MAX_LAYOUTS, 0);
+
 /// TLS session → its plaintext streams. Written and read here; the tracer removes those of processes that ended. Of the
 /// 65,536 only those in use take memory: connections held open by a busy server.
 #[map]
@@ -285,6 +290,8 @@ pub(crate) mod sock_flags {
     pub(crate) const CLOSED: u32 = 1 << 5;
     /// The other end is the tracer.
     pub(crate) const SELF: u32 = 1 << 6;
+    /// Of a TLS session: SessionSecured was emitted.
+    pub(crate) const SECURED: u32 = 1 << 7;
 }
 
 /// What the kernel half remembers of a thread.

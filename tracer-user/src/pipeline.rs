@@ -205,6 +205,7 @@ impl Spans {
             | Event::PlaintextMoved(_)
             | Event::CiphertextMoved(_)
             | Event::SessionEnded(_)
+            | Event::SessionSecured(_)
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)
             | Event::ProcessForked(_)

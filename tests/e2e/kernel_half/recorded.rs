@@ -64,6 +64,7 @@ pub(crate) fn read(recording: &Path) -> Recorded {
             Event::PlaintextMoved(_)
             | Event::CiphertextMoved(_)
             | Event::SessionEnded(_)
+            | Event::SessionSecured(_)
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)
             | Event::ProcessForked(_)
@@ -86,6 +87,7 @@ pub(crate) fn process_of(event: &Event) -> Option<Tgid> {
         Event::TaskIdentified(identified) => return Some(identified.thread.process.tgid),
         Event::PlaintextMoved(moved) => return Some(moved.data.thread.process.tgid),
         Event::CiphertextMoved(moved) => return Some(moved.process.tgid),
+        Event::SessionSecured(secured) => return Some(secured.process.tgid),
         Event::LossCounted { .. } => return None,
         Event::SessionEnded(event) => &event.origin,
         Event::ConnOpened(event) => &event.origin,

@@ -135,8 +135,8 @@ pub struct Followed {
 }
 
 codes! {
-    /// Which call of a TLS library begins where a probe sits: the cookie of its attachment, unless that is one of
-    /// [`tls_site`].
+    /// Which call of a TLS library begins where a probe sits: the lowest byte of the cookie of its attachment, unless that
+    /// is one of [`tls_site`].
     "TLS call" TlsCall: u32 {
         /// `SSL_read(ssl, buffer, size) → moved`
         Read = 1,
@@ -152,8 +152,15 @@ codes! {
     }
 }
 
-/// What else passing a probe may mean: the cookie of its attachment.
+/// What else passing a probe may mean: the lowest byte of the cookie of its attachment.
 pub mod tls_site {
+    pub const MASK: u64 = 0xff;
+    /// Beside that byte: the library is part of the program, which it may call back in the middle of a call. Whatever moves
+    /// on a socket then is not of the call's session for that.
+    pub const CALLS_BACK: u64 = 1 << 8;
+    /// Above these bits: where the library keeps what it knows, as a number in the table of layouts; zero: not known.
+    pub const LAYOUT_SHIFT: u32 = 16;
+
     /// The call has its result and ends.
     pub const ENDS: u64 = 16;
     /// The same, if the processor's zero flag is set: a branch that is taken unless it is.

@@ -3,6 +3,7 @@
 use crate::codes;
 use crate::conn::{Endpoint, SocketCookie};
 use crate::limits::{COMM_BYTES, UNIX_PATH_BYTES};
+use crate::openssl::RANDOM_BYTES;
 use crate::python::{CHAIN_TASKS, TaskId};
 use crate::task::{ProcessKey, Tgid, Tid};
 use crate::time::KernelInstant;
@@ -32,6 +33,8 @@ codes! {
         CiphertextMoved = 10,
         /// [`SessionEndedRecord`]
         SessionEnded = 11,
+        /// [`SessionSecuredRecord`]
+        SessionSecured = 12,
     }
 }
 
@@ -90,6 +93,9 @@ codes! {
         /// (`SSL *`) in the process; positions are those of the session's plaintext, from its first call seen on. There
         /// is no sequence number.
         OpenSsl = 1,
+        /// The same, of a call that came to no socket. In place of the sequence number: how many bytes of records the
+        /// session has written (sent) or read (received) at the call's end, modulo 2^32.
+        OpenSslPlaced = 2,
     }
 }
 
@@ -214,6 +220,20 @@ pub mod ciphertext_flags {
 pub struct SessionEndedRecord {
     pub header: Header,
     pub session: u64,
+}
+
+/// The hellos of a TLS session, before its first plaintext. On the socket they are in clear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SessionSecuredRecord {
+    pub header: Header,
+    pub session: u64,
+    /// What is random in each.
+    pub client_random: [u8; RANDOM_BYTES],
+    pub server_random: [u8; RANDOM_BYTES],
+    /// Not zero: the session is the server's.
+    pub is_server: u32,
+    pub reserved: u32,
 }
 
 /// A connection: when it was established, or at its first operation when it is older than the tracer.

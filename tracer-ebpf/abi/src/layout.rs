@@ -5,10 +5,12 @@ use core::mem::{align_of, size_of};
 use crate::conn::Endpoint;
 use crate::event::{
     CiphertextRecord, ConnClosedRecord, ConnRecord, DataRecord, ExecRecord, ExitRecord, ForkRecord, Header,
-    IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, SessionEndedRecord, WokenRecord,
+    IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, SessionEndedRecord, SessionSecuredRecord,
+    WokenRecord,
 };
 use crate::golang::{GoLayout, GoProcess};
 use crate::greenlet::GreenletProcess;
+use crate::openssl::{OpenSslLayout, RANDOM_BYTES};
 use crate::python::{CHAIN_TASKS, PythonLayout, PythonProcess, TaskId};
 use crate::python_waits::{FUNCTIONS, PythonWaits};
 use crate::tokio::TokioProcess;
@@ -38,5 +40,7 @@ const _: () = {
     assert!(size_of::<RecordStart>() == 8);
     assert!(size_of::<CiphertextRecord>() == HEADER + 2 * 8 + 2 * 4 + RECORD_STARTS * 8 + 8);
     assert!(size_of::<SessionEndedRecord>() == HEADER + 8);
+    assert!(size_of::<SessionSecuredRecord>() == HEADER + 8 + 2 * RANDOM_BYTES + 2 * 4);
+    assert!(size_of::<OpenSslLayout>() == 9 * 4);
     assert!(align_of::<DataRecord>() == 8);
 };

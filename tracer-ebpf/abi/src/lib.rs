@@ -21,6 +21,7 @@ pub mod golang;
 pub mod greenlet;
 mod layout;
 pub mod limits;
+pub mod openssl;
 pub mod python;
 pub mod python_waits;
 pub mod sniff;
@@ -29,7 +30,7 @@ pub mod time;
 pub mod tokio;
 
 /// Version of every layout and code in this crate. Written into recordings.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// The oldest version all of whose records mean the same in this one: it has none of TLS.
 pub const OLDEST_ABI_VERSION: u32 = 2;

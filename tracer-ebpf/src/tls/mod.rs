@@ -3,6 +3,7 @@
 //! | file | hook | told |
 //! |---|---|---|
 //! | [`openssl`] | calls of the library, in the program | plaintext, as operations of a session |
+//! | [`hellos`] | the same | what ties a session to the socket that carries it |
 //! | [`records`] | socket operations: the core's programs go on with these | headers of TLS records, and in whose call |
 //!
 //! Which session is on which socket is not decided here. Every program may be refused alone. Those of the records are
@@ -11,6 +12,7 @@
 //! Programs at user probes keep what they know in the thread's state, and next to nothing on the stack: since 6.13 a larger
 //! stack of theirs is one that a preempting program may share.
 
+mod hellos;
 mod openssl;
 mod records;
 
@@ -41,7 +43,10 @@ pub(crate) struct Call {
     inner: u32,
     /// `io_flags` of its last socket operation.
     io_flags: u32,
-    reserved: u32,
+    /// Number of the library's layout.
+    layout: u16,
+    /// Not zero: sockets that are used in it may be anyone's.
+    calls_back: u16,
 }
 
 /// Whether an operation may carry records of TLS: the thread is in a session's call, or the socket is known for it.
@@ -55,13 +60,13 @@ impl Call {
     /// For a socket operation's record.
     #[inline(always)]
     pub(crate) fn io_flag(&self) -> u8 {
-        if self.session != 0 { io_flags::IN_TLS_CALL } else { 0 }
+        if self.session != 0 && self.calls_back == 0 { io_flags::IN_TLS_CALL } else { 0 }
     }
 
     /// The session whose call the thread is in, unless that is in the middle of another one's.
     #[inline(always)]
     fn session(&self) -> u64 {
-        if self.inner == 0 { self.session } else { 0 }
+        if self.inner == 0 && self.calls_back == 0 { self.session } else { 0 }
     }
 
     #[inline(always)]

@@ -23,7 +23,7 @@ use crate::framing;
 use crate::io;
 use crate::maps::{SessionKey, SockState, TRACER_SESSION, TaskState, count, sock_flags, task_state};
 use crate::regs::{UserBuffer, place, read_user};
-use crate::tls::Call;
+use crate::tls::{Call, hellos};
 use crate::waits;
 use crate::whole;
 
@@ -36,19 +36,19 @@ fn tracer_tls(ctx: ProbeContext) -> u32 {
     // SAFETY: a probe's context is the register frame, beside which the kernel keeps what the helper reads.
     let (regs, site) = unsafe { (&*ctx.regs, helpers::bpf_get_attach_cookie(ctx.regs.cast())) };
     let zero = regs.eflags & ZERO_FLAG != 0;
-    match site {
+    match site & tls_site::MASK {
         tls_site::ENDS_IF_ZERO if !zero => {}
         tls_site::ENDS_IF_NOT_ZERO if zero => {}
         tls_site::ENDS | tls_site::ENDS_IF_ZERO | tls_site::ENDS_IF_NOT_ZERO => ended(regs),
         tls_site::FREES => freed(regs),
-        call => begun(regs, call as u32),
+        _ => begun(regs, site),
     }
     0
 }
 
 /// A call begins. Arguments are in their registers still.
 #[inline(always)]
-fn begun(regs: &pt_regs, kind: u32) {
+fn begun(regs: &pt_regs, site: u64) {
     let Some(actor) = filter::current() else {
         return;
     };
@@ -70,7 +70,9 @@ fn begun(regs: &pt_regs, kind: u32) {
     call.moved_time = 0;
     call.inner = 0;
     call.io_flags = u32::from(io_flags::BLOCKING_UNKNOWN);
-    call.kind = kind;
+    call.kind = (site & tls_site::MASK) as u32;
+    call.calls_back = u16::from(site & tls_site::CALLS_BACK != 0);
+    call.layout = (site >> tls_site::LAYOUT_SHIFT) as u16;
 }
 
 /// A call of no plaintext ends, in a function no place of which is known to be its end.
@@ -178,6 +180,10 @@ fn report(thread: &mut TaskState, state: &mut SockState, actor: &Actor, session:
     if state.flags & sock_flags::MUTED != 0 {
         return;
     }
+    if state.flags & sock_flags::SECURED == 0 {
+        state.flags |= sock_flags::SECURED;
+        hellos::tell(&thread.call, session, actor);
+    }
     let call = &mut thread.call;
     // A call that did not come to the socket says nothing of it: the last one that did has left its flags in the place of
     // a role, which a session has not.
@@ -217,6 +223,12 @@ fn report(thread: &mut TaskState, state: &mut SockState, actor: &Actor, session:
         reserved: 0,
     };
     op.record.header.thread_seq = thread.seq;
+    if call.moved_time == 0
+        && let Some(moved) = hellos::moved(call, session)
+    {
+        op.record.source = Source::OpenSslPlaced.code();
+        op.record.tcp_seq_end = moved;
+    }
     if egress && call.moved_time != 0 {
         // It was sent then, and may have been answered since.
         op.record.header.time = KernelInstant::from_nanos(call.moved_time);

@@ -13,7 +13,8 @@ use tracer_abi::error::PayloadState;
 use tracer_abi::event::{
     Awaited, CiphertextRecord, ConnClosedRecord, ConnRecord, DataRecord, EventKind, ExecRecord, ExitRecord,
     ForkRecord, Header, IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, Runtime,
-    SessionEndedRecord, Source, WakeCause, WokenRecord, ciphertext_flags, flags, io_flags,
+    SessionEndedRecord, SessionSecuredRecord, Source, WakeCause, WokenRecord, ciphertext_flags, flags,
+    io_flags,
 };
 use tracer_abi::limits::{COMM_BYTES, UNIX_PATH_BYTES};
 use tracer_abi::python::{CHAIN_TASKS, TaskId};
@@ -23,8 +24,8 @@ use tracer_abi::time::KernelInstant;
 
 use crate::event::{
     Cause, CiphertextMoved, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, ListenStarted, Origin,
-    PlaintextMoved, ProcessExeced, ProcessForked, SessionEnded, TaskExited, TaskIdentified, Thread,
-    ThreadWoken, Waited,
+    PlaintextMoved, ProcessExeced, ProcessForked, SessionEnded, SessionSecured, TaskExited, TaskIdentified,
+    Thread, ThreadWoken, Waited,
 };
 
 #[cfg(target_endian = "big")]
@@ -95,6 +96,7 @@ fn decode_with(record: &[u8], keep: impl FnOnce(&[u8]) -> Bytes) -> Result<Event
             ciphertext_moved(fields, keep).map(Box::new).map(Event::CiphertextMoved)
         }
         EventKind::SessionEnded => session_ended(fields).map(Event::SessionEnded),
+        EventKind::SessionSecured => session_secured(fields).map(Box::new).map(Event::SessionSecured),
         EventKind::ConnOpened => conn_opened(fields, flags).map(Event::ConnOpened),
         EventKind::ConnClosed => conn_closed(fields).map(Event::ConnClosed),
         EventKind::ListenStarted => listen_started(fields).map(Event::ListenStarted),
@@ -174,10 +176,11 @@ fn data_moved(
     };
     Ok(match source {
         Source::Socket => Event::DataMoved(data),
-        Source::OpenSsl => {
+        Source::OpenSsl | Source::OpenSslPlaced => {
             let filled = io & io_flags::FILLED != 0;
-            let data = DataMoved { cookie: SocketCookie(0), ..data };
-            Event::PlaintextMoved(Box::new(PlaintextMoved { session: cookie.0, filled, data }))
+            let reached = (source == Source::OpenSslPlaced).then_some(data.tcp_seq_end);
+            let data = DataMoved { cookie: SocketCookie(0), tcp_seq_end: 0, ..data };
+            Event::PlaintextMoved(Box::new(PlaintextMoved { session: cookie.0, filled, reached, data }))
         }
     })
 }
@@ -226,6 +229,18 @@ fn ciphertext_moved(
 fn session_ended(fields: Fields<'_>) -> Result<SessionEnded, DecodeError> {
     fields.require(size_of::<SessionEndedRecord>())?;
     Ok(SessionEnded { origin: fields.origin(), session: fields.u64(offset_of!(SessionEndedRecord, session)) })
+}
+
+fn session_secured(fields: Fields<'_>) -> Result<SessionSecured, DecodeError> {
+    fields.require(size_of::<SessionSecuredRecord>())?;
+    Ok(SessionSecured {
+        time: fields.time(),
+        process: fields.thread().process,
+        session: fields.u64(offset_of!(SessionSecuredRecord, session)),
+        client_random: fields.array(offset_of!(SessionSecuredRecord, client_random)),
+        server_random: fields.array(offset_of!(SessionSecuredRecord, server_random)),
+        is_server: fields.u32(offset_of!(SessionSecuredRecord, is_server)) != 0,
+    })
 }
 
 fn conn_opened(fields: Fields<'_>, flags: u16) -> Result<ConnOpened, DecodeError> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
 use tracer_abi::error::{KernelLoss, PayloadState};
 use tracer_abi::event::{Awaited, RecordStart, Runtime};
+use tracer_abi::openssl::RANDOM_BYTES;
 use tracer_abi::python::TaskId;
 use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid, Tid};
@@ -22,6 +23,7 @@ pub enum Event {
     /// A socket operation of a TLS connection, without its bytes.
     CiphertextMoved(Box<CiphertextMoved>),
     SessionEnded(SessionEnded),
+    SessionSecured(Box<SessionSecured>),
     ConnOpened(ConnOpened),
     ConnClosed(ConnClosed),
     ListenStarted(ListenStarted),
@@ -49,6 +51,7 @@ impl Event {
             Self::PlaintextMoved(event) => event.data.time,
             Self::CiphertextMoved(event) => event.time,
             Self::SessionEnded(event) => event.origin.time,
+            Self::SessionSecured(event) => event.time,
             Self::ConnOpened(event) => event.origin.time,
             Self::ConnClosed(event) => event.origin.time,
             Self::ListenStarted(event) => event.origin.time,
@@ -141,6 +144,9 @@ pub struct PlaintextMoved {
     pub session: u64,
     /// Received: as much as was asked for, so that more of the same TLS record may follow.
     pub filled: bool,
+    /// How far into the connection's records the session had come at the operation's end, modulo 2^32; where that is known
+    /// and the call came to no socket.
+    pub reached: Option<u32>,
     /// Its cookie and its sequence number mean nothing.
     pub data: DataMoved,
 }
@@ -164,6 +170,17 @@ pub struct CiphertextMoved {
     pub lost: bool,
     /// The operation's first bytes, where they may be of a hello.
     pub hello: Bytes,
+}
+
+/// The hellos of a TLS session, before its first plaintext. See `tracer_abi::event::SessionSecuredRecord`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionSecured {
+    pub time: KernelInstant,
+    pub process: ProcessKey,
+    pub session: u64,
+    pub client_random: [u8; RANDOM_BYTES],
+    pub server_random: [u8; RANDOM_BYTES],
+    pub is_server: bool,
 }
 
 /// A TLS session was freed.

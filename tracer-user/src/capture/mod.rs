@@ -213,7 +213,7 @@ impl Capture {
         for &process in running {
             self.tls.traced(&mut self.loaded, process);
         }
-        self.tls.settle();
+        self.tls.settle(&mut self.loaded);
         Ok(())
     }
 
@@ -226,7 +226,7 @@ impl Capture {
     pub(crate) fn trace_gated(&mut self, process: ProcessKey) -> anyhow::Result<()> {
         self.processes.trace(process)?;
         self.tls.traced(&mut self.loaded, process);
-        self.tls.settle();
+        self.tls.settle(&mut self.loaded);
         Ok(())
     }
 

@@ -219,8 +219,14 @@ fn tls_of(process: ProcessKey, verbose: bool) -> Vec<TlsReport> {
             library: library.path.display().to_string(),
             seen: true,
             found: format!(
-                "{} probes, {emulated} of them at instructions that the kernel emulates",
-                library.points.len()
+                "{}: {} probes, {emulated} of them at instructions that the kernel emulates; {}",
+                library.version.as_ref().map_or("OpenSSL".to_owned(), |version| format!("OpenSSL {version}")),
+                library.points.len(),
+                if library.layout.is_some() {
+                    "sessions are known by their hellos"
+                } else {
+                    "sessions are known only where their calls move the records"
+                }
             ),
             probes,
         }

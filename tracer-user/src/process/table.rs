@@ -148,6 +148,7 @@ impl Processes {
             Event::PlaintextMoved(moved) => Some(moved.data.thread.process),
             Event::CiphertextMoved(_)
             | Event::SessionEnded(_)
+            | Event::SessionSecured(_)
             | Event::ConnOpened(_)
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)
@@ -179,6 +180,7 @@ impl Processes {
             Event::PlaintextMoved(moved) => Some(moved.data.thread.process),
             Event::CiphertextMoved(moved) => Some(moved.process),
             Event::SessionEnded(ended) => ended.origin.thread.map(|thread| thread.process),
+            Event::SessionSecured(secured) => Some(secured.process),
             Event::ConnOpened(opened) => opened.origin.thread.map(|thread| thread.process),
             Event::ConnClosed(closed) => closed.origin.thread.map(|thread| thread.process),
             Event::ListenStarted(listen) => listen.origin.thread.map(|thread| thread.process),
@@ -228,6 +230,7 @@ impl Processes {
             }
             Event::CiphertextMoved(_)
             | Event::SessionEnded(_)
+            | Event::SessionSecured(_)
             | Event::TaskExited(_)
             | Event::TaskIdentified(_)
             | Event::ThreadWoken(_)
@@ -262,6 +265,7 @@ impl Processes {
             | Event::PlaintextMoved(_)
             | Event::CiphertextMoved(_)
             | Event::SessionEnded(_)
+            | Event::SessionSecured(_)
             | Event::ConnOpened(_)
             | Event::ConnClosed(_)
             | Event::ProcessForked(_)

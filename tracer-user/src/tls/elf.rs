@@ -1,17 +1,24 @@
-//! Exported functions of an ELF file: where each begins in the file, and its bytes.
+//! Functions of an ELF file that it exports, or names otherwise: where each begins in the file, and its bytes.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context as _, ensure};
 use object::read::ReadCache;
-use object::read::elf::{ElfFile64, ProgramHeader as _};
-use object::{LittleEndian, Object as _, ObjectSymbol as _, SymbolKind, elf};
+use object::read::elf::{ElfFile64, ProgramHeader as _, SectionHeader as _};
+use object::{LittleEndian, elf};
 
 /// Symbols that are looked at: `node` has 70,000.
-const MAX_SYMBOLS: usize = 1 << 20;
+const MAX_SYMBOLS: u64 = 1 << 20;
+
+/// Their names: those of `node` take 4 MB.
+const MAX_NAME_BYTES: u64 = 64 << 20;
 
 /// No function that is looked for is longer by far.
 const MAX_FUNCTION_BYTES: u64 = 16 << 10;
+
+/// `st_name`, `st_info`, `st_other`, `st_shndx`, `st_value`, `st_size` (System V ABI).
+const SYMBOL_BYTES: usize = 24;
 
 /// A function as the file holds it.
 #[derive(Debug)]
@@ -24,7 +31,14 @@ pub(super) struct Function {
     pub(super) code: Vec<u8>,
 }
 
-/// The functions of these names that the file exports.
+/// A symbol that has one of the wanted names.
+struct Found {
+    name: &'static str,
+    address: u64,
+    size: u64,
+}
+
+/// The functions of these names; what the file exports counts before what it only names.
 ///
 /// # Errors
 /// When it is not an ELF file for this machine, or damaged.
@@ -34,28 +48,62 @@ pub(super) fn functions(file: &File, names: &[&'static str]) -> anyhow::Result<V
     let header = elf.elf_header();
     ensure!(header.e_machine.get(LittleEndian) == elf::EM_X86_64, "not for this machine");
     let mut found: Vec<Function> = Vec::new();
-    for symbol in elf.dynamic_symbols().take(MAX_SYMBOLS) {
-        if symbol.kind() != SymbolKind::Text || symbol.is_undefined() {
+    for kind in [elf::SHT_DYNSYM, elf::SHT_SYMTAB] {
+        let sections = elf.elf_section_table();
+        let Some(table) = sections.iter().find(|section| section.sh_type(LittleEndian) == kind) else {
             continue;
+        };
+        let strings = sections.iter().nth(table.sh_link(LittleEndian) as usize);
+        let Some(strings) = strings else { continue };
+        let bytes = |section: &elf::SectionHeader64<LittleEndian>, most: u64| {
+            let (offset, size) = (section.sh_offset(LittleEndian), section.sh_size(LittleEndian));
+            read(file, offset, size, most)
+        };
+        let symbols = bytes(table, MAX_SYMBOLS * SYMBOL_BYTES as u64);
+        let (Ok(symbols), Ok(strings)) = (symbols, bytes(strings, MAX_NAME_BYTES)) else { continue };
+        for Found { name, address, size } in
+            symbols.as_chunks::<SYMBOL_BYTES>().0.iter().filter_map(|symbol| defined(symbol, &strings, names))
+        {
+            if found.iter().any(|known| known.name == name) || size == 0 || size > MAX_FUNCTION_BYTES {
+                continue;
+            }
+            let segment = elf.elf_program_headers().iter().find_map(|segment| {
+                let start = segment.p_vaddr(LittleEndian);
+                let inside = address.checked_sub(start)?;
+                let fits = segment.p_type(LittleEndian) == elf::PT_LOAD
+                    && segment.p_flags(LittleEndian) & elf::PF_X != 0
+                    && inside.checked_add(size)? <= segment.p_filesz(LittleEndian);
+                fits.then(|| segment.p_offset(LittleEndian).checked_add(inside)).flatten()
+            });
+            let Some(offset) = segment else { continue };
+            let code = read(file, offset, size, MAX_FUNCTION_BYTES)?;
+            found.push(Function { name, offset, address, code });
         }
-        let Ok(name) = symbol.name() else { continue };
-        let Some(name) = names.iter().find(|known| **known == name) else { continue };
-        let (address, size) = (symbol.address(), symbol.size());
-        if found.iter().any(|known| known.name == *name) || size == 0 || size > MAX_FUNCTION_BYTES {
-            continue;
-        }
-        let segment = elf.elf_program_headers().iter().find_map(|segment| {
-            let start = segment.p_vaddr(LittleEndian);
-            let inside = address.checked_sub(start)?;
-            let fits = segment.p_type(LittleEndian) == elf::PT_LOAD
-                && segment.p_flags(LittleEndian) & elf::PF_X != 0
-                && inside.checked_add(size)? <= segment.p_filesz(LittleEndian);
-            fits.then(|| segment.p_offset(LittleEndian).checked_add(inside)).flatten()
-        });
-        let Some(offset) = segment else { continue };
-        let mut code = vec![0; size as usize];
-        std::os::unix::fs::FileExt::read_exact_at(file, &mut code, offset).context("read a function")?;
-        found.push(Function { name, offset, address, code });
     }
     Ok(found)
+}
+
+/// A part of the file, in one go.
+fn read(file: &File, offset: u64, size: u64, most: u64) -> anyhow::Result<Vec<u8>> {
+    let there = file.metadata().context("ask for the file's size")?.len();
+    let fits = offset.checked_add(size).is_some_and(|end| end <= there) && size <= most;
+    ensure!(fits, "it says that it holds more than it does");
+    let mut bytes = vec![0; size as usize];
+    file.read_exact_at(&mut bytes, offset).context("read the file")?;
+    Ok(bytes)
+}
+
+/// A symbol that is one of the wanted functions, and in the file.
+fn defined(symbol: &[u8; SYMBOL_BYTES], strings: &[u8], names: &[&'static str]) -> Option<Found> {
+    const SECTION_NONE: u16 = 0;
+    let [n0, n1, n2, n3, info, _other, s0, s1, rest @ ..] = symbol;
+    if info & 0xf != elf::STT_FUNC || u16::from_le_bytes([*s0, *s1]) == SECTION_NONE {
+        return None;
+    }
+    let own = strings.get(u32::from_le_bytes([*n0, *n1, *n2, *n3]) as usize..)?;
+    let is = |name: &&&str| own.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0));
+    let name = names.iter().find(is)?;
+    let (address, size) = rest.split_at_checked(8)?;
+    let word = |bytes: &[u8]| Some(u64::from_le_bytes(*bytes.first_chunk()?));
+    Some(Found { name, address: word(address)?, size: word(size)? })
 }

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use tracer_abi::config::TlsCall;
+use tracer_abi::openssl::OpenSslLayout;
 
 use super::elf::{self, Function};
+use super::openssl;
 use super::place::{self, Point};
 
 /// Where libraries of the host are, in the order in which they are most likely there.
@@ -34,6 +36,9 @@ const OTHERS: [&str; 3] = ["SSL_do_handshake", "SSL_peek", "SSL_peek_ex"];
 
 const FREE: &str = "SSL_free";
 
+/// What only BoringSSL has, whose sessions are not OpenSSL's.
+const BORINGSSL: &str = "BORINGSSL_self_test";
+
 /// A file of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Inode {
@@ -47,18 +52,45 @@ pub(crate) struct Library {
     pub(crate) path: PathBuf,
     pub(crate) inode: Inode,
     pub(crate) points: Vec<Point>,
+    /// As the library says it itself.
+    pub(crate) version: Option<String>,
+    /// Where it keeps what ties a session to its socket.
+    pub(crate) layout: Option<OpenSslLayout>,
+    /// It is part of the program, which it may call back.
+    pub(crate) is_program: bool,
     file: File,
 }
 
 impl Library {
+    /// `crypto`: the library that it is built on, as far as that is a file of its own.
+    ///
     /// # Errors
     /// When it is not a library whose plaintext can be seen.
-    pub(crate) fn open(file: File, path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(file: File, crypto: Option<&File>, path: &Path) -> anyhow::Result<Self> {
+        let mut functions = elf::functions(&file, &names())?;
+        if let Some(crypto) = crypto {
+            functions.extend(elf::functions(crypto, &openssl::OF_CRYPTO)?);
+        }
+        Self::of(file, &functions, path)
+    }
+
+    /// The library that is a part of a program. Nothing: it has none.
+    ///
+    /// # Errors
+    /// When it has one whose plaintext cannot be seen.
+    pub(crate) fn inside(file: File, path: &Path) -> anyhow::Result<Option<Self>> {
+        // What it cannot be read as, it is not.
+        let Ok(functions) = elf::functions(&file, &names()) else { return Ok(None) };
+        let has = |wanted: &str| functions.iter().any(|function| function.name == wanted);
+        if !has("SSL_read") || !has("SSL_write") {
+            return Ok(None);
+        }
+        ensure!(!has(BORINGSSL), "BoringSSL is not watched");
+        Ok(Some(Self { is_program: true, ..Self::of(file, &functions, path)? }))
+    }
+
+    fn of(file: File, functions: &[Function], path: &Path) -> anyhow::Result<Self> {
         let inode = inode(&file)?;
-        let mut names: Vec<&'static str> = MOVING.iter().map(|(name, _)| *name).collect();
-        names.extend(OTHERS);
-        names.push(FREE);
-        let functions = elf::functions(&file, &names)?;
         let find = |name: &str| functions.iter().find(|function| function.name == name);
         let mut points = Vec::new();
         for (name, call) in MOVING {
@@ -84,13 +116,21 @@ impl Library {
             bail!("it exports no function that frees a session");
         };
         points.push(free);
-        Ok(Self { path: path.to_owned(), inode, points, file })
+        let (version, layout) = (openssl::version(functions), openssl::layout(functions));
+        Ok(Self { path: path.to_owned(), inode, points, version, layout, is_program: false, file })
     }
 
     /// A path to exactly this file, for as long as this is there.
     pub(crate) fn handle(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
+}
+
+/// All that is looked for in the file of a library.
+fn names() -> Vec<&'static str> {
+    let moving = MOVING.iter().map(|(name, _)| *name);
+    let others = OTHERS.into_iter().chain([FREE, BORINGSSL]);
+    moving.chain(others).chain(openssl::OF_SESSIONS).chain(openssl::OF_CRYPTO).collect()
 }
 
 /// Of a call that moves no plaintext it is enough to know that it has returned.
@@ -114,7 +154,9 @@ pub(crate) fn standard() -> Vec<Library> {
         if inode(&file).is_ok_and(|inode| found.iter().any(|known| known.inode == inode)) {
             continue;
         }
-        match Library::open(file, Path::new(path)) {
+        // The library that it is built on lies beside it, and has the same version in its name.
+        let crypto = File::open(path.replace("libssl", "libcrypto")).ok();
+        match Library::open(file, crypto.as_ref(), Path::new(path)) {
             Ok(library) => found.push(library),
             Err(error) => tracing::debug!("{path}: {error:#}"),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use tracer_abi::task::ProcessKey;
@@ -17,7 +17,7 @@ const MAX_MAPS_BYTES: usize = 8 << 20;
 const MAX_STATUS_BYTES: usize = 4096;
 
 /// Files that were looked at, whatever came of it.
-pub(crate) type Known = BTreeMap<Inode, Result<Arc<Library>, String>>;
+pub(crate) type Known = BTreeMap<Inode, Result<Option<Arc<Library>>, String>>;
 
 /// What was found in a process.
 #[derive(Clone, Debug, Default)]
@@ -47,15 +47,18 @@ pub(crate) fn look(process: ProcessKey, known: &mut Known) -> Option<Mapped> {
             continue;
         }
         // The mapping's own file, whatever has become of the path.
-        let Ok(file) = dir.file(&format!("map_files/{}", line.range)) else { continue };
-        match examine(file, &line, known) {
-            Ok(library) => {
-                if !mapped.libraries.iter().any(|other| other.inode == library.inode) {
-                    mapped.libraries.push(library);
-                }
-            }
-            Err(reason) => mapped.refused.push((line.path.to_owned(), reason)),
-        }
+        let file = |line: &Line<'_>| dir.file(&format!("map_files/{}", line.range));
+        let Ok(library) = file(&line) else { continue };
+        let crypto = Line::executable(&maps).find(|other| other.is_beside(&line, "libcrypto"));
+        let crypto = crypto.and_then(|line| file(&line).ok());
+        let found = examine(library, known, |library| {
+            Library::open(library, crypto.as_ref(), Path::new(line.path)).map(Some)
+        });
+        mapped.add(line.path, found);
+    }
+    if let (Ok(program), Ok(path)) = (dir.file("exe"), dir.link("exe")) {
+        let found = examine(program, known, |program| Library::inside(program, &path));
+        mapped.add(&path.to_string_lossy(), found);
     }
     if !mapped.libraries.is_empty() && is_debugged(&dir) {
         let reason = "another program debugs the process".to_owned();
@@ -65,12 +68,29 @@ pub(crate) fn look(process: ProcessKey, known: &mut Known) -> Option<Mapped> {
     Some(mapped)
 }
 
-fn examine(file: File, line: &Line<'_>, known: &mut Known) -> Result<Arc<Library>, String> {
+impl Mapped {
+    fn add(&mut self, path: &str, found: Result<Option<Arc<Library>>, String>) {
+        match found {
+            Ok(Some(library)) => {
+                if !self.libraries.iter().any(|other| other.inode == library.inode) {
+                    self.libraries.push(library);
+                }
+            }
+            Ok(None) => {}
+            Err(reason) => self.refused.push((path.to_owned(), reason)),
+        }
+    }
+}
+
+fn examine(
+    file: File,
+    known: &mut Known,
+    open: impl FnOnce(File) -> anyhow::Result<Option<Library>>,
+) -> Result<Option<Arc<Library>>, String> {
     let inode = inode(&file).map_err(|error| format!("{error:#}"))?;
-    let path = PathBuf::from(line.path);
-    let found = known
-        .entry(inode)
-        .or_insert_with(|| Library::open(file, &path).map(Arc::new).map_err(|error| format!("{error:#}")));
+    let found = known.entry(inode).or_insert_with(|| {
+        open(file).map(|library| library.map(Arc::new)).map_err(|error| format!("{error:#}"))
+    });
     found.clone()
 }
 
@@ -88,6 +108,12 @@ impl<'a> Line<'a> {
             let path = fields.nth(3)?.trim_start();
             (permissions.contains('x') && path.starts_with('/')).then_some(Self { range, path })
         })
+    }
+
+    /// A file whose name begins so, in the same folder.
+    fn is_beside(&self, other: &Line<'_>, start: &str) -> bool {
+        let folder = |line: &Line<'_>| Path::new(line.path).parent().map(Path::to_owned);
+        self.name().starts_with(start) && folder(self) == folder(other)
     }
 
     fn name(&self) -> &'a str {

@@ -4,9 +4,11 @@
 //! library about which something does not fit is left alone, and why is told. It names nothing of the kernel half's
 //! programs; see `capture::tls` for their attachment.
 
+mod accessor;
 mod elf;
 mod library;
 mod mapped;
+mod openssl;
 mod place;
 
 pub(crate) use self::library::{Library, standard};

@@ -105,6 +105,11 @@ pub(super) fn caught(function: &Function) -> Option<Point> {
     Some(body.point(0, Site::Returns))
 }
 
+/// The function's instructions, in order. Nothing: it is not code.
+pub(super) fn decode(function: &Function) -> Option<Vec<Instruction>> {
+    Body::of(function).map(|body| body.instructions)
+}
+
 impl<'f> Body<'f> {
     fn of(function: &'f Function) -> Option<Self> {
         let end = function.address.checked_add(function.code.len() as u64)?;

@@ -1,11 +1,14 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 
 use proptest::prelude::*;
 use tracer_abi::config::TlsCall;
 
+use super::accessor::{self, Value};
 use super::elf::{self, Function};
 use super::library::Library;
+use super::openssl;
 use super::place::{self, Gate, Point, Site};
 
 fn function(code: &[u8]) -> Function {
@@ -103,6 +106,7 @@ proptest! {
         {
             prop_assert!(point.inside < code.len() as u64);
         }
+        let _ = accessor::follow(&function);
     }
 
     /// So may a file: one that is damaged anywhere is refused, or its places are inside of it.
@@ -117,6 +121,60 @@ proptest! {
             }
         }
         let _ = elf::functions(&file_of(&bytes), &["SSL_read", "malloc"]);
-        let _ = Library::open(file_of(&bytes), std::path::Path::new("x"));
+        let _ = Library::open(file_of(&bytes), None, Path::new("x"));
     }
+}
+
+fn named(name: &'static str, code: &[u8]) -> Function {
+    Function { name, offset: 0x1000, address: 0x2000, code: code.to_vec() }
+}
+
+#[test]
+fn what_a_function_looks_at_is_read_off_its_code() {
+    let seen = |code: &[u8]| accessor::follow(&function(code)).unwrap();
+    // mov 0x38(%rdi),%eax; xor %edi,%edi; ret
+    assert_eq!(seen(&[0x8b, 0x47, 0x38, 0x31, 0xff, 0xc3]).returned, [Value::Field(0x38)].into());
+    // mov 0x20(%rdi),%rax; test %rax,%rax; jne +5; mov 0x18(%rdi),%rax; ret; mov %rax,%rdi; jmp elsewhere
+    let code = [
+        0x48, 0x8b, 0x47, 0x20, 0x48, 0x85, 0xc0, 0x75, 0x05, 0x48, 0x8b, 0x47, 0x18, 0xc3, 0x48, 0x89, 0xc7,
+        0xeb, 0x40,
+    ];
+    let both = seen(&code);
+    assert_eq!(both.returned, [Value::Field(0x18)].into());
+    assert_eq!(both.passed, [Value::Field(0x20)].into());
+    assert_eq!(both.touched, [0x18, 0x20].into());
+    // mov $0x30000130,%eax; ret
+    let number = [0xb8, 0x30, 0x01, 0x00, 0x30, 0xc3];
+    assert_eq!(seen(&number).returned, [Value::Number(0x3000_0130)].into());
+    assert_eq!(openssl::version(&[named("OpenSSL_version_num", &number)]).as_deref(), Some("3.0.19"));
+    let older = [0xb8, 0x7f, 0x11, 0x10, 0x10, 0xc3];
+    assert_eq!(openssl::version(&[named("OpenSSL_version_num", &older)]).as_deref(), Some("1.1.1w"));
+    // mov 0x10(%rdi),%rax; mov 8(%rax),%rax; ret: of another object.
+    assert_eq!(
+        seen(&[0x48, 0x8b, 0x47, 0x10, 0x48, 0x8b, 0x40, 0x08, 0xc3]).returned,
+        [Value::Unknown].into()
+    );
+    // push %rbx; mov %rdi,%rbx; call; mov 8(%rbx),%rax; pop %rbx; ret: what a call keeps.
+    let code = [0x53, 0x48, 0x89, 0xfb, 0xe8, 0, 1, 0, 0, 0x48, 0x8b, 0x43, 0x08, 0x5b, 0xc3];
+    assert_eq!(seen(&code).returned, [Value::Field(8)].into());
+    // jmp to itself
+    assert!(seen(&[0xeb, 0xfe]).returned.is_empty());
+}
+
+/// What is in the library's and in node's own memory, and in those that packages bring along, is not guessed.
+#[test]
+fn the_library_of_this_host_says_where_its_hellos_are() {
+    let program = |path: &str| {
+        let file = File::open(path).ok()?;
+        Library::inside(file, Path::new(path)).unwrap()
+    };
+    let found: Vec<Library> = super::standard().into_iter().chain(program("/usr/bin/node")).collect();
+    for library in &found {
+        let layout = library.layout.unwrap();
+        assert_eq!(layout.client_random.abs_diff(layout.server_random), 32, "{layout:?}");
+        assert!(layout.number_written > layout.number_read, "{layout:?}");
+        assert!(library.version.is_some());
+    }
+    // What holds no such library says nothing of one.
+    assert!(program("/proc/self/exe").is_none());
 }

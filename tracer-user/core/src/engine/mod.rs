@@ -324,6 +324,7 @@ impl Engine {
                     self.end_apart(event.origin, ended);
                 }
             }
+            Event::SessionSecured(event) => self.tls.session_secured(&event),
             Event::ConnOpened(event) => self.connections.opened(event, &mut self.correlator),
             Event::ConnClosed(event) => {
                 self.tls.conn_closed(event.cookie);

@@ -34,6 +34,7 @@ impl Fact {
             | Event::PlaintextMoved(_)
             | Event::CiphertextMoved(_)
             | Event::SessionEnded(_)
+            | Event::SessionSecured(_)
             | Event::ConnOpened(_)
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)

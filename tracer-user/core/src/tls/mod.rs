@@ -1,19 +1,23 @@
 //! Plaintext of TLS sessions, tied to the sockets that carry it: exactly, or not at all.
 //!
 //! A TLS library's plaintext names its session, and a socket operation names the session in whose call its thread was.
-//! That is the evidence: a session is on the socket that was read or written inside of its own call, once the lengths of
-//! the TLS records there agree with its plaintext. What comes out are operations of that socket, as if it carried the
-//! plaintext, each placed by the sequence number of the record that carries it: the record's first byte, and how far into
-//! its plaintext, which both ends of a connection compute alike.
+//! That is one evidence: a session is on the socket that was read or written inside of its own call, once the lengths of
+//! the TLS records there agree with its plaintext. The other one is its hellos: those that the library holds and those that
+//! were on a socket are the same (see [`carriers`]), also where the program moves the records itself, as event loops do.
+//! What comes out are operations of that socket, as if it carried the plaintext, each placed by the sequence number of the
+//! record that carries it: the record's first byte, and how far into its plaintext, which both ends of a connection compute
+//! alike.
 //!
 //! | a session is | its plaintext goes to | when |
 //! |---|---|---|
 //! | on a socket | | a TLS socket moved bytes inside of its call |
 //! | proved | that socket's connection | its first plaintext there agrees with the records |
-//! | apart | a connection of its own, without addresses, until it is freed | it does not, or no socket is known |
+//! | known | that socket's connection | one socket of its process, and no other, carried its hellos |
+//! | apart | a connection of its own, without addresses, until it is freed | none of these, or they contradict each other |
 //!
 //! It decides nothing about exchanges, and it holds no plaintext.
 
+mod carriers;
 mod cipher;
 mod hello;
 mod records;
@@ -24,10 +28,11 @@ use smol_str::SmolStr;
 use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::task::ProcessKey;
 
+use self::carriers::{Carrier, Carriers};
 use self::cipher::Protection;
-use self::hello::{Found, Hello};
+use self::hello::{Found, Hello, Random};
 use self::records::{Piece, Place, Records};
-use crate::event::{CiphertextMoved, DataMoved, IoOutcome, PlaintextMoved};
+use crate::event::{CiphertextMoved, DataMoved, IoOutcome, PlaintextMoved, SessionSecured};
 
 /// Connections of unknown sockets have numbers that the kernel does not come to.
 const FIRST_APART: u64 = 1 << 63;
@@ -58,6 +63,7 @@ pub(crate) struct Tls {
     max: usize,
     sessions: BTreeMap<SessionKey, Session>,
     sockets: BTreeMap<SocketCookie, Socket>,
+    carriers: Carriers,
     next_apart: u64,
     stats: TlsStats,
 }
@@ -76,6 +82,7 @@ struct Session {
 enum Seat {
     On(SocketCookie),
     Proved(SocketCookie),
+    Known(SocketCookie),
     Apart(SocketCookie),
 }
 
@@ -84,6 +91,9 @@ struct Socket {
     /// Who was on it last.
     session: Option<SessionKey>,
     hello: [Hello; 2],
+    /// What is random in the hellos, and the process that the client's was seen in.
+    client: Option<(ProcessKey, Random)>,
+    server: Option<Random>,
     facts: TlsFacts,
     protection: Protection,
     records: [Records; 2],
@@ -97,6 +107,7 @@ impl Tls {
             max: max.max(1),
             sessions: BTreeMap::new(),
             sockets: BTreeMap::new(),
+            carriers: Carriers::default(),
             next_apart: FIRST_APART,
             stats: TlsStats::default(),
         }
@@ -106,7 +117,12 @@ impl Tls {
     pub(crate) fn ciphertext(&mut self, event: &CiphertextMoved) {
         make_room(&mut self.sockets, &event.cookie, self.max);
         let socket = self.sockets.entry(event.cookie).or_default();
-        socket.note(event);
+        if let Some(hello) = socket.note(event) {
+            let seq = socket.hello[usize::from(event.direction.code())].begins().unwrap_or_default();
+            let is_client = event.direction == Direction::Egress;
+            let carrier = Carrier { cookie: event.cookie, is_client, seq };
+            self.carriers.met(event.process, hello, carrier, self.max);
+        }
         let Some(session) = event.session.map(|session| (event.process, session)) else { return };
         if socket.session.replace(session) == Some(session) {
             return;
@@ -116,6 +132,8 @@ impl Tls {
         match known.seat {
             // What went before was told without a socket, and cannot be taken back.
             Seat::Apart(_) => {}
+            // What a call of it moved elsewhere was not its own.
+            Seat::Known(_) => {}
             Seat::On(old) | Seat::Proved(old) if old == event.cookie => {}
             // Two sockets at once: which of them carries what is not known.
             Seat::On(old) | Seat::Proved(old) if self.sockets.contains_key(&old) => {
@@ -130,9 +148,34 @@ impl Tls {
         }
     }
 
+    /// The hellos of a session: whose socket carried them.
+    pub(crate) fn session_secured(&mut self, event: &SessionSecured) {
+        let key = (event.process, event.session);
+        let hello = event.client_random;
+        let found = self.carriers.find(event.process, hello, !event.is_server).filter(|cookie| {
+            self.sockets.get(cookie).is_some_and(|socket| socket.server == Some(event.server_random))
+        });
+        let known = self.sessions.get(&key).filter(|known| known.end == [0; 2]);
+        let seat = match (found, known.map(|known| known.seat)) {
+            (Some(cookie), _) => Some(Seat::Known(cookie)),
+            (None, Some(seat @ Seat::On(cookie))) => {
+                let client = self.sockets.get(&cookie).and_then(|socket| socket.client);
+                let agrees = client.is_none_or(|(_, random)| random == hello);
+                Some(if agrees { seat } else { self.apart() })
+            }
+            (None, _) => None,
+        };
+        // Whatever else was at the address is over.
+        self.sessions.remove(&key);
+        if let Some(seat) = seat {
+            make_room(&mut self.sessions, &key, self.max);
+            self.sessions.insert(key, Session::new(seat));
+        }
+    }
+
     /// Plaintext: hands out the operations that it is on its connection.
     pub(crate) fn plaintext(&mut self, event: PlaintextMoved, mut each: impl FnMut(DataMoved)) {
-        let PlaintextMoved { session, filled, data } = event;
+        let PlaintextMoved { session, filled, reached, data } = event;
         let IoOutcome::Moved(len) = data.outcome else { return };
         let key = (data.thread.process, session);
         let direction = usize::from(data.direction.code());
@@ -151,17 +194,37 @@ impl Tls {
         let pieces = match (known_place, known.seat) {
             (Some((_, pieces)), _) => pieces,
             (None, Seat::Apart(_)) => vec![Piece::unplaced(len)],
-            (None, Seat::On(cookie) | Seat::Proved(cookie)) => {
+            (None, Seat::On(cookie) | Seat::Proved(cookie) | Seat::Known(cookie)) => {
                 let place = self.sockets.get_mut(&cookie).map_or(Place::Disagrees, |socket| {
-                    socket.records[direction].place(data.direction, len, filled, socket.protection)
+                    if socket.session == Some(key) || !matches!(known.seat, Seat::Known(_)) {
+                        return socket.records[direction].place(
+                            data.direction,
+                            len,
+                            filled,
+                            socket.protection,
+                        );
+                    }
+                    let at =
+                        socket.hello[direction].begins().zip(reached).map(|(seq, far)| seq.wrapping_add(far));
+                    match at {
+                        Some(at) => socket.records[direction].place_before(
+                            at,
+                            data.direction,
+                            len,
+                            filled,
+                            socket.protection,
+                        ),
+                        None => Place::Ambiguous,
+                    }
                 });
                 match (place, known.seat) {
                     (Place::Pieces(pieces), _) => {
-                        known.seat = Seat::Proved(cookie);
+                        known.seat.prove();
                         pieces
                     }
-                    (Place::Ambiguous | Place::Disagrees, Seat::Proved(_)) | (Place::Ambiguous, _) => {
-                        known.seat = Seat::Proved(cookie);
+                    (Place::Ambiguous | Place::Disagrees, Seat::Proved(_) | Seat::Known(_))
+                    | (Place::Ambiguous, _) => {
+                        known.seat.prove();
                         self.stats.unplaced += 1;
                         vec![Piece::unplaced(len)]
                     }
@@ -174,7 +237,7 @@ impl Tls {
                 }
             }
         };
-        let (Seat::On(cookie) | Seat::Proved(cookie) | Seat::Apart(cookie)) = known.seat;
+        let cookie = known.seat.connection();
         let offset = data.offset.saturating_sub(known.base[direction]);
         let last = data.last;
         known.last[direction] = (!last).then(|| (data.offset, pieces.clone()));
@@ -189,7 +252,7 @@ impl Tls {
     /// A session was freed. Returns the connection that ends with it: that of one apart.
     pub(crate) fn session_ended(&mut self, process: ProcessKey, session: u64) -> Option<SocketCookie> {
         match self.sessions.remove(&(process, session))?.seat {
-            Seat::On(cookie) | Seat::Proved(cookie) => {
+            Seat::On(cookie) | Seat::Proved(cookie) | Seat::Known(cookie) => {
                 if let Some(socket) = self.sockets.get_mut(&cookie) {
                     socket.session = None;
                 }
@@ -208,7 +271,9 @@ impl Tls {
 
     /// The program may still be handed what was received before.
     pub(crate) fn conn_closed(&mut self, cookie: SocketCookie) {
-        self.sockets.remove(&cookie);
+        if let Some((process, hello)) = self.sockets.remove(&cookie).and_then(|socket| socket.client) {
+            self.carriers.over(process, hello, |cookie| self.sockets.contains_key(&cookie));
+        }
     }
 
     pub(crate) const fn stats(&self) -> TlsStats {
@@ -220,6 +285,19 @@ impl Tls {
         self.next_apart += 1;
         self.stats.unbound += 1;
         Seat::Apart(cookie)
+    }
+}
+
+impl Seat {
+    fn prove(&mut self) {
+        if let Self::On(cookie) = *self {
+            *self = Self::Proved(cookie);
+        }
+    }
+
+    const fn connection(self) -> SocketCookie {
+        let (Self::On(cookie) | Self::Proved(cookie) | Self::Known(cookie) | Self::Apart(cookie)) = self;
+        cookie
     }
 }
 
@@ -236,11 +314,18 @@ impl Session {
 }
 
 impl Socket {
-    fn note(&mut self, event: &CiphertextMoved) {
+    /// Returns what is random in the client's hello, when that was found.
+    fn note(&mut self, event: &CiphertextMoved) -> Option<Random> {
         let direction = usize::from(event.direction.code());
+        let mut hello = None;
         match self.hello[direction].read(event) {
-            Some(Found::Client { server_name }) => self.facts.server_name = server_name,
-            Some(Found::Server { version, suite }) => {
+            Some(Found::Client { random, server_name }) => {
+                self.client = Some((event.process, random));
+                hello = Some(random);
+                self.facts.server_name = server_name;
+            }
+            Some(Found::Server { random, version, suite }) => {
+                self.server = Some(random);
                 self.facts.version = cipher::version_name(version);
                 self.facts.cipher = cipher::suite_name(suite);
                 self.protection = Protection::of(version, suite);
@@ -250,6 +335,7 @@ impl Socket {
         // A library reads on when it has handed out all that it has read.
         let drains = event.direction == Direction::Ingress && event.session.is_some();
         self.records[direction].note(event, drains);
+        hello
     }
 }
 

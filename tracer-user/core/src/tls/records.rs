@@ -5,6 +5,10 @@
 //! | sent | a call that writes ends when its last record is sent | the last ones, as many as its plaintext takes |
 //! | received | a library reads on when nothing that it has read is left | among those read since: the one whose length agrees |
 //!
+//! Where it is known how far the session has come, the record of what was received is the one that ends there. What was sent
+//! will be on the socket later, so where its records begin is computed from their lengths, and seen to be so as they come;
+//! once it was not, no further one is computed.
+//!
 //! In TLS 1.3 records of data look like those of handshakes and alerts, so lengths must tell. Where two could be meant, none
 //! is.
 
@@ -12,13 +16,16 @@ use std::collections::VecDeque;
 
 use tracer_abi::conn::Direction;
 
-use super::cipher::Protection;
+use super::cipher::{Plain, Protection};
 use crate::event::CiphertextMoved;
 
 /// `ContentType` of RFC 8446 section 5.1.
 const APPLICATION_DATA: u8 = 23;
 
 const HEADER_BYTES: u32 = 5;
+
+/// Plaintext of a record at most (RFC 8446 section 5.1).
+const MAX_PLAIN: u32 = 1 << 14;
 
 /// Records that may wait to be told apart: those of a call that writes 64 MiB. What is read ahead is far less.
 const MAX_WAITING: usize = 4096;
@@ -32,6 +39,10 @@ pub(super) struct Records {
     current: Option<Current>,
     /// Received: what was handed out since the library last read on is not known.
     confused: bool,
+    /// Sent: where records are to begin that are not on the socket yet.
+    expected: VecDeque<u32>,
+    /// Sent: one of them began elsewhere.
+    surprised: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +57,8 @@ struct Current {
     seq: u32,
     taken: u32,
     left_max: u32,
+    /// Sequence number behind the record.
+    end: u32,
 }
 
 /// A part of an operation, from `at` on: that in one record. Its first byte has a sequence number of its own, if known.
@@ -78,10 +91,14 @@ impl Piece {
 }
 
 impl Record {
+    /// Sequence number behind its last byte.
+    const fn end(self) -> u32 {
+        self.seq.wrapping_add(HEADER_BYTES + self.len as u32)
+    }
+
     /// All of it is before this sequence number.
     const fn ends_by(self, seq: u32) -> bool {
-        let end = self.seq.wrapping_add(HEADER_BYTES + self.len as u32);
-        seq.wrapping_sub(end) as i32 >= 0
+        seq.wrapping_sub(self.end()) as i32 >= 0
     }
 }
 
@@ -97,6 +114,10 @@ impl Records {
         if event.lost {
             self.waiting.clear();
         }
+        if event.lost || self.seen.is_some_and(|seen| seen != start && seen != event.tcp_seq_end) {
+            self.expected.clear();
+        }
+        self.compare(event, start);
         for record in event.starts.iter().filter(|record| record.kind == APPLICATION_DATA) {
             if self.waiting.len() >= MAX_WAITING {
                 self.waiting.pop_front();
@@ -104,6 +125,88 @@ impl Records {
             self.waiting.push_back(Record { seq: start.wrapping_add(record.at as u32), len: record.len });
         }
         self.seen = Some(event.tcp_seq_end);
+    }
+
+    /// Records that were expected have come, or others.
+    fn compare(&mut self, event: &CiphertextMoved, start: u32) {
+        for record in &event.starts {
+            let record = Record { seq: start.wrapping_add(record.at as u32), len: record.len };
+            let is_inside = |expected: &u32| record.end().wrapping_sub(*expected) as i32 > 0;
+            while let Some(expected) = self.expected.pop_front_if(|expected| is_inside(expected)) {
+                self.surprised |= expected != record.seq;
+            }
+        }
+    }
+
+    /// Where `len` bytes of plaintext are, of a session that has come to this sequence number.
+    pub(super) fn place_before(
+        &mut self,
+        end: u32,
+        direction: Direction,
+        len: u32,
+        filled: bool,
+        by: Protection,
+    ) -> Place {
+        match direction {
+            Direction::Egress => self.expects(end, len, by),
+            Direction::Ingress => self.received_before(end, len, filled, by),
+        }
+    }
+
+    fn expects(&mut self, end: u32, len: u32, by: Protection) -> Place {
+        if self.seen.is_some_and(|seen| seen.wrapping_sub(end) as i32 >= 0) {
+            // The library itself has sent them.
+            while self.waiting.back().is_some_and(|record| record.end() != end && !record.ends_by(end)) {
+                self.waiting.pop_back();
+            }
+            let ends = self.waiting.back().is_some_and(|record| record.end() == end);
+            return if ends { self.sent(len, by) } else { Place::Disagrees };
+        }
+        self.waiting.clear();
+        let records = len.div_ceil(MAX_PLAIN) as usize;
+        let Protection::Exact { more, .. } = by else { return Place::Ambiguous };
+        if self.surprised || records > MAX_WAITING {
+            return Place::Ambiguous;
+        }
+        let each = HEADER_BYTES + more;
+        let start = end.wrapping_sub(len + records as u32 * each);
+        if self.seen.is_some_and(|seen| seen.wrapping_sub(start) as i32 > 0) {
+            self.surprised = true;
+            return Place::Disagrees;
+        }
+        let piece = |n: u32| {
+            let at = n * MAX_PLAIN;
+            let seq = start.wrapping_add(n * (MAX_PLAIN + each));
+            Piece { at, len: MAX_PLAIN.min(len - at), seq: Some(seq) }
+        };
+        let pieces: Vec<Piece> = (0..records as u32).map(piece).collect();
+        self.expected.extend(pieces.iter().filter_map(|piece| piece.seq));
+        while self.expected.len() > MAX_WAITING {
+            self.expected.pop_front();
+        }
+        Place::Pieces(pieces)
+    }
+
+    fn received_before(&mut self, end: u32, len: u32, filled: bool, by: Protection) -> Place {
+        let (seq, taken, plain) = match self.current.take() {
+            Some(current) if current.end == end && current.left_max >= len => {
+                (current.seq, current.taken, current.left_max)
+            }
+            _ => {
+                let Some(at) = self.waiting.iter().position(|record| record.end() == end) else {
+                    return Place::Disagrees;
+                };
+                let Some(record) = self.waiting.drain(..=at).next_back() else { return Place::Disagrees };
+                let fits = |plain: &Plain| plain.max >= len && (filled || plain.min <= len);
+                let Some(plain) = by.plain(record.len).filter(fits) else { return Place::Disagrees };
+                (record.seq, 0, plain.max)
+            }
+        };
+        let left_max = plain - len;
+        if filled && left_max > 0 {
+            self.current = Some(Current { seq, taken: taken + len, left_max, end });
+        }
+        Place::Pieces(vec![Piece { at: 0, len, seq: Some(seq.wrapping_add(taken)) }])
     }
 
     /// Where `len` bytes of plaintext are. `filled`: received, and there may be more in the record.
@@ -176,7 +279,7 @@ impl Records {
         };
         let left_max = plain - len;
         if filled && left_max > 0 {
-            self.current = Some(Current { seq, taken: taken + len, left_max });
+            self.current = Some(Current { seq, taken: taken + len, left_max, end: 0 });
         }
         Place::Pieces(vec![Piece { at: 0, len, seq: Some(seq.wrapping_add(taken)) }])
     }

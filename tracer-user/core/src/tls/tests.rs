@@ -9,6 +9,8 @@ use tracer_abi::time::KernelInstant;
 use super::*;
 use crate::event::{Thread, Waited};
 
+mod carried;
+
 const PROCESS: ProcessKey = ProcessKey { tgid: Tgid(7), start_boottime: 1 };
 const SOCKET: SocketCookie = SocketCookie(3);
 const SESSION: u64 = 0x5000;
@@ -79,34 +81,11 @@ impl Wire {
     /// Plaintext of so many bytes: where it goes, and the sequence number of each piece's first byte.
     fn plain(&mut self, direction: Direction, len: u32, filled: bool) -> (SocketCookie, Vec<Option<u32>>) {
         let way = usize::from(direction.code());
-        let data = DataMoved {
-            time: KernelInstant::from_nanos(1),
-            thread: Thread { process: PROCESS, tid: Tid(7), seq: 0 },
-            cpu: 0,
-            cookie: SocketCookie(0),
-            direction,
-            offset: self.plain[way],
-            outcome: IoOutcome::Moved(len),
-            tcp_seq_end: 0,
-            head_len: len,
-            tail_len: 0,
-            chunk_offset: 0,
-            payload: Bytes::from(vec![b'x'; len as usize]),
-            payload_state: PayloadState::Copied,
-            last: true,
-            frame: false,
-            muted: false,
-            class: Class::Http1,
-            blocking: None,
-            in_tls_call: false,
-            waited: Waited::default(),
-            nvcsw: 0,
-            user_r14: 0,
-            syscall: 0,
-        };
+        let data = data(direction, self.plain[way], len);
         self.plain[way] += u64::from(len);
         let (mut cookie, mut seqs, mut total) = (SocketCookie(0), Vec::new(), 0);
-        self.tls.plaintext(PlaintextMoved { session: SESSION, filled, data }, |piece| {
+        let event = PlaintextMoved { session: SESSION, filled, reached: None, data };
+        self.tls.plaintext(event, |piece| {
             let IoOutcome::Moved(len) = piece.outcome else { panic!("{piece:?}") };
             assert_eq!((piece.payload.len() as u32, piece.head_len, piece.chunk_offset), (len, len, 0));
             seqs.push((piece.tcp_seq_end != 0).then(|| piece.tcp_seq_end.wrapping_sub(len)));
@@ -115,6 +94,35 @@ impl Wire {
         });
         assert_eq!(total, len);
         (cookie, seqs)
+    }
+}
+
+/// An operation of plaintext in one record.
+fn data(direction: Direction, offset: u64, len: u32) -> DataMoved {
+    DataMoved {
+        time: KernelInstant::from_nanos(1),
+        thread: Thread { process: PROCESS, tid: Tid(7), seq: 0 },
+        cpu: 0,
+        cookie: SocketCookie(0),
+        direction,
+        offset,
+        outcome: IoOutcome::Moved(len),
+        tcp_seq_end: 0,
+        head_len: len,
+        tail_len: 0,
+        chunk_offset: 0,
+        payload: Bytes::from(vec![b'x'; len as usize]),
+        payload_state: PayloadState::Copied,
+        last: true,
+        frame: false,
+        muted: false,
+        class: Class::Http1,
+        blocking: None,
+        in_tls_call: false,
+        waited: Waited::default(),
+        nvcsw: 0,
+        user_r14: 0,
+        syscall: 0,
     }
 }
 

@@ -77,6 +77,7 @@ fn record(data: &DataMoved, len: u32, number: u32, seq: &mut u32) -> [Event; 2] 
     let plaintext = PlaintextMoved {
         session,
         filled: false,
+        reached: None,
         data: DataMoved {
             cookie: SocketCookie(0),
             tcp_seq_end: 0,

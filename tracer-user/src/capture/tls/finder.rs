@@ -23,7 +23,16 @@ const LOOKS: [Duration; 6] = [
 
 pub(super) struct Finder {
     requests: Sender<(ProcessKey, bool)>,
-    found: Receiver<(ProcessKey, Mapped)>,
+    found: Receiver<Found>,
+    /// Requests whose first look is not over.
+    waiting: usize,
+}
+
+/// What a look came to.
+struct Found {
+    process: ProcessKey,
+    mapped: Mapped,
+    is_first: bool,
 }
 
 impl Finder {
@@ -32,21 +41,37 @@ impl Finder {
         let (requests, inbox) = channel();
         let (outbox, found) = channel();
         super::thread("tls-look", move || run(&inbox, &outbox, &notify))?;
-        Ok(Self { requests, found })
+        Ok(Self { requests, found, waiting: 0 })
     }
 
     /// `once`: at once, and not again.
-    pub(super) fn look(&self, process: ProcessKey, once: bool) {
+    pub(super) fn look(&mut self, process: ProcessKey, once: bool) {
+        self.waiting += 1;
         // The thread ends with this end of the channel only.
         let _ = self.requests.send((process, once));
     }
 
-    pub(super) fn take(&self) -> Option<(ProcessKey, Mapped)> {
-        self.found.try_recv().ok()
+    pub(super) fn take(&mut self) -> Option<(ProcessKey, Mapped)> {
+        let found = self.found.try_recv().ok()?;
+        Some(self.taken(found))
+    }
+
+    /// The same, and waits for the first look at a process, up to this long.
+    pub(super) fn wait(&mut self, patience: Duration) -> Option<(ProcessKey, Mapped)> {
+        if self.waiting == 0 {
+            return None;
+        }
+        let found = self.found.recv_timeout(patience).ok()?;
+        Some(self.taken(found))
+    }
+
+    fn taken(&mut self, found: Found) -> (ProcessKey, Mapped) {
+        self.waiting = self.waiting.saturating_sub(usize::from(found.is_first));
+        (found.process, found.mapped)
     }
 }
 
-fn run(inbox: &Receiver<(ProcessKey, bool)>, outbox: &Sender<(ProcessKey, Mapped)>, notify: &Notify) {
+fn run(inbox: &Receiver<(ProcessKey, bool)>, outbox: &Sender<Found>, notify: &Notify) {
     let mut known = tls::Known::new();
     let mut due: BinaryHeap<Reverse<(Instant, ProcessKey, usize)>> = BinaryHeap::new();
     let mut told: BTreeMap<ProcessKey, usize> = BTreeMap::new();
@@ -67,14 +92,14 @@ fn run(inbox: &Receiver<(ProcessKey, bool)>, outbox: &Sender<(ProcessKey, Mapped
             && at <= Instant::now()
         {
             due.pop();
-            if let Some(mapped) = tls::look(process, &mut known) {
-                let size = mapped.libraries.len() + mapped.refused.len() + usize::from(mapped.moves_stacks);
-                if told.insert(process, size) != Some(size) && size > 0 {
-                    if outbox.send((process, mapped)).is_err() {
-                        return;
-                    }
-                    notify.notify_one();
+            let mapped = tls::look(process, &mut known).unwrap_or_default();
+            let size = mapped.libraries.len() + mapped.refused.len() + usize::from(mapped.moves_stacks);
+            let is_first = n == 1;
+            if told.insert(process, size) != Some(size) && size > 0 || is_first {
+                if outbox.send(Found { process, mapped, is_first }).is_err() {
+                    return;
                 }
+                notify.notify_one();
             }
             if n == LOOKS.len() {
                 told.remove(&process);

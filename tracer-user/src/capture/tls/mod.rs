@@ -11,6 +11,7 @@
 //! has its parent's breakpoints in its memory and none of its probes; the kernel takes each away when it is first met.
 
 mod finder;
+mod layouts;
 mod probes;
 mod reaper;
 
@@ -29,6 +30,7 @@ use tracer_abi::task::{ProcessKey, Tgid};
 use tracer_abi::time::KernelInstant;
 
 use self::finder::Finder;
+use self::layouts::Layouts;
 use self::probes::{Done, Job, Probes};
 use self::reaper::{Link, Reaper};
 use super::object::Loaded;
@@ -113,6 +115,7 @@ struct Kernel {
     probes: Probes,
     table: BpfHashMap<MapData, u32, u8>,
     sessions: BpfHashMap<MapData, SessionKey, SessionState>,
+    layouts: Layouts,
 }
 
 /// Address and process, as the kernel half has them.
@@ -164,6 +167,7 @@ impl Watch {
                 probes: Probes::start(loaded.take_probes(), Arc::clone(&notify))?,
                 table: loaded.take_map("TRACER_TLS")?.try_into().context("open map TRACER_TLS")?,
                 sessions: loaded.take_map("TRACER_SESSION")?.try_into().context("open map TRACER_SESSION")?,
+                layouts: Layouts::new(loaded)?,
             }),
         };
         let known = if kernel.is_some() { tls::standard() } else { Vec::new() };
@@ -269,33 +273,42 @@ impl Watch {
             }
         }
         while let Some((process, mapped)) = self.finder.take() {
-            if !self.is_known(process) {
-                continue;
-            }
-            for library in &mapped.libraries {
-                if !self.known.iter().any(|known| known.inode == library.inode)
-                    && self.known.len() < MAX_KNOWN
-                {
-                    self.known.push(Arc::clone(library));
-                }
-            }
-            let libraries = mapped.libraries.clone();
-            if let Some(watched) = self.processes.get_mut(&process.tgid.0) {
-                if mapped.moves_stacks {
-                    self.reaper.end(std::mem::take(&mut watched.returns));
-                }
-                watched.mapped = mapped;
-            }
-            self.probe(loaded, process, libraries, clock::now());
+            self.looked_at(loaded, process, mapped);
         }
         while let Some(done) = self.kernel.as_mut().and_then(|kernel| kernel.probes.take()) {
             self.probed(done);
         }
     }
 
-    /// Waits until what is to be probed in advance is, up to [`SETTLE`]: for whoever starts a program when it is traced.
-    pub(super) fn settle(&mut self) {
+    /// What a process has mapped.
+    fn looked_at(&mut self, loaded: &mut Loaded, process: ProcessKey, mapped: Mapped) {
+        if !self.is_known(process) {
+            return;
+        }
+        for library in &mapped.libraries {
+            if !self.known.iter().any(|known| known.inode == library.inode) && self.known.len() < MAX_KNOWN {
+                self.known.push(Arc::clone(library));
+            }
+        }
+        let libraries = mapped.libraries.clone();
+        if let Some(watched) = self.processes.get_mut(&process.tgid.0) {
+            if mapped.moves_stacks {
+                self.reaper.end(std::mem::take(&mut watched.returns));
+            }
+            watched.mapped = mapped;
+        }
+        self.probe(loaded, process, libraries, clock::now());
+    }
+
+    /// Waits until processes were looked at and what is known of is probed, up to [`SETTLE`]: for whoever starts a program,
+    /// or uses one, when it is traced.
+    pub(super) fn settle(&mut self, loaded: &mut Loaded) {
         let begun = Instant::now();
+        while let Some(left) = SETTLE.checked_sub(begun.elapsed())
+            && let Some((process, mapped)) = self.finder.wait(left)
+        {
+            self.looked_at(loaded, process, mapped);
+        }
         while let Some(left) = SETTLE.checked_sub(begun.elapsed())
             && let Some(done) = self.kernel.as_mut().and_then(|kernel| kernel.probes.wait(left))
         {
@@ -377,7 +390,8 @@ impl Watch {
             }
             watched.probed.push(Arc::clone(&library));
             let returns = !watched.mapped.moves_stacks;
-            kernel.probes.attach(loaded, Job { process, library, returns, since });
+            let layout = kernel.layouts.number(&library);
+            kernel.probes.attach(loaded, Job { process, library, layout, returns, since });
         }
     }
 

@@ -12,7 +12,7 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope
 use rustix::io::Errno;
 use tokio::sync::Notify;
 use tracer_abi::config::tls_site;
-use tracer_abi::task::{ProcessKey, Tgid};
+use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
 use super::reaper::Link;
@@ -38,6 +38,8 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(2);
 pub(super) struct Job {
     pub(super) process: ProcessKey,
     pub(super) library: Arc<Library>,
+    /// Number of its layout in the kernel half's table.
+    pub(super) layout: u16,
     /// Whether returns may be caught.
     pub(super) returns: bool,
     /// When the process became what it is.
@@ -125,7 +127,7 @@ fn attach_many(programs: &uprobe_multi::Programs, job: &Job) -> Result<Option<Li
     let attach = |name: &str, returns: bool| {
         let places: Vec<Place> = points(&job.library)
             .filter(|point| (point.site == Site::Returns) == returns)
-            .map(|point| Place { offset: point.offset, cookie: cookie(point) })
+            .map(|point| Place { offset: point.offset, cookie: cookie(job, point) })
             .collect();
         if places.is_empty() || returns && !job.returns {
             return Ok(Some(Vec::new()));
@@ -147,8 +149,7 @@ fn attach_each(loaded: &mut Loaded, job: &Job) -> Result<Option<Links>, String> 
         if returns && !job.returns {
             continue;
         }
-        let attached =
-            while_it_is_there(job.process, || attach_one(loaded, job.process.tgid, &job.library, point));
+        let attached = while_it_is_there(job.process, || attach_one(loaded, job, point));
         match attached {
             Ok(Some(link)) if returns => links.returns.push(link),
             Ok(Some(link)) => links.places.push(link),
@@ -159,14 +160,14 @@ fn attach_each(loaded: &mut Loaded, job: &Job) -> Result<Option<Links>, String> 
     Ok(Some(links))
 }
 
-fn attach_one(loaded: &mut Loaded, tgid: Tgid, library: &Library, point: &Point) -> io::Result<Link> {
+fn attach_one(loaded: &mut Loaded, job: &Job, point: &Point) -> io::Result<Link> {
     let name = if point.site == Site::Returns { RETURNS } else { PLACES };
     let mut attach = || -> anyhow::Result<Link> {
-        let scope = UProbeScope::OneProcess(NonZeroU32::new(tgid.0).context("no process")?);
+        let scope = UProbeScope::OneProcess(NonZeroU32::new(job.process.tgid.0).context("no process")?);
         let location = UProbeAttachLocation::AbsoluteOffset(point.offset);
-        let at = UProbeAttachPoint { location, cookie: Some(cookie(point)) };
+        let at = UProbeAttachPoint { location, cookie: Some(cookie(job, point)) };
         let program = loaded.program::<UProbe>(name)?;
-        let link = program.attach(at, library.handle(), scope)?;
+        let link = program.attach(at, job.library.handle(), scope)?;
         Ok(Link::One(program.take_link(link).context("keep the probe")?))
     };
     attach().map_err(|error| {
@@ -216,12 +217,14 @@ fn points(library: &Library) -> impl Iterator<Item = &Point> {
     points.clone().filter(move |point| !begins(point)).chain(points.filter(begins))
 }
 
-fn cookie(point: &Point) -> u64 {
-    match point.site {
+fn cookie(job: &Job, point: &Point) -> u64 {
+    let calls_back = if job.library.is_program { tls_site::CALLS_BACK } else { 0 };
+    let site = match point.site {
         Site::Begins(call) => u64::from(call.code()),
         Site::Ends(Gate::Always) | Site::Returns => tls_site::ENDS,
         Site::Ends(Gate::IfZero) => tls_site::ENDS_IF_ZERO,
         Site::Ends(Gate::IfNotZero) => tls_site::ENDS_IF_NOT_ZERO,
         Site::Frees => tls_site::FREES,
-    }
+    };
+    site | calls_back | u64::from(job.layout) << tls_site::LAYOUT_SHIFT
 }
