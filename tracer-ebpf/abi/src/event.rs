@@ -327,6 +327,8 @@ codes! {
         Tokio = 3,
         /// Greenlets, of gevent.
         Greenlet = 4,
+        /// Virtual threads of Java.
+        Java = 5,
     }
 }
 
@@ -345,7 +347,7 @@ pub struct IdentityRecord {
     /// receives only and where that can be known, as words: [`crate::golang::last_number`], and from
     /// [`crate::golang::FIRST_CACHE`] on [`crate::golang::unused`] of each processor.
     ///
-    /// Greenlets: the one that runs.
+    /// Greenlets, virtual threads: the one that runs.
     ///
     /// Tokio: as [`crate::tokio::walk_end`] says; calls: the task that makes it, the one that waits for that task, and so on.
     pub tasks: [TaskId; CHAIN_TASKS],
@@ -379,6 +381,8 @@ codes! {
         Result = 1,
         /// Anything else: a place in a queue, a lock, an event, work.
         Other = 2,
+        /// What a queue has, or a place in one, where the two are not told apart.
+        Queue = 3,
     }
 }
 

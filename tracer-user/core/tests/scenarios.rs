@@ -42,5 +42,7 @@ mod thread;
 mod tls;
 #[path = "scenarios/tokio.rs"]
 mod tokio;
+#[path = "scenarios/virtual_thread.rs"]
+mod virtual_thread;
 #[path = "scenarios/waits.rs"]
 mod waits;

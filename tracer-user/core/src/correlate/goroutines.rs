@@ -278,10 +278,11 @@ impl Correlator {
 }
 
 impl ConnFacts {
-    /// The same, of runtimes whose tasks have stacks of their own, and do one thing after the other: greenlets are what
-    /// goroutines are, but for their numbers, which are addresses and are given out again.
+    /// The same, of runtimes whose tasks have stacks of their own, and do one thing after the other: greenlets and virtual
+    /// threads are what goroutines are, but for the numbers of greenlets, which are addresses and are given out again.
     fn goes(&self, direction: Direction) -> Option<&TaskIdentified> {
-        self.identified(Runtime::Go, direction).or_else(|| self.identified(Runtime::Greenlet, direction))
+        let runtimes = [Runtime::Go, Runtime::Greenlet, Runtime::Java];
+        runtimes.into_iter().find_map(|runtime| self.identified(runtime, direction))
     }
 
     /// Whose work the operation was that began the last turn, as this runtime told.

@@ -148,6 +148,8 @@ pub(super) struct Waker {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     pub(super) call: Key,
+    /// When the thread that made the call read of the response last: it was at it until then.
+    pub(super) read: KernelInstant,
     /// 1: the thread that made the call. Else how it was told.
     pub(super) hop: usize,
     pub(super) path: [u64; MAX_HOPS],

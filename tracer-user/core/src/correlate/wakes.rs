@@ -94,10 +94,14 @@ impl Correlator {
             *place = address;
         }
         let proven = window.proven && result;
-        let next =
-            Window { call: window.call, hop: window.hop + 1, path, proven, late: false, shared: false };
-        let told = awaited != Awaited::Other;
-        let may_go_on = told && next.hop <= MAX_HOPS && !window.late && !window.shared && !read_answer;
+        let next = Window { hop: window.hop + 1, path, proven, late: false, shared: false, ..window };
+        // Who has a request and waits for a queue waits for a place in it, as a rule; who has none, for work.
+        let told = !matches!(awaited, Awaited::Other | Awaited::Queue);
+        let may_go_on = awaited != Awaited::Other
+            && next.hop <= MAX_HOPS
+            && !window.late
+            && !window.shared
+            && !read_answer;
         if event.cause == Cause::Born {
             if may_go_on
                 && !operated
@@ -107,7 +111,12 @@ impl Correlator {
             }
             return;
         }
-        let latest = if window.late { sent } else { received.time };
+        let latest = match window {
+            Window { late: true, .. } => sent,
+            // It waited for a result when the caller was still at its call.
+            Window { hop: 1, read, .. } if proven => read,
+            Window { .. } => received.time,
+        };
         let to = match owns.last() {
             None => {
                 let in_time =
@@ -211,6 +220,7 @@ impl Correlator {
         if own {
             thread.window = Some(Window {
                 call: key,
+                read: event.time,
                 hop: 1,
                 path: [0; MAX_HOPS],
                 proven: true,

@@ -186,6 +186,12 @@ impl Host {
         self.runtime = Runtime::Greenlet;
     }
 
+    /// The same, of Java's virtual threads.
+    pub(crate) fn mounts(&mut self, thread: TaskId) {
+        self.tasks = vec![thread];
+        self.runtime = Runtime::Java;
+    }
+
     /// The same, in tokio's terms, and how the walk ended.
     pub(crate) fn polls(&mut self, tasks: Vec<TaskId>, end: u64) {
         self.tasks = tasks;

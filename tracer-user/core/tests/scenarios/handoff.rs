@@ -298,9 +298,12 @@ fn a_process_whose_threads_call_themselves_is_not_followed() {
 /// What is known of a thread that waits is as good as what its group has shown, and needs no other sign.
 #[test]
 fn a_thread_that_waits_for_a_result_is_certain_to_have_its_call() {
-    for (awaited, want) in
-        [(Awaited::Result, "below /9"), (Awaited::Unknown, "no-hand-off"), (Awaited::Other, "no-hand-off")]
-    {
+    for (awaited, want) in [
+        (Awaited::Result, "below /9"),
+        (Awaited::Unknown, "no-hand-off"),
+        (Awaited::Other, "no-hand-off"),
+        (Awaited::Queue, "no-hand-off"),
+    ] {
         let mut shop = Shop::new();
         shop.request(1, "/8");
         shop.request(0, "/9");
@@ -321,6 +324,50 @@ fn a_thread_that_waits_for_a_result_is_certain_to_have_its_call() {
             assert_eq!(call.map(|parent| parent.confidence), Some(Confidence::Certain));
         }
     }
+}
+
+/// The thread that called was at its call until it had read all of the response.
+#[test]
+fn a_result_may_be_waited_for_until_the_response_has_ended() {
+    for (is_late, want) in [(false, "below /1"), (true, "no-hand-off")] {
+        let mut shop = Shop::new();
+        shop.request(0, "/1");
+        let (worker, back) = (shop.call[0], shop.backs[0]);
+        shop.host.falls_asleep(worker);
+        shop.host.wakes_for(shop.serve[0], worker, QUEUE, Awaited::Queue);
+        shop.host.request(worker, back.0, "/1.0");
+        shop.host.read(None, back.1);
+        shop.host.response_of(None, back.1, 1000);
+        shop.host.read_some(worker, back.0, 500);
+        if !is_late {
+            shop.host.falls_asleep(shop.serve[0]);
+        }
+        shop.host.read(worker, back.0);
+        if is_late {
+            shop.host.falls_asleep(shop.serve[0]);
+        }
+        shop.host.wakes_for(worker, shop.serve[0], RESULT[0], Awaited::Result);
+        shop.response(0);
+        assert_eq!(shop.verdict("/1.0"), want);
+    }
+}
+
+/// A thread of a pool that waited for work goes on to somebody else's; one with a request that waits for a place in a queue
+/// is told nothing of its own calls.
+#[test]
+fn a_queue_is_no_result_and_no_end() {
+    let mut shop = Shop::new();
+    let [maker, other] = shop.call;
+    shop.request(0, "/1");
+    shop.hands_over(0, 0);
+    shop.host.falls_asleep(other);
+    shop.calls(0, "/1.0");
+    shop.host.wakes_for(maker, other, 0x300, Awaited::Queue);
+    shop.host.wakes_for(other, shop.serve[0], RESULT[0], Awaited::Result);
+    shop.response(0);
+    let spans = shop.spans();
+    let call = spans.iter().find(|span| path(span) == "/1.0").and_then(|span| span.parent);
+    assert_eq!(call.map(|parent| parent.confidence), Some(Confidence::Likely));
 }
 
 /// One that waits for something else does not make it unclear which of two it is.
