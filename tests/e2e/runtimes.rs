@@ -211,7 +211,7 @@ fn java_pool_hop() {
 
 #[test]
 fn java_virtual_threads() {
-    service(Runtime::JavaVirtual, InProcess::MayAbstain);
+    service(Runtime::JavaVirtual, InProcess::Decided);
 }
 
 /// A process per connection, born with it: who serves is known only afterwards.

@@ -94,9 +94,8 @@ impl Runtime {
             Self::JavaHop => with_mode("java", "Service.java", "hop"),
             Self::JavaFork => with_mode("java", "Service.java", "fork"),
             Self::JavaVirtual => {
-                let java = newest_java()?;
-                let mut command = Command::new(java);
-                command.arg(workload("Service.java")).args(["--mode", "virtual"]);
+                let mut command = newest_java_service()?;
+                command.args(["--mode", "virtual"]);
                 command
             }
         })
@@ -191,6 +190,13 @@ pub fn tokio_service(name: &str) -> anyhow::Result<Command> {
     let folder = own.parent().context("folder of the build")?;
     let profile = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     Ok(Command::new(profile.join(name)))
+}
+
+/// The service in Java, on one that has virtual threads.
+pub fn newest_java_service() -> anyhow::Result<Command> {
+    let mut command = Command::new(newest_java()?);
+    command.arg(workload("Service.java"));
+    Ok(command)
 }
 
 /// A Java that has virtual threads.

@@ -6,6 +6,9 @@
 // --mode fan-out   all calls at once on the second pool; all are waited for
 // --mode forget    calls on the second pool that nobody waits for
 // --mode queue     a bounded queue before four threads: who puts a job in waits for other requests' jobs
+// --mode semaphore a task gives back what another request waits for
+// --mode coalesce  requests that come while a call is on its way share its result
+// --mode mixed     calls on the second pool that nobody waits for, between other work there that is waited for
 // --mode latch     the end of any call lets every request that waits go on
 // --mode refresh   requests wait for a refresh that no request causes
 // --mode client    calls by java.net.http.HttpClient, which waits for threads of its own
@@ -13,6 +16,8 @@
 // --mode fork      a work-stealing pool serves; calls are forked as its tasks, and a thread that waits for its own may
 //                  meanwhile run those of other requests
 // --mode virtual   a virtual thread per request serves and calls (Java 21 and later)
+// --server virtual the same for any mode: a virtual thread serves; calls that nobody waits for have one of their own, too
+// --pool fork      a work-stealing pool calls
 // Meanwhile a timer thread calls the same downstream as /work/bg-PID-N.
 //
 // --ledger FILE    the truth: a line per call, its id, the id of its request or -, and the status that it must get
@@ -46,6 +51,7 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.ForkJoinPool;
 import java.util.concurrent.ForkJoinTask;
 import java.util.concurrent.Future;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.ThreadLocalRandom;
 
 public class Service {
@@ -54,6 +60,9 @@ public class Service {
     static ExecutorService callers;
     static ExecutorService between;
     static final BlockingQueue<Runnable> JOBS = new ArrayBlockingQueue<>(2);
+    static final Semaphore FEW = new Semaphore(4);
+    static final Object SHARED = new Object();
+    static Future<?> shared;
     static final Object LATCH = new Object();
     static long turn;
     static long generation;
@@ -181,6 +190,9 @@ public class Service {
                 }
                 results.forEach(CompletableFuture::join);
             }
+            case "coalesce" -> {
+                if (count > 0) await(sharedCall(cause));
+            }
             default -> {
                 for (int i = 0; i < count; i++) {
                     pause(3);
@@ -195,6 +207,20 @@ public class Service {
             case "hop" -> CompletableFuture.runAsync(() -> call(cause, number), callers).join();
             case "nested" -> await(between.submit(() -> await(callers.submit(() -> call(cause, number)))));
             case "forget" -> callers.submit(() -> call(cause, number));
+            case "mixed" -> {
+                callers.submit(() -> call(cause, number));
+                await(callers.submit(Service::compute));
+            }
+            case "semaphore" -> {
+                FEW.acquireUninterruptibly();
+                callers.submit(() -> {
+                    try {
+                        call(cause, number);
+                    } finally {
+                        FEW.release();
+                    }
+                });
+            }
             case "queue" -> put(() -> call(cause, number));
             case "latch" -> {
                 synchronized (LATCH) {
@@ -221,6 +247,19 @@ public class Service {
                 sendSync(cause, number, 200);
             }
             default -> call(cause, number);
+        }
+    }
+
+    /** Work that calls nobody. */
+    static void compute() {
+        if (chance() < 0.5) pause(1);
+    }
+
+    /** The call that is on its way, or one that is made for this request. */
+    static Future<?> sharedCall(String cause) {
+        synchronized (SHARED) {
+            if (shared == null || shared.isDone()) shared = callers.submit(() -> call(cause, "0"));
+            return shared;
         }
     }
 
@@ -325,15 +364,17 @@ public class Service {
         System.setProperty("sun.net.httpserver.maxIdleConnections", "1000");
         System.setProperty("http.maxConnections", "64");
         String mode = OPTIONS.getOrDefault("mode", "pool");
-        callers = Executors.newFixedThreadPool(16);
+        boolean virtual = mode.equals("virtual") || OPTIONS.getOrDefault("server", "").equals("virtual");
+        boolean forgets = virtual && mode.equals("forget");
+        boolean steals = OPTIONS.getOrDefault("pool", "").equals("fork");
+        callers = forgets ? virtualThreads() : steals ? new ForkJoinPool(16) : Executors.newFixedThreadPool(16);
         between = Executors.newFixedThreadPool(16);
         client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
         var server = HttpServer.create(new InetSocketAddress("127.0.0.1", 0), 128);
-        server.setExecutor(switch (mode) {
-            case "virtual" -> virtualThreads();
-            case "fork" -> new ForkJoinPool(16);
-            default -> Executors.newFixedThreadPool(64);
-        });
+        server.setExecutor(
+            virtual ? virtualThreads()
+                : mode.equals("fork") ? new ForkJoinPool(16)
+                : Executors.newFixedThreadPool(64));
         server.createContext("/work/", Service::serve);
         server.start();
         System.out.println("PORT " + server.getAddress().getPort());

@@ -16,6 +16,8 @@ use tracer_abi::error::KernelLoss;
 use tracer_abi::event::DataRecord;
 use tracer_abi::golang::GoProcess;
 use tracer_abi::greenlet::GreenletProcess;
+use tracer_abi::java::JavaProcess;
+use tracer_abi::java_waits::JavaWaits;
 use tracer_abi::limits::{SESSION_BYTES, WAKE_RING_BYTES};
 use tracer_abi::openssl::{MAX_LAYOUTS, OpenSslLayout};
 use tracer_abi::python::{PythonProcess, TaskId};
@@ -126,10 +128,18 @@ pub(crate) static TRACER_TOKIO: HashMap<u32, TokioProcess> = HashMap::with_max_e
 #[map]
 pub(crate) static TRACER_GREENLET: HashMap<u32, GreenletProcess> = HashMap::with_max_entries(4096, 0);
 
+/// Thread group id → where HotSpot keeps its threads. As [`TRACER_PYTHON`], at 64 bytes each.
+#[map]
+pub(crate) static TRACER_JAVA: HashMap<u32, JavaProcess> = HashMap::with_max_entries(4096, 0);
+
 /// Thread group id → where CPython keeps what its threads wait for. Written by the tracer, but for what looking cost; read
 /// here. As many as there are in [`TRACER_HANDOFF`].
 #[map]
 pub(crate) static TRACER_PYWAITS: HashMap<u32, PythonWaits> = HashMap::with_max_entries(1024, 0);
+
+/// Thread group id → where HotSpot keeps what its threads wait for. As [`TRACER_PYWAITS`].
+#[map]
+pub(crate) static TRACER_JVWAITS: HashMap<u32, JavaWaits> = HashMap::with_max_entries(1024, 0);
 
 /// Which slots of thread group ids are in [`TRACER_PYTHON`] and its like, one bit each. Written by the tracer, read here.
 #[map]
@@ -176,6 +186,9 @@ pub(crate) struct SleepState {
     /// One more than the descriptor that it last slept for alone. Zero: it has used a socket since.
     pub(crate) awaited: u32,
     pub(crate) reserved: u32,
+    /// Which task of its pool it was at when it used a socket or got a result last, as its runtime numbers them. Zero: not
+    /// known, or of no pool.
+    pub(crate) task: u64,
     /// For the programs that say what a thread that it wakes has waited for.
     pub(crate) waiting: Waiting,
 }

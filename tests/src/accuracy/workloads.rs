@@ -10,7 +10,7 @@ use super::servers::{Cgi, cgi, gunicorn, nginx, php_fpm, puma};
 use super::{family, read_ledger};
 use crate::program::Program;
 use crate::score::{Call, Naming};
-use crate::service::{Runtime, Service, tokio_service, workload};
+use crate::service::{Runtime, Service, newest_java_service, tokio_service, workload};
 use crate::temp::TempDir;
 
 /// One kind of program at its work.
@@ -161,6 +161,8 @@ pub fn all() -> Vec<Workload> {
         python("nested", SubmitAndWait),
         java("hop", SubmitAndWait),
         java("nested", SubmitAndWait),
+        newest_java("25, hop", SubmitAndWait, &["--mode", "hop"]),
+        newest_java("25, nested", SubmitAndWait, &["--mode", "nested"]),
         gunicorn("gthread", "pool", ServerWithPools),
         puma("thread", ServerWithPools),
         puma("pool", ServerWithPools),
@@ -201,7 +203,9 @@ pub fn all() -> Vec<Workload> {
         start_service("rust", "after", Adversarial, || {
             with(Runtime::Tokio.command()?, &["--model", "after"])
         }),
-        plain("java", "virtual threads", Runtime::JavaVirtual),
+        Workload { class: EventLoop, ..plain("java", "virtual threads", Runtime::JavaVirtual) },
+        newest_java("virtual threads, pool", Reported, &["--server", "virtual", "--mode", "hop"]),
+        newest_java("virtual threads, forget", Adversarial, &["--server", "virtual", "--mode", "forget"]),
         plain("java", "work stealing", Runtime::JavaFork),
         python("forget", Adversarial),
         python("after", Adversarial),
@@ -211,7 +215,13 @@ pub fn all() -> Vec<Workload> {
         python("refresh", Adversarial),
         python("coalesce", Adversarial),
         java("forget", Adversarial),
+        java("mixed", Adversarial),
+        newest_java("25, mixed", Adversarial, &["--mode", "mixed"]),
+        newest_java("25, mixed, work stealing", Adversarial, &["--mode", "mixed", "--pool", "fork"]),
+        newest_java("25, work-stealing pool", Reported, &["--mode", "hop", "--pool", "fork"]),
         java("queue", Adversarial),
+        java("semaphore", Adversarial),
+        java("coalesce", Adversarial),
         java("latch", Adversarial),
         java("refresh", Adversarial),
     ]
@@ -246,6 +256,10 @@ fn script(
 
 fn go(model: &'static str, option: &'static str) -> Workload {
     start_service("go", model, Class::Reported, move || with(Runtime::Go.command()?, &["--model", option]))
+}
+
+fn newest_java(model: &'static str, class: Class, options: &'static [&'static str]) -> Workload {
+    start_service("java", model, class, || with(newest_java_service()?, options))
 }
 
 fn axum(model: &'static str, way: &'static str, class: Class) -> Workload {

@@ -185,7 +185,8 @@ pub mod identity_slot {
     pub const GO: u32 = 1;
     pub const TOKIO: u32 = 2;
     pub const GREENLET: u32 = 3;
-    pub const COUNT: u32 = 4;
+    pub const JAVA: u32 = 4;
+    pub const COUNT: u32 = 5;
 }
 
 /// In the same tables, the place of the program that sees the records of TLS.

@@ -10,6 +10,8 @@ use crate::event::{
 };
 use crate::golang::{GoLayout, GoProcess};
 use crate::greenlet::GreenletProcess;
+use crate::java::{JavaProcess, JavaThreads};
+use crate::java_waits::JavaWaits;
 use crate::openssl::{OpenSslLayout, RANDOM_BYTES};
 use crate::python::{CHAIN_TASKS, PythonLayout, PythonProcess, TaskId};
 use crate::python_waits::{FUNCTIONS, PythonWaits};
@@ -34,6 +36,9 @@ const _: () = {
     assert!(size_of::<GoLayout>() == 10 * 4);
     assert!(size_of::<GoProcess>() == 5 * 8 + 10 * 4);
     assert!(size_of::<GreenletProcess>() == 5 * 8);
+    assert!(size_of::<JavaThreads>() == 8 + 4 * 4);
+    assert!(size_of::<JavaProcess>() == 3 * 8 + size_of::<JavaThreads>() + 4 * 4);
+    assert!(size_of::<JavaWaits>() == 6 * 8 + size_of::<JavaThreads>() + 16 * 4);
     assert!(size_of::<PythonWaits>() == 7 * 8 + FUNCTIONS * 16 + 14 * 4 + 2 * 4);
     assert!(size_of::<TokioProcess>() == (9 + 4 + 2 * 16 + 3) * 8);
     assert!(size_of::<WokenRecord>() == HEADER + 2 * 8 + 4 + 2 * 2);

@@ -19,6 +19,8 @@ pub mod event;
 pub mod frame;
 pub mod golang;
 pub mod greenlet;
+pub mod java;
+pub mod java_waits;
 mod layout;
 pub mod limits;
 pub mod openssl;

@@ -78,6 +78,8 @@ mod cpython;
 mod cpython_waits;
 mod golang;
 mod greenlet;
+mod java;
+mod java_waits;
 mod tokio;
 
 use core::ffi::c_void;

@@ -28,8 +28,10 @@ pub(super) const PROBES: &[Probe] = &[
 
 /// Programs that go on with a wake-up, by runtime. Where one is refused, what that runtime's threads wait for is not known,
 /// and nothing else is missing.
-pub(super) const WAITS: &[TailCall] =
-    &[Probe::trace_point("tracer_py_wake", "sched_waking").after("TRACER_IDWAKE", identity_slot::PYTHON)];
+pub(super) const WAITS: &[TailCall] = &[
+    Probe::trace_point("tracer_py_wake", "sched_waking").after("TRACER_IDWAKE", identity_slot::PYTHON),
+    Probe::trace_point("tracer_jv_wake", "sched_waking").after("TRACER_IDWAKE", identity_slot::JAVA),
+];
 
 /// Wake-ups of a process in a second, over two looks: looking at one costs about 0.4 µs of a CPU, so that these are a
 /// tenth of one.

@@ -20,6 +20,7 @@ use tracer_abi::config::PREFILTER_SLOTS;
 use tracer_abi::event::EventKind;
 use tracer_abi::golang::GoProcess;
 use tracer_abi::greenlet::GreenletProcess;
+use tracer_abi::java::JavaProcess;
 use tracer_abi::python::PythonProcess;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::tokio::{TokioProcess, walk_end};
@@ -76,6 +77,13 @@ unsafe impl Pod for GreenletEntry {}
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
+struct JavaEntry(JavaProcess);
+
+// SAFETY: as above.
+unsafe impl Pod for JavaEntry {}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
 struct TokioEntry(TokioProcess);
 
 // SAFETY: as above.
@@ -87,6 +95,7 @@ enum Asked {
     Go(GoProcess),
     Tokio(Box<TokioProcess>),
     Greenlet(GreenletProcess),
+    Java(JavaProcess),
 }
 
 /// What asking runtimes came to.
@@ -119,6 +128,7 @@ struct Tables {
     golang: BpfHashMap<MapData, u32, GoEntry>,
     tokio: BpfHashMap<MapData, u32, TokioEntry>,
     greenlet: BpfHashMap<MapData, u32, GreenletEntry>,
+    java: BpfHashMap<MapData, u32, JavaEntry>,
     slots: Array<MapData, u64>,
     slot_users: HashMap<u32, u32>,
 }
@@ -159,6 +169,7 @@ impl Identities {
                     .take_map("TRACER_GREENLET")?
                     .try_into()
                     .context("open map TRACER_GREENLET")?,
+                java: loaded.take_map("TRACER_JAVA")?.try_into().context("open map TRACER_JAVA")?,
                 slots: loaded.take_map("TRACER_RTSLOTS")?.try_into().context("open map TRACER_RTSLOTS")?,
                 slot_users: HashMap::new(),
             })
@@ -386,6 +397,7 @@ impl Identities {
             Finding::Python(runtime, entry) => self.ask(process, &runtime, Asked::Python(*entry)),
             Finding::Go(runtime, entry) => self.ask(process, &runtime, Asked::Go(*entry)),
             Finding::Greenlet(runtime, entry) => self.ask(process, &runtime, Asked::Greenlet(*entry)),
+            Finding::Java(runtime, entry) => self.ask(process, &runtime, Asked::Java(*entry)),
             Finding::Tokio(runtime, entry) => {
                 if self.learning.len() < MAX_LEARNING {
                     self.learning.insert(pid.0, Lessons::new(process));
@@ -457,6 +469,7 @@ impl Identities {
             let _ = tables.golang.remove(&tgid);
             let _ = tables.tokio.remove(&tgid);
             let _ = tables.greenlet.remove(&tgid);
+            let _ = tables.java.remove(&tgid);
             let _ = tables.free_slot(tgid);
         }
     }
@@ -468,6 +481,7 @@ impl Tables {
             Asked::Python(entry) => self.python.insert(tgid, Entry(entry), 0),
             Asked::Go(entry) => self.golang.insert(tgid, GoEntry(entry), 0),
             Asked::Greenlet(entry) => self.greenlet.insert(tgid, GreenletEntry(entry), 0),
+            Asked::Java(entry) => self.java.insert(tgid, JavaEntry(entry), 0),
             Asked::Tokio(entry) => self.tokio.insert(tgid, TokioEntry(*entry), 0),
         }
         .context("enter it into the table")?;
@@ -483,6 +497,9 @@ impl Tables {
             return Some((entry.looks, entry.spent_nanos));
         }
         if let Ok(TokioEntry(entry)) = self.tokio.get(&tgid, 0) {
+            return Some((entry.looks, entry.spent_nanos));
+        }
+        if let Ok(JavaEntry(entry)) = self.java.get(&tgid, 0) {
             return Some((entry.looks, entry.spent_nanos));
         }
         self.greenlet.get(&tgid, 0).ok().map(|GreenletEntry(entry)| (entry.looks, entry.spent_nanos))

@@ -68,8 +68,8 @@ impl Rung {
     /// and nothing else.
     pub(super) const fn identity(self) -> [&'static [TailCall]; identity_slot::COUNT as usize] {
         match self {
-            Self::A => [rung_a::PYTHON, rung_a::GO, rung_a::TOKIO, rung_a::GREENLET],
-            Self::B => [rung_b::PYTHON, rung_b::GO, rung_b::TOKIO, rung_b::GREENLET],
+            Self::A => [rung_a::PYTHON, rung_a::GO, rung_a::TOKIO, rung_a::GREENLET, rung_a::JAVA],
+            Self::B => [rung_b::PYTHON, rung_b::GO, rung_b::TOKIO, rung_b::GREENLET, rung_b::JAVA],
         }
     }
 

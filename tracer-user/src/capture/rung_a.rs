@@ -32,6 +32,11 @@ pub(super) const GREENLET: &[TailCall] = &[
     Probe::trace_point("tracer_gl_recv", "sock_recv_length").after("TRACER_IDRECV", slot::GREENLET),
 ];
 
+pub(super) const JAVA: &[TailCall] = &[
+    Probe::trace_point("tracer_jv_send", "sock_send_length").after("TRACER_IDSEND", slot::JAVA),
+    Probe::trace_point("tracer_jv_recv", "sock_recv_length").after("TRACER_IDRECV", slot::JAVA),
+];
+
 pub(super) const TLS: &[TailCall] = &[
     Probe::trace_point("tracer_tls_send", "sock_send_length").after("TRACER_IDSEND", RECORDS_SLOT),
     Probe::trace_point("tracer_tls_recv", "sock_recv_length").after("TRACER_IDRECV", RECORDS_SLOT),

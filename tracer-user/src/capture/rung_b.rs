@@ -68,6 +68,19 @@ pub(super) const GREENLET: &[TailCall] = &[
     Probe::function_exit("tracer_gl_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::GREENLET),
 ];
 
+pub(super) const JAVA: &[TailCall] = &[
+    Probe::function_exit("tracer_jv_in4s", "inet_sendmsg").after("TRACER_IDIN4S", slot::JAVA),
+    Probe::function_exit("tracer_jv_in6s", "inet6_sendmsg")
+        .where_present()
+        .after("TRACER_IDIN6S", slot::JAVA),
+    Probe::function_exit("tracer_jv_uns", "unix_stream_sendmsg").after("TRACER_IDUNS", slot::JAVA),
+    Probe::function_exit("tracer_jv_in4r", "inet_recvmsg").after("TRACER_IDIN4R", slot::JAVA),
+    Probe::function_exit("tracer_jv_in6r", "inet6_recvmsg")
+        .where_present()
+        .after("TRACER_IDIN6R", slot::JAVA),
+    Probe::function_exit("tracer_jv_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::JAVA),
+];
+
 pub(super) const TLS: &[TailCall] = &[
     Probe::function_exit("tracer_tls_in4s", "inet_sendmsg").after("TRACER_IDIN4S", RECORDS_SLOT),
     Probe::function_exit("tracer_tls_in6s", "inet6_sendmsg")

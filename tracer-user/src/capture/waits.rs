@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use aya::Pod;
-use aya::maps::{HashMap as BpfHashMap, MapData};
+use aya::maps::{HashMap as BpfHashMap, MapData, MapError};
+use tracer_abi::java_waits::JavaWaits;
 use tracer_abi::python_waits::PythonWaits;
 use tracer_abi::task::ProcessKey;
 
@@ -36,8 +37,49 @@ struct Entry(PythonWaits);
 // SAFETY: `repr(C)` integers without padding.
 unsafe impl Pod for Entry {}
 
-pub(super) struct Waits {
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct JavaEntry(JavaWaits);
+
+// SAFETY: as above.
+unsafe impl Pod for JavaEntry {}
+
+/// The kernel half's tables of whose threads are asked, by runtime.
+struct Tables {
     python: BpfHashMap<MapData, u32, Entry>,
+    java: BpfHashMap<MapData, u32, JavaEntry>,
+}
+
+impl Tables {
+    fn enter_python(&mut self, tgid: u32, entry: PythonWaits) -> Result<(), MapError> {
+        let (spent_nanos, looks) =
+            self.python.get(&tgid, 0).map_or((0, 0), |Entry(old)| (old.spent_nanos, old.looks));
+        self.python.insert(tgid, Entry(PythonWaits { spent_nanos, looks, ..entry }), 0)
+    }
+
+    fn enter_java(&mut self, tgid: u32, entry: JavaWaits) -> Result<(), MapError> {
+        let (spent_nanos, looks) =
+            self.java.get(&tgid, 0).map_or((0, 0), |JavaEntry(old)| (old.spent_nanos, old.looks));
+        self.java.insert(tgid, JavaEntry(JavaWaits { spent_nanos, looks, ..entry }), 0)
+    }
+
+    /// Nanoseconds that asking a process has taken.
+    fn spent(&self, tgid: u32) -> Option<u64> {
+        if let Ok(Entry(entry)) = self.python.get(&tgid, 0) {
+            return Some(entry.spent_nanos);
+        }
+        self.java.get(&tgid, 0).ok().map(|JavaEntry(entry)| entry.spent_nanos)
+    }
+
+    fn remove(&mut self, tgid: u32) {
+        // Absent: there is nothing to remove.
+        let _ = self.python.remove(&tgid);
+        let _ = self.java.remove(&tgid);
+    }
+}
+
+pub(super) struct Waits {
+    tables: Tables,
     /// `None`: the kernel half's part of it did not load.
     examiner: Option<Examiner<Finding>>,
     processes: HashMap<u32, Followed>,
@@ -65,7 +107,10 @@ impl Waits {
     pub(super) fn new(loaded: &mut Loaded) -> anyhow::Result<Self> {
         let examiner = loaded.knows_waits().then(|| Examiner::start(runtime::examine_waits)).transpose()?;
         Ok(Self {
-            python: loaded.take_map("TRACER_PYWAITS")?.try_into().context("open map TRACER_PYWAITS")?,
+            tables: Tables {
+                python: loaded.take_map("TRACER_PYWAITS")?.try_into().context("open map TRACER_PYWAITS")?,
+                java: loaded.take_map("TRACER_JVWAITS")?.try_into().context("open map TRACER_JVWAITS")?,
+            },
             examiner,
             processes: HashMap::new(),
             next_account: Instant::now() + ACCOUNT,
@@ -82,8 +127,7 @@ impl Waits {
 
     pub(super) fn forget(&mut self, tgid: u32) {
         if self.processes.remove(&tgid).is_some() {
-            // Absent: there is nothing to remove.
-            let _ = self.python.remove(&tgid);
+            self.tables.remove(tgid);
         }
     }
 
@@ -137,37 +181,39 @@ impl Waits {
     fn note(&mut self, process: ProcessKey, finding: Finding) -> bool {
         let pid = process.tgid;
         let Some(followed) = self.processes.get_mut(&pid.0) else { return false };
-        match finding {
-            Finding::Nothing => false,
+        let (runtime, entered) = match finding {
+            Finding::Nothing => return false,
             Finding::NotYet(runtime, reason) => {
                 tracing::debug!("process {pid}: {runtime}: what its threads wait for: {reason}");
                 followed.again = Some(Instant::now() + followed.pause);
-                false
+                return false;
             }
             Finding::Unknown(runtime, needed) => {
                 tracing::info!("process {pid}: {runtime}: what its threads wait for is not known: {needed}");
-                false
+                return false;
             }
             Finding::Python(runtime, entry) => {
                 if !entry.knows_futures() {
                     followed.again = Some(Instant::now() + followed.pause);
                 }
-                let spent =
-                    self.python.get(&pid.0, 0).map_or((0, 0), |Entry(old)| (old.spent_nanos, old.looks));
-                let entry = PythonWaits { spent_nanos: spent.0, looks: spent.1, ..*entry };
-                if let Err(error) = self.python.insert(pid.0, Entry(entry), 0) {
-                    tracing::warn!(
-                        "process {pid}: {runtime}: what its threads wait for is not asked: {error}"
-                    );
-                    return false;
-                }
-                tracing::debug!("process {pid}: {runtime}: what its threads wait for is known");
-                if followed.asked.is_none() {
-                    followed.asked = Some(Cost { spent: Duration::ZERO, cpu: cpu_time(process) });
-                }
-                true
+                (runtime, self.tables.enter_python(pid.0, *entry))
             }
+            Finding::Java(runtime, entry) => {
+                if !entry.knows_workers() {
+                    followed.again = Some(Instant::now() + followed.pause);
+                }
+                (runtime, self.tables.enter_java(pid.0, *entry))
+            }
+        };
+        if let Err(error) = entered {
+            tracing::warn!("process {pid}: {runtime}: what its threads wait for is not asked: {error}");
+            return false;
         }
+        tracing::debug!("process {pid}: {runtime}: what its threads wait for is known");
+        if followed.asked.is_none() {
+            followed.asked = Some(Cost { spent: Duration::ZERO, cpu: cpu_time(process) });
+        }
+        true
     }
 
     /// Processes whose asking costs more than its share.
@@ -175,10 +221,10 @@ impl Waits {
         let mut dear = Vec::new();
         for (tgid, followed) in &mut self.processes {
             let Some(cost) = followed.asked else { continue };
-            let (Ok(Entry(entry)), Some(now)) = (self.python.get(tgid, 0), cpu_time(followed.process)) else {
+            let (Some(spent), Some(now)) = (self.tables.spent(*tgid), cpu_time(followed.process)) else {
                 continue;
             };
-            let total = Duration::from_nanos(entry.spent_nanos);
+            let total = Duration::from_nanos(spent);
             let (asking, running) =
                 (total.saturating_sub(cost.spent), now.saturating_sub(cost.cpu.unwrap_or(now)));
             if running < MIN_CPU && cost.cpu.is_some() {

@@ -177,7 +177,7 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
             let found = format!("{runtime}: what its threads wait for is not known");
             Some(report(Identity::Unknown, found, Some(needed)))
         }
-        Waits::Python(runtime, _) => {
+        Waits::Python(runtime, _) | Waits::Java(runtime, _) => {
             Some(report(Identity::Known, format!("{runtime}: what its threads wait for is known"), None))
         }
     };
@@ -194,6 +194,10 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
         }
         Finding::Greenlet(runtime, _) => {
             report(Identity::Known, format!("{runtime}: its greenlets are known"), None)
+        }
+        Finding::Java(runtime, known) => {
+            let what = if known.knows_virtual_threads() { "virtual threads" } else { "threads" };
+            report(Identity::Known, format!("{runtime}: its {what} are known"), None)
         }
         Finding::Tokio(runtime, _) => {
             let found =

@@ -7,6 +7,7 @@
 mod cpython;
 mod golang;
 mod greenlet;
+mod java;
 mod memory;
 mod module;
 #[cfg(test)]
@@ -17,6 +18,8 @@ use std::fmt;
 
 use tracer_abi::golang::GoProcess;
 use tracer_abi::greenlet::GreenletProcess;
+use tracer_abi::java::JavaProcess;
+use tracer_abi::java_waits::JavaWaits;
 use tracer_abi::python::PythonProcess;
 use tracer_abi::python_waits::PythonWaits;
 use tracer_abi::task::ProcessKey;
@@ -39,6 +42,7 @@ pub(crate) enum Finding {
     Go(Runtime, Box<GoProcess>),
     Tokio(Runtime, Box<TokioProcess>),
     Greenlet(Runtime, Box<GreenletProcess>),
+    Java(Runtime, Box<JavaProcess>),
 }
 
 /// What is known of how a process's threads wait for each other.
@@ -51,6 +55,7 @@ pub(crate) enum Waits {
     /// A runtime that does not tell, and what that would take.
     Unknown(Runtime, String),
     Python(Runtime, Box<PythonWaits>),
+    Java(Runtime, Box<JavaWaits>),
 }
 
 /// A runtime, as a person calls it.
@@ -67,7 +72,11 @@ impl fmt::Display for Runtime {
 pub(crate) fn examine_waits(process: ProcessKey) -> Waits {
     let Ok(dir) = ProcDir::open_exactly(process) else { return Waits::Nothing };
     let (Ok(modules), Ok(file)) = (Modules::of(&dir), dir.file("mem")) else { return Waits::Nothing };
-    cpython::examine_waits(process, &modules, &ProcessMemory::new(file))
+    let memory = ProcessMemory::new(file);
+    match java::examine_waits(process, &modules, &memory) {
+        Waits::Nothing => cpython::examine_waits(process, &modules, &memory),
+        found @ (Waits::NotYet(..) | Waits::Unknown(..) | Waits::Python(..) | Waits::Java(..)) => found,
+    }
 }
 
 /// Looks at a process. Takes some milliseconds.
@@ -75,7 +84,8 @@ pub(crate) fn examine(process: ProcessKey) -> Finding {
     let Ok(dir) = ProcDir::open_exactly(process) else { return Finding::Nothing };
     let (Ok(modules), Ok(file)) = (Modules::of(&dir), dir.file("mem")) else { return Finding::Nothing };
     let memory = ProcessMemory::new(file);
-    let mut runtimes = [golang::examine, greenlet::examine, cpython::examine, tokio::examine].into_iter();
+    let mut runtimes =
+        [golang::examine, java::examine, greenlet::examine, cpython::examine, tokio::examine].into_iter();
     let found = runtimes.find_map(|examine| match examine(process, &modules, &memory) {
         Finding::Nothing => None,
         finding @ (Finding::NotYet(..)
@@ -83,7 +93,8 @@ pub(crate) fn examine(process: ProcessKey) -> Finding {
         | Finding::Python(..)
         | Finding::Go(..)
         | Finding::Tokio(..)
-        | Finding::Greenlet(..)) => Some(finding),
+        | Finding::Greenlet(..)
+        | Finding::Java(..)) => Some(finding),
     });
     found.unwrap_or(Finding::Nothing)
 }
