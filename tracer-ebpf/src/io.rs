@@ -25,7 +25,7 @@ use crate::emit;
 use crate::filter::{self, Actor};
 use crate::framing;
 use crate::maps::{self, Operation, SelfKey, SockState, TRACER_SELF, TaskState, config, count, sock_flags};
-use crate::regs::{Regs, place};
+use crate::regs::{self, Regs, place};
 use crate::sock::{Sock, Stream, nonblocking};
 use crate::tls;
 use crate::waits;
@@ -71,6 +71,7 @@ pub(crate) unsafe fn on_io(
 ) -> Next {
     // What could not be done yet, or was interrupted, has not happened.
     if ret == EAGAIN || ret == EINTR || ret <= FIRST_INTERNAL_ERROR {
+        regs::end_messages();
         return Next::Nothing;
     }
     let egress = matches!(direction, Direction::Egress);

@@ -11,8 +11,9 @@ use aya_ebpf::helpers::generated as helpers;
 use tracer_abi::error::KernelLoss;
 
 use crate::emit::at_most;
+use crate::filter;
 use crate::kernel::{Task, field};
-use crate::maps::{TaskState, count};
+use crate::maps::{self, TaskState, count};
 
 // Fields of `struct pt_regs`; its layout is that of the entry code and has not changed.
 const R14: u32 = 8;
@@ -301,6 +302,20 @@ fn message_index(thread: &mut TaskState, array: u64, messages: u64) -> u64 {
     let index = thread.mmsg_index;
     thread.mmsg_index = if thread.op.ret < 0 || index + 1 >= messages { 0 } else { index + 1 };
     u64::from(index)
+}
+
+/// An operation of the current call could not be done: a call of several messages ends with it, and the next one begins
+/// with its first, in the same array mostly.
+#[inline(never)]
+pub(crate) fn end_messages() {
+    if !matches!(Regs::of(Task::current()).syscall(), nr::SENDMMSG | nr::RECVMMSG) {
+        return;
+    }
+    if let Some(actor) = filter::current()
+        && let Some(thread) = maps::task_state(actor.task)
+    {
+        thread.mmsg_index = 0;
+    }
 }
 
 /// Bytes of the first elements of an array; enough to tell a message sent in part.

@@ -33,7 +33,15 @@ fn both(name: &'static str, over: Over, put: &Put, take: Take) -> Case {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
+    // Calls for several messages that end early, as there is no more to receive yet.
+    let path = "/messages-in-pieces";
+    let mut cases = vec![
+        Case::new("messages-in-pieces")
+            .takes(Take::Recvmmsg(30))
+            .request_as(post(path), Put::Pieces(vec![10, 35, 20]))
+            .response_as(RESPONSE, Put::Pieces(vec![20, 30]))
+            .want(want(path)),
+    ];
     for (over, family) in [(Over::Tcp4, "tcp4"), (Over::Tcp6, "tcp6"), (Over::Unix, "unix")] {
         let puts = [
             ("write", Put::Once),

@@ -43,7 +43,7 @@ fn cuts() -> Vec<Case> {
         ("h2-writev-of-3", Over::Tcp4, Put::Writev(3), Take::Readv(3)),
         ("h2-writev-of-5", Over::Tcp4, Put::Writev(5), Take::Readv(7)),
         ("h2-sendmsg", Over::Tcp4, Put::Sendmsg(11), Take::Recvmsg(13)),
-        ("h2-sendmmsg", Over::Tcp4, Put::Sendmmsg(17), Take::Readv(19)),
+        ("h2-sendmmsg", Over::Tcp4, Put::Sendmmsg(17), Take::Recvmmsg(19)),
         ("h2-peeked", Over::Tcp4, Put::Send, Take::Peek),
         ("h2-nonblocking", Over::Tcp4, Put::Once, Take::Nonblocking),
     ] {
