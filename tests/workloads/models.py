@@ -67,6 +67,13 @@ class Models:
             self.pool.submit(self.call, cause, number)
         pause()
 
+    # Calls that nobody waits for, between other work of the same pool that is waited for.
+    def mixed(self, cause, count):
+        for number in range(count):
+            pause()
+            self.pool.submit(self.call, cause, number)
+            self.pool.submit(pause).result()
+
     # A bounded queue: a thread that puts a job in waits until another request's job is done.
     def queue(self, cause, count):
         for number in range(count):
@@ -138,6 +145,7 @@ class Models:
         "nested": nested,
         "fan-out": fan_out,
         "forget": forget,
+        "mixed": mixed,
         "queue": queue,
         "semaphore": semaphore,
         "latch": latch_wait,

@@ -208,6 +208,7 @@ pub fn all() -> Vec<Workload> {
         newest_java("virtual threads, forget", Adversarial, &["--server", "virtual", "--mode", "forget"]),
         plain("java", "work stealing", Runtime::JavaFork),
         python("forget", Adversarial),
+        python("mixed", Adversarial),
         python("after", Adversarial),
         python("queue", Adversarial),
         python("semaphore", Adversarial),

@@ -1,4 +1,4 @@
-//! CPython: what a thread that is woken has waited for.
+//! CPython: what a thread that is woken has waited for, as far as that is no result.
 //!
 //! How its memory is walked is in [`tracer_abi::python_waits`].
 
@@ -8,7 +8,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_abi::config::identity_slot;
 use tracer_abi::error::KernelLoss;
-use tracer_abi::event::WakeCause;
+use tracer_abi::event::{Awaited, WakeCause};
 use tracer_abi::python_waits::{MAX_STEPS, PythonWaits, Waiting};
 
 use super::{OwnMemory, go_on_behind, is_process, now, run};
@@ -35,13 +35,19 @@ fn tracer_py_wake(ctx: BtfTracePointContext) -> i32 {
             return 0;
         };
         if is_process(task, process.start_boottime) {
-            woken.awaited = awaited(waker, process, task.thread_pointer());
+            woken.awaited = told(awaited(waker, process, task.thread_pointer()));
         }
     } else {
         go_on_behind(&ctx, &TRACER_IDWAKE, identity_slot::PYTHON);
     }
     report(followed, WakeCause::Futex, woken);
     0
+}
+
+/// Of what a thread was found to wait for, what is told. Only that it is no result: a thread of a pool goes from task to
+/// task, and what it called last it may have called in another one, for nobody. Which task it is at is not known here.
+const fn told(awaited: u16) -> u16 {
+    if awaited == Awaited::Result.code() { Awaited::Unknown.code() } else { awaited }
 }
 
 /// What the loop of the kernel's hands on.
