@@ -6,7 +6,7 @@
 //!
 //! | found | must be |
 //! |---|---|
-//! | `runtime.allgs` | a list whose first goroutine has number 1 and no parent, and one of the next number 2 and the first as its parent, both with a stack |
+//! | `runtime.allgs` | a list whose first goroutine has number 1 and no parent, and one of the next a number that is given out early and the first as its parent, both with a stack |
 //! | `runtime.allp` | a list of processors, each with its place as its number, and at most [`CACHE_NUMBERS`] numbers in its cache |
 //! | `runtime.sched` | begins with about the last number of the caches, and has the limit of threads at its place |
 //!
@@ -14,6 +14,8 @@
 
 #[cfg(test)]
 mod tests;
+
+use std::ops::RangeInclusive;
 
 use tracer_abi::golang::{CACHE_NUMBERS, GoLayout, GoProcess};
 use tracer_abi::task::ProcessKey;
@@ -74,8 +76,11 @@ const PIECE: usize = 1 << 20;
 const MAX_GOROUTINES: u64 = 1 << 28;
 const MAX_PROCESSORS: u64 = 4096;
 
-/// Those among which the second is.
+/// Those among which one is that the first has started.
 const FIRST_GOROUTINES: u64 = 8;
+
+/// Its number, at most: the last one that any processor takes first.
+const FIRST_NUMBERS: u64 = CACHE_NUMBERS * MAX_PROCESSORS;
 
 /// How far what was read of numbers a moment ago is from what is read now.
 const MAX_AHEAD: u64 = 100_000;
@@ -188,15 +193,16 @@ impl<M: Bytes> Go<'_, M> {
 
     fn are_goroutines(&self, slice: &Slice) -> bool {
         let layout = &self.version.layout;
-        let is = |place: u64, number: u64, parent: u64| {
+        let has = |place: u64, numbers: RangeInclusive<u64>, parent: u64| {
             let goroutine = self.memory.word(slice.first.wrapping_add(8 * place));
             goroutine >= 0x1000
-                && self.word(goroutine, layout.number) == number
+                && numbers.contains(&self.word(goroutine, layout.number))
                 && self.word(goroutine, layout.parent) == parent
                 && (1..self.word(goroutine, 8)).contains(&self.word(goroutine, 0))
         };
-        // With C in the program, the goroutine of a thread of C's is between them.
-        is(0, 1, 0) && (1..slice.len.min(FIRST_GOROUTINES)).any(|place| is(place, 2, 1))
+        // The first one starts the others. It has the second number for them only if it still runs on the processor that it
+        // began on; each has numbers of its own. With C in the program, the goroutine of a thread of C's is between them.
+        has(0, 1..=1, 0) && (1..slice.len.min(FIRST_GOROUTINES)).any(|place| has(place, 2..=FIRST_NUMBERS, 1))
     }
 
     /// `runtime.allp` and `runtime.sched`.
