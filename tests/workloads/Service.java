@@ -18,6 +18,7 @@
 // --mode virtual   a virtual thread per request serves and calls (Java 21 and later)
 // --server virtual the same for any mode: a virtual thread serves; calls that nobody waits for have one of their own, too
 // --pool fork      a work-stealing pool calls
+// --pool lanes     a pool calls whose tasks each take one job after the other from a lane's queue, as actors do
 // Meanwhile a timer thread calls the same downstream as /work/bg-PID-N.
 //
 // --ledger FILE    the truth: a line per call, its id, the id of its request or -, and the status that it must get
@@ -39,10 +40,13 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
+import java.util.concurrent.AbstractExecutorService;
 import java.util.concurrent.ArrayBlockingQueue;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.CompletableFuture;
@@ -53,6 +57,7 @@ import java.util.concurrent.ForkJoinTask;
 import java.util.concurrent.Future;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.ThreadLocalRandom;
+import java.util.concurrent.TimeUnit;
 
 public class Service {
     static final int[] SIZES = {0, 10, 1000, 20_000, 100_000};
@@ -353,6 +358,61 @@ public class Service {
         }
     }
 
+    // Jobs of one lane are done in turn, by whichever thread of the pool has taken the lane.
+    static final class Lanes extends AbstractExecutorService {
+        final ExecutorService pool;
+        final List<ArrayDeque<Runnable>> lanes = new ArrayList<>();
+
+        Lanes(ExecutorService pool, int count) {
+            this.pool = pool;
+            for (int i = 0; i < count; i++) lanes.add(new ArrayDeque<>());
+        }
+
+        @Override
+        public void execute(Runnable job) {
+            var lane = lanes.get(ThreadLocalRandom.current().nextInt(lanes.size()));
+            synchronized (lane) {
+                lane.add(job);
+                if (lane.size() > 1) return;
+            }
+            pool.execute(() -> {
+                Runnable next = job;
+                while (next != null) {
+                    next.run();
+                    synchronized (lane) {
+                        lane.remove();
+                        next = lane.peek();
+                    }
+                }
+            });
+        }
+
+        @Override
+        public void shutdown() {
+            pool.shutdown();
+        }
+
+        @Override
+        public List<Runnable> shutdownNow() {
+            return pool.shutdownNow();
+        }
+
+        @Override
+        public boolean isShutdown() {
+            return pool.isShutdown();
+        }
+
+        @Override
+        public boolean isTerminated() {
+            return pool.isTerminated();
+        }
+
+        @Override
+        public boolean awaitTermination(long time, TimeUnit unit) throws InterruptedException {
+            return pool.awaitTermination(time, unit);
+        }
+    }
+
     static ExecutorService virtualThreads() throws ReflectiveOperationException {
         // By name, so that older Java versions can run the other modes.
         return (ExecutorService) Executors.class.getMethod("newVirtualThreadPerTaskExecutor").invoke(null);
@@ -368,6 +428,7 @@ public class Service {
         boolean forgets = virtual && mode.equals("forget");
         boolean steals = OPTIONS.getOrDefault("pool", "").equals("fork");
         callers = forgets ? virtualThreads() : steals ? new ForkJoinPool(16) : Executors.newFixedThreadPool(16);
+        if (OPTIONS.getOrDefault("pool", "").equals("lanes")) callers = new Lanes(callers, 4);
         between = Executors.newFixedThreadPool(16);
         client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
         var server = HttpServer.create(new InetSocketAddress("127.0.0.1", 0), 128);

@@ -186,9 +186,6 @@ pub(crate) struct SleepState {
     /// One more than the descriptor that it last slept for alone. Zero: it has used a socket since.
     pub(crate) awaited: u32,
     pub(crate) reserved: u32,
-    /// Which task of its pool it was at when it used a socket or got a result last, as its runtime numbers them. Zero: not
-    /// known, or of no pool.
-    pub(crate) task: u64,
     /// For the programs that say what a thread that it wakes has waited for.
     pub(crate) waiting: Waiting,
 }

@@ -217,6 +217,7 @@ pub fn all() -> Vec<Workload> {
         python("coalesce", Adversarial),
         java("forget", Adversarial),
         java("mixed", Adversarial),
+        newest_java("25, mixed, in lanes", Adversarial, &["--mode", "mixed", "--pool", "lanes"]),
         newest_java("25, mixed", Adversarial, &["--mode", "mixed"]),
         newest_java("25, mixed, work stealing", Adversarial, &["--mode", "mixed", "--pool", "fork"]),
         newest_java("25, work-stealing pool", Reported, &["--mode", "hop", "--pool", "fork"]),

@@ -17,10 +17,6 @@
 //! machine's, whatever it had parked for. Whoever wakes it is in the machine's code itself, where a collector that moves
 //! objects waits for it; collectors that wait for nobody are not known here. `Thread` and `JavaThread` confirm each other
 //! all the same, and a class is known by its whole name: no program may have classes of its own in `java.*`.
-//!
-//! That a thread gets a result says nothing of the calls that its waker made before, for others: a pool's thread goes from
-//! task to task. But the `Worker` that such a thread runs counts the tasks that it is done with. Only if the count is what
-//! it was when the waker used a socket last, the result is that of the same task.
 
 use crate::event::Awaited;
 use crate::java::JavaThreads;
@@ -50,8 +46,6 @@ pub struct JavaWaits {
     /// What half words are relative to, once shifted.
     pub reference_base: u64,
     pub class_base: u64,
-    /// The class of what the threads of a `ThreadPoolExecutor` run. Zero: it is not loaded.
-    pub worker_class: u64,
     pub reference_shift: u32,
     pub class_shift: u32,
     /// [`java_flags`]
@@ -62,12 +56,6 @@ pub struct JavaWaits {
     /// From a `Thread`: its `JavaThread`, and what it has parked for.
     pub thread_back: u32,
     pub thread_blocker: u32,
-    /// From a `Thread`: what it runs; or where this is not zero, what has that, and from there.
-    pub thread_runs: u32,
-    pub holder_runs: u32,
-    /// From what threads of a pool run: how many tasks it is done with.
-    pub worker_done: u32,
-    pub reserved: u32,
     /// From an object: its class.
     pub object_class: u32,
     /// From a class: its name, and its ancestors from `Object` on.
@@ -112,33 +100,6 @@ impl JavaWaits {
         let object = memory.word(place);
         let back = memory.word(object.wrapping_add(u64::from(self.thread_back)));
         if place != 0 && object != 0 && back == thread { object } else { 0 }
-    }
-
-    /// Whether the class of threads of pools was loaded when it was looked at.
-    pub const fn knows_workers(&self) -> bool {
-        self.worker_class != 0
-    }
-
-    /// Which task of its pool a thread is at: a number that its next task has not. Zero: it is of no such pool, or at its
-    /// first task, which may be one that never ends and does the work of many.
-    #[inline(always)]
-    pub fn task<M: Memory>(&self, memory: &M, thread_pointer: u64) -> u64 {
-        let thread = self.threads.find(memory, thread_pointer);
-        if thread == 0 || self.worker_class == 0 {
-            return 0;
-        }
-        let object = self.object_of(memory, thread);
-        if object == 0 {
-            return 0;
-        }
-        let mut runs = self.reference(memory, object.wrapping_add(u64::from(self.thread_runs)));
-        if self.holder_runs != 0 && runs != 0 {
-            runs = self.reference(memory, runs.wrapping_add(u64::from(self.holder_runs)));
-        }
-        if runs == 0 || self.class_of(memory, runs) != self.worker_class {
-            return 0;
-        }
-        memory.word(runs.wrapping_add(u64::from(self.worker_done)))
     }
 
     /// What a thread waits for that sleeps at this futex: [`Awaited`]. `thread_pointer` is its `fs` base.

@@ -8,10 +8,10 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_abi::config::identity_slot;
 use tracer_abi::error::KernelLoss;
-use tracer_abi::event::{Awaited, WakeCause};
+use tracer_abi::event::WakeCause;
 use tracer_abi::python_waits::{MAX_STEPS, PythonWaits, Waiting};
 
-use super::{OwnMemory, go_on_behind, is_process, now, run};
+use super::{OwnMemory, go_on_behind, is_process, now, run, told};
 use crate::kernel::Task;
 use crate::maps::{SleepState, TRACER_PYWAITS, count, sleep_state};
 use crate::probes::handoff::{self, TRACER_IDWAKE, report};
@@ -42,12 +42,6 @@ fn tracer_py_wake(ctx: BtfTracePointContext) -> i32 {
     }
     report(followed, WakeCause::Futex, woken);
     0
-}
-
-/// Of what a thread was found to wait for, what is told. Only that it is no result: a thread of a pool goes from task to
-/// task, and what it called last it may have called in another one, for nobody. Which task it is at is not known here.
-const fn told(awaited: u16) -> u16 {
-    if awaited == Awaited::Result.code() { Awaited::Unknown.code() } else { awaited }
 }
 
 /// What the loop of the kernel's hands on.

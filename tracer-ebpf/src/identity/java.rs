@@ -4,15 +4,13 @@
 //! |---|---|
 //! | a turn of egress begins, but for answers; a turn of ingress begins | which virtual thread it is, if it is one |
 //!
-//! Besides, it is remembered which task of its pool the thread is at, for [`super::java_waits`].
-//!
 //! How the memory is walked is in [`tracer_abi::java`].
 
 use tracer_abi::config::identity_slot;
 use tracer_abi::event::Runtime;
 use tracer_abi::java::{self, JavaProcess};
 
-use super::{OwnMemory, java_waits, tell};
+use super::{OwnMemory, tell};
 use crate::kernel::Task;
 use crate::maps::{SockState, TaskState};
 use crate::probes::{fexit, sock_length};
@@ -35,7 +33,6 @@ programs! {
 
 #[inline(always)]
 fn ask(task: Task, thread: &mut TaskState, _: &mut SockState, process: &mut JavaProcess, begin: u64) {
-    java_waits::uses_socket(task);
     if let Some(found) = java::virtual_thread(&OwnMemory, process, task.thread_pointer()) {
         tell(thread, Runtime::Java, begin, 0, |tasks| {
             tasks[0] = found;

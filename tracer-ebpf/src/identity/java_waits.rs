@@ -1,4 +1,4 @@
-//! HotSpot: what a thread that is woken has waited for.
+//! HotSpot: what a thread that is woken has waited for, as far as that is no result.
 //!
 //! How its memory is walked is in [`tracer_abi::java_waits`].
 
@@ -7,13 +7,12 @@ use core::ffi::c_void;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_abi::config::identity_slot;
-use tracer_abi::error::KernelLoss;
-use tracer_abi::event::{Awaited, WakeCause};
+use tracer_abi::event::WakeCause;
 use tracer_abi::java_waits::JavaWaits;
 
-use super::{OwnMemory, go_on_behind, is_process, now};
+use super::{OwnMemory, go_on_behind, is_process, now, told};
 use crate::kernel::Task;
-use crate::maps::{TRACER_JVWAITS, count, sleep_state};
+use crate::maps::TRACER_JVWAITS;
 use crate::probes::handoff::{self, TRACER_IDWAKE, report};
 
 /// `sched_waking(task)`, of a wake-up that is to be reported.
@@ -26,24 +25,9 @@ fn tracer_jv_wake(ctx: BtfTracePointContext) -> i32 {
     if let Some(process) = TRACER_JVWAITS.get_ptr_mut(task.tgid()) {
         // SAFETY: a live entry of the table, and entries are plain integers.
         let process = unsafe { &mut *process };
-        // SAFETY: the current task; no run queue is locked.
-        let Some(waker) = (unsafe { sleep_state(Task::current(), true) }) else {
-            count(KernelLoss::WakeStorageFull);
-            return 0;
-        };
-        // SAFETY: the hook's own argument; nothing is allocated.
-        let Some(sleep) = (unsafe { sleep_state(task, false) }) else {
-            return 0;
-        };
         if is_process(task, process.start_boottime) {
             let begin = now();
-            woken.awaited = awaited(process, task.thread_pointer(), woken.futex);
-            if woken.awaited == Awaited::Result.code() {
-                let at = task_of(process, Task::current().thread_pointer());
-                woken.awaited = whose(at, waker.task).code();
-                // It goes on with the task that waited.
-                sleep.task = task_of(process, task.thread_pointer());
-            }
+            woken.awaited = told(awaited(process, task.thread_pointer(), woken.futex));
             // Another thread may add at the same time: what is lost then is one look.
             process.spent_nanos += now() - begin;
             process.looks += 1;
@@ -55,37 +39,8 @@ fn tracer_jv_wake(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Of a result: whether it is that of the task in which its waker did what it did last.
-#[inline(always)]
-const fn whose(task: u64, before: u64) -> Awaited {
-    if task == 0 || before == 0 {
-        Awaited::Unknown
-    } else if task == before {
-        Awaited::Result
-    } else {
-        Awaited::Other
-    }
-}
-
-/// The current thread uses a socket.
-#[inline(always)]
-pub(super) fn uses_socket(task: Task) {
-    if let Some(process) = TRACER_JVWAITS.get_ptr_mut(task.tgid())
-        // SAFETY: the current task; nothing is allocated.
-        && let Some(sleep) = unsafe { sleep_state(task, false) }
-    {
-        // SAFETY: a live entry of the table, and entries are plain integers.
-        sleep.task = task_of(unsafe { &*process }, task.thread_pointer());
-    }
-}
-
 /// What a thread waits for that shares the memory of the current one.
 #[inline(never)]
 fn awaited(process: &JavaWaits, thread_pointer: u64, futex: u64) -> u16 {
     process.awaited(&OwnMemory, thread_pointer, futex).code()
-}
-
-#[inline(never)]
-fn task_of(process: &JavaWaits, thread_pointer: u64) -> u64 {
-    process.task(&OwnMemory, thread_pointer)
 }

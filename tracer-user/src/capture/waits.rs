@@ -198,12 +198,7 @@ impl Waits {
                 }
                 (runtime, self.tables.enter_python(pid.0, *entry))
             }
-            Finding::Java(runtime, entry) => {
-                if !entry.knows_workers() {
-                    followed.again = Some(Instant::now() + followed.pause);
-                }
-                (runtime, self.tables.enter_java(pid.0, *entry))
-            }
+            Finding::Java(runtime, entry) => (runtime, self.tables.enter_java(pid.0, *entry)),
         };
         if let Err(error) = entered {
             tracing::warn!("process {pid}: {runtime}: what its threads wait for is not asked: {error}");

@@ -326,11 +326,6 @@ impl<'m, M: Bytes> Machine<'m, M> {
             thread_object: self.field("JavaThread", &["_threadObj"])?,
             thread_back: 0,
             thread_blocker: 0,
-            worker_class: 0,
-            thread_runs: 0,
-            holder_runs: 0,
-            worker_done: 0,
-            reserved: 0,
             object_class: self.field("oopDesc", &["_metadata._compressed_klass", "_metadata._klass"])?,
             class_name: classes.name,
             class_ancestors: classes.ancestors,
@@ -341,7 +336,6 @@ impl<'m, M: Bytes> Machine<'m, M> {
             let Some(class) = self.thread_class(&classes, &known, &listed) else { continue };
             let Some(name) = find_thread_fields(&classes, &mut known, class) else { continue };
             if self.is_confirmed(&classes, &known, &listed, name) {
-                find_workers(&classes, &mut known, class);
                 return Ok(known);
             }
         }
@@ -399,23 +393,4 @@ fn find_thread_fields<M: Bytes>(classes: &Classes<'_, M>, known: &mut JavaWaits,
     known.thread_back = classes.field(class, "eetop", "J")?;
     known.thread_blocker = classes.field(class, "parkBlocker", "Ljava/lang/Object;")?;
     classes.field(class, "name", "Ljava/lang/String;")
-}
-
-/// Where threads of pools have their count of tasks; left alone where that is not loaded, or otherwise.
-fn find_workers<M: Bytes>(classes: &Classes<'_, M>, known: &mut JavaWaits, class: u64) {
-    let runs = match classes.field(class, "target", "Ljava/lang/Runnable;") {
-        Some(target) => Some((target, 0)),
-        None => classes.field(class, "holder", "Ljava/lang/Thread$FieldHolder;").and_then(|holder| {
-            let class = classes.beside(class, "java/lang/Thread$FieldHolder")?;
-            Some((holder, classes.field(class, "task", "Ljava/lang/Runnable;")?))
-        }),
-    };
-    let worker = classes.beside(class, "java/util/concurrent/ThreadPoolExecutor$Worker");
-    let done = worker.and_then(|worker| classes.field(worker, "completedTasks", "J"));
-    if let (Some((thread, holder)), Some(worker), Some(done)) = (runs, worker, done) {
-        known.thread_runs = thread;
-        known.holder_runs = holder;
-        known.worker_class = worker;
-        known.worker_done = done;
-    }
 }

@@ -12,9 +12,6 @@ use crate::runtime::memory::Bytes;
 /// Longest name that is read.
 const MAX_NAME: usize = 256;
 
-/// Classes of a loader: the machine's own has loaded one or two thousand when a server runs.
-const MAX_CLASSES: u64 = 1 << 15;
-
 /// Fields of a class that are looked through: `Thread` has some dozens.
 const MAX_FIELDS: u64 = 1024;
 
@@ -44,9 +41,6 @@ pub(super) struct Classes<'m, M> {
     pub(super) ancestors: u32,
     pub(super) name_len: u32,
     pub(super) name_text: u32,
-    loader: u32,
-    loader_classes: u32,
-    next: u32,
     constants: u32,
     constants_len: u32,
     constants_first: u32,
@@ -83,9 +77,6 @@ impl<'m, M: Bytes> Classes<'m, M> {
             ancestors: field("Klass", &["_primary_supers[0]"])?,
             name_len: field("Symbol", &["_length"])?,
             name_text: field("Symbol", &["_body[0]", "_body"])?,
-            loader: field("Klass", &["_class_loader_data"])?,
-            loader_classes: field("ClassLoaderData", &["_klasses"])?,
-            next: field("Klass", &["_next_link"])?,
             constants: field("InstanceKlass", &["_constants"])?,
             constants_len: field("ConstantPool", &["_length"])?,
             constants_first: structs
@@ -102,27 +93,6 @@ impl<'m, M: Bytes> Classes<'m, M> {
     /// As in `java/lang/Thread`.
     pub(super) fn name(&self, class: u64) -> Option<String> {
         self.symbol(self.word(class, self.name))
-    }
-
-    /// A class that was loaded by the same loader as another one.
-    pub(super) fn beside(&self, class: u64, name: &str) -> Option<u64> {
-        let loader = self.word(class, self.loader);
-        let mut class = self.word(loader, self.loader_classes);
-        for _ in 0..MAX_CLASSES {
-            if class == 0 {
-                break;
-            }
-            let symbol = self.word(class, self.name);
-            let len =
-                self.memory.bytes(symbol.wrapping_add(u64::from(self.name_len))).map(u16::from_le_bytes);
-            if len.is_some_and(|len| usize::from(len) == name.len())
-                && self.name(class).is_some_and(|found| found == name)
-            {
-                return Some(class);
-            }
-            class = self.word(class, self.next);
-        }
-        None
     }
 
     fn symbol(&self, symbol: u64) -> Option<String> {
