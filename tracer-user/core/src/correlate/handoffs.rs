@@ -50,6 +50,15 @@ const MAX_DIFFERENT_PERCENT: u32 = 10;
 /// one with a request before that.
 const QUEUE_WAKES: u32 = 16;
 
+/// Calls of a process that named a request, before any is believed; and how many name none for each that does, at most. Who
+/// waits for calls is told of most of them, of several at once at least of the last. Where most tell nobody, those that
+/// seem to tell of other work that their threads did next.
+const TOLD: u32 = 4;
+const MAX_SILENT: u32 = 3;
+
+/// Calls that are counted for that: what was long ago says little of now, as what addresses are is learned.
+const RECENT: u32 = 64;
+
 /// Calls that named several requests, at least, before a process is suspended; and how many of all may.
 const MIN_AMBIGUOUS: u64 = 2;
 const MAX_AMBIGUOUS_PERCENT: u64 = 2;
@@ -117,6 +126,9 @@ pub(super) struct Followed {
     abandoned: Option<KernelInstant>,
     /// Calls whose wake-ups name a request; without proof of what is waited for, and with it.
     named: [Named; 2],
+    /// Calls that named a request, and those that could have and did not.
+    told: u32,
+    silent: u32,
     lost: Option<KernelInstant>,
     /// Calls looked at, and those of which a request was found.
     pub(super) judged: u32,
@@ -194,6 +206,8 @@ impl Followed {
             ended: VecDeque::new(),
             abandoned: None,
             named: [Named::default(); 2],
+            told: 0,
+            silent: 0,
             lost: None,
             judged: 0,
             found: 0,
@@ -330,9 +344,19 @@ impl Followed {
         }
     }
 
-    /// What a call of the thread says about its group. True when it is trusted from now on.
+    /// What a call of the thread says about its group, and the process. True when more is believed from now on.
     pub(super) fn speak(&mut self, tid: Tid, word: Word) -> bool {
-        let Some(group) = self.group(tid) else { return false };
+        let was_heard = self.is_heard();
+        match word.tells {
+            Some(true) => self.told += 1,
+            Some(false) => self.silent += 1,
+            None => {}
+        }
+        if self.told + self.silent >= RECENT {
+            (self.told, self.silent) = (self.told / 2, self.silent / 2);
+        }
+        let is_heard = self.is_heard() && !was_heard;
+        let Some(group) = self.group(tid) else { return is_heard };
         let group = self.groups.of(group);
         let before = group.is_trusted();
         group.proofs = group.proofs.saturating_add(u32::from(word.proves));
@@ -341,7 +365,12 @@ impl Followed {
             Some(false) => group.different = group.different.saturating_add(1),
             None => {}
         }
-        group.is_trusted() && !before
+        is_heard || group.is_trusted() && !before
+    }
+
+    /// Whether calls are waited for, as a rule.
+    pub(super) const fn is_heard(&self) -> bool {
+        self.told >= TOLD && self.silent as u64 <= self.told as u64 * MAX_SILENT as u64
     }
 
     pub(super) fn is_closed(&self, tid: Tid) -> bool {
@@ -480,6 +509,8 @@ pub(super) struct Word {
     pub(super) proves: bool,
     /// It named the request whose thread had woken the caller; `None` when there was none.
     pub(super) agrees: Option<bool>,
+    /// It named a request; `None` where it could not have, or that is not known.
+    pub(super) tells: Option<bool>,
 }
 
 impl Group {

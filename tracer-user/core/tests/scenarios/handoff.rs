@@ -26,6 +26,15 @@ const RESULT: [u64; 2] = [0x100, 0x200];
 
 impl Shop {
     fn new() -> Self {
+        let mut shop = Self::cold();
+        for n in 0..4 {
+            shop.elsewhere(n);
+        }
+        shop
+    }
+
+    /// Nothing is known of it yet.
+    fn cold() -> Self {
         let mut host = Host::new();
         let main = host.process("shop");
         let serve = [host.thread(main, 1), host.thread(main, 2)];
@@ -37,6 +46,25 @@ impl Shop {
         shop.host.falls_asleep(serve[1]);
         shop.host.wakes(serve[0], serve[1], 1);
         shop
+    }
+
+    /// A call of another pool, of which its request is told: calls are waited for here.
+    fn elsewhere(&mut self, n: u32) {
+        let host = &mut self.host;
+        let [serve, call] = [host.thread(self.serve[0], 80 + n), host.thread(self.serve[0], 90 + n)];
+        let (front, back) = (host.connect(None, Some(serve)), host.connect(Some(serve), None));
+        host.request(None, front.0, "/elsewhere");
+        host.read(serve, front.1);
+        host.falls_asleep(call);
+        host.wakes(serve, call, 0x5000 + u64::from(n));
+        host.falls_asleep(serve);
+        host.request(call, back.0, "/elsewhere.0");
+        host.read(None, back.1);
+        host.response(None, back.1);
+        host.read(call, back.0);
+        host.wakes(call, serve, 0x6000 + u64::from(n));
+        host.response(serve, front.1);
+        host.read(None, front.0);
     }
 
     fn request(&mut self, n: usize, path: &str) {
@@ -102,6 +130,28 @@ fn submit_and_completion_together_name_the_request() {
     let mut shop = Shop::new();
     shop.alone("/1");
     assert_eq!(shop.verdict("/1.0"), "below /1");
+}
+
+/// Where nobody waits for calls, their threads go on to other work, of which somebody is told.
+#[test]
+fn calls_are_believed_where_most_of_them_tell_somebody() {
+    // The call itself counts, too.
+    for (told, silent, want) in
+        [(2, 0, "hand-off-unproven"), (3, 0, "below /9"), (3, 12, "below /9"), (3, 13, "hand-off-unproven")]
+    {
+        let mut shop = Shop::cold();
+        for n in 0..told {
+            shop.elsewhere(n);
+        }
+        for n in 0..silent {
+            shop.request(0, &format!("/silent{n}"));
+            shop.hands_over(0, 0);
+            shop.calls(0, "/silent.0");
+            shop.response(0);
+        }
+        shop.alone("/9");
+        assert_eq!(shop.verdict("/9.0"), want, "{told} told, {silent} silent");
+    }
 }
 
 /// A worker that was busy was woken by nobody: its group has to be trusted.
@@ -277,7 +327,7 @@ fn a_process_is_followed_when_it_needs_it() {
 /// A thread for each request needs none of it.
 #[test]
 fn a_process_whose_threads_call_themselves_is_not_followed() {
-    let mut shop = Shop::new();
+    let mut shop = Shop::cold();
     for n in 0..200 {
         shop.request(0, &format!("/{n}"));
         let (thread, back) = (shop.serve[0], shop.backs[0]);

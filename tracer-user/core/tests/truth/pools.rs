@@ -24,6 +24,8 @@ pub(crate) enum Model {
     FanOut,
     /// Nobody waits.
     Forget,
+    /// Nobody waits for calls, but for other work of the same workers, between them.
+    Mixed,
     /// Who finds the queue full waits for a place in it.
     BoundedQueue,
     /// Who finds no permit waits for one.
@@ -39,12 +41,13 @@ pub(crate) enum Model {
 }
 
 impl Model {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Pool,
         Self::Parked,
         Self::Nested,
         Self::FanOut,
         Self::Forget,
+        Self::Mixed,
         Self::BoundedQueue,
         Self::Semaphore,
         Self::Latch,
@@ -91,8 +94,8 @@ struct Handler {
 #[derive(Clone, Debug)]
 struct Job {
     handler: usize,
-    /// Of the call: its request may be answered before.
-    path: String,
+    /// Of the call: its request may be answered before. `None`: other work.
+    path: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -291,8 +294,10 @@ impl Pools {
     fn serve(&mut self, n: usize) {
         let Handler { thread, ends, path, calls, made, missing, .. } = self.handlers[n].clone();
         let waits_for_all = matches!(self.load.model, Model::FanOut);
-        let waits_for_each =
-            matches!(self.load.model, Model::Pool | Model::Parked | Model::Nested | Model::Coalesce);
+        let waits_for_each = matches!(
+            self.load.model,
+            Model::Pool | Model::Parked | Model::Nested | Model::Mixed | Model::Coalesce
+        );
         if missing > 0 && (waits_for_each || (waits_for_all && made == calls)) {
             self.sleeps(n);
             return;
@@ -345,16 +350,16 @@ impl Pools {
             | Model::Nested
             | Model::FanOut
             | Model::Forget
+            | Model::Mixed
             | Model::BoundedQueue => {}
         }
         self.handlers[n].made += 1;
         self.handlers[n].missing += 1;
-        self.submit(
-            thread,
-            0,
-            Job { handler: n, path: format!("{}.{made}", path.expect("it serves")) },
-            None,
-        );
+        let path = format!("{}.{made}", path.expect("it serves"));
+        self.submit(thread, 0, Job { handler: n, path: Some(path) }, None);
+        if self.load.model == Model::Mixed {
+            self.submit(thread, 0, Job { handler: n, path: None }, None);
+        }
         // Mostly it comes to wait before anything else happens.
         let at_once = waits_for_each && self.chance(85);
         if at_once || matches!(self.load.model, Model::Latch | Model::Cascade) {
@@ -381,6 +386,8 @@ impl Pools {
                 Model::Pool | Model::Parked | Model::Nested | Model::FanOut | Model::Coalesce => {
                     Awaited::Result
                 }
+                // A result too, which is not told as one where it proves nothing.
+                Model::Mixed => Awaited::Unknown,
                 Model::Forget
                 | Model::BoundedQueue
                 | Model::Semaphore
@@ -452,9 +459,13 @@ impl Pools {
                     self.host.falls_asleep(thread);
                 }
             }
-            (Some(job), None) => {
-                self.workers[n].call = Some(self.call(thread, &job.path));
-            }
+            (Some(job), None) => match &job.path {
+                Some(path) => self.workers[n].call = Some(self.call(thread, path)),
+                None => {
+                    self.workers[n].job = None;
+                    self.result(thread, job);
+                }
+            },
             (Some(job), Some(call)) if call.answered => {
                 self.host.read(thread, call.ends.0);
                 self.idle.push(call.ends);
@@ -474,13 +485,18 @@ impl Pools {
         }
     }
 
-    /// A call is done.
+    /// A job is done.
     fn result(&mut self, by: T, job: Job) {
+        if self.load.model == Model::Mixed && job.path.is_some() {
+            return;
+        }
         let handler = &mut self.handlers[job.handler];
         handler.missing = handler.missing.saturating_sub(1);
         let missing = handler.missing;
         match self.load.model {
-            Model::Pool | Model::Parked | Model::Nested => self.wake_handler(by, job.handler),
+            Model::Pool | Model::Parked | Model::Nested | Model::Mixed => {
+                self.wake_handler(by, job.handler);
+            }
             Model::FanOut if missing == 0 => self.wake_handler(by, job.handler),
             Model::FanOut | Model::Forget | Model::BoundedQueue | Model::Refresh => {}
             Model::Semaphore => {

@@ -16,7 +16,8 @@
 //! that nobody's request causes do the same. What they show sooner or later excludes their threads for good (*closed*):
 //! the end of a call wakes a request that came after it was sent, or comes when no request is open that came before.
 //! Until then, a request is believed only if the group of the thread is *trusted*, or if it is also the request whose
-//! thread had woken the caller before the call. Too many calls of a process that name several requests suspend all.
+//! thread had woken the caller before the call. Too many calls of a process that name several requests suspend all. And
+//! where most calls name none, their threads go on to work that others wait for: none is believed there.
 //!
 //! The gate of [`super::thread`] goes for this rule as well: where requests do not stay with threads, threads own none.
 //!
@@ -81,9 +82,13 @@ pub(in crate::correlate) fn word(tables: &Tables, key: Key) -> Option<Word> {
     let submitted = submit.and_then(|submit| submit.request).is_some();
     Some(match examine(tables, call, handed, followed) {
         Ok(Named { submitted: agrees, .. }) => {
-            Word { proves: handed.one_cause, agrees: submitted.then_some(agrees) }
+            Word { proves: handed.one_cause, agrees: submitted.then_some(agrees), tells: Some(true) }
         }
-        Err(Undecided::SeveralHandOffs) => Word { proves: false, agrees: submitted.then_some(false) },
+        Err(Undecided::SeveralHandOffs) => {
+            Word { agrees: submitted.then_some(false), tells: Some(true), ..Word::default() }
+        }
+        // Nothing could have caused it, or what is told is not what it seems.
+        Err(Undecided::NoHandOff) if !handed.elsewhere => Word { tells: Some(false), ..Word::default() },
         Err(_) => Word::default(),
     })
 }
@@ -111,7 +116,9 @@ pub(in crate::correlate) fn conclude(
             }
         }
         Ok(_) if handed.elsewhere || followed.is_closed(tid) => Err(Undecided::HandOffsElsewhere),
-        Ok(Named { request, submitted, .. }) if submitted || followed.is_trusted(tid) => {
+        Ok(Named { request, submitted, .. })
+            if followed.is_heard() && (submitted || followed.is_trusted(tid)) =>
+        {
             Ok((request, Confidence::Likely))
         }
         Ok(_) => Err(Undecided::HandOffUnproven),
