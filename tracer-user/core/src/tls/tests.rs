@@ -25,6 +25,18 @@ struct Wire {
     plain: [u64; 2],
 }
 
+/// Records of these lengths behind each other, and how many bytes they are.
+fn whole_records(lens: &[u16]) -> (Vec<RecordStart>, u32) {
+    let mut at = 0;
+    let start = |&len: &u16| {
+        let start = RecordStart { at, len, kind: 23, version: 3 };
+        at += 5 + i32::from(len);
+        start
+    };
+    let starts = lens.iter().map(start).collect();
+    (starts, at as u32)
+}
+
 impl Wire {
     fn new() -> Self {
         let mut wire = Self { tls: Tls::new(100), socket: SOCKET, seq: [1000, 9000], plain: [0; 2] };
@@ -52,16 +64,8 @@ impl Wire {
     /// An operation of whole records of these lengths.
     fn moved(&mut self, direction: Direction, session: Option<u64>, lens: &[u16], hello: &[u8]) {
         let way = usize::from(direction.code());
-        let mut at = 0;
-        let starts: Vec<RecordStart> = lens
-            .iter()
-            .map(|&len| {
-                let start = RecordStart { at, len, kind: 23, version: 3 };
-                at += 5 + i32::from(len);
-                start
-            })
-            .collect();
-        let op_len = at as u32 + hello.len() as u32;
+        let (starts, len) = whole_records(lens);
+        let op_len = len + hello.len() as u32;
         self.seq[way] = self.seq[way].wrapping_add(op_len);
         self.tls.ciphertext(&CiphertextMoved {
             time: KernelInstant::from_nanos(1),

@@ -109,16 +109,8 @@ impl Program {
     ) -> u32 {
         let link = self.links.get_mut(&number).unwrap();
         let way = usize::from(direction.code());
-        let mut at = 0;
-        let starts: Vec<RecordStart> = lens
-            .iter()
-            .map(|&len| {
-                let start = RecordStart { at, len, kind: 23, version: 3 };
-                at += 5 + i32::from(len);
-                start
-            })
-            .collect();
-        let op_len = at as u32 + hello.len() as u32;
+        let (starts, len) = whole_records(lens);
+        let op_len = len + hello.len() as u32;
         let begin = link.seq[way];
         link.seq[way] = begin.wrapping_add(op_len);
         if !lost {
