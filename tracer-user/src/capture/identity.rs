@@ -14,8 +14,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use aya::Pod;
-use aya::maps::{Array, HashMap as BpfHashMap, MapData};
+use aya::maps::{Array, MapData, MapError};
 use tracer_abi::config::PREFILTER_SLOTS;
 use tracer_abi::event::EventKind;
 use tracer_abi::golang::GoProcess;
@@ -25,10 +24,12 @@ use tracer_abi::python::PythonProcess;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::tokio::{TokioProcess, walk_end};
 
+use super::account::{self, Account, BUDGET_PERCENT, Overdrawn, Spent};
+use super::asked::Asked;
 use super::examiner::{Examiner, Found, Ticket};
 use super::object::Loaded;
 use super::record;
-use crate::process::procfs::{ProcDir, StartTick};
+use crate::process::procfs::StartTick;
 use crate::runtime::tokio::{Lesson, Lessons};
 use crate::runtime::{self, Finding, Runtime};
 
@@ -45,59 +46,6 @@ const MAX_LEARNING: usize = 256;
 /// How often variables of those are read.
 const LESSON: Duration = Duration::from_millis(20);
 
-/// How often it is looked what asking costs.
-pub(super) const ACCOUNT: Duration = Duration::from_secs(2);
-
-/// CPU time of a process after which its share is known well enough: `/proc` tells it in ticks of 10 ms.
-pub(super) const MIN_CPU: Duration = Duration::from_millis(500);
-
-/// What asking may take of a process's CPU time, in percent.
-pub(crate) const BUDGET_PERCENT: u32 = 3;
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Entry(PythonProcess);
-
-// SAFETY: `repr(C)` integers without padding.
-unsafe impl Pod for Entry {}
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct GoEntry(GoProcess);
-
-// SAFETY: as above.
-unsafe impl Pod for GoEntry {}
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct GreenletEntry(GreenletProcess);
-
-// SAFETY: as above.
-unsafe impl Pod for GreenletEntry {}
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct JavaEntry(JavaProcess);
-
-// SAFETY: as above.
-unsafe impl Pod for JavaEntry {}
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct TokioEntry(TokioProcess);
-
-// SAFETY: as above.
-unsafe impl Pod for TokioEntry {}
-
-/// Where a process's runtime keeps what it is asked for.
-enum Asked {
-    Python(PythonProcess),
-    Go(GoProcess),
-    Tokio(Box<TokioProcess>),
-    Greenlet(GreenletProcess),
-    Java(JavaProcess),
-}
-
 /// What asking runtimes came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct IdentityCost {
@@ -105,6 +53,13 @@ pub(crate) struct IdentityCost {
     pub(crate) nanos: u64,
     /// Processes that lost it for its cost.
     pub(crate) given_up: u64,
+}
+
+impl IdentityCost {
+    fn add(&mut self, spent: Spent) {
+        self.looks += spent.looks;
+        self.nanos += spent.nanos;
+    }
 }
 
 pub(super) struct Identities {
@@ -124,11 +79,11 @@ pub(super) struct Identities {
 }
 
 struct Tables {
-    python: BpfHashMap<MapData, u32, Entry>,
-    golang: BpfHashMap<MapData, u32, GoEntry>,
-    tokio: BpfHashMap<MapData, u32, TokioEntry>,
-    greenlet: BpfHashMap<MapData, u32, GreenletEntry>,
-    java: BpfHashMap<MapData, u32, JavaEntry>,
+    python: Asked<PythonProcess>,
+    golang: Asked<GoProcess>,
+    tokio: Asked<TokioProcess>,
+    greenlet: Asked<GreenletProcess>,
+    java: Asked<JavaProcess>,
     slots: Array<MapData, u64>,
     slot_users: HashMap<u32, u32>,
 }
@@ -151,10 +106,7 @@ enum State {
         pause: Duration,
         used: bool,
     },
-    Asked {
-        spent: Duration,
-        cpu: Option<Duration>,
-    },
+    Asked(Account),
     Off,
 }
 
@@ -162,14 +114,11 @@ impl Identities {
     pub(super) fn new(loaded: &mut Loaded) -> anyhow::Result<Self> {
         let tables = if loaded.knows_identity() {
             Some(Tables {
-                python: loaded.take_map("TRACER_PYTHON")?.try_into().context("open map TRACER_PYTHON")?,
-                golang: loaded.take_map("TRACER_GO")?.try_into().context("open map TRACER_GO")?,
-                tokio: loaded.take_map("TRACER_TOKIO")?.try_into().context("open map TRACER_TOKIO")?,
-                greenlet: loaded
-                    .take_map("TRACER_GREENLET")?
-                    .try_into()
-                    .context("open map TRACER_GREENLET")?,
-                java: loaded.take_map("TRACER_JAVA")?.try_into().context("open map TRACER_JAVA")?,
+                python: Asked::open(loaded, "TRACER_PYTHON")?,
+                golang: Asked::open(loaded, "TRACER_GO")?,
+                tokio: Asked::open(loaded, "TRACER_TOKIO")?,
+                greenlet: Asked::open(loaded, "TRACER_GREENLET")?,
+                java: Asked::open(loaded, "TRACER_JAVA")?,
                 slots: loaded.take_map("TRACER_RTSLOTS")?.try_into().context("open map TRACER_RTSLOTS")?,
                 slot_users: HashMap::new(),
             })
@@ -184,7 +133,7 @@ impl Identities {
             next_lesson: Instant::now(),
             recent: None,
             next_retry: None,
-            next_account: Instant::now() + ACCOUNT,
+            next_account: Instant::now() + account::INTERVAL,
             past: IdentityCost::default(),
         })
     }
@@ -234,7 +183,7 @@ impl Identities {
         let known = self.watched.get(&process.tgid.0);
         let asked = known.is_some_and(|known| {
             StartTick::of(known.process) == StartTick::of(process)
-                && matches!(known.state, State::Asked { .. } | State::Ordered { .. })
+                && matches!(known.state, State::Asked(_) | State::Ordered { .. })
         });
         if !asked {
             self.order(process, FIRST_RETRY, used);
@@ -275,7 +224,7 @@ impl Identities {
                 .values()
                 .filter_map(|watched| match watched.state {
                     State::Examine { at, pause } if at <= now => Some((watched.process, pause)),
-                    State::Examine { .. } | State::Ordered { .. } | State::Asked { .. } | State::Off => None,
+                    State::Examine { .. } | State::Ordered { .. } | State::Asked(_) | State::Off => None,
                 })
                 .collect();
             for (process, pause) in due {
@@ -286,12 +235,12 @@ impl Identities {
                 .values()
                 .filter_map(|watched| match watched.state {
                     State::Examine { at, .. } => Some(at),
-                    State::Ordered { .. } | State::Asked { .. } | State::Off => None,
+                    State::Ordered { .. } | State::Asked(_) | State::Off => None,
                 })
                 .min();
         }
         if self.next_account <= now {
-            self.next_account = now + ACCOUNT;
+            self.next_account = now + account::INTERVAL;
             self.account();
         }
     }
@@ -318,8 +267,8 @@ impl Identities {
         tracing::debug!("process {tgid}: {lesson:x?}");
         let Some(tables) = &mut self.tables else { return };
         let changed = match lesson {
-            Lesson::Local(offset) => tables.change_tokio(tgid, |known| known.local_id = offset),
-            Lesson::Next(address) => tables.change_tokio(tgid, |known| known.next_id = address),
+            Lesson::Local(offset) => tables.tokio.change(tgid, |known| known.local_id = offset),
+            Lesson::Next(address) => tables.tokio.change(tgid, |known| known.next_id = address),
             Lesson::NoNext => Ok(()),
             Lesson::NoLocal => {
                 tracing::warn!(
@@ -345,11 +294,10 @@ impl Identities {
     pub(super) fn cost(&self) -> IdentityCost {
         let mut cost = self.past;
         for (tgid, watched) in &self.watched {
-            if let (State::Asked { .. }, Some(tables)) = (watched.state, &self.tables)
-                && let Some((looks, nanos)) = tables.spent(*tgid)
+            if let (State::Asked(_), Some(tables)) = (watched.state, &self.tables)
+                && let Some(spent) = tables.spent(*tgid)
             {
-                cost.looks += looks;
-                cost.nanos += nanos;
+                cost.add(spent);
             }
         }
         cost
@@ -394,27 +342,41 @@ impl Identities {
                 tracing::warn!("process {pid}: {runtime}: calls of its event loop have no parents: {needed}");
                 State::Off
             }
-            Finding::Python(runtime, entry) => self.ask(process, &runtime, Asked::Python(*entry)),
-            Finding::Go(runtime, entry) => self.ask(process, &runtime, Asked::Go(*entry)),
-            Finding::Greenlet(runtime, entry) => self.ask(process, &runtime, Asked::Greenlet(*entry)),
-            Finding::Java(runtime, entry) => self.ask(process, &runtime, Asked::Java(*entry)),
+            Finding::Python(runtime, entry) => {
+                self.ask(process, &runtime, |tables| tables.python.enter(pid.0, *entry))
+            }
+            Finding::Go(runtime, entry) => {
+                self.ask(process, &runtime, |tables| tables.golang.enter(pid.0, *entry))
+            }
+            Finding::Greenlet(runtime, entry) => {
+                self.ask(process, &runtime, |tables| tables.greenlet.enter(pid.0, *entry))
+            }
+            Finding::Java(runtime, entry) => {
+                self.ask(process, &runtime, |tables| tables.java.enter(pid.0, *entry))
+            }
             Finding::Tokio(runtime, entry) => {
                 if self.learning.len() < MAX_LEARNING {
                     self.learning.insert(pid.0, Lessons::new(process));
                 }
-                self.ask(process, &runtime, Asked::Tokio(entry))
+                self.ask(process, &runtime, |tables| tables.tokio.enter(pid.0, *entry))
             }
         };
         self.watched.insert(pid.0, Watched { process, state });
     }
 
-    fn ask(&mut self, process: ProcessKey, runtime: &Runtime, asked: Asked) -> State {
+    fn ask(
+        &mut self,
+        process: ProcessKey,
+        runtime: &Runtime,
+        enter: impl FnOnce(&mut Tables) -> Result<(), MapError>,
+    ) -> State {
         let Some(tables) = &mut self.tables else { return State::Off };
         let pid = process.tgid;
-        match tables.enter(pid.0, asked) {
+        let entered = enter(tables).context("enter it into the table").and_then(|()| tables.use_slot(pid.0));
+        match entered {
             Ok(()) => {
                 tracing::debug!("process {pid}: {runtime}: its tasks are known");
-                State::Asked { spent: Duration::ZERO, cpu: cpu_time(process) }
+                State::Asked(Account::open(process))
             }
             Err(error) => {
                 tracing::warn!("process {pid}: {runtime}: its tasks are not asked for: {error:#}");
@@ -428,21 +390,14 @@ impl Identities {
         let Some(tables) = &self.tables else { return };
         let mut dear = Vec::new();
         for (tgid, watched) in &mut self.watched {
-            let State::Asked { spent, cpu } = watched.state else { continue };
-            let (Some((_, nanos)), Some(now)) = (tables.spent(*tgid), cpu_time(watched.process)) else {
-                continue;
-            };
-            let total = Duration::from_nanos(nanos);
-            let (asking, running) = (total.saturating_sub(spent), now.saturating_sub(cpu.unwrap_or(now)));
-            if running < MIN_CPU && cpu.is_some() {
-                continue;
-            }
-            watched.state = State::Asked { spent: total, cpu: Some(now) };
-            if is_too_dear(asking, running) {
-                dear.push((*tgid, watched.process, asking, running));
+            let State::Asked(account) = &mut watched.state else { continue };
+            if let Some(spent) = tables.spent(*tgid)
+                && let Some(overdrawn) = account.settle(watched.process, spent)
+            {
+                dear.push((*tgid, watched.process, overdrawn));
             }
         }
-        for (tgid, process, asking, running) in dear {
+        for (tgid, process, Overdrawn { asking, running }) in dear {
             tracing::warn!(
                 "process {tgid}: asking its runtime took {asking:?} of {running:?} that it ran, more than \
                  {BUDGET_PERCENT} %: it is not asked any more, and calls of its event loop have no parents"
@@ -459,57 +414,33 @@ impl Identities {
         }
         let Some(watched) = self.watched.remove(&tgid) else { return };
         self.learning.remove(&tgid);
-        if let (State::Asked { .. }, Some(tables)) = (watched.state, &mut self.tables) {
-            if let Some((looks, nanos)) = tables.spent(tgid) {
-                self.past.looks += looks;
-                self.past.nanos += nanos;
+        if let (State::Asked(_), Some(tables)) = (watched.state, &mut self.tables) {
+            if let Some(spent) = tables.spent(tgid) {
+                self.past.add(spent);
             }
-            // Absent, or marked for longer than needed: both cost a look-up, nothing else.
-            let _ = tables.python.remove(&tgid);
-            let _ = tables.golang.remove(&tgid);
-            let _ = tables.tokio.remove(&tgid);
-            let _ = tables.greenlet.remove(&tgid);
-            let _ = tables.java.remove(&tgid);
-            let _ = tables.free_slot(tgid);
+            tables.remove(tgid);
         }
     }
 }
 
 impl Tables {
-    fn enter(&mut self, tgid: u32, asked: Asked) -> anyhow::Result<()> {
-        match asked {
-            Asked::Python(entry) => self.python.insert(tgid, Entry(entry), 0),
-            Asked::Go(entry) => self.golang.insert(tgid, GoEntry(entry), 0),
-            Asked::Greenlet(entry) => self.greenlet.insert(tgid, GreenletEntry(entry), 0),
-            Asked::Java(entry) => self.java.insert(tgid, JavaEntry(entry), 0),
-            Asked::Tokio(entry) => self.tokio.insert(tgid, TokioEntry(*entry), 0),
-        }
-        .context("enter it into the table")?;
-        self.use_slot(tgid)
+    fn spent(&self, tgid: u32) -> Option<Spent> {
+        self.python
+            .spent(tgid)
+            .or_else(|| self.golang.spent(tgid))
+            .or_else(|| self.tokio.spent(tgid))
+            .or_else(|| self.greenlet.spent(tgid))
+            .or_else(|| self.java.spent(tgid))
     }
 
-    /// How often a process was looked at, and the nanoseconds that this took.
-    fn spent(&self, tgid: u32) -> Option<(u64, u64)> {
-        if let Ok(Entry(entry)) = self.python.get(&tgid, 0) {
-            return Some((entry.looks, entry.spent_nanos));
-        }
-        if let Ok(GoEntry(entry)) = self.golang.get(&tgid, 0) {
-            return Some((entry.looks, entry.spent_nanos));
-        }
-        if let Ok(TokioEntry(entry)) = self.tokio.get(&tgid, 0) {
-            return Some((entry.looks, entry.spent_nanos));
-        }
-        if let Ok(JavaEntry(entry)) = self.java.get(&tgid, 0) {
-            return Some((entry.looks, entry.spent_nanos));
-        }
-        self.greenlet.get(&tgid, 0).ok().map(|GreenletEntry(entry)| (entry.looks, entry.spent_nanos))
-    }
-
-    /// What the kernel half writes meanwhile into the entry is lost, which costs it to find that again.
-    fn change_tokio(&mut self, tgid: u32, change: impl FnOnce(&mut TokioProcess)) -> anyhow::Result<()> {
-        let TokioEntry(mut entry) = self.tokio.get(&tgid, 0).context("read the table")?;
-        change(&mut entry);
-        self.tokio.insert(tgid, TokioEntry(entry), 0).context("write the table")
+    fn remove(&mut self, tgid: u32) {
+        self.python.remove(tgid);
+        self.golang.remove(tgid);
+        self.tokio.remove(tgid);
+        self.greenlet.remove(tgid);
+        self.java.remove(tgid);
+        // Marked for longer than needed: that costs a look-up, nothing else.
+        let _ = self.free_slot(tgid);
     }
 
     fn use_slot(&mut self, tgid: u32) -> anyhow::Result<()> {
@@ -535,40 +466,5 @@ impl Tables {
         let old = self.slots.get(&word, 0).context("read map TRACER_RTSLOTS")?;
         let new = if used { old | bit } else { old & !bit };
         self.slots.set(word, new, 0).context("write map TRACER_RTSLOTS")
-    }
-}
-
-pub(super) const fn is_too_dear(asking: Duration, running: Duration) -> bool {
-    asking.as_nanos() * 100 > running.as_nanos() * BUDGET_PERCENT as u128
-}
-
-/// CPU time that a process has used.
-pub(super) fn cpu_time(process: ProcessKey) -> Option<Duration> {
-    let stat = ProcDir::open(process.tgid).and_then(|dir| dir.stat()).ok()?;
-    (stat.start == StartTick::of(process)).then_some(stat.cpu_time)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn three_percent_are_no_more_than_three_percent() {
-        let running = Duration::from_secs(1);
-        assert!(!is_too_dear(Duration::from_millis(30), running));
-        assert!(is_too_dear(Duration::from_micros(30_001), running));
-        assert!(!is_too_dear(Duration::ZERO, Duration::ZERO));
-    }
-
-    #[test]
-    fn a_process_has_used_cpu_time() {
-        let own = || ProcDir::open(tracer_abi::task::Tgid(std::process::id())).unwrap().stat().unwrap();
-        let before = own().cpu_time;
-        let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(5) && own().cpu_time <= before + Duration::from_millis(20)
-        {
-            std::hint::black_box((0..100_000_u64).sum::<u64>());
-        }
-        assert!(own().cpu_time > before);
     }
 }

@@ -6,6 +6,8 @@
 //! [`Capture::start`] climbs the [`ladder`]: a rung is taken when its programs load, attach, and bring back the bytes
 //! of a connection that the tracer makes to itself.
 
+mod account;
+mod asked;
 mod btf;
 mod courtesy;
 mod examiner;

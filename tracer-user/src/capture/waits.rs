@@ -14,15 +14,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use aya::Pod;
-use aya::maps::{HashMap as BpfHashMap, MapData, MapError};
 use tracer_abi::java_waits::JavaWaits;
 use tracer_abi::python_waits::PythonWaits;
 use tracer_abi::task::ProcessKey;
 
+use super::account::{self, Account, BUDGET_PERCENT, Overdrawn, Spent};
+use super::asked::Asked;
 use super::examiner::{Examiner, Found, Ticket};
-use super::identity::{ACCOUNT, BUDGET_PERCENT, MIN_CPU, cpu_time, is_too_dear};
 use super::object::Loaded;
 use crate::runtime::{self, Waits as Finding};
 
@@ -30,51 +28,20 @@ use crate::runtime::{self, Waits as Finding};
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Entry(PythonWaits);
-
-// SAFETY: `repr(C)` integers without padding.
-unsafe impl Pod for Entry {}
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct JavaEntry(JavaWaits);
-
-// SAFETY: as above.
-unsafe impl Pod for JavaEntry {}
-
 /// The kernel half's tables of whose threads are asked, by runtime.
 struct Tables {
-    python: BpfHashMap<MapData, u32, Entry>,
-    java: BpfHashMap<MapData, u32, JavaEntry>,
+    python: Asked<PythonWaits>,
+    java: Asked<JavaWaits>,
 }
 
 impl Tables {
-    fn enter_python(&mut self, tgid: u32, entry: PythonWaits) -> Result<(), MapError> {
-        let (spent_nanos, looks) =
-            self.python.get(&tgid, 0).map_or((0, 0), |Entry(old)| (old.spent_nanos, old.looks));
-        self.python.insert(tgid, Entry(PythonWaits { spent_nanos, looks, ..entry }), 0)
-    }
-
-    fn enter_java(&mut self, tgid: u32, entry: JavaWaits) -> Result<(), MapError> {
-        let (spent_nanos, looks) =
-            self.java.get(&tgid, 0).map_or((0, 0), |JavaEntry(old)| (old.spent_nanos, old.looks));
-        self.java.insert(tgid, JavaEntry(JavaWaits { spent_nanos, looks, ..entry }), 0)
-    }
-
-    /// Nanoseconds that asking a process has taken.
-    fn spent(&self, tgid: u32) -> Option<u64> {
-        if let Ok(Entry(entry)) = self.python.get(&tgid, 0) {
-            return Some(entry.spent_nanos);
-        }
-        self.java.get(&tgid, 0).ok().map(|JavaEntry(entry)| entry.spent_nanos)
+    fn spent(&self, tgid: u32) -> Option<Spent> {
+        self.python.spent(tgid).or_else(|| self.java.spent(tgid))
     }
 
     fn remove(&mut self, tgid: u32) {
-        // Absent: there is nothing to remove.
-        let _ = self.python.remove(&tgid);
-        let _ = self.java.remove(&tgid);
+        self.python.remove(tgid);
+        self.java.remove(tgid);
     }
 }
 
@@ -93,14 +60,7 @@ struct Followed {
     /// When the next one is due, and after which pause.
     again: Option<Instant>,
     pause: Duration,
-    asked: Option<Cost>,
-}
-
-/// What asking had cost when it was looked at last.
-#[derive(Clone, Copy)]
-struct Cost {
-    spent: Duration,
-    cpu: Option<Duration>,
+    asked: Option<Account>,
 }
 
 impl Waits {
@@ -108,12 +68,12 @@ impl Waits {
         let examiner = loaded.knows_waits().then(|| Examiner::start(runtime::examine_waits)).transpose()?;
         Ok(Self {
             tables: Tables {
-                python: loaded.take_map("TRACER_PYWAITS")?.try_into().context("open map TRACER_PYWAITS")?,
-                java: loaded.take_map("TRACER_JVWAITS")?.try_into().context("open map TRACER_JVWAITS")?,
+                python: Asked::open(loaded, "TRACER_PYWAITS")?,
+                java: Asked::open(loaded, "TRACER_JVWAITS")?,
             },
             examiner,
             processes: HashMap::new(),
-            next_account: Instant::now() + ACCOUNT,
+            next_account: Instant::now() + account::INTERVAL,
         })
     }
 
@@ -168,7 +128,7 @@ impl Waits {
             }
         }
         if self.next_account <= now {
-            self.next_account = now + ACCOUNT;
+            self.next_account = now + account::INTERVAL;
             for tgid in self.too_dear() {
                 self.forget(tgid);
                 changed.push((tgid, false));
@@ -196,18 +156,16 @@ impl Waits {
                 if !entry.knows_futures() {
                     followed.again = Some(Instant::now() + followed.pause);
                 }
-                (runtime, self.tables.enter_python(pid.0, *entry))
+                (runtime, self.tables.python.enter(pid.0, *entry))
             }
-            Finding::Java(runtime, entry) => (runtime, self.tables.enter_java(pid.0, *entry)),
+            Finding::Java(runtime, entry) => (runtime, self.tables.java.enter(pid.0, *entry)),
         };
         if let Err(error) = entered {
             tracing::warn!("process {pid}: {runtime}: what its threads wait for is not asked: {error}");
             return false;
         }
         tracing::debug!("process {pid}: {runtime}: what its threads wait for is known");
-        if followed.asked.is_none() {
-            followed.asked = Some(Cost { spent: Duration::ZERO, cpu: cpu_time(process) });
-        }
+        followed.asked.get_or_insert_with(|| Account::open(process));
         true
     }
 
@@ -215,18 +173,10 @@ impl Waits {
     fn too_dear(&mut self) -> Vec<u32> {
         let mut dear = Vec::new();
         for (tgid, followed) in &mut self.processes {
-            let Some(cost) = followed.asked else { continue };
-            let (Some(spent), Some(now)) = (self.tables.spent(*tgid), cpu_time(followed.process)) else {
-                continue;
-            };
-            let total = Duration::from_nanos(spent);
-            let (asking, running) =
-                (total.saturating_sub(cost.spent), now.saturating_sub(cost.cpu.unwrap_or(now)));
-            if running < MIN_CPU && cost.cpu.is_some() {
-                continue;
-            }
-            followed.asked = Some(Cost { spent: total, cpu: Some(now) });
-            if is_too_dear(asking, running) {
+            let Some(account) = &mut followed.asked else { continue };
+            if let Some(spent) = self.tables.spent(*tgid)
+                && let Some(Overdrawn { asking, running }) = account.settle(followed.process, spent)
+            {
                 tracing::warn!(
                     "process {tgid}: asking what its threads wait for took {asking:?} of {running:?} that it ran, \
                      more than {BUDGET_PERCENT} %: it is not asked any more"
