@@ -16,6 +16,27 @@ pub(super) trait Bytes: Memory {
     }
 }
 
+/// Implements [`Memory`] by [`Bytes`]: what cannot be read is zero.
+macro_rules! memory_by_bytes {
+    ($memory:ty) => {
+        impl tracer_abi::python::Memory for $memory {
+            fn word(&self, address: u64) -> u64 {
+                self.bytes(address).map_or(0, u64::from_le_bytes)
+            }
+
+            fn half(&self, address: u64) -> u32 {
+                self.bytes(address).map_or(0, u32::from_le_bytes)
+            }
+
+            fn byte(&self, address: u64) -> u8 {
+                self.bytes(address).map_or(0, |[byte]| byte)
+            }
+        }
+    };
+}
+#[cfg(test)]
+pub(super) use memory_by_bytes;
+
 #[derive(Debug)]
 pub(super) struct ProcessMemory(File);
 
@@ -31,16 +52,4 @@ impl Bytes for ProcessMemory {
     }
 }
 
-impl Memory for ProcessMemory {
-    fn word(&self, address: u64) -> u64 {
-        self.bytes(address).map_or(0, u64::from_le_bytes)
-    }
-
-    fn half(&self, address: u64) -> u32 {
-        self.bytes(address).map_or(0, u32::from_le_bytes)
-    }
-
-    fn byte(&self, address: u64) -> u8 {
-        self.bytes(address).map_or(0, |[byte]| byte)
-    }
-}
+memory_by_bytes!(ProcessMemory);

@@ -295,10 +295,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
-    use tracer_abi::python::Memory;
     use tracer_abi::task::Tgid;
 
-    use super::super::memory::ProcessMemory;
+    use super::super::memory::{ProcessMemory, memory_by_bytes};
     use super::*;
 
     #[test]
@@ -345,19 +344,7 @@ rubbish
         }
     }
 
-    impl Memory for Rubbish {
-        fn word(&self, address: u64) -> u64 {
-            self.bytes(address).map_or(0, u64::from_le_bytes)
-        }
-
-        fn half(&self, address: u64) -> u32 {
-            self.bytes(address).map_or(0, u32::from_le_bytes)
-        }
-
-        fn byte(&self, address: u64) -> u8 {
-            self.bytes(address).map_or(0, |[byte]| byte)
-        }
-    }
+    memory_by_bytes!(Rubbish);
 
     proptest! {
         /// A look-up in anything ends.

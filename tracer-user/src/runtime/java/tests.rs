@@ -13,7 +13,7 @@ use tracer_abi::java::virtual_thread;
 use tracer_abi::python::{Memory, TaskId};
 use tracer_abi::task::Tgid;
 
-use super::super::memory::ProcessMemory;
+use super::super::memory::{ProcessMemory, memory_by_bytes};
 use super::super::{examine as examine_process, examine_waits as examine_process_waits};
 use super::*;
 use crate::process::procfs::ProcDir;
@@ -289,19 +289,7 @@ impl Bytes for Image {
     }
 }
 
-impl Memory for Image {
-    fn word(&self, address: u64) -> u64 {
-        self.bytes(address).map_or(0, u64::from_le_bytes)
-    }
-
-    fn half(&self, address: u64) -> u32 {
-        self.bytes(address).map_or(0, u32::from_le_bytes)
-    }
-
-    fn byte(&self, address: u64) -> u8 {
-        self.bytes(address).map_or(0, |[byte]| byte)
-    }
-}
+memory_by_bytes!(Image);
 
 const POINTER: u64 = 0x7f00_0000_0000;
 const VECTOR_AT: u64 = 0x55_0000_1000;
@@ -586,19 +574,7 @@ impl Bytes for Rubbish {
     }
 }
 
-impl Memory for Rubbish {
-    fn word(&self, address: u64) -> u64 {
-        self.bytes(address).map_or(0, u64::from_le_bytes)
-    }
-
-    fn half(&self, address: u64) -> u32 {
-        self.bytes(address).map_or(0, u32::from_le_bytes)
-    }
-
-    fn byte(&self, address: u64) -> u8 {
-        self.bytes(address).map_or(0, |[byte]| byte)
-    }
-}
+memory_by_bytes!(Rubbish);
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
