@@ -179,7 +179,7 @@ impl Watch {
             known: known.into_iter().map(Arc::new).collect(),
             processes: BTreeMap::new(),
             past: Vec::new(),
-            reaper: Reaper::start()?,
+            reaper: Reaper::new(),
             fresh: Vec::new(),
             recent: None,
         })

@@ -14,33 +14,47 @@ pub(super) enum Link {
     Many(#[expect(dead_code, reason = "it is there to be dropped")] OwnedFd),
 }
 
-const THREADS: usize = 16;
+const MAX_THREADS: usize = 16;
 
 pub(super) struct Reaper {
     dead: Option<Sender<Link>>,
+    inbox: Arc<Mutex<Receiver<Link>>>,
     waiting: Arc<AtomicUsize>,
+    /// As many as there ever were links to end at a time.
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Reaper {
-    pub(super) fn start() -> anyhow::Result<Self> {
+    pub(super) fn new() -> Self {
         let (dead, inbox) = channel();
-        let inbox = Arc::new(Mutex::new(inbox));
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let mut threads = Vec::new();
-        for _ in 0..THREADS {
-            let (inbox, waiting) = (Arc::clone(&inbox), Arc::clone(&waiting));
-            threads.push(super::thread("tls-detach", move || run(&inbox, &waiting))?);
+        Self {
+            dead: Some(dead),
+            inbox: Arc::new(Mutex::new(inbox)),
+            waiting: Arc::new(AtomicUsize::new(0)),
+            threads: Vec::new(),
         }
-        Ok(Self { dead: Some(dead), waiting, threads })
     }
 
-    pub(super) fn end(&self, links: impl IntoIterator<Item = Link>) {
-        let Some(dead) = &self.dead else { return };
+    pub(super) fn end(&mut self, links: impl IntoIterator<Item = Link>) {
         for link in links {
-            self.waiting.fetch_add(1, Ordering::Relaxed);
-            // Else it ends here and now.
-            let _ = dead.send(link);
+            let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+            if waiting >= self.threads.len() && self.threads.len() < MAX_THREADS {
+                self.add_thread();
+            }
+            let is_sent =
+                !self.threads.is_empty() && self.dead.as_ref().is_some_and(|dead| dead.send(link).is_ok());
+            if !is_sent {
+                // It has ended here and now.
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Where none can be started, those that there are do it all.
+    fn add_thread(&mut self) {
+        let (inbox, waiting) = (Arc::clone(&self.inbox), Arc::clone(&self.waiting));
+        if let Ok(thread) = super::thread("tls-detach", move || run(&inbox, &waiting)) {
+            self.threads.push(thread);
         }
     }
 
