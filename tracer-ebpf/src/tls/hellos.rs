@@ -5,6 +5,7 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated as helpers;
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{EventKind, SessionSecuredRecord};
@@ -47,7 +48,8 @@ pub(super) fn tell(call: &Call, session: u64, actor: &Actor) {
         helpers::bpf_probe_read_user(is_server, 4, at(session, layout.is_server));
         (*record).reserved = 0;
     }
-    entry.submit(0);
+    // The plaintext behind it wakes who reads.
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
 
 /// How many bytes of records the call's session has written, of a call that writes, or read, of one that reads, modulo
