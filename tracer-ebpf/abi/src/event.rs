@@ -377,7 +377,8 @@ codes! {
     "awaited" Awaited: u16 {
         /// Not known: its runtime is not, or it did not run there.
         Unknown = 0,
-        /// The result or the end of what another thread does: of a future, or of the thread itself.
+        /// The result or the end of what another thread does: of a future, or of the thread itself. It is no proof that what
+        /// its waker did before was for it: a pool's thread goes from task to task, and a task may do the work of many.
         Result = 1,
         /// Anything else: a place in a queue, a lock, an event, work.
         Other = 2,

@@ -1,4 +1,4 @@
-//! CPython: what a thread that is woken has waited for, as far as that is no result.
+//! CPython: what a thread that is woken has waited for.
 //!
 //! How its memory is walked is in [`tracer_abi::python_waits`].
 
@@ -11,7 +11,7 @@ use tracer_abi::error::KernelLoss;
 use tracer_abi::event::WakeCause;
 use tracer_abi::python_waits::{MAX_STEPS, PythonWaits, Waiting};
 
-use super::{OwnMemory, go_on_behind, is_process, now, run, told};
+use super::{OwnMemory, go_on_behind, is_process, now, run};
 use crate::kernel::Task;
 use crate::maps::{SleepState, TRACER_PYWAITS, count, sleep_state};
 use crate::probes::handoff::{self, TRACER_IDWAKE, report};
@@ -35,7 +35,7 @@ fn tracer_py_wake(ctx: BtfTracePointContext) -> i32 {
             return 0;
         };
         if is_process(task, process.start_boottime) {
-            woken.awaited = told(awaited(waker, process, task.thread_pointer()));
+            woken.awaited = awaited(waker, process, task.thread_pointer());
         }
     } else {
         go_on_behind(&ctx, &TRACER_IDWAKE, identity_slot::PYTHON);

@@ -1,4 +1,4 @@
-//! HotSpot: what a thread that is woken has waited for, as far as that is no result.
+//! HotSpot: what a thread that is woken has waited for.
 //!
 //! How its memory is walked is in [`tracer_abi::java_waits`].
 
@@ -10,7 +10,7 @@ use tracer_abi::config::identity_slot;
 use tracer_abi::event::WakeCause;
 use tracer_abi::java_waits::JavaWaits;
 
-use super::{OwnMemory, go_on_behind, is_process, now, told};
+use super::{OwnMemory, go_on_behind, is_process, now};
 use crate::kernel::Task;
 use crate::maps::TRACER_JVWAITS;
 use crate::probes::handoff::{self, TRACER_IDWAKE, report};
@@ -27,7 +27,7 @@ fn tracer_jv_wake(ctx: BtfTracePointContext) -> i32 {
         let process = unsafe { &mut *process };
         if is_process(task, process.start_boottime) {
             let begin = now();
-            woken.awaited = told(awaited(process, task.thread_pointer(), woken.futex));
+            woken.awaited = awaited(process, task.thread_pointer(), woken.futex);
             // Another thread may add at the same time: what is lost then is one look.
             process.spent_nanos += now() - begin;
             process.looks += 1;

@@ -91,7 +91,7 @@ use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::maps::ProgramArray;
 use tracer_abi::config::{NANOS_PER_TICK, PREFILTER_SLOTS, RECORDS_SLOT, identity_slot};
 use tracer_abi::error::KernelLoss;
-use tracer_abi::event::{Awaited, EventKind, IdentityRecord, Runtime};
+use tracer_abi::event::{EventKind, IdentityRecord, Runtime};
 use tracer_abi::python::{CHAIN_TASKS, Memory, TaskId};
 
 pub(crate) use self::cpython::Walk;
@@ -226,13 +226,6 @@ fn tell(
         (*record).cost_nanos = (now() - begin) as u32;
     }
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
-}
-
-/// Of what a thread was found to wait for ([`Awaited`]), what is told. That it is a result is no proof that its waker's last call was made
-/// for it: a pool's thread goes from task to task, and a task may do the work of many.
-#[inline(always)]
-const fn told(awaited: u16) -> u16 {
-    if awaited == Awaited::Result.code() { Awaited::Unknown.code() } else { awaited }
 }
 
 /// The current process.

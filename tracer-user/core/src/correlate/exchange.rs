@@ -304,8 +304,6 @@ pub(super) struct Handed {
     pub(super) unsure: bool,
     /// It shows by itself that its thread wakes requests that it was not made for.
     pub(super) elsewhere: bool,
-    /// At its end, a thread without a request got a result, too.
-    pub(super) covered: bool,
     /// Another thread read some of its response.
     pub(super) moved: bool,
     /// When it ended, one request was open that had been before it was sent.
@@ -314,7 +312,7 @@ pub(super) struct Handed {
     pub(super) counted: bool,
     /// What it says about its group was taken down.
     pub(super) spoke: bool,
-    pub(super) concluded: Option<Result<(Key, Confidence), Undecided>>,
+    pub(super) concluded: Option<Result<Key, Undecided>>,
 }
 
 /// A thread was woken by one that had this request and no other.
@@ -334,8 +332,6 @@ pub(super) struct HandedTo {
     /// The futexes on the way there; zero where a thread was created.
     pub(super) path: [u64; MAX_HOPS],
     pub(super) hops: usize,
-    /// All that were woken on the way waited for a result.
-    pub(super) proven: bool,
 }
 
 /// Whose response began in the windows of a call's response.

@@ -124,8 +124,8 @@ pub(super) struct Followed {
     ended: VecDeque<(KernelInstant, KernelInstant)>,
     /// When a request ended last without a whole answer: its thread may work for it still.
     abandoned: Option<KernelInstant>,
-    /// Calls whose wake-ups name a request; without proof of what is waited for, and with it.
-    named: [Named; 2],
+    /// Calls whose wake-ups name a request.
+    named: Named,
     /// Calls that named a request, and those that could have and did not.
     told: u32,
     silent: u32,
@@ -147,8 +147,6 @@ pub(super) struct Waker {
     pub(super) operated: bool,
     /// What it did last on a socket was to read what it had asked for.
     pub(super) read_answer: bool,
-    /// It has slept for several descriptors at once, as an event loop does: what it does next may be anybody's.
-    pub(super) loops: bool,
     /// Who woke it last since it used a socket last.
     pub(super) submit: Option<Submit>,
     /// The same before it used a socket last.
@@ -160,13 +158,9 @@ pub(super) struct Waker {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     pub(super) call: Key,
-    /// When the thread that made the call read of the response last: it was at it until then.
-    pub(super) read: KernelInstant,
     /// 1: the thread that made the call. Else how it was told.
     pub(super) hop: usize,
     pub(super) path: [u64; MAX_HOPS],
-    /// All that were woken on the way waited for a result.
-    pub(super) proven: bool,
     /// It was woken itself meanwhile, and may do something else.
     pub(super) late: bool,
     /// The thread serves a request itself: whom it wakes shows that others waited for the same.
@@ -205,7 +199,7 @@ impl Followed {
             unseen,
             ended: VecDeque::new(),
             abandoned: None,
-            named: [Named::default(); 2],
+            named: Named::default(),
             told: 0,
             silent: 0,
             lost: None,
@@ -233,11 +227,6 @@ impl Followed {
             return None;
         }
         Some(self.threads.entry(tid).or_default())
-    }
-
-    /// Whether the thread is known to serve several at a time.
-    pub(super) fn loops(&self, tid: Tid) -> bool {
-        self.threads.get(&tid).is_some_and(|waker| waker.loops)
     }
 
     pub(super) fn exited(&mut self, tid: Tid) {
@@ -416,42 +405,30 @@ impl Followed {
         known.then(|| open.take(2).count() + ended.take(2).count())
     }
 
-    /// The wake-ups of a call name so many requests.
-    pub(super) fn count(&mut self, requests: &Requests) {
-        let named = &mut self.named[usize::from(requests.proven)];
-        named.calls += u64::from(!requests.keys.is_empty());
-        named.ambiguous += u64::from(requests.keys.len() > 1);
+    /// The wake-ups of a call name these requests.
+    pub(super) fn count(&mut self, requests: &[Key]) {
+        self.named.calls += u64::from(!requests.is_empty());
+        self.named.ambiguous += u64::from(requests.len() > 1);
     }
 
     /// Too many calls name several requests: none is believed.
-    pub(super) fn is_suspended(&self, proven: bool) -> bool {
-        let Named { calls, ambiguous } = self.named[usize::from(proven)];
+    pub(super) fn is_suspended(&self) -> bool {
+        let Named { calls, ambiguous } = self.named;
         ambiguous >= MIN_AMBIGUOUS && ambiguous * 100 > calls * MAX_AMBIGUOUS_PERCENT
     }
 
-    /// The requests whose threads got a result; where there are none, those that a call's wake-ups name, as far as is
-    /// known now of the addresses: a lock tells nothing, and nothing goes on through a queue.
-    pub(super) fn requests(&self, exchanges: &Exchanges, handed: &Handed) -> Requests {
-        let proven = self.requests_by(exchanges, handed, true);
-        if proven.is_empty() {
-            Requests { keys: self.requests_by(exchanges, handed, false), proven: false }
-        } else {
-            Requests { keys: proven, proven: true }
-        }
-    }
-
-    fn requests_by(&self, exchanges: &Exchanges, handed: &Handed, proven: bool) -> Vec<Key> {
+    /// The requests that a call's wake-ups name, as far as is known now of the addresses: a lock tells nothing, and nothing
+    /// goes on through a queue.
+    pub(super) fn requests(&self, exchanges: &Exchanges, handed: &Handed) -> Vec<Key> {
         let mut requests = Vec::new();
-        for candidate in handed.candidates.iter().filter(|candidate| candidate.proven == proven) {
+        for candidate in &handed.candidates {
             let mut path = candidate.path.iter().take(candidate.hops).filter(|address| **address != 0);
             let last = candidate.path.get(candidate.hops.saturating_sub(1)).copied();
-            // What a thread waited for is not told by what its address was used for before.
-            let passes = proven
-                || path.all(|address| match self.class(*address) {
-                    Class::Lock => false,
-                    Class::Queue => Some(*address) == last,
-                    Class::Private => true,
-                });
+            let passes = path.all(|address| match self.class(*address) {
+                Class::Lock => false,
+                Class::Queue => Some(*address) == last,
+                Class::Private => true,
+            });
             // Where a response ends may show later than its thread went on to something else.
             let end = exchanges.get(&candidate.request).and_then(|request| request.end?.last);
             let answered = end.is_some_and(|last| last.time < candidate.woken);
@@ -468,14 +445,6 @@ impl Followed {
 struct Named {
     calls: u64,
     ambiguous: u64,
-}
-
-/// What a call's wake-ups name.
-#[derive(Debug)]
-pub(super) struct Requests {
-    pub(super) keys: Vec<Key>,
-    /// By threads that waited for results.
-    pub(super) proven: bool,
 }
 
 impl Futex {

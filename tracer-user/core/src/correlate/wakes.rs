@@ -58,10 +58,7 @@ impl Correlator {
             Cause::Futex { address, asleep_since, awaited } => (address, asleep_since, awaited),
             Cause::Born => (0, None, Awaited::Unknown),
         };
-        let result = awaited == Awaited::Result;
         let class = match event.cause {
-            // One thread alone waits there, and what it waits for is known.
-            Cause::Futex { .. } if result => Class::Private,
             Cause::Futex { .. } => {
                 followed.woken_at(address, event.woken, !owns.is_empty(), asleep_since, event.time)
             }
@@ -93,8 +90,7 @@ impl Correlator {
         if let Some(place) = path.get_mut(window.hop - 1) {
             *place = address;
         }
-        let proven = window.proven && result;
-        let next = Window { hop: window.hop + 1, path, proven, late: false, shared: false, ..window };
+        let next = Window { hop: window.hop + 1, path, late: false, shared: false, ..window };
         // Who has a request and waits for a queue waits for a place in it, as a rule; who has none, for work.
         let told = !matches!(awaited, Awaited::Other | Awaited::Queue);
         let may_go_on = awaited != Awaited::Other
@@ -111,12 +107,7 @@ impl Correlator {
             }
             return;
         }
-        let latest = match window {
-            Window { late: true, .. } => sent,
-            // It waited for a result when the caller was still at its call.
-            Window { hop: 1, read, .. } if proven => read,
-            Window { .. } => received.time,
-        };
+        let latest = if window.late { sent } else { received.time };
         let to = match owns.last() {
             None => {
                 let in_time =
@@ -127,13 +118,6 @@ impl Correlator {
                     && let Some(woken) = followed.thread(event.woken)
                 {
                     woken.window = Some(next);
-                }
-                if result
-                    && window.hop == 1
-                    && asleep_since.is_none_or(|since| since < latest)
-                    && let Some(handed) = self.handed(window.call)
-                {
-                    handed.covered = true;
                 }
                 return;
             }
@@ -160,7 +144,7 @@ impl Correlator {
         if came_before {
             if told {
                 let (woken, hops) = (event.time, window.hop);
-                let candidate = HandedTo { request: to, asleep_since: since, woken, path, hops, proven };
+                let candidate = HandedTo { request: to, asleep_since: since, woken, path, hops };
                 self.hand_to(window.call, candidate);
             }
         } else if window.hop == 1 || window.shared {
@@ -204,7 +188,6 @@ impl Correlator {
         thread.window = None;
         thread.last_submit = thread.submit.take();
         thread.operated = true;
-        thread.loops |= event.waited.several;
         thread.read_answer = ingress && conn.calls != Some(false);
         if !ingress || conn.calls != Some(true) {
             return;
@@ -218,15 +201,8 @@ impl Correlator {
         handed.moved |= !own;
         let before = std::mem::take(&mut handed.candidates);
         if own {
-            thread.window = Some(Window {
-                call: key,
-                read: event.time,
-                hop: 1,
-                path: [0; MAX_HOPS],
-                proven: true,
-                late: false,
-                shared: false,
-            });
+            thread.window =
+                Some(Window { call: key, hop: 1, path: [0; MAX_HOPS], late: false, shared: false });
         }
         for candidate in before {
             self.unpin(candidate.request);
@@ -309,7 +285,7 @@ impl Correlator {
             followed.count(&requests);
         }
         let mut due = end.time.plus(handoff::SETTLE);
-        for request in &requests.keys {
+        for request in &requests {
             let Some(request) = tables.exchanges.get_mut(request) else { continue };
             match (request.end, request.served_mut()) {
                 (Some(end), _) => due = due.max(end.time.plus(handoff::LATE)),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::Awaited;
-use tracer_core::event::{Event, Waited};
+use tracer_core::event::Event;
 use tracer_core::span::{Confidence, Evidence, Span};
 use tracer_core::{Engine, EngineConfig, HandOffPolicy, Wish};
 
@@ -345,60 +345,22 @@ fn a_process_whose_threads_call_themselves_is_not_followed() {
     assert_eq!(engine.poll_wish(), None);
 }
 
-/// What is known of a thread that waits is as good as what its group has shown, and needs no other sign.
+/// What a thread waits for may speak against it, and never for it.
 #[test]
-fn a_thread_that_waits_for_a_result_is_certain_to_have_its_call() {
+fn who_waits_for_anything_but_a_result_is_told_nothing() {
     for (awaited, want) in [
-        (Awaited::Result, "below /9"),
-        (Awaited::Unknown, "no-hand-off"),
+        (Awaited::Result, "below /1"),
+        (Awaited::Unknown, "below /1"),
         (Awaited::Other, "no-hand-off"),
         (Awaited::Queue, "no-hand-off"),
     ] {
         let mut shop = Shop::new();
-        shop.request(1, "/8");
-        shop.request(0, "/9");
-        let (worker, back) = (shop.call[0], shop.backs[0]);
-        shop.host.request(worker, back.0, "/9.0");
-        // After the call was sent: as where several results are waited for, one after the other.
-        shop.host.falls_asleep(shop.serve[0]);
-        shop.host.read(None, back.1);
-        shop.host.response(None, back.1);
-        shop.host.read(worker, back.0);
-        shop.host.wakes_for(worker, shop.serve[0], RESULT[0], awaited);
-        shop.response(0);
-        shop.response(1);
-        assert_eq!(shop.verdict("/9.0"), want, "{awaited:?}");
-        if want == "below /9" {
-            let spans = shop.spans();
-            let call = spans.iter().find(|span| path(span) == "/9.0").and_then(|span| span.parent);
-            assert_eq!(call.map(|parent| parent.confidence), Some(Confidence::Certain));
-        }
-    }
-}
-
-/// The thread that called was at its call until it had read all of the response.
-#[test]
-fn a_result_may_be_waited_for_until_the_response_has_ended() {
-    for (is_late, want) in [(false, "below /1"), (true, "no-hand-off")] {
-        let mut shop = Shop::new();
         shop.request(0, "/1");
-        let (worker, back) = (shop.call[0], shop.backs[0]);
-        shop.host.falls_asleep(worker);
-        shop.host.wakes_for(shop.serve[0], worker, QUEUE, Awaited::Queue);
-        shop.host.request(worker, back.0, "/1.0");
-        shop.host.read(None, back.1);
-        shop.host.response_of(None, back.1, 1000);
-        shop.host.read_some(worker, back.0, 500);
-        if !is_late {
-            shop.host.falls_asleep(shop.serve[0]);
-        }
-        shop.host.read(worker, back.0);
-        if is_late {
-            shop.host.falls_asleep(shop.serve[0]);
-        }
-        shop.host.wakes_for(worker, shop.serve[0], RESULT[0], Awaited::Result);
+        shop.hands_over(0, 0);
+        shop.calls(0, "/1.0");
+        shop.host.wakes_for(shop.call[0], shop.serve[0], RESULT[0], awaited);
         shop.response(0);
-        assert_eq!(shop.verdict("/1.0"), want);
+        assert_eq!(shop.verdict("/1.0"), want, "{awaited:?}");
     }
 }
 
@@ -434,71 +396,4 @@ fn others_that_are_woken_beside_a_result_count_for_nothing() {
     shop.response(0);
     shop.response(1);
     assert_eq!(shop.verdict("/1.0"), "below /1");
-}
-
-#[test]
-fn a_result_that_two_requests_get_is_nobodys() {
-    let mut shop = Shop::new();
-    shop.request(0, "/1");
-    shop.request(1, "/2");
-    shop.host.falls_asleep(shop.serve[1]);
-    shop.hands_over(0, 0);
-    shop.calls(0, "/1.0");
-    shop.host.wakes_for(shop.call[0], shop.serve[1], RESULT[1], Awaited::Result);
-    shop.host.wakes_for(shop.call[0], shop.serve[0], RESULT[0], Awaited::Result);
-    shop.response(0);
-    shop.response(1);
-    assert_eq!(shop.verdict("/1.0"), "several-hand-offs");
-}
-
-/// A thread without a request that gets the same result may be the one that the call was made for.
-#[test]
-fn a_result_that_a_thread_without_a_request_gets_too_is_nobodys() {
-    let mut shop = Shop::new();
-    shop.request(0, "/1");
-    shop.hands_over(0, 0);
-    shop.host.falls_asleep(shop.call[1]);
-    shop.calls(0, "/1.0");
-    shop.host.wakes_for(shop.call[0], shop.call[1], 0x300, Awaited::Result);
-    shop.host.wakes_for(shop.call[0], shop.serve[0], RESULT[0], Awaited::Result);
-    shop.response(0);
-    assert_eq!(shop.verdict("/1.0"), "hand-offs-elsewhere");
-}
-
-/// A result that passes through threads is certain if each of them waited for one.
-#[test]
-fn all_on_the_way_must_have_waited_for_a_result() {
-    for (between, want) in [(Awaited::Result, Some(Confidence::Certain)), (Awaited::Other, None)] {
-        let mut shop = Shop::new();
-        let [outer, inner] = shop.call;
-        shop.request(0, "/1");
-        shop.hands_over(0, 0);
-        shop.host.falls_asleep(inner);
-        shop.host.wakes_for(outer, inner, 0x20, Awaited::Other);
-        shop.host.falls_asleep(outer);
-        shop.calls(1, "/1.0");
-        shop.host.wakes_for(inner, outer, 0x300, between);
-        shop.host.wakes_for(outer, shop.serve[0], RESULT[0], Awaited::Result);
-        shop.response(0);
-        let spans = shop.spans();
-        let call = spans.iter().find(|span| path(span) == "/1.0").and_then(|span| span.parent);
-        assert_eq!(call.map(|parent| parent.confidence), want, "{between:?}");
-    }
-}
-
-/// A thread that has waited for several at once works for several: what it finishes next may be another's.
-#[test]
-fn a_result_of_an_event_loop_is_nobodys() {
-    let mut shop = Shop::new();
-    shop.request(0, "/1");
-    shop.hands_over(0, 0);
-    let (worker, back) = (shop.call[0], shop.backs[0]);
-    shop.host.request(worker, back.0, "/1.0");
-    shop.host.read(None, back.1);
-    shop.host.response(None, back.1);
-    shop.host.naps(worker, Waited { known: true, several: true, ..Waited::default() });
-    shop.host.read(worker, back.0);
-    shop.host.wakes_for(worker, shop.serve[0], RESULT[0], Awaited::Result);
-    shop.response(0);
-    assert_eq!(shop.verdict("/1.0"), "event-loop");
 }

@@ -66,7 +66,7 @@ pub(crate) struct PoolLoad {
     pub(crate) workers: usize,
     pub(crate) timer: bool,
     /// The runtime tells what threads wait for.
-    pub(crate) proof: bool,
+    pub(crate) is_told: bool,
 }
 
 /// The interpreter's lock, the pools' queues.
@@ -224,7 +224,7 @@ impl Pools {
     /// Now and then a thread has to wait for the interpreter.
     fn runs(&mut self, thread: T) {
         // Where the runtime is known, so is its lock.
-        if self.load.model == Model::Parked || self.load.proof || !self.chance(40) {
+        if self.load.model == Model::Parked || self.load.is_told || !self.chance(40) {
             return;
         }
         // Somebody else that runs has to, too.
@@ -368,7 +368,7 @@ impl Pools {
     }
 
     fn awaited(&self, really: Awaited) -> Awaited {
-        if self.load.proof { really } else { Awaited::Unknown }
+        if self.load.is_told { really } else { Awaited::Unknown }
     }
 
     /// At an address of its own.
@@ -383,11 +383,12 @@ impl Pools {
         let thread = self.handlers[n].thread;
         if self.handlers[n].asleep && !self.handlers[n].go {
             let awaited = self.awaited(match self.load.model {
-                Model::Pool | Model::Parked | Model::Nested | Model::FanOut | Model::Coalesce => {
-                    Awaited::Result
-                }
-                // A result too, which is not told as one where it proves nothing.
-                Model::Mixed => Awaited::Unknown,
+                Model::Pool
+                | Model::Parked
+                | Model::Nested
+                | Model::FanOut
+                | Model::Mixed
+                | Model::Coalesce => Awaited::Result,
                 Model::Forget
                 | Model::BoundedQueue
                 | Model::Semaphore

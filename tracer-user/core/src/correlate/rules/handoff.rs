@@ -22,8 +22,8 @@
 //! The gate of [`super::thread`] goes for this rule as well: where requests do not stay with threads, threads own none.
 //!
 //! The answer is given [`LATE`] after the request has been answered, so that what speaks against it has been seen, and
-//! [`SETTLE`] after the call, so that losses are known. What the woken thread really waits for is not known here: the
-//! answer is likely, not certain.
+//! [`SETTLE`] after the call, so that losses are known. What the woken thread waits for may be known; that it is a result
+//! does not tell whose: the answer is likely, not certain.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
         return Verdict::abstain(Undecided::NotThreadPerRequest);
     }
     match handed.concluded {
-        Some(Ok((request, confidence))) => Verdict::Parent(request, Evidence::ThreadHandOff, confidence),
+        Some(Ok(request)) => Verdict::Parent(request, Evidence::ThreadHandOff, Confidence::Likely),
         Some(Err(reason)) => Verdict::abstain(reason),
         None if moment.last => Verdict::abstain(Undecided::RequestStillOpen),
         None => Verdict::Wait,
@@ -63,7 +63,7 @@ pub(in crate::correlate) fn names(tables: &Tables, call: &Exchange) -> Vec<Key> 
     let Some(handed) = call.called().and_then(handed) else { return Vec::new() };
     match (handed.concluded, tables.handoffs.find(call.process())) {
         (Some(Err(Undecided::SeveralHandOffs | Undecided::HandOffUnproven)), Some(followed)) => {
-            followed.requests(&tables.exchanges, handed).keys
+            followed.requests(&tables.exchanges, handed)
         }
         (Some(_) | None, _) => Vec::new(),
     }
@@ -94,32 +94,18 @@ pub(in crate::correlate) fn word(tables: &Tables, key: Key) -> Option<Word> {
 }
 
 /// The request that a call was made for, as is to be said once and for all. `None`: nothing is to be said of such a call.
-pub(in crate::correlate) fn conclude(
-    tables: &Tables,
-    key: Key,
-) -> Option<Result<(Key, Confidence), Undecided>> {
+pub(in crate::correlate) fn conclude(tables: &Tables, key: Key) -> Option<Result<Key, Undecided>> {
     let call = tables.exchanges.get(&key)?;
     let handed = call.called().and_then(handed)?;
     let followed = tables.handoffs.find(call.process())?;
     let tid = call.thread().tid;
     Some(match examine(tables, call, handed, followed) {
         Err(reason) => Err(reason),
-        Ok(Named { request, proven: true, .. }) => {
-            let aside = handed.submit.is_some_and(|submit| {
-                submit.request.is_none() && followed.class(submit.address) != Class::Lock
-            });
-            let direct = handed.candidates.iter().any(|to| to.proven && to.hops == 1);
-            if handed.covered && direct || aside && followed.is_closed(tid) {
-                Err(Undecided::HandOffsElsewhere)
-            } else {
-                Ok((request, Confidence::Certain))
-            }
-        }
         Ok(_) if handed.elsewhere || followed.is_closed(tid) => Err(Undecided::HandOffsElsewhere),
         Ok(Named { request, submitted, .. })
             if followed.is_heard() && (submitted || followed.is_trusted(tid)) =>
         {
-            Ok((request, Confidence::Likely))
+            Ok(request)
         }
         Ok(_) => Err(Undecided::HandOffUnproven),
     })
@@ -130,8 +116,6 @@ struct Named {
     request: Key,
     /// Its thread had woken the caller, too.
     submitted: bool,
-    /// Its thread waited for a result.
-    proven: bool,
 }
 
 /// Conditions 1 to 4.
@@ -153,26 +137,22 @@ fn examine(
     let end = call.end.ok_or(Undecided::RequestStillOpen)?;
     let stayed = !handed.moved && end.last.is_some_and(|last| last.thread.tid == call.thread().tid);
     let requests = followed.requests(&tables.exchanges, handed);
-    let proven = requests.proven;
-    let request = match requests.keys.as_slice() {
+    let request = match requests.as_slice() {
         [request] if stayed => *request,
         [_, _, ..] => return Err(Undecided::SeveralHandOffs),
         [_] | [] => {
             return Err(Undecided::NoHandOff);
         }
     };
-    if followed.is_suspended(proven) {
+    if followed.is_suspended() {
         return Err(Undecided::HandOffsElsewhere);
     }
     let submitted = handed.submit.is_some_and(|submit| {
         submit.request == Some(request) && followed.class(submit.address) != Class::Lock
     });
     let waited = |to: &HandedTo| to.request == request && to.asleep_since < sent;
-    if !proven && !submitted && !handed.candidates.iter().any(waited) {
+    if !submitted && !handed.candidates.iter().any(waited) {
         return Err(Undecided::NoHandOff);
-    }
-    if proven && followed.loops(call.thread().tid) {
-        return Err(Undecided::EventLoop);
     }
     let from = tables.exchanges.get(&request).ok_or(Undecided::LimitReached)?;
     let served = from.served().ok_or(Undecided::LimitReached)?;
@@ -189,5 +169,5 @@ fn examine(
     if served.overlapped {
         return Err(Undecided::SeveralOpenRequests);
     }
-    Ok(Named { request, submitted, proven })
+    Ok(Named { request, submitted })
 }
