@@ -22,6 +22,7 @@ use tracer_abi::limits::{SESSION_BYTES, WAKE_RING_BYTES};
 use tracer_abi::openssl::{MAX_LAYOUTS, OpenSslLayout};
 use tracer_abi::python::{PythonProcess, TaskId};
 use tracer_abi::python_waits::{PythonWaits, Waiting};
+use tracer_abi::python_work::Futures;
 use tracer_abi::tokio::TokioProcess;
 
 use crate::chunks::Walk;
@@ -188,6 +189,7 @@ pub(crate) struct SleepState {
     pub(crate) reserved: u32,
     /// For the programs that say what a thread that it wakes has waited for.
     pub(crate) waiting: Waiting,
+    pub(crate) futures: Futures,
 }
 
 /// Value of [`TRACER_WAKE`]: times.

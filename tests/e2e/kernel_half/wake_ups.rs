@@ -16,7 +16,7 @@ fn wake_ups_are_reported_as_they_were_and_no_others() {
     let mut wakes: Vec<ThreadWoken> = Vec::new();
     for event in &seen.events {
         if let Event::ThreadWoken(woken) = event {
-            wakes.push(*woken);
+            wakes.push(woken.clone());
         }
     }
     let text = std::fs::read_to_string(done).unwrap();

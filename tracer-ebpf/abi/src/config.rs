@@ -186,7 +186,9 @@ pub mod identity_slot {
     pub const TOKIO: u32 = 2;
     pub const GREENLET: u32 = 3;
     pub const JAVA: u32 = 4;
-    pub const COUNT: u32 = 5;
+    /// Pools of CPython.
+    pub const PYTHON_WORK: u32 = 5;
+    pub const COUNT: u32 = 6;
 }
 
 /// In the same tables, the place of the program that sees the records of TLS.

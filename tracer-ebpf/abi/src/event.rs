@@ -5,6 +5,7 @@ use crate::conn::{Endpoint, SocketCookie};
 use crate::limits::{COMM_BYTES, UNIX_PATH_BYTES};
 use crate::openssl::RANDOM_BYTES;
 use crate::python::{CHAIN_TASKS, TaskId};
+use crate::python_work::MAX_FUTURES;
 use crate::task::{ProcessKey, Tgid, Tid};
 use crate::time::KernelInstant;
 
@@ -35,6 +36,8 @@ codes! {
         SessionEnded = 11,
         /// [`SessionSecuredRecord`]
         SessionSecured = 12,
+        /// [`WokenForRecord`]
+        ThreadWokenFor = 13,
     }
 }
 
@@ -329,6 +332,8 @@ codes! {
         Greenlet = 4,
         /// Virtual threads of Java.
         Java = 5,
+        /// Work items of CPython's pools.
+        PythonWork = 6,
     }
 }
 
@@ -348,6 +353,8 @@ pub struct IdentityRecord {
     /// [`crate::golang::FIRST_CACHE`] on [`crate::golang::unused`] of each processor.
     ///
     /// Greenlets, virtual threads: the one that runs.
+    ///
+    /// Work items: the address of the innermost that the thread is in, and as its number that of its future.
     ///
     /// Tokio: as [`crate::tokio::walk_end`] says; calls: the task that makes it, the one that waits for that task, and so on.
     pub tasks: [TaskId; CHAIN_TASKS],
@@ -402,6 +409,19 @@ pub struct WokenRecord {
     pub cause: u16,
     /// [`Awaited`]
     pub awaited: u16,
+}
+
+/// As [`WokenRecord`], where it is known whose results the two threads have to do with. All are addresses of futures of
+/// CPython's pools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct WokenForRecord {
+    pub woken: WokenRecord,
+    /// That of the work item inside of which the thread is that waits or submits. Zero: it is in none that is known.
+    pub within: u64,
+    /// The woken thread waits for a result ([`Awaited::Result`]): those that it waits for, as many as fit. Else: the one
+    /// that the waking thread is submitting. Zeroes behind.
+    pub futures: [u64; MAX_FUTURES],
 }
 
 impl Default for ConnRecord {

@@ -6,7 +6,7 @@ use crate::conn::Endpoint;
 use crate::event::{
     CiphertextRecord, ConnClosedRecord, ConnRecord, DataRecord, ExecRecord, ExitRecord, ForkRecord, Header,
     IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, SessionEndedRecord, SessionSecuredRecord,
-    WokenRecord,
+    WokenForRecord, WokenRecord,
 };
 use crate::golang::{GoLayout, GoProcess};
 use crate::greenlet::GreenletProcess;
@@ -15,6 +15,7 @@ use crate::java_waits::JavaWaits;
 use crate::openssl::{OpenSslLayout, RANDOM_BYTES};
 use crate::python::{CHAIN_TASKS, PythonLayout, PythonProcess, TaskId};
 use crate::python_waits::{FUNCTIONS, PythonWaits};
+use crate::python_work::MAX_FUTURES;
 use crate::tokio::TokioProcess;
 
 const HEADER: usize = 40;
@@ -39,9 +40,10 @@ const _: () = {
     assert!(size_of::<JavaThreads>() == 8 + 4 * 4);
     assert!(size_of::<JavaProcess>() == 3 * 8 + size_of::<JavaThreads>() + 4 * 4);
     assert!(size_of::<JavaWaits>() == 5 * 8 + size_of::<JavaThreads>() + 12 * 4);
-    assert!(size_of::<PythonWaits>() == 7 * 8 + FUNCTIONS * 16 + 14 * 4 + 2 * 4);
+    assert!(size_of::<PythonWaits>() == 10 * 8 + FUNCTIONS * 16 + 14 * 4 + 2 * 4);
     assert!(size_of::<TokioProcess>() == (9 + 4 + 2 * 16 + 3) * 8);
     assert!(size_of::<WokenRecord>() == HEADER + 2 * 8 + 4 + 2 * 2);
+    assert!(size_of::<WokenForRecord>() == size_of::<WokenRecord>() + (1 + MAX_FUTURES) * 8);
     assert!(size_of::<RecordStart>() == 8);
     assert!(size_of::<CiphertextRecord>() == HEADER + 2 * 8 + 2 * 4 + RECORD_STARTS * 8 + 8);
     assert!(size_of::<SessionEndedRecord>() == HEADER + 8);

@@ -26,13 +26,14 @@ pub mod limits;
 pub mod openssl;
 pub mod python;
 pub mod python_waits;
+pub mod python_work;
 pub mod sniff;
 pub mod task;
 pub mod time;
 pub mod tokio;
 
 /// Version of every layout and code in this crate. Written into recordings.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// The oldest version all of whose records mean the same in this one: it has none of TLS.
 pub const OLDEST_ABI_VERSION: u32 = 2;

@@ -207,8 +207,8 @@ fn number<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> u64 {
 
 /// The value of the attribute that an object's constructor set after `index` others; zero if it is kept elsewhere.
 #[inline(always)]
-fn attribute<M: Memory>(memory: &M, process: &PythonProcess, object: u64, index: u64) -> u64 {
-    let values = match process.layout.values {
+pub(crate) fn attribute<M: Memory>(memory: &M, layout: &PythonLayout, object: u64, index: u64) -> u64 {
+    let values = match layout.values {
         values::BEFORE => memory.word(object.wrapping_sub(32)),
         values::MARKED => {
             let marked = memory.word(object.wrapping_sub(24));
@@ -391,7 +391,7 @@ impl Chain {
                 return self.ends(chain_end::FOREIGN);
             }
             let group = memory.word(callback.wrapping_add(METHOD_SELF));
-            let parent = attribute(memory, process, group, GROUP_PARENT_TASK);
+            let parent = attribute(memory, &process.layout, group, GROUP_PARENT_TASK);
             if !is_task(memory, process, parent) {
                 return self.ends(chain_end::UNCLEAR);
             }
@@ -540,7 +540,7 @@ impl Suspended {
         receiving != 0
             && transport != 0
             && reader != 0
-            && attribute(memory, process, reader, READER_WAITER) == self.awaits
-            && attribute(memory, process, reader, READER_TRANSPORT) == transport
+            && attribute(memory, &process.layout, reader, READER_WAITER) == self.awaits
+            && attribute(memory, &process.layout, reader, READER_TRANSPORT) == transport
     }
 }

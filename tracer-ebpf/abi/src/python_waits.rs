@@ -20,7 +20,7 @@ use crate::event::Awaited;
 use crate::python::{Memory, OWNED_BY_C, PythonLayout, TYPE, current_frame};
 
 /// Functions that are known: [`function`].
-pub const FUNCTIONS: usize = 8;
+pub const FUNCTIONS: usize = 10;
 
 /// Frames that are looked at: those of three functions, and what C puts between them.
 pub const MAX_STEPS: u32 = 8;
@@ -42,6 +42,9 @@ pub mod function {
     pub const THREAD_JOIN: usize = 6;
     /// What `join` calls, before 3.13.
     pub const THREAD_ENDS: usize = 7;
+    /// See [`crate::python_work`].
+    pub const WORK_RUN: usize = 8;
+    pub const SUBMIT: usize = 9;
 }
 
 /// A function, by its code object and that one's name. Zeroes: it is not loaded.
@@ -65,6 +68,10 @@ pub struct PythonWaits {
     /// The one interpreter whose lock is there: a thread of another one waits for a lock elsewhere.
     pub interpreter: u64,
     pub code_type: u64,
+    /// Classes of a pool's work items and of futures, and the type of sets. Zero: not loaded.
+    pub work_type: u64,
+    pub future_type: u64,
+    pub set_type: u64,
     /// What the kernel half spent on this process, and how often it looked.
     pub spent_nanos: u64,
     pub looks: u64,
@@ -76,9 +83,9 @@ pub struct PythonWaits {
 }
 
 impl PythonWaits {
-    /// Whether the library of futures was loaded when it was looked at.
+    /// Whether the library of futures and of pools was loaded when it was looked at.
     pub const fn knows_futures(&self) -> bool {
-        self.functions[function::FUTURE_RESULT].code != 0
+        self.functions[function::FUTURE_RESULT].code != 0 && self.functions[function::WORK_RUN].code != 0
     }
 
     #[inline(always)]
@@ -87,7 +94,7 @@ impl PythonWaits {
     }
 
     #[inline(always)]
-    fn is<M: Memory>(&self, memory: &M, code: u64, function: usize) -> bool {
+    pub(crate) fn is<M: Memory>(&self, memory: &M, code: u64, function: usize) -> bool {
         let known = &self.functions[function];
         code != 0
             && code == known.code
@@ -100,7 +107,10 @@ impl PythonWaits {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Waiting {
-    frame: u64,
+    /// The next one outwards.
+    pub(crate) frame: u64,
+    /// First local of the function that says what is waited for, if it is a result: the future, or a set of them.
+    pub(crate) object: u64,
     /// [`Awaited`]
     awaited: u32,
     /// [`place`]
@@ -164,6 +174,7 @@ impl Waiting {
         };
         if result {
             self.awaited = Awaited::Result as u32;
+            self.object = memory.word(frame.wrapping_add(u64::from(layout.frame_locals)));
         }
         false
     }

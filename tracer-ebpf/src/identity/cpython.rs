@@ -13,6 +13,7 @@ use tracer_abi::event::Runtime;
 use tracer_abi::python::{
     Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, PythonProcess, Suspended, TaskId,
 };
+use tracer_abi::python_work::Working;
 
 use super::{OwnMemory, run, tell};
 use crate::kernel::Task;
@@ -25,6 +26,7 @@ pub(crate) struct Walk {
     frames: Frames,
     chain: Chain,
     suspended: Suspended,
+    pub(super) working: Working,
 }
 
 programs! {
@@ -44,7 +46,13 @@ programs! {
 }
 
 #[inline(always)]
-fn ask(task: Task, thread: &mut TaskState, state: &mut SockState, process: &mut PythonProcess, begin: u64) {
+fn ask(
+    task: Task,
+    thread: &mut TaskState,
+    state: &mut SockState,
+    process: &mut PythonProcess,
+    begin: u64,
+) -> bool {
     let thread_pointer = task.thread_pointer();
     let found = if thread.op.record.direction == Direction::Egress as u8 {
         sent(thread, state, process, thread_pointer)
@@ -60,6 +68,8 @@ fn ask(task: Task, thread: &mut TaskState, state: &mut SockState, process: &mut 
             chain.len as u8
         });
     }
+    // Threads beside a loop's may be those of a pool.
+    found
 }
 
 /// What the loops of the kernel's hand on.

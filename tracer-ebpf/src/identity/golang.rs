@@ -36,11 +36,18 @@ programs! {
 }
 
 #[inline(always)]
-fn ask(task: Task, thread: &mut TaskState, state: &mut SockState, process: &mut GoProcess, begin: u64) {
+fn ask(
+    task: Task,
+    thread: &mut TaskState,
+    state: &mut SockState,
+    process: &mut GoProcess,
+    begin: u64,
+) -> bool {
     let stack_pointer = Regs::of(task).stack_pointer();
     if let Some(goroutine) = golang::running(&OwnMemory, process, thread.op.record.user_r14, stack_pointer) {
         found(thread, state, process, &goroutine, begin);
     }
+    true
 }
 
 /// What the loop of the kernel's hands on.

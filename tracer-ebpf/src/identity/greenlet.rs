@@ -32,11 +32,18 @@ programs! {
 }
 
 #[inline(always)]
-fn ask(task: Task, thread: &mut TaskState, _: &mut SockState, process: &mut GreenletProcess, begin: u64) {
+fn ask(
+    task: Task,
+    thread: &mut TaskState,
+    _: &mut SockState,
+    process: &mut GreenletProcess,
+    begin: u64,
+) -> bool {
     if let Some(greenlet) = greenlet::current(&OwnMemory, process, task.thread_pointer()) {
         tell(thread, Runtime::Greenlet, begin, 0, |tasks| {
             tasks[0] = greenlet;
             1
         });
     }
+    true
 }

@@ -7,14 +7,15 @@
 
 /// Declares a runtime's programs, one for each hook, in its place of the hooks' tables. `$processes` has what is known of
 /// the processes of this runtime. `$ask` is given the task, the thread's and the socket's state, such a process and the
-/// time, and tells what it finds; of answers it is not asked unless they are `told`: who has read the request gives them.
+/// time, tells what it finds, and says whether no other runtime is to be asked. Of answers it is not asked unless they are
+/// `told`: who has read the request gives them.
 macro_rules! programs {
     (
         $slot:ident, $processes:ident, $ask:ident, answers $answers:ident;
         trace_points { $($point:ident, $event:literal, $at:ident, $behind:ident;)+ }
         returns { $($program:ident, $function:literal, $direction:ident, $table:ident;)+ }
     ) => {
-        /// False: the process is not one of this runtime.
+        /// False: another runtime may know of it.
         ///
         /// # Safety
         ///
@@ -38,11 +39,11 @@ macro_rules! programs {
                 return true;
             }
             let begin = $crate::identity::now();
-            $ask(task, thread, state, process, begin);
+            let done = $ask(task, thread, state, process, begin);
             // Another thread may add at the same time: what is lost then is one look.
             process.spent_nanos += $crate::identity::now() - begin;
             process.looks += 1;
-            true
+            done
         }
 
         $(
@@ -76,6 +77,7 @@ macro_rules! programs {
 
 mod cpython;
 mod cpython_waits;
+mod cpython_work;
 mod golang;
 mod greenlet;
 mod java;
@@ -182,6 +184,12 @@ mod answers {
     #[inline(always)]
     pub(super) fn passed(state: &SockState, direction: Direction) -> bool {
         matches!(direction, Direction::Ingress) || state.role != Role::Server.code()
+    }
+
+    /// Requests are not asked about either.
+    #[inline(always)]
+    pub(super) fn of_calls(state: &SockState, _direction: Direction) -> bool {
+        state.role != Role::Server.code()
     }
 }
 

@@ -40,7 +40,13 @@ programs! {
 }
 
 #[inline(always)]
-fn ask(task: Task, thread: &mut TaskState, state: &mut SockState, process: &mut TokioProcess, begin: u64) {
+fn ask(
+    task: Task,
+    thread: &mut TaskState,
+    state: &mut SockState,
+    process: &mut TokioProcess,
+    begin: u64,
+) -> bool {
     let place =
         Place { stack_pointer: Regs::of(task).stack_pointer(), thread_pointer: task.thread_pointer() };
     let found = if process.local_id == 0 {
@@ -59,6 +65,7 @@ fn ask(task: Task, thread: &mut TaskState, state: &mut SockState, process: &mut 
             found.len()
         });
     }
+    true
 }
 
 /// Where the thread is.

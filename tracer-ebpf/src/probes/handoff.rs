@@ -21,7 +21,8 @@ use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_abi::config::{Followed, identity_slot};
 use tracer_abi::error::KernelLoss;
-use tracer_abi::event::{Awaited, EventKind, WakeCause, WokenRecord};
+use tracer_abi::event::{Awaited, EventKind, Header, WakeCause, WokenForRecord, WokenRecord};
+use tracer_abi::python_work::Futures;
 use tracer_abi::task::Tid;
 use tracer_abi::time::KernelInstant;
 
@@ -148,19 +149,50 @@ pub(crate) fn followed(task: Task) -> Option<*mut Followed> {
 /// The current task is the one that wakes.
 #[inline(always)]
 pub(crate) fn report(followed: *mut Followed, cause: WakeCause, woken: Woken) {
-    let waker = Task::current();
-    // SAFETY: the current task; no run queue is locked.
-    let Some(own) = (unsafe { sleep_state(waker, true) }) else {
-        count(KernelLoss::WakeStorageFull);
-        return;
-    };
-    own.woke = own.woke.wrapping_add(1);
-    // SAFETY: an entry of the table.
-    unsafe { atomic_add(&raw mut (*followed).reported, 1) };
+    let Some(number) = numbered(followed) else { return };
     let Some(mut entry) = TRACER_WOKEN.reserve::<WokenRecord>(0) else {
         count(KernelLoss::WakeRingFull);
         return;
     };
+    let header = header::<WokenRecord>(EventKind::ThreadWoken, number);
+    entry.write(record(header, cause, &woken));
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// The same, where it is known whose results the two have to do with.
+#[inline(always)]
+pub(crate) fn report_for(followed: *mut Followed, woken: Woken, futures: &Futures) {
+    let Some(number) = numbered(followed) else { return };
+    let Some(mut entry) = TRACER_WOKEN.reserve::<WokenForRecord>(0) else {
+        count(KernelLoss::WakeRingFull);
+        return;
+    };
+    let header = header::<WokenForRecord>(EventKind::ThreadWokenFor, number);
+    entry.write(WokenForRecord {
+        woken: record(header, WakeCause::Futex, &woken),
+        within: futures.within.work.number,
+        futures: futures.futures,
+    });
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// The number of a wake-up of the current task's that is to be reported.
+#[inline(always)]
+fn numbered(followed: *mut Followed) -> Option<u32> {
+    // SAFETY: the current task; no run queue is locked.
+    let Some(own) = (unsafe { sleep_state(Task::current(), true) }) else {
+        count(KernelLoss::WakeStorageFull);
+        return None;
+    };
+    own.woke = own.woke.wrapping_add(1);
+    // SAFETY: an entry of the table.
+    unsafe { atomic_add(&raw mut (*followed).reported, 1) };
+    Some(own.woke)
+}
+
+#[inline(always)]
+fn header<T>(kind: EventKind, number: u32) -> Header {
+    let waker = Task::current();
     let actor = Actor {
         task: waker,
         tgid: waker.tgid(),
@@ -168,17 +200,21 @@ pub(crate) fn report(followed: *mut Followed, cause: WakeCause, woken: Woken) {
         process_start: waker.process_start(),
         flags: 0,
     };
-    let mut header = emit::header::<WokenRecord>(EventKind::ThreadWoken, Some(&actor));
-    header.thread_seq = own.woke;
-    entry.write(WokenRecord {
+    let mut header = emit::header::<T>(kind, Some(&actor));
+    header.thread_seq = number;
+    header
+}
+
+#[inline(always)]
+const fn record(header: Header, cause: WakeCause, woken: &Woken) -> WokenRecord {
+    WokenRecord {
         header,
         futex: woken.futex,
         asleep_since: KernelInstant::from_nanos(woken.since),
         woken: Tid(woken.tid),
         cause: cause.code(),
         awaited: woken.awaited,
-    });
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    }
 }
 
 /// Adds to a word that other CPUs add to at the same time.

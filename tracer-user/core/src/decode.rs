@@ -13,19 +13,20 @@ use tracer_abi::error::PayloadState;
 use tracer_abi::event::{
     Awaited, CiphertextRecord, ConnClosedRecord, ConnRecord, DataRecord, EventKind, ExecRecord, ExitRecord,
     ForkRecord, Header, IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, Runtime,
-    SessionEndedRecord, SessionSecuredRecord, Source, WakeCause, WokenRecord, ciphertext_flags, flags,
-    io_flags,
+    SessionEndedRecord, SessionSecuredRecord, Source, WakeCause, WokenForRecord, WokenRecord,
+    ciphertext_flags, flags, io_flags,
 };
 use tracer_abi::limits::{COMM_BYTES, UNIX_PATH_BYTES};
 use tracer_abi::python::{CHAIN_TASKS, TaskId};
+use tracer_abi::python_work::MAX_FUTURES;
 use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 
 use crate::event::{
     Cause, CiphertextMoved, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, ListenStarted, Origin,
-    PlaintextMoved, ProcessExeced, ProcessForked, SessionEnded, SessionSecured, TaskExited, TaskIdentified,
-    Thread, ThreadWoken, Waited,
+    PlaintextMoved, ProcessExeced, ProcessForked, Results, SessionEnded, SessionSecured, TaskExited,
+    TaskIdentified, Thread, ThreadWoken, Waited,
 };
 
 #[cfg(target_endian = "big")]
@@ -105,6 +106,7 @@ fn decode_with(record: &[u8], keep: impl FnOnce(&[u8]) -> Bytes) -> Result<Event
         EventKind::TaskExited => task_exited(fields, flags).map(Event::TaskExited),
         EventKind::TaskIdentified => task_identified(fields).map(Box::new).map(Event::TaskIdentified),
         EventKind::ThreadWoken => thread_woken(fields).map(Event::ThreadWoken),
+        EventKind::ThreadWokenFor => thread_woken_for(fields).map(Event::ThreadWoken),
     }
 }
 
@@ -367,7 +369,20 @@ fn thread_woken(fields: Fields<'_>) -> Result<ThreadWoken, DecodeError> {
         cpu: fields.u32(offset_of!(Header, cpu)),
         woken: Tid(fields.u32(offset_of!(WokenRecord, woken))),
         cause,
+        results: None,
     })
+}
+
+fn thread_woken_for(fields: Fields<'_>) -> Result<ThreadWoken, DecodeError> {
+    fields.require(size_of::<WokenForRecord>())?;
+    let woken = thread_woken(fields)?;
+    let within = fields.u64(offset_of!(WokenForRecord, within));
+    let future = |index: usize| fields.u64(offset_of!(WokenForRecord, futures) + index * size_of::<u64>());
+    let results = Results {
+        within: (within != 0).then_some(within),
+        futures: std::array::from_fn::<_, MAX_FUTURES, _>(future),
+    };
+    Ok(ThreadWoken { results: Some(Box::new(results)), ..woken })
 }
 
 /// Reads fields of one record. Offsets come from `offset_of!` on structs whose size [`Fields::require`] checked; a
@@ -634,6 +649,25 @@ mod tests {
 
         let record = record.put(offset_of!(ExecRecord, argv_len), &7_u32.to_le_bytes());
         assert_eq!(decode(&record.0), Err(DecodeError::BadLength { field: "argv_len" }));
+    }
+
+    #[test]
+    fn wake_up_record_with_results_becomes_an_event() {
+        let at = |index: usize| offset_of!(WokenForRecord, futures) + 8 * index;
+        let record = Record::new(EventKind::ThreadWokenFor, size_of::<WokenForRecord>(), b"")
+            .put(offset_of!(WokenRecord, woken), &12_u32.to_le_bytes())
+            .put(at(0), &7_u64.to_le_bytes())
+            .put(at(7), &8_u64.to_le_bytes());
+        let results = |record: &Record| match decode(&record.0) {
+            Ok(Event::ThreadWoken(event)) => (event.woken, event.results.map(|results| *results)),
+            other => panic!("{other:?}"),
+        };
+        let futures = [7, 0, 0, 0, 0, 0, 0, 8];
+        assert_eq!(results(&record), (Tid(12), Some(Results { within: None, futures })));
+        let record = record.put(offset_of!(WokenForRecord, within), &9_u64.to_le_bytes());
+        assert_eq!(results(&record), (Tid(12), Some(Results { within: Some(9), futures })));
+        let short = Record::new(EventKind::ThreadWokenFor, size_of::<WokenRecord>(), b"");
+        assert!(matches!(decode(&short.0), Err(DecodeError::TooShort { .. })));
     }
 
     #[test]

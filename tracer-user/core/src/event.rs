@@ -9,6 +9,7 @@ use tracer_abi::error::{KernelLoss, PayloadState};
 use tracer_abi::event::{Awaited, RecordStart, Runtime};
 use tracer_abi::openssl::RANDOM_BYTES;
 use tracer_abi::python::TaskId;
+use tracer_abi::python_work::MAX_FUTURES;
 use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
@@ -280,7 +281,7 @@ pub struct TaskIdentified {
 }
 
 /// See `tracer_abi::event::WokenRecord`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreadWoken {
     pub time: KernelInstant,
     /// Who woke; its number counts its wake-ups alone.
@@ -288,6 +289,17 @@ pub struct ThreadWoken {
     pub cpu: u32,
     pub woken: Tid,
     pub cause: Cause,
+    /// Whose results it has to do with, where that is known.
+    pub results: Option<Box<Results>>,
+}
+
+/// See `tracer_abi::event::WokenForRecord`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Results {
+    /// The future of the work item inside of which the thread is that waits or submits.
+    pub within: Option<u64>,
+    /// Addresses; zeroes behind. The first is none.
+    pub futures: [u64; MAX_FUTURES],
 }
 
 /// What made a thread go on.

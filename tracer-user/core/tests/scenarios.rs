@@ -46,3 +46,5 @@ mod tokio;
 mod virtual_thread;
 #[path = "scenarios/waits.rs"]
 mod waits;
+#[path = "scenarios/work_item.rs"]
+mod work_item;

@@ -47,6 +47,8 @@ pub(super) struct HandOffs {
     attached: Vec<Attached>,
     followed: BTreeMap<u32, Spent>,
     waits: Waits,
+    /// Processes that are to be asked whose work operations are, from now on or no more.
+    changed: Vec<(u32, bool)>,
 }
 
 /// What a process had cost when it was looked at last.
@@ -75,6 +77,7 @@ impl HandOffs {
             attached: Vec::new(),
             followed: BTreeMap::new(),
             waits: Waits::new(loaded)?,
+            changed: Vec::new(),
         })
     }
 
@@ -137,15 +140,18 @@ impl HandOffs {
         self.waits.readable().await;
     }
 
-    /// To be called after records were looked at, and now and then.
-    pub(super) fn advance(&mut self) {
+    /// To be called after records were looked at, and now and then. Processes whose runtime is to be asked whose work
+    /// operations are, from now on or no more.
+    pub(super) fn advance(&mut self) -> Vec<(u32, bool)> {
         for (tgid, asked) in self.waits.advance() {
             self.ask(tgid, asked);
         }
+        std::mem::take(&mut self.changed)
     }
 
     /// Has a runtime asked what the process's threads wait for, or no more.
     fn ask(&mut self, tgid: u32, asked: bool) {
+        self.changed.push((tgid, asked));
         // What is counted meanwhile is lost, and nothing else.
         let Ok(Entry(entry)) = self.table.get(&tgid, 0) else { return };
         let entry = Followed { asked: asked.into(), ..entry };
@@ -179,6 +185,7 @@ impl HandOffs {
     fn forget(&mut self, tgid: u32) {
         if self.followed.remove(&tgid).is_some() {
             self.waits.forget(tgid);
+            self.changed.push((tgid, false));
             // Absent: there is nothing to remove.
             let _ = self.table.remove(&tgid);
             self.tell_count();

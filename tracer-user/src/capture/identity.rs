@@ -10,7 +10,7 @@
 //! | asked | off | looking costs more than its share of the process's own CPU time |
 //! | any | unknown | it executes another program, or ends |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -86,6 +86,8 @@ struct Tables {
     java: Asked<JavaProcess>,
     slots: Array<MapData, u64>,
     slot_users: HashMap<u32, u32>,
+    /// Processes that are asked by what is known of their threads' waits.
+    marked: HashSet<u32>,
 }
 
 struct Watched {
@@ -121,6 +123,7 @@ impl Identities {
                 java: Asked::open(loaded, "TRACER_JAVA")?,
                 slots: loaded.take_map("TRACER_RTSLOTS")?.try_into().context("open map TRACER_RTSLOTS")?,
                 slot_users: HashMap::new(),
+                marked: HashSet::new(),
             })
         } else {
             None
@@ -287,6 +290,21 @@ impl Identities {
         }
         if !matches!(lesson, Lesson::Local(_)) {
             self.learning.remove(&tgid);
+        }
+    }
+
+    /// A process is asked whose work operations are, or no more, by what is known of its threads' waits. Idempotent.
+    pub(super) fn mark(&mut self, tgid: u32, asked: bool) {
+        let Some(tables) = &mut self.tables else { return };
+        let marked = if asked && tables.marked.insert(tgid) {
+            tables.use_slot(tgid)
+        } else if !asked && tables.marked.remove(&tgid) {
+            tables.free_slot(tgid)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = marked {
+            tracing::warn!("process {tgid}: whose work its operations are is not asked: {error:#}");
         }
     }
 

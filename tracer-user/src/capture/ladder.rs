@@ -68,8 +68,22 @@ impl Rung {
     /// and nothing else.
     pub(super) const fn identity(self) -> [&'static [TailCall]; identity_slot::COUNT as usize] {
         match self {
-            Self::A => [rung_a::PYTHON, rung_a::GO, rung_a::TOKIO, rung_a::GREENLET, rung_a::JAVA],
-            Self::B => [rung_b::PYTHON, rung_b::GO, rung_b::TOKIO, rung_b::GREENLET, rung_b::JAVA],
+            Self::A => [
+                rung_a::PYTHON,
+                rung_a::GO,
+                rung_a::TOKIO,
+                rung_a::GREENLET,
+                rung_a::JAVA,
+                rung_a::PYTHON_WORK,
+            ],
+            Self::B => [
+                rung_b::PYTHON,
+                rung_b::GO,
+                rung_b::TOKIO,
+                rung_b::GREENLET,
+                rung_b::JAVA,
+                rung_b::PYTHON_WORK,
+            ],
         }
     }
 

@@ -322,7 +322,9 @@ impl Capture {
             self.closed.drain(..).for_each(|record| each(&record));
         }
         self.identities.advance();
-        self.handoffs.advance();
+        for (tgid, asked) in self.handoffs.advance() {
+            self.identities.mark(tgid, asked);
+        }
         self.tls.advance(&mut self.loaded);
         self.loaded.flush_log();
     }

@@ -3,6 +3,7 @@
 
 mod image;
 mod waits;
+mod work;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;

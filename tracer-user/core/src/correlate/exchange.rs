@@ -16,6 +16,7 @@ use super::join::Seats;
 use super::tasks::Tasks;
 use super::tokio::{Polled, Polls};
 use super::waits::ServedWaits;
+use super::works::InWork;
 use crate::context::{RemoteContext, RequestContext};
 use crate::event::Thread;
 use crate::exchange::{BodyLen, ExchangeId, Incomplete, Mark, Outcome, RequestHead, ResponseHead, Trailer};
@@ -257,6 +258,8 @@ pub(crate) struct Called {
     pub(super) caller: Option<Box<Caller>>,
     /// Tokio: whose it is.
     pub(super) polls: Option<Box<Polls>>,
+    /// CPython's pools: the work item that it is made in.
+    pub(super) in_work: Option<Box<InWork>>,
     /// Its own key, where its task is known.
     pub(super) key: Option<Key>,
     /// Where hand-offs are followed: whom its thread woke.

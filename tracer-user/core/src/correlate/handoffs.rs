@@ -20,6 +20,7 @@ use tracer_abi::time::KernelInstant;
 use super::exchange::{Handed, Key, Submit};
 use super::hash::NumberMap;
 use super::table::Exchanges;
+use super::works::Works;
 
 /// Processes followed: what the kernel half's table holds.
 const MAX_PROCESSES: usize = 1024;
@@ -135,6 +136,8 @@ pub(super) struct Followed {
     pub(super) found: u32,
     /// Calls that named a request and whose group is not trusted yet.
     pub(super) awaiting: Vec<Key>,
+    /// CPython's pools.
+    pub(super) works: Works,
 }
 
 /// A thread, as one that wakes and is woken.
@@ -206,6 +209,7 @@ impl Followed {
             judged: 0,
             found: 0,
             awaiting: Vec::new(),
+            works: Works::default(),
         }
     }
 
@@ -237,6 +241,7 @@ impl Followed {
     pub(super) fn lose(&mut self, at: KernelInstant) {
         self.lost = self.lost.max(Some(at));
         self.groups.distrust();
+        self.works.lose();
         for waker in self.threads.values_mut() {
             (waker.window, waker.submit, waker.last_submit) = (None, None, None);
         }
@@ -392,6 +397,11 @@ impl Followed {
         if !whole {
             self.abandoned = self.abandoned.max(Some(at));
         }
+    }
+
+    /// Whether every request that was open when this call was made has ended.
+    pub(super) fn is_over(&self, call: Key) -> bool {
+        self.unseen == 0 && self.open.front().is_none_or(|(oldest, _)| *oldest > call)
     }
 
     /// How many requests were open all the time from `sent` to `end`; one more than one is as good as many. `None` when

@@ -180,6 +180,7 @@ impl Correlator {
                 } else {
                     self.goroutine_calls(key, Direction::Ingress, &first, conn);
                     self.tokio_calls(key, Direction::Ingress, &first, conn);
+                    self.work_calls(key, Direction::Ingress, &first, conn);
                 }
                 self.decide(key, false);
                 self.decide_other_end(key);
@@ -272,6 +273,7 @@ impl Correlator {
             self.task_calls(key, first, conn);
             self.goroutine_calls(key, Direction::Egress, &first, conn);
             self.tokio_calls(key, Direction::Egress, &first, conn);
+            self.work_calls(key, Direction::Egress, &first, conn);
         } else {
             self.service_began(key, first, conn);
         }
@@ -481,6 +483,7 @@ impl Correlator {
             self.task_serves_no_more(key, reader.process);
             self.goroutine_serves_no_more(key, reader.process);
             self.tokio_serves_no_more(key, reader.process);
+            self.works_serve_no_more(key, reader.process);
         }
         self.handed_call_ended(key, &end);
         self.decide(key, false);

@@ -23,7 +23,7 @@ use super::exchange::{Exchange, Key, Undecided};
 use super::rules::{Moment, Rule, Tables, Verdict};
 use super::rules::{
     goroutine, handoff, header, header_continuity, process_fork, response_window, runtime_task, same_bytes,
-    thread, tokio,
+    thread, tokio, work_item,
 };
 use crate::span::{Confidence, Evidence};
 
@@ -41,9 +41,9 @@ pub(super) const CALL_RULES: [(Evidence, Rule); 6] = [
 ];
 
 /// One for each sort of runtime.
-const RUNTIME_RULES: [Rule; 3] = [goroutine::judge, tokio::judge, runtime_task::judge];
+const RUNTIME_RULES: [Rule; 4] = [goroutine::judge, tokio::judge, work_item::judge, runtime_task::judge];
 
-/// What the runtime of the call's process shows: a process has one.
+/// What the runtime of the call's process shows: of each call, one has told.
 fn by_runtime(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
     for rule in RUNTIME_RULES {
         match rule(tables, call, moment) {

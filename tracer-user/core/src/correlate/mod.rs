@@ -41,6 +41,7 @@ mod threads;
 mod tokio;
 mod waits;
 mod wakes;
+mod works;
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -20,6 +20,7 @@ use super::exchange::{End, Handed, HandedTo, Key, Question, Submit, Undecided};
 use super::handoffs::{Class, MAX_HOPS, Window};
 use super::processes::Following;
 use super::rules::handoff;
+use super::works;
 use crate::engine::{HandOffPolicy, Wish};
 use crate::event::{Cause, DataMoved, IoOutcome, ThreadWoken};
 use crate::exchange::{Mark, Outcome};
@@ -51,6 +52,15 @@ impl Correlator {
             self.stats.wakes_missing += 1;
             followed.lose(event.time);
         }
+        self.note_results(event);
+        self.hand_off(event);
+    }
+
+    /// What a wake-up says by itself.
+    fn hand_off(&mut self, event: &ThreadWoken) {
+        let process = event.by.process;
+        let tables = &mut self.tables;
+        let Some(followed) = tables.handoffs.find_mut(process) else { return };
         let threads = &tables.threads;
         let owned = |tid| threads.find(process, tid).map_or(&[][..], |thread| thread.open.as_slice());
         let owns = owned(event.woken);
@@ -92,7 +102,8 @@ impl Correlator {
         }
         let next = Window { hop: window.hop + 1, path, late: false, shared: false, ..window };
         // Who has a request and waits for a queue waits for a place in it, as a rule; who has none, for work.
-        let told = !matches!(awaited, Awaited::Other | Awaited::Queue);
+        let told = !matches!(awaited, Awaited::Other | Awaited::Queue)
+            && (window.hop > 1 || !works::is_for_another(call, event));
         let may_go_on = awaited != Awaited::Other
             && next.hop <= MAX_HOPS
             && !window.late

@@ -16,7 +16,7 @@ use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 use tracer_core::event::{
     Cause, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, Origin, ProcessDescribed, ProcessFacts,
-    ProcessForked, TaskExited, TaskIdentified, Thread, ThreadWoken, Waited,
+    ProcessForked, Results, TaskExited, TaskIdentified, Thread, ThreadWoken, Waited,
 };
 use tracer_core::span::{Span, SpanKind, Value};
 use tracer_core::{Engine, EngineConfig};
@@ -192,6 +192,12 @@ impl Host {
         self.runtime = Runtime::Java;
     }
 
+    /// The next operation is inside of the work item with this future.
+    pub(crate) fn in_work(&mut self, future: u64) {
+        self.tasks = vec![TaskId { address: future + 0x40, number: future }];
+        self.runtime = Runtime::PythonWork;
+    }
+
     /// The same, in tokio's terms, and how the walk ended.
     pub(crate) fn polls(&mut self, tasks: Vec<TaskId>, end: u64) {
         self.tasks = tasks;
@@ -216,6 +222,14 @@ impl Host {
         self.woken(by, thread, Cause::Futex { address, asleep_since, awaited });
     }
 
+    /// The same, and whose results the two have to do with.
+    pub(crate) fn wakes_with(&mut self, by: T, thread: T, address: u64, awaited: Awaited, results: Results) {
+        self.wakes_for(by, thread, address, awaited);
+        if let Some(Event::ThreadWoken(woken)) = self.events.last_mut() {
+            woken.results = Some(Box::new(results));
+        }
+    }
+
     pub(crate) fn creates(&mut self, by: T, thread: T) {
         self.woken(by, thread, Cause::Born);
     }
@@ -226,7 +240,14 @@ impl Host {
         let number = *number;
         let time = self.tick();
         let by = self.at(by, number);
-        self.events.push(Event::ThreadWoken(ThreadWoken { time, by, cpu: 0, woken: Tid(thread.tid), cause }));
+        self.events.push(Event::ThreadWoken(ThreadWoken {
+            time,
+            by,
+            cpu: 0,
+            woken: Tid(thread.tid),
+            cause,
+            results: None,
+        }));
     }
 
     /// A TCP connection between two processes; `None` is one that is not traced.

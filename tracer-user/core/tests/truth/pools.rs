@@ -3,12 +3,14 @@
 //! A thread for each connection serves; a few workers call. Who wakes whom, and where who sleeps, is what the kernel half
 //! would report of the futexes of such a program, the interpreter's lock included.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use tracer_abi::event::Awaited;
+use tracer_abi::python_work::MAX_FUTURES;
+use tracer_core::event::Results;
 
 use crate::host::{End, Host, T};
 
@@ -38,10 +40,12 @@ pub(crate) enum Model {
     Refresh,
     /// Requests that come while a call is under way wait for its result.
     Coalesce,
+    /// Submits a call, and waits for the result of the one that was submitted longest ago, for whomever.
+    Handed,
 }
 
 impl Model {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Pool,
         Self::Parked,
         Self::Nested,
@@ -54,6 +58,7 @@ impl Model {
         Self::Cascade,
         Self::Refresh,
         Self::Coalesce,
+        Self::Handed,
     ];
 }
 
@@ -65,7 +70,7 @@ pub(crate) struct PoolLoad {
     pub(crate) connections: usize,
     pub(crate) workers: usize,
     pub(crate) timer: bool,
-    /// The runtime tells what threads wait for.
+    /// The runtime tells what threads wait for, and in which items of work.
     pub(crate) is_told: bool,
 }
 
@@ -89,6 +94,8 @@ struct Handler {
     passes_on: bool,
     /// It calls itself.
     own: Option<Call>,
+    /// Results that it has not let go of.
+    futures: Vec<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -96,6 +103,8 @@ struct Job {
     handler: usize,
     /// Of the call: its request may be answered before. `None`: other work.
     path: Option<String>,
+    /// Of its result.
+    future: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +140,12 @@ pub(crate) struct Pools {
     permits: usize,
     /// The handler whose call others share.
     shared: Option<usize>,
+    /// Addresses of futures that are free, the last one freed last; and who holds those that are not.
+    free: Vec<u64>,
+    held: BTreeMap<u64, u32>,
+    /// Handed on, the longest first; and those of them whose results are there.
+    handed: VecDeque<u64>,
+    finished: BTreeSet<u64>,
     idle: Vec<(End, End)>,
     timer: (T, Option<Call>, usize),
 }
@@ -152,6 +167,7 @@ impl Pools {
                 go: false,
                 passes_on: false,
                 own: None,
+                futures: Vec::new(),
             })
             .collect();
         let pools = if load.model == Model::Nested { 2 } else { 1 };
@@ -180,6 +196,10 @@ impl Pools {
             waiters: VecDeque::new(),
             permits: 2,
             shared: None,
+            free: (0..400).map(|n| 0x70_0000 + 0x100 * n).collect(),
+            held: BTreeMap::new(),
+            handed: VecDeque::new(),
+            finished: BTreeSet::new(),
             idle: Vec::new(),
             timer,
         };
@@ -296,8 +316,13 @@ impl Pools {
         let waits_for_all = matches!(self.load.model, Model::FanOut);
         let waits_for_each = matches!(
             self.load.model,
-            Model::Pool | Model::Parked | Model::Nested | Model::Mixed | Model::Coalesce
+            Model::Pool | Model::Parked | Model::Nested | Model::Mixed | Model::Coalesce | Model::Handed
         );
+        if missing == 0 {
+            for future in std::mem::take(&mut self.handlers[n].futures) {
+                self.let_go(future);
+            }
+        }
         if missing > 0 && (waits_for_each || (waits_for_all && made == calls)) {
             self.sleeps(n);
             return;
@@ -328,11 +353,15 @@ impl Pools {
                 } else {
                     self.handlers[n].missing = 0;
                     let path = format!("{}.{made}", path.expect("it serves"));
-                    self.handlers[n].own = Some(self.call(thread, &path));
+                    self.handlers[n].own = Some(self.call(thread, &path, None));
                 }
                 return;
             }
             Model::Coalesce if self.shared.is_some() => {
+                let shared = self.shared.and_then(|first| self.handlers[first].futures.last().copied());
+                if let Some(future) = shared {
+                    self.hold(n, future);
+                }
                 self.handlers[n].made += 1;
                 self.handlers[n].missing += 1;
                 self.waiters.push_back(n);
@@ -351,14 +380,33 @@ impl Pools {
             | Model::FanOut
             | Model::Forget
             | Model::Mixed
-            | Model::BoundedQueue => {}
+            | Model::BoundedQueue
+            | Model::Handed => {}
         }
         self.handlers[n].made += 1;
         self.handlers[n].missing += 1;
         let path = format!("{}.{made}", path.expect("it serves"));
-        self.submit(thread, 0, Job { handler: n, path: Some(path) }, None);
+        let future = self.new_future();
+        let waits = waits_for_each || waits_for_all;
+        if self.load.model == Model::Handed {
+            *self.held.entry(future).or_default() += 1;
+            self.handed.push_back(future);
+        } else if waits && self.load.model != Model::Mixed {
+            self.hold(n, future);
+        }
+        self.submit(thread, 0, Job { handler: n, path: Some(path), future }, None);
         if self.load.model == Model::Mixed {
-            self.submit(thread, 0, Job { handler: n, path: None }, None);
+            let future = self.new_future();
+            self.hold(n, future);
+            self.submit(thread, 0, Job { handler: n, path: None, future }, None);
+        }
+        if self.load.model == Model::Handed
+            && let Some(future) = self.handed.pop_front()
+        {
+            self.handlers[n].futures.push(future);
+            if self.finished.remove(&future) {
+                self.handlers[n].missing = 0;
+            }
         }
         // Mostly it comes to wait before anything else happens.
         let at_once = waits_for_each && self.chance(85);
@@ -388,7 +436,8 @@ impl Pools {
                 | Model::Nested
                 | Model::FanOut
                 | Model::Mixed
-                | Model::Coalesce => Awaited::Result,
+                | Model::Coalesce
+                | Model::Handed => Awaited::Result,
                 Model::Forget
                 | Model::BoundedQueue
                 | Model::Semaphore
@@ -396,7 +445,9 @@ impl Pools {
                 | Model::Cascade
                 | Model::Refresh => Awaited::Other,
             });
-            self.host.wakes_for(by, thread, 0x1000 + u64::from(thread.tid), awaited);
+            let address = 0x1000 + u64::from(thread.tid);
+            let futures = self.handlers[n].futures.clone();
+            self.wakes_with(by, thread, address, awaited, None, &futures);
         }
         self.handlers[n].go = true;
     }
@@ -408,7 +459,49 @@ impl Pools {
         }
     }
 
+    /// Where nothing is known of results, nothing is told of them.
+    fn wakes_with(
+        &mut self,
+        by: T,
+        thread: T,
+        address: u64,
+        awaited: Awaited,
+        within: Option<u64>,
+        told: &[u64],
+    ) {
+        let mut futures = [0; MAX_FUTURES];
+        futures.iter_mut().zip(told).for_each(|(future, told)| *future = *told);
+        if self.load.is_told && !told.is_empty() {
+            self.host.wakes_with(by, thread, address, awaited, Results { within, futures });
+        } else {
+            self.host.wakes_for(by, thread, address, awaited);
+        }
+    }
+
+    /// What the job holds that makes it.
+    fn new_future(&mut self) -> u64 {
+        let future = self.free.pop().expect("few are held at a time");
+        self.held.insert(future, 1);
+        future
+    }
+
+    fn hold(&mut self, handler: usize, future: u64) {
+        *self.held.entry(future).or_default() += 1;
+        self.handlers[handler].futures.push(future);
+    }
+
+    fn let_go(&mut self, future: u64) {
+        let held = self.held.get_mut(&future).expect("it is held");
+        *held -= 1;
+        if *held == 0 {
+            self.held.remove(&future);
+            self.free.push(future);
+        }
+    }
+
     fn submit(&mut self, by: T, pool: usize, job: Job, outer: Option<usize>) {
+        let future = job.future;
+        let within = outer.and_then(|outer| self.workers[outer].job.as_ref()).map(|job| job.future);
         self.queues[pool].push_back((job, outer));
         let asleep: Vec<usize> = (0..self.workers.len())
             .filter(|n| self.workers[*n].asleep && self.workers[*n].pool == pool)
@@ -417,7 +510,8 @@ impl Pools {
             let n = asleep[self.pick(asleep.len())];
             self.workers[n].asleep = false;
             let thread = self.workers[n].thread;
-            self.host.wakes_for(by, thread, self.queue_of(n), self.awaited(Awaited::Other));
+            let awaited = self.awaited(Awaited::Other);
+            self.wakes_with(by, thread, self.queue_of(n), awaited, within, &[future]);
         }
     }
 
@@ -456,18 +550,22 @@ impl Pools {
                     self.result(thread, job);
                 } else {
                     self.workers[n].waits = true;
-                    self.submit(thread, 1, job, Some(n));
+                    let future = self.new_future();
+                    self.submit(thread, 1, Job { future, ..job }, Some(n));
                     self.host.falls_asleep(thread);
                 }
             }
             (Some(job), None) => match &job.path {
-                Some(path) => self.workers[n].call = Some(self.call(thread, path)),
+                Some(path) => self.workers[n].call = Some(self.call(thread, path, Some(job.future))),
                 None => {
                     self.workers[n].job = None;
                     self.result(thread, job);
                 }
             },
             (Some(job), Some(call)) if call.answered => {
+                if self.load.is_told {
+                    self.host.in_work(job.future);
+                }
                 self.host.read(thread, call.ends.0);
                 self.idle.push(call.ends);
                 (self.workers[n].call, self.workers[n].job) = (None, None);
@@ -477,7 +575,10 @@ impl Pools {
                         self.workers[outer].waits = false;
                         self.workers[outer].done = true;
                         let address = 0x3000 + u64::from(waiting.tid);
-                        self.host.wakes_for(thread, waiting, address, self.awaited(Awaited::Result));
+                        let within = self.workers[outer].job.as_ref().map(|job| job.future);
+                        let awaited = self.awaited(Awaited::Result);
+                        self.wakes_with(thread, waiting, address, awaited, within, &[job.future]);
+                        self.let_go(job.future);
                     }
                     None => self.result(thread, job),
                 }
@@ -488,7 +589,20 @@ impl Pools {
 
     /// A job is done.
     fn result(&mut self, by: T, job: Job) {
+        self.let_go(job.future);
         if self.load.model == Model::Mixed && job.path.is_some() {
+            return;
+        }
+        if self.load.model == Model::Handed {
+            match self.handlers.iter().position(|handler| handler.futures.contains(&job.future)) {
+                Some(waits) => {
+                    self.handlers[waits].missing = 0;
+                    self.wake_handler(by, waits);
+                }
+                None => {
+                    self.finished.insert(job.future);
+                }
+            }
             return;
         }
         let handler = &mut self.handlers[job.handler];
@@ -499,7 +613,7 @@ impl Pools {
                 self.wake_handler(by, job.handler);
             }
             Model::FanOut if missing == 0 => self.wake_handler(by, job.handler),
-            Model::FanOut | Model::Forget | Model::BoundedQueue | Model::Refresh => {}
+            Model::FanOut | Model::Forget | Model::BoundedQueue | Model::Refresh | Model::Handed => {}
             Model::Semaphore => {
                 self.permits += 1;
                 if let Some(waiter) = self.waiters.pop_front() {
@@ -517,10 +631,13 @@ impl Pools {
         }
     }
 
-    fn call(&mut self, by: T, path: &str) -> Call {
+    fn call(&mut self, by: T, path: &str, future: Option<u64>) -> Call {
         let pooled = self.chance(70);
         let ends =
             self.idle.pop().filter(|_| pooled).unwrap_or_else(|| self.host.connect(Some(self.main), None));
+        if let Some(future) = future.filter(|_| self.load.is_told) {
+            self.host.in_work(future);
+        }
         self.host.request(by, ends.0, path);
         self.host.read(None, ends.1);
         Call { ends, answered: false }
@@ -544,7 +661,7 @@ impl Pools {
         let (thread, call, number) = self.timer;
         match call {
             None if self.load.model == Model::Refresh || self.chance(30) => {
-                self.timer.1 = Some(self.call(thread, &format!("/bg{number}")));
+                self.timer.1 = Some(self.call(thread, &format!("/bg{number}"), None));
                 self.timer.2 += 1;
             }
             Some(call) if call.answered => {

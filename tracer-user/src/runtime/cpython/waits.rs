@@ -19,6 +19,7 @@ const MAX_TEXT: u64 = 4096;
 
 const THREADING: &str = "threading";
 const FUTURES: &str = "concurrent.futures._base";
+const POOLS: &str = "concurrent.futures.thread";
 
 /// Of a place in `PythonWaits::functions`: the module, the class or none, the function.
 const KNOWN: [(usize, &str, Option<&str>, &str); FUNCTIONS] = [
@@ -30,6 +31,8 @@ const KNOWN: [(usize, &str, Option<&str>, &str); FUNCTIONS] = [
     (function::AS_COMPLETED, FUTURES, None, "as_completed"),
     (function::THREAD_JOIN, THREADING, Some("Thread"), "join"),
     (function::THREAD_ENDS, THREADING, Some("Thread"), "_wait_for_tstate_lock"),
+    (function::WORK_RUN, POOLS, Some("_WorkItem"), "run"),
+    (function::SUBMIT, POOLS, Some("ThreadPoolExecutor"), "submit"),
 ];
 
 impl<M: Bytes> Python<'_, M> {
@@ -59,12 +62,20 @@ impl<M: Bytes> Python<'_, M> {
         if functions[function::CONDITION_WAIT] == Function::default() {
             return Err(Failure::Unfit("its conditions are not of the library's kind"));
         }
+        let class = |module, name| {
+            self.module(modules, module)
+                .and_then(|globals| self.get(globals, name))
+                .filter(|class| self.is_type_named(*class, format!("{name}\0").as_bytes()))
+        };
         Ok(PythonWaits {
             start_boottime: process.start_boottime,
             own: runtime,
             own_end,
             interpreter,
             code_type,
+            work_type: class(POOLS, "_WorkItem").unwrap_or(0),
+            future_type: class(FUTURES, "Future").unwrap_or(0),
+            set_type: self.symbols.find("PySet_Type").unwrap_or(0),
             spent_nanos: 0,
             looks: 0,
             functions,

@@ -80,7 +80,7 @@ time.sleep(1000)
 "#;
 
 /// Ends with the test.
-struct Standing(Child);
+pub(super) struct Standing(Child);
 
 impl Drop for Standing {
     fn drop(&mut self) {
@@ -100,8 +100,12 @@ fn awaited(memory: &impl Memory, known: &PythonWaits, thread_pointer: u64) -> Aw
     Awaited::try_from(waiting.awaited()).unwrap()
 }
 
-fn stand(python: &PathBuf) -> (Standing, Vec<(u64, String, String)>, ProcessKey, ProcessMemory) {
-    let mut child = Command::new(python).args(["-c", SCRIPT]).stdout(Stdio::piped()).spawn().unwrap();
+/// What a script's threads say: their pointer, and two words.
+pub(super) fn stand(
+    python: &PathBuf,
+    script: &str,
+) -> (Standing, Vec<(u64, String, String)>, ProcessKey, ProcessMemory) {
+    let mut child = Command::new(python).args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
     let out = BufReader::new(child.stdout.take().unwrap());
     let child = Standing(child);
     let mut threads = Vec::new();
@@ -121,7 +125,7 @@ fn stand(python: &PathBuf) -> (Standing, Vec<(u64, String, String)>, ProcessKey,
 #[test]
 fn real_threads_say_what_they_wait_for() {
     for python in interpreters() {
-        let (_child, threads, process, memory) = stand(&python);
+        let (_child, threads, process, memory) = stand(&python, SCRIPT);
         assert_eq!(threads.len(), 20, "{python:?}");
         let Waits::Python(_, known) = examine_waits(process) else { panic!("{python:?}") };
         assert!(known.knows_futures());

@@ -1,0 +1,331 @@
+//! Work items of pools, as CPython tells: inside of which item a call is made, who waits for an item's result, and who
+//! submitted it.
+//!
+//! An item is known by its future's address, which is another future's once this one has been freed. What keeps it from
+//! being freed makes it the same one:
+//!
+//! | told | and then | is the same future, because |
+//! |---|---|---|
+//! | a call's response is read inside the item | a thread is woken that has waited for the result since before | it waits for it |
+//! | a thread inside of an outer item is woken | another is that has waited for the outer one since before | the same |
+//! | a request's thread submits | a thread goes to wait for the result, the first since | nearly always: see [`Works::submitter`] |
+//!
+//! It notes; what follows is for the rule ([`super::rules::work_item`]) to judge.
+
+use std::collections::VecDeque;
+
+use tracer_abi::conn::Direction;
+use tracer_abi::event::{Awaited, Runtime};
+use tracer_abi::python::TaskId;
+use tracer_abi::task::{ProcessKey, Tid};
+use tracer_abi::time::KernelInstant;
+
+use super::Correlator;
+use super::conn::ConnFacts;
+use super::exchange::{Answering, Exchange, Key};
+use super::hash::NumberMap;
+use super::table::Exchanges;
+use crate::event::{Cause, Results, ThreadWoken};
+use crate::exchange::Mark;
+
+/// Calls of a process that wait for requests to end; those beyond wait for their deadline.
+const MAX_CALLS: usize = 4096;
+
+/// Addresses of futures. A busy pool uses some hundreds again and again; beyond it, all are forgotten.
+const MAX_FUTURES: usize = 16_384;
+
+/// Calls inside of one item, the latest of them.
+const MAX_MADE: usize = 32;
+
+/// Results that were waited for by who had submitted the item, before that is believed where the submitting is not seen;
+/// and in how many of a hundred another may have waited.
+const AGREEMENTS: u32 = 4;
+const MAX_DIFFERENT_PERCENT: u32 = 5;
+
+/// What is known of items of a process.
+#[derive(Debug, Default)]
+pub(super) struct Works {
+    /// By future: calls that were made inside of its item, or of one that was waited for there.
+    made: NumberMap<u64, VecDeque<Made>>,
+    /// By future: who submitted the item.
+    submitted: NumberMap<u64, Submitted>,
+    agreed: u32,
+    different: u32,
+    /// Calls inside of items whose question may be open, oldest first.
+    calls: VecDeque<Key>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    call: Key,
+    /// It was inside of the item then for certain: the response began to be read, or who waited inside was woken.
+    at: KernelInstant,
+    /// When the wait for the result has to have begun for it to be certain that the item was the same at the call's send.
+    sure_before: KernelInstant,
+    link: Link,
+}
+
+/// How sure it is that a call belongs to who waits for a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    /// The wait began before the call did.
+    pub(super) sure: bool,
+    pub(super) submitter: Submitter,
+}
+
+impl Link {
+    /// Both hold: as sure as the less sure one.
+    fn and(self, other: Self) -> Self {
+        Self { sure: self.sure && other.sure, submitter: self.submitter.max(other.submitter) }
+    }
+}
+
+/// Who submitted the item whose result is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Submitter {
+    /// Who waits.
+    Same,
+    /// A thread of the pool took it without having slept.
+    Unseen,
+    Another,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Submitted {
+    by: Owner,
+    /// When somebody was first told of its result.
+    told: Option<KernelInstant>,
+}
+
+/// For what a thread works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Nobody,
+    Request(Key),
+    /// That of the item with this future.
+    Work(u64),
+}
+
+/// The item inside of which a call is made.
+#[derive(Debug)]
+pub(crate) struct InWork {
+    pub(super) work: TaskId,
+    /// Its response was read inside of another one.
+    pub(super) changed: bool,
+    /// To the request that was named.
+    pub(super) link: Option<Link>,
+}
+
+impl Works {
+    /// Wake-ups are missing.
+    pub(super) fn lose(&mut self) {
+        self.made.clear();
+        self.submitted.clear();
+    }
+
+    /// Whether who waits for a result is who submitted the item, as a rule.
+    pub(super) const fn is_kept(&self) -> bool {
+        self.agreed >= AGREEMENTS
+            && self.different as u64 * 100 <= self.agreed as u64 * MAX_DIFFERENT_PERCENT as u64
+    }
+
+    fn submit(&mut self, future: u64, by: Owner) {
+        if self.submitted.len() >= MAX_FUTURES && !self.submitted.contains_key(&future) {
+            self.submitted.clear();
+        }
+        self.submitted.insert(future, Submitted { by, told: None });
+    }
+
+    /// Whether the one that waits has submitted the item. What was seen of a future goes for those that had gone to wait
+    /// before anybody was told of its result, and for nobody once the submitter's request is over: others may have the
+    /// address by then. Between a result that nobody slept for and that, they may, too; then the same request has
+    /// submitted both, or it is taken for another's.
+    fn submitter(
+        &mut self,
+        exchanges: &Exchanges,
+        future: u64,
+        waits: Owner,
+        since: KernelInstant,
+        now: KernelInstant,
+    ) -> Submitter {
+        let Some(submitted) = self.submitted.get_mut(&future) else { return Submitter::Unseen };
+        if submitted.told.is_some_and(|told| since >= told) || submitted.by.is_over(exchanges, since) {
+            self.submitted.remove(&future);
+            return Submitter::Unseen;
+        }
+        submitted.told.get_or_insert(now);
+        if submitted.by == Owner::Nobody && waits == Owner::Nobody {
+            // Work of the program's own.
+            Submitter::Unseen
+        } else if submitted.by == waits {
+            self.agreed = self.agreed.saturating_add(1);
+            Submitter::Same
+        } else {
+            self.different = self.different.saturating_add(1);
+            Submitter::Another
+        }
+    }
+
+    fn make(&mut self, future: u64, made: Made) {
+        if self.made.len() >= MAX_FUTURES && !self.made.contains_key(&future) {
+            self.made.clear();
+        }
+        let inside = self.made.entry(future).or_default();
+        if inside.len() >= MAX_MADE {
+            inside.pop_front();
+        }
+        inside.push_back(made);
+    }
+
+    /// Calls that were made inside of the item of this very future, for which a thread has waited since then.
+    fn inside(&self, future: u64, since: KernelInstant) -> Vec<Made> {
+        let made = self.made.get(&future).into_iter().flatten();
+        made.filter(|made| since < made.at).copied().collect()
+    }
+}
+
+impl Owner {
+    /// Its request has ended before.
+    fn is_over(self, exchanges: &Exchanges, at: KernelInstant) -> bool {
+        match self {
+            Self::Request(key) => {
+                exchanges.get(&key).is_none_or(|request| request.end.is_some_and(|end| end.time < at))
+            }
+            Self::Nobody | Self::Work(_) => false,
+        }
+    }
+}
+
+/// Whether a thread was told of results to which this call has nothing to contribute.
+pub(super) fn is_for_another(call: &Exchange, event: &ThreadWoken) -> bool {
+    let in_work = call.called().and_then(|called| called.in_work.as_deref());
+    let (Some(in_work), Some(futures)) = (in_work, awaited(event).map(|results| results.futures)) else {
+        return false;
+    };
+    // More than fit are not told.
+    futures.last() == Some(&0) && !futures.contains(&in_work.work.number)
+}
+
+/// The results that a woken thread has waited for.
+fn awaited(event: &ThreadWoken) -> Option<&Results> {
+    let waits = matches!(event.cause, Cause::Futex { awaited: Awaited::Result, .. });
+    event.results.as_deref().filter(|_| waits)
+}
+
+impl Correlator {
+    /// A call was made, or its response begins.
+    pub(super) fn work_calls(&mut self, key: Key, direction: Direction, at: &Mark, conn: &ConnFacts) {
+        let Some(identified) = conn.identified(Runtime::PythonWork, direction) else { return };
+        let Some(call) = self.tables.exchanges.get_mut(&key) else { return };
+        let (sent, process) = (call.first.time, call.process());
+        let Some(called) = call.called_mut() else { return };
+        let Some(&work) = identified.tasks.first().filter(|_| identified.thread == at.thread) else { return };
+        let Some(followed) = self.tables.handoffs.find_mut(process) else { return };
+        let works = &mut followed.works;
+        match (direction, &mut called.in_work) {
+            (Direction::Egress, in_work) => {
+                *in_work = Some(Box::new(InWork { work, changed: false, link: None }));
+                called.key = Some(key);
+                if works.calls.len() >= MAX_CALLS {
+                    works.calls.pop_front();
+                }
+                works.calls.push_back(key);
+            }
+            (Direction::Ingress, Some(in_work)) if in_work.work == work => {
+                let link = Link { sure: true, submitter: Submitter::Same };
+                works.make(work.number, Made { call: key, at: at.time, sure_before: sent, link });
+            }
+            (Direction::Ingress, Some(in_work)) => {
+                in_work.changed = true;
+                if let Some(handed) = called.handed.as_deref_mut() {
+                    handed.elsewhere = true;
+                }
+            }
+            (Direction::Ingress, None) => {}
+        }
+    }
+
+    /// A thread was woken that has to do with results.
+    pub(super) fn note_results(&mut self, event: &ThreadWoken) {
+        let Some(results) = event.results.as_deref() else { return };
+        let process = event.by.process;
+        let futures = results.futures.iter().copied().filter(|future| *future != 0);
+        if awaited(event).is_none() {
+            let by = self.owner(process, event.by.tid, results.within);
+            if let Some(followed) = self.tables.handoffs.find_mut(process) {
+                futures.for_each(|future| followed.works.submit(future, by));
+            }
+            return;
+        }
+        let Cause::Futex { asleep_since: Some(since), .. } = event.cause else { return };
+        let waits = self.owner(process, event.woken, results.within);
+        for future in futures {
+            let Some(followed) = self.tables.handoffs.find_mut(process) else { return };
+            let works = &mut followed.works;
+            let submitter = works.submitter(&self.tables.exchanges, future, waits, since, event.time);
+            for made in works.inside(future, since) {
+                let link = made.link.and(Link { sure: since < made.sure_before, submitter });
+                match waits {
+                    Owner::Request(request) => self.work_for(made.call, request, link, event.time),
+                    Owner::Work(outer) => {
+                        // Who waits inside of the outer item has been there all the time.
+                        let (at, sure_before) = (event.time, event.time);
+                        let made = Made { at, sure_before, link, ..made };
+                        if let Some(followed) = self.tables.handoffs.find_mut(process) {
+                            followed.works.make(outer, made);
+                        }
+                    }
+                    Owner::Nobody => {}
+                }
+            }
+        }
+    }
+
+    /// For what a thread works that is inside of an item, or of none.
+    fn owner(&self, process: ProcessKey, tid: Tid, within: Option<u64>) -> Owner {
+        let open = self.tables.threads.find(process, tid).and_then(|thread| thread.open.last());
+        match (open, within) {
+            (Some(request), _) => Owner::Request(*request),
+            (None, Some(future)) => Owner::Work(future),
+            (None, None) => Owner::Nobody,
+        }
+    }
+
+    /// The thread that serves a request was told of a result to which a call has contributed.
+    fn work_for(&mut self, call: Key, request: Key, link: Link, woken: KernelInstant) {
+        let exchanges = &mut self.tables.exchanges;
+        let Some(sent) = exchanges.get(&call).map(|call| call.first.time) else { return };
+        let open = exchanges.get(&request).is_some_and(|request| {
+            let answered = request.end.and_then(|end| end.last).is_some_and(|last| last.time < woken);
+            request.head_last.time < sent && !answered
+        });
+        let Some(called) = exchanges.get_mut(&call).and_then(|call| call.called_mut()) else { return };
+        let Some(in_work) = called.in_work.as_deref_mut() else { return };
+        let link = if open { link } else { Link { submitter: Submitter::Another, ..link } };
+        in_work.link = Some(in_work.link.map_or(link, |known| known.and(link)));
+        let several =
+            !matches!(called.answered, Answering::None) && called.answered != Answering::One(request);
+        if let Some(handed) = called.handed.as_deref_mut() {
+            handed.elsewhere |= several || link.submitter == Submitter::Another;
+        }
+        self.name_request(call, request);
+    }
+
+    /// A request has ended: calls may have waited for that.
+    pub(super) fn works_serve_no_more(&mut self, key: Key, process: ProcessKey) {
+        let Some(followed) = self.tables.handoffs.find_mut(process) else { return };
+        let mut over = Vec::new();
+        while let Some(call) = followed.works.calls.front().copied().filter(|call| followed.is_over(*call)) {
+            followed.works.calls.pop_front();
+            over.push(call);
+        }
+        let exchanges = &self.tables.exchanges;
+        over.extend(followed.works.calls.iter().filter(|call| {
+            let called = exchanges.get(call).and_then(|call| call.called());
+            called.is_some_and(|called| called.answered == Answering::One(key))
+        }));
+        for call in over {
+            self.decide(call, false);
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Calls that a thread of CPython's pools makes inside of a work item, whose result another one waits for.
+
+use std::time::Duration;
+
+use tracer_abi::event::Awaited;
+use tracer_abi::python_work::MAX_FUTURES;
+use tracer_core::EngineConfig;
+use tracer_core::event::Results;
+use tracer_core::span::{Evidence, Span};
+
+use crate::host::{End, Host, T, lines, path, run};
+
+/// Futures of items.
+const ONE: u64 = 0x7000;
+const OTHER: u64 = 0x7100;
+const OUTER: u64 = 0x7200;
+
+/// A service that is known from the first: two of its threads serve, two are a pool's.
+struct Pool {
+    host: Host,
+    serve: [T; 2],
+    call: [T; 2],
+    fronts: [(End, End); 2],
+    backs: [(End, End); 2],
+}
+
+impl Pool {
+    fn new() -> Self {
+        let mut host = Host::new();
+        let main = host.process("pool");
+        let serve = [host.thread(main, 1), host.thread(main, 2)];
+        let call = [host.thread(main, 11), host.thread(main, 12)];
+        let fronts = [host.connect(None, Some(main)), host.connect(None, Some(main))];
+        let backs = [host.connect(Some(main), None), host.connect(Some(main), None)];
+        let mut pool = Self { host, serve, call, fronts, backs };
+        // The first wake-up of all tells nothing but that hand-offs are followed.
+        pool.host.falls_asleep(serve[1]);
+        pool.host.wakes(serve[0], serve[1], 1);
+        pool
+    }
+
+    fn request(&mut self, n: usize, path: &str) {
+        self.host.request(None, self.fronts[n].0, path);
+        self.host.read(self.serve[n], self.fronts[n].1);
+    }
+
+    fn response(&mut self, n: usize) {
+        self.host.response(self.serve[n], self.fronts[n].1);
+        self.host.read(None, self.fronts[n].0);
+    }
+
+    /// An item is submitted, which is seen: a thread of the pool is woken.
+    fn submits(&mut self, by: T, within: Option<u64>, worker: usize, future: u64) {
+        self.host.falls_asleep(self.call[worker]);
+        let told = results(within, &[future]);
+        self.host.wakes_with(by, self.call[worker], 0x10, Awaited::Other, told);
+    }
+
+    fn sends(&mut self, worker: usize, future: u64, path: &str) {
+        self.host.in_work(future);
+        self.host.request(self.call[worker], self.backs[worker].0, path);
+        self.host.read(None, self.backs[worker].1);
+    }
+
+    fn receives(&mut self, worker: usize, future: u64) {
+        self.host.response(None, self.backs[worker].1);
+        self.host.in_work(future);
+        self.host.read(self.call[worker], self.backs[worker].0);
+    }
+
+    fn calls(&mut self, worker: usize, future: u64, path: &str) {
+        self.sends(worker, future, path);
+        self.receives(worker, future);
+    }
+
+    fn tells(&mut self, worker: usize, thread: T, within: Option<u64>, futures: &[u64]) {
+        let address = 0x100 + u64::from(thread.tid);
+        let told = results(within, futures);
+        self.host.wakes_with(self.call[worker], thread, address, Awaited::Result, told);
+    }
+
+    /// A request whose thread submits, and waits for the result.
+    fn whole(&mut self, path: &str) {
+        let thread = self.serve[0];
+        self.request(0, path);
+        self.submits(thread, None, 0, ONE);
+        self.host.falls_asleep(thread);
+        self.calls(0, ONE, &format!("{path}.0"));
+        self.tells(0, thread, None, &[ONE]);
+        self.response(0);
+    }
+
+    fn spans(&mut self) -> Vec<Span> {
+        self.host.sleep(Duration::from_secs(2));
+        run(&self.host.events, EngineConfig::default(), self.host.clock)
+    }
+
+    /// What is said of the call with this path: how sure its parent is, or why it has none.
+    fn verdict(&mut self, of: &str) -> String {
+        let spans = self.spans();
+        let span = spans.iter().find(|span| path(span) == of).expect("a span");
+        match (span.parent, span.undecided) {
+            (Some(parent), None) => {
+                let above = spans.iter().find(|above| above.span_id == parent.span_id).expect("its parent");
+                assert_eq!(parent.evidence, Evidence::RuntimeTask);
+                format!("{} {}", parent.confidence.as_str(), path(above))
+            }
+            (None, Some(reason)) => reason.to_owned(),
+            other => panic!("{other:?}\n{}", lines(&spans).join("\n")),
+        }
+    }
+}
+
+fn results(within: Option<u64>, told: &[u64]) -> Results {
+    let mut futures = [0; MAX_FUTURES];
+    futures.iter_mut().zip(told).for_each(|(future, told)| *future = *told);
+    Results { within, futures }
+}
+
+#[test]
+fn the_request_that_submits_an_item_and_waits_for_it_is_the_parent_of_its_calls() {
+    let mut pool = Pool::new();
+    pool.whole("/1");
+    assert_eq!(pool.verdict("/1.0"), "certain /1");
+}
+
+#[test]
+fn how_sure_it_is_depends_on_when_the_wait_began() {
+    for (after, want) in [(0, "certain /1"), (1, "likely /1"), (2, "no-hand-off")] {
+        let mut pool = Pool::new();
+        let thread = pool.serve[0];
+        pool.request(0, "/1");
+        pool.submits(thread, None, 0, ONE);
+        let mut moment = 0;
+        let mut may_wait = |pool: &mut Pool| {
+            if moment == after {
+                pool.host.falls_asleep(thread);
+            }
+            moment += 1;
+        };
+        may_wait(&mut pool);
+        pool.sends(0, ONE, "/1.0");
+        may_wait(&mut pool);
+        pool.receives(0, ONE);
+        may_wait(&mut pool);
+        pool.tells(0, thread, None, &[ONE]);
+        pool.response(0);
+        assert_eq!(pool.verdict("/1.0"), want, "{after}");
+    }
+}
+
+/// Several calls, of which none but the last is followed by a wake-up.
+#[test]
+fn all_calls_of_an_item_are_for_who_waits() {
+    let mut pool = Pool::new();
+    let thread = pool.serve[0];
+    pool.request(0, "/1");
+    pool.submits(thread, None, 0, ONE);
+    pool.host.falls_asleep(thread);
+    pool.calls(0, ONE, "/1.0");
+    pool.calls(0, ONE, "/1.1");
+    pool.tells(0, thread, None, &[ONE]);
+    pool.response(0);
+    assert_eq!(pool.verdict("/1.0"), "certain /1");
+    assert_eq!(pool.verdict("/1.1"), "certain /1");
+}
+
+#[test]
+fn results_that_are_waited_for_together_are_each_for_who_waits() {
+    let mut pool = Pool::new();
+    let thread = pool.serve[0];
+    pool.request(0, "/1");
+    pool.submits(thread, None, 0, ONE);
+    pool.submits(thread, None, 1, OTHER);
+    pool.host.falls_asleep(thread);
+    pool.calls(0, ONE, "/1.0");
+    pool.calls(1, OTHER, "/1.1");
+    pool.tells(1, thread, None, &[OTHER, ONE]);
+    pool.response(0);
+    assert_eq!(pool.verdict("/1.0"), "certain /1");
+    assert_eq!(pool.verdict("/1.1"), "certain /1");
+}
+
+#[test]
+fn an_item_that_waits_for_another_hands_its_calls_on() {
+    let mut pool = Pool::new();
+    let (thread, outer) = (pool.serve[0], pool.call[1]);
+    pool.request(0, "/1");
+    pool.submits(thread, None, 1, OUTER);
+    pool.host.falls_asleep(thread);
+    pool.submits(outer, Some(OUTER), 0, ONE);
+    pool.host.falls_asleep(outer);
+    pool.calls(0, ONE, "/1.0");
+    pool.tells(0, outer, Some(OUTER), &[ONE]);
+    pool.tells(1, thread, None, &[OUTER]);
+    pool.response(0);
+    assert_eq!(pool.verdict("/1.0"), "certain /1");
+}
+
+/// The thread of a pool calls for nobody, and then does what a request waits for.
+#[test]
+fn a_call_inside_of_another_item_is_for_nobody() {
+    let mut pool = Pool::new();
+    for n in 0..10 {
+        pool.whole(&format!("/{n}"));
+    }
+    let thread = pool.serve[0];
+    pool.request(0, "/x");
+    pool.submits(thread, None, 0, ONE);
+    pool.host.falls_asleep(thread);
+    pool.calls(0, OTHER, "/x.0");
+    pool.tells(0, thread, None, &[ONE]);
+    pool.response(0);
+    assert_eq!(pool.verdict("/x.0"), "no-hand-off");
+}
+
+/// The same, where the future of what is waited for has the address that the other one had.
+#[test]
+fn a_future_at_an_address_that_was_used_before_is_another_one() {
+    let mut pool = Pool::new();
+    for n in 0..10 {
+        pool.whole(&format!("/{n}"));
+    }
+    let thread = pool.serve[0];
+    pool.request(0, "/x");
+    pool.submits(thread, None, 0, ONE);
+    pool.calls(0, ONE, "/x.0");
+    pool.submits(thread, None, 0, ONE);
+    pool.host.falls_asleep(thread);
+    pool.tells(0, thread, None, &[ONE]);
+    pool.response(0);
+    assert_eq!(pool.verdict("/x.0"), "no-hand-off");
+}
+
+/// A request whose thread waits for what another's has submitted, alone or with that one.
+#[test]
+fn futures_that_are_shared_or_handed_on_name_nobody() {
+    for (both, want) in [(false, "hand-offs-elsewhere"), (true, "several-hand-offs")] {
+        let mut pool = Pool::new();
+        for n in 0..10 {
+            pool.whole(&format!("/{n}"));
+        }
+        let [one, other] = pool.serve;
+        pool.request(0, "/x");
+        pool.request(1, "/y");
+        pool.submits(one, None, 0, ONE);
+        pool.host.falls_asleep(other);
+        if both {
+            pool.host.falls_asleep(one);
+        }
+        pool.calls(0, ONE, "/x.0");
+        pool.tells(0, other, None, &[ONE]);
+        if both {
+            pool.tells(0, one, None, &[ONE]);
+        }
+        pool.response(0);
+        pool.response(1);
+        assert_eq!(pool.verdict("/x.0"), want);
+    }
+}
+
+/// A thread of a pool that is busy takes an item without being woken for it.
+#[test]
+fn where_it_is_not_seen_who_submits_it_is_who_waits_if_it_always_was() {
+    for (before, handed_on, want) in
+        [(3, 0, "hand-off-unproven"), (4, 0, "likely /x"), (25, 1, "likely /x"), (15, 1, "hand-off-unproven")]
+    {
+        let mut pool = Pool::new();
+        for n in 0..before {
+            pool.whole(&format!("/{n}"));
+        }
+        let [thread, other] = pool.serve;
+        for _ in 0..handed_on {
+            pool.request(0, "/y");
+            pool.request(1, "/z");
+            pool.submits(thread, None, 0, ONE);
+            pool.host.falls_asleep(other);
+            pool.tells(0, other, None, &[ONE]);
+            pool.response(1);
+            pool.response(0);
+        }
+        pool.request(0, "/x");
+        pool.host.falls_asleep(thread);
+        pool.calls(0, OTHER, "/x.0");
+        pool.tells(0, thread, None, &[OTHER]);
+        pool.response(0);
+        assert_eq!(pool.verdict("/x.0"), want, "{before} {handed_on}");
+    }
+}
+
+#[test]
+fn a_response_that_another_item_reads_is_nobodys() {
+    let mut pool = Pool::new();
+    for n in 0..10 {
+        pool.whole(&format!("/{n}"));
+    }
+    let thread = pool.serve[0];
+    pool.request(0, "/x");
+    pool.submits(thread, None, 0, ONE);
+    pool.host.falls_asleep(thread);
+    pool.sends(0, ONE, "/x.0");
+    pool.receives(0, OTHER);
+    pool.tells(0, thread, None, &[ONE]);
+    pool.response(0);
+    assert_eq!(pool.verdict("/x.0"), "hand-offs-elsewhere");
+}
+
+#[test]
+fn a_request_that_is_answered_before_its_call_is_done_is_not_its_parent() {
+    let mut pool = Pool::new();
+    let thread = pool.serve[0];
+    pool.request(0, "/x");
+    pool.submits(thread, None, 0, ONE);
+    pool.sends(0, ONE, "/x.0");
+    pool.response(0);
+    pool.request(0, "/y");
+    pool.host.falls_asleep(thread);
+    pool.receives(0, ONE);
+    pool.tells(0, thread, None, &[ONE]);
+    pool.response(0);
+    assert_eq!(pool.verdict("/x.0"), "hand-offs-elsewhere");
+}
