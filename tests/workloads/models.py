@@ -3,8 +3,11 @@
 Each model is a function of a request's id and the number of its calls; it returns when the request may be answered.
 """
 
+import collections
 import concurrent.futures
+import os
 import queue
+import random
 import threading
 
 from calls import pause
@@ -27,6 +30,8 @@ class Models:
         self.generation = 0
         self.shared = {}
         self.lock = threading.Lock()
+        self.submitted = collections.deque()
+        self.waiting = collections.deque()
 
     def start(self, model):
         """The threads that a model keeps."""
@@ -73,6 +78,47 @@ class Models:
             pause()
             self.pool.submit(self.call, cause, number)
             self.pool.submit(pause).result()
+
+    # The same, where what is waited for is over at once, and its memory used again.
+    def reuse(self, cause, count):
+        for number in range(count):
+            pause()
+            self.pool.submit(self.call, cause, number)
+            for _ in range(20):
+                self.pool.submit(random.randrange, 9).result()
+
+    # Who submits a call waits for the result of the one that was submitted longest ago, for whomever.
+    def handed(self, cause, count):
+        for number in range(count):
+            self.submitted.append(self.pool.submit(self.call, cause, number))
+            pause()
+            self.submitted.popleft().result()
+
+    # A task, once its call is done, gives a result to whichever request waits longest, and is waited for by none.
+    def relay(self, cause, count):
+        def task(number):
+            self.call(cause, number)
+            self.waiting.popleft().set_result(None)
+
+        for number in range(count):
+            future = concurrent.futures.Future()
+            self.waiting.append(future)
+            self.pool.submit(task, number)
+            future.result()
+
+    # Before it is done, a call that nobody waits for is followed up by another one.
+    def follow_up(self, cause, count):
+        own = threading.get_ident()
+
+        def again(_):
+            # It may be done before it is told of this, and then the thread that serves would call.
+            if threading.get_ident() != own:
+                self.call(None, f"after-{os.urandom(4).hex()}")
+
+        for number in range(count):
+            future = self.pool.submit(self.call, cause, number)
+            future.add_done_callback(again)
+            future.result()
 
     # A bounded queue: a thread that puts a job in waits until another request's job is done.
     def queue(self, cause, count):
@@ -146,6 +192,10 @@ class Models:
         "fan-out": fan_out,
         "forget": forget,
         "mixed": mixed,
+        "reuse": reuse,
+        "handed": handed,
+        "relay": relay,
+        "follow-up": follow_up,
         "queue": queue,
         "semaphore": semaphore,
         "latch": latch_wait,
