@@ -7,5 +7,6 @@
 mod calls;
 mod recorded;
 mod scope;
+mod tls;
 mod unix_sockets;
 mod wake_ups;

@@ -14,7 +14,7 @@ use tracer_tests::temp::TempDir;
 use tracer_tests::tracer;
 
 /// The interpreter itself: wrappers of it would be traced, too.
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
 /// What the kernel half reported, nothing of it lost.
 pub(crate) struct Recorded {

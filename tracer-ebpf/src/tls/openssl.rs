@@ -133,17 +133,19 @@ fn ended(regs: &pt_regs) {
     }
 }
 
-/// A session is freed, or given up by one of those who hold it.
+/// A session is freed, or given up by one of those who hold it. Told of those without plaintext, too: which socket one is on
+/// may be known, and the next one at its address is on another.
 #[inline(always)]
 fn freed(regs: &pt_regs) {
     let session = regs.rdi;
+    if session == 0 {
+        return;
+    }
     let Some(actor) = filter::current() else {
         return;
     };
-    let key = SessionKey { session, tgid: actor.tgid, reserved: 0 };
-    if TRACER_SESSION.remove(key).is_err() {
-        return;
-    }
+    // Absent: it had none.
+    let _ = TRACER_SESSION.remove(SessionKey { session, tgid: actor.tgid, reserved: 0 });
     emit::control::<SessionEndedRecord>(|record| {
         record.header = emit::header::<SessionEndedRecord>(EventKind::SessionEnded, Some(&actor));
         record.session = session;
