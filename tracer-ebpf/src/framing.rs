@@ -15,7 +15,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated as helpers;
 use tracer_abi::error::{KernelLoss, PayloadState};
-use tracer_abi::event::flags;
+use tracer_abi::event::{Source, flags};
 use tracer_abi::frame::{Frame, HEADER_BYTES, PREFACE_BYTES};
 use tracer_abi::limits::{JOINED_WHOLE_BYTES, MAX_CHUNK_BYTES, MAX_FRAME_STEPS, ODD_HEAD_BYTES};
 use tracer_abi::sniff::{Class, PREFIX_BYTES};
@@ -330,7 +330,12 @@ fn flush(op: &mut Operation) {
     let record = &mut op.record;
     record.offset = walk.offset + u64::from(walk.from);
     record.result = len as i32;
-    record.tcp_seq_end = walk.seq_end.wrapping_sub(behind);
+    if record.source == Source::Socket.code() {
+        record.tcp_seq_end = walk.seq_end.wrapping_sub(behind);
+    } else {
+        // How far a session had come is said of the whole call.
+        record.user_r14 = u64::from(walk.from) | u64::from(op.total) << 32;
+    }
     record.head_len = walk.captured;
     record.header.flags = walk.flags as u16 | flags::LAST | if walk.frame > 0 { flags::FRAME } else { 0 };
     let (source, captured) = (walk.source, walk.captured);

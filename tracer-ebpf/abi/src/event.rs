@@ -116,6 +116,9 @@ pub struct DataRecord {
     /// Bytes that this socket had moved in this direction before the operation, since it was first seen.
     pub offset: u64,
     /// User register r14 at the system call, on x86_64: Go's current goroutine. Zero elsewhere.
+    ///
+    /// Of plaintext: where in its call this begins, in the low half, and how much the call moved in the high half. One of
+    /// HTTP/2 may be several operations.
     pub user_r14: u64,
     /// Voluntary context switches of the thread so far: unchanged between two events = it never blocked.
     pub nvcsw: u64,

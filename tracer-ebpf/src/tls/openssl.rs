@@ -208,7 +208,7 @@ fn report(thread: &mut TaskState, state: &mut SockState, actor: &Actor, session:
         header: emit::header::<DataRecord>(EventKind::DataMoved, Some(actor)),
         cookie: SocketCookie(session),
         offset,
-        user_r14: 0,
+        user_r14: u64::from(moved) << 32,
         nvcsw: actor.task.nvcsw(),
         result: moved as i32,
         tcp_seq_end: 0,

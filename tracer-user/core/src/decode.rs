@@ -181,8 +181,16 @@ fn data_moved(
         Source::OpenSsl | Source::OpenSslPlaced => {
             let filled = io & io_flags::FILLED != 0;
             let reached = (source == Source::OpenSslPlaced).then_some(data.tcp_seq_end);
-            let data = DataMoved { cookie: SocketCookie(0), tcp_seq_end: 0, ..data };
-            Event::PlaintextMoved(Box::new(PlaintextMoved { session: cookie.0, filled, reached, data }))
+            let (at, total) = match (data.user_r14 as u32, (data.user_r14 >> 32) as u32) {
+                (_, 0) => (0, moved),
+                part => part,
+            };
+            if at.checked_add(moved).is_none_or(|end| end > total) {
+                return Err(DecodeError::BadLength { field: "user_r14" });
+            }
+            let data = DataMoved { cookie: SocketCookie(0), tcp_seq_end: 0, user_r14: 0, ..data };
+            let session = cookie.0;
+            Event::PlaintextMoved(Box::new(PlaintextMoved { session, filled, at, total, reached, data }))
         }
     })
 }

@@ -145,7 +145,10 @@ pub struct PlaintextMoved {
     pub session: u64,
     /// Received: as much as was asked for, so that more of the same TLS record may follow.
     pub filled: bool,
-    /// How far into the connection's records the session had come at the operation's end, modulo 2^32; where that is known
+    /// Where in what its call moved this begins, and how much that was.
+    pub at: u32,
+    pub total: u32,
+    /// How far into the connection's records the session had come at the call's end, modulo 2^32; where that is known
     /// and the call came to no socket.
     pub reached: Option<u32>,
     /// Its cookie and its sequence number mean nothing.

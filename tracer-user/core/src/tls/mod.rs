@@ -74,7 +74,7 @@ struct Session {
     /// Positions of its plaintext, by direction: where the connection that it is on begins, and how far it came.
     base: [u64; 2],
     end: [u64; 2],
-    /// Position of its last operation, and where that was. Further records of it say nothing new.
+    /// Position of its last call, and where that was. Further records of it say nothing new.
     last: [Option<(u64, Vec<Piece>)>; 2],
 }
 
@@ -175,12 +175,14 @@ impl Tls {
 
     /// Plaintext: hands out the operations that it is on its connection.
     pub(crate) fn plaintext(&mut self, event: PlaintextMoved, mut each: impl FnMut(DataMoved)) {
-        let PlaintextMoved { session, filled, reached, data } = event;
+        let PlaintextMoved { session, filled, at, total, reached, data } = event;
         let IoOutcome::Moved(len) = data.outcome else { return };
+        // Of the call, of which this may be a part.
+        let first = data.offset.saturating_sub(at.into());
         let key = (data.thread.process, session);
         let direction = usize::from(data.direction.code());
-        let end = data.offset.saturating_add(u64::from(len));
-        if self.sessions.get(&key).is_some_and(|known| known.is_over(direction, data.offset)) {
+        let end = first.saturating_add(total.into());
+        if self.sessions.get(&key).is_some_and(|known| known.is_over(direction, first)) {
             self.sessions.remove(&key);
         }
         if !self.sessions.contains_key(&key) {
@@ -190,27 +192,27 @@ impl Tls {
         }
         let Some(known) = self.sessions.get_mut(&key) else { return };
         known.end[direction] = end;
-        let known_place = known.last[direction].take().filter(|(offset, _)| *offset == data.offset);
+        let known_place = known.last[direction].take().filter(|(offset, _)| *offset == first);
         let pieces = match (known_place, known.seat) {
             (Some((_, pieces)), _) => pieces,
-            (None, Seat::Apart(_)) => vec![Piece::unplaced(len)],
+            (None, Seat::Apart(_)) => vec![Piece::unplaced(total)],
             (None, Seat::On(cookie) | Seat::Proved(cookie) | Seat::Known(cookie)) => {
                 let place = self.sockets.get_mut(&cookie).map_or(Place::Disagrees, |socket| {
                     if socket.session == Some(key) || !matches!(known.seat, Seat::Known(_)) {
                         return socket.records[direction].place(
                             data.direction,
-                            len,
+                            total,
                             filled,
                             socket.protection,
                         );
                     }
-                    let at =
+                    let end =
                         socket.hello[direction].begins().zip(reached).map(|(seq, far)| seq.wrapping_add(far));
-                    match at {
-                        Some(at) => socket.records[direction].place_before(
-                            at,
+                    match end {
+                        Some(end) => socket.records[direction].place_before(
+                            end,
                             data.direction,
-                            len,
+                            total,
                             filled,
                             socket.protection,
                         ),
@@ -226,22 +228,23 @@ impl Tls {
                     | (Place::Ambiguous, _) => {
                         known.seat.prove();
                         self.stats.unplaced += 1;
-                        vec![Piece::unplaced(len)]
+                        vec![Piece::unplaced(total)]
                     }
                     (Place::Disagrees, Seat::On(_) | Seat::Apart(_)) => {
                         known.seat = Seat::Apart(SocketCookie(self.next_apart));
                         self.next_apart += 1;
                         self.stats.unbound += 1;
-                        vec![Piece::unplaced(len)]
+                        vec![Piece::unplaced(total)]
                     }
                 }
             }
         };
         let cookie = known.seat.connection();
         let offset = data.offset.saturating_sub(known.base[direction]);
-        let last = data.last;
-        known.last[direction] = (!last).then(|| (data.offset, pieces.clone()));
-        cut(DataMoved { cookie, offset, ..data }, &pieces, &mut each);
+        let last = data.last && at.saturating_add(len) == total;
+        let here: Vec<Piece> = pieces.iter().filter_map(|piece| piece.inside(at, len)).collect();
+        known.last[direction] = (!last).then_some((first, pieces));
+        cut(DataMoved { cookie, offset, ..data }, &here, &mut each);
     }
 
     /// Of the connection, once a session is on it.

@@ -81,6 +81,14 @@ impl Piece {
         Self { at: 0, len, seq: None }
     }
 
+    /// What of it is among these bytes, counted from the first of them.
+    pub(super) fn inside(self, from: u32, len: u32) -> Option<Self> {
+        let start = self.at.max(from);
+        let end = self.at.saturating_add(self.len).min(from.saturating_add(len));
+        let seq = self.seq.map(|seq| seq.wrapping_add(start.wrapping_sub(self.at)));
+        (start < end).then(|| Self { at: start - from, len: end - start, seq })
+    }
+
     /// As events tell it: zero where it is not known.
     pub(super) const fn seq_end(self) -> u32 {
         match self.seq {

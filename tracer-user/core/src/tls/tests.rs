@@ -88,7 +88,7 @@ impl Wire {
         let data = data(direction, self.plain[way], len);
         self.plain[way] += u64::from(len);
         let (mut cookie, mut seqs, mut total) = (SocketCookie(0), Vec::new(), 0);
-        let event = PlaintextMoved { session: SESSION, filled, reached: None, data };
+        let event = PlaintextMoved { session: SESSION, filled, at: 0, total: len, reached: None, data };
         self.tls.plaintext(event, |piece| {
             let IoOutcome::Moved(len) = piece.outcome else { panic!("{piece:?}") };
             assert_eq!((piece.payload.len() as u32, piece.head_len, piece.chunk_offset), (len, len, 0));
@@ -173,6 +173,38 @@ fn where_two_records_could_be_meant_none_is() {
     let start = wire.seq[0];
     wire.moved(Direction::Ingress, Some(SESSION), &[36 + MORE], &[]);
     assert_eq!(wire.plain(Direction::Ingress, 36, false), (SOCKET, vec![Some(start)]));
+}
+
+/// One call of HTTP/2 is several operations: its frames, without what is left out.
+#[test]
+fn a_call_that_comes_in_parts_is_placed_as_one() {
+    let mut wire = Wire::new();
+    let start = wire.seq[1];
+    wire.moved(Direction::Egress, Some(SESSION), &[100 + MORE, 50 + MORE], &[]);
+    let second = start + 5 + 100 + u32::from(MORE);
+    let whole = data(Direction::Egress, wire.plain[1], 150);
+    wire.plain[1] += 150;
+    let mut found = Vec::new();
+    for (at, len) in [(0, 40), (40, 80), (120, 30)] {
+        let data = DataMoved {
+            offset: whole.offset + u64::from(at),
+            outcome: IoOutcome::Moved(len),
+            head_len: len,
+            payload: whole.payload.slice(at as usize..(at + len) as usize),
+            ..whole.clone()
+        };
+        let event = PlaintextMoved { session: SESSION, filled: false, at, total: 150, reached: None, data };
+        wire.tls.plaintext(event, |piece| {
+            let IoOutcome::Moved(len) = piece.outcome else { panic!("{piece:?}") };
+            assert_eq!(piece.payload.len() as u32, len);
+            found.push((piece.offset, len, piece.tcp_seq_end.wrapping_sub(len)));
+        });
+    }
+    assert_eq!(found, [(0, 40, start), (40, 60, start + 40), (100, 20, second), (120, 30, second + 20)]);
+    assert_eq!(wire.tls.stats(), TlsStats::default());
+    let end = wire.seq[1];
+    wire.moved(Direction::Egress, Some(SESSION), &[9 + MORE], &[]);
+    assert_eq!(wire.plain(Direction::Egress, 9, false), (SOCKET, vec![Some(end)]));
 }
 
 #[test]

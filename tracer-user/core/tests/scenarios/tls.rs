@@ -77,6 +77,8 @@ fn record(data: &DataMoved, len: u32, number: u32, seq: &mut u32) -> [Event; 2] 
     let plaintext = PlaintextMoved {
         session,
         filled: false,
+        at: 0,
+        total: len,
         reached: None,
         data: DataMoved {
             cookie: SocketCookie(0),

@@ -146,11 +146,14 @@ impl Program {
         link.plain[way] += u64::from(len);
         let reached = Some(link.reached[way]);
         let (mut cookie, mut seqs) = (0, Vec::new());
-        self.tls.plaintext(PlaintextMoved { session: number, filled, reached, data }, |piece| {
-            let IoOutcome::Moved(len) = piece.outcome else { panic!("{piece:?}") };
-            seqs.push((piece.tcp_seq_end != 0).then(|| piece.tcp_seq_end.wrapping_sub(len)));
-            cookie = piece.cookie.0;
-        });
+        self.tls.plaintext(
+            PlaintextMoved { session: number, filled, at: 0, total: len, reached, data },
+            |piece| {
+                let IoOutcome::Moved(len) = piece.outcome else { panic!("{piece:?}") };
+                seqs.push((piece.tcp_seq_end != 0).then(|| piece.tcp_seq_end.wrapping_sub(len)));
+                cookie = piece.cookie.0;
+            },
+        );
         (cookie, seqs)
     }
 
