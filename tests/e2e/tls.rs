@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tracer_tests::http::drive;
 use tracer_tests::nginx::{Config, Nginx};
 use tracer_tests::program::Program;
 use tracer_tests::scale;
-use tracer_tests::service::workload;
+use tracer_tests::service::{go_program, workload};
 use tracer_tests::spans::{Kind, Span};
 use tracer_tests::temp::TempDir;
 use tracer_tests::tracer::Tracer;
@@ -68,6 +69,14 @@ impl Identity {
         Nginx::start_tls(&Config { workers, http: http.to_owned(), server }).expect("nginx")
     }
 
+    fn go(&self, go: &Go) -> (Program, u16) {
+        let mut command = Command::new(&go.program);
+        command.args(["serve", &self.certificate, &self.key]);
+        let program = Program::spawn(go.name, command).expect("server");
+        let port = program.wait_stdout("port ", PATIENCE).expect("port").parse().expect("port");
+        (program, port)
+    }
+
     fn python(&self) -> (Program, u16) {
         self.server(PYTHON, "tls_server.py")
     }
@@ -80,6 +89,40 @@ impl Identity {
         let port = program.wait_stdout("port ", PATIENCE).expect("port").parse().expect("port");
         (program, port)
     }
+}
+
+/// A program with Go's own TLS, by a version of Go that is here, with its symbols or without.
+struct Go {
+    name: &'static str,
+    /// As the tracer says it, or how that begins.
+    version: String,
+    program: PathBuf,
+}
+
+/// Those which the rows use: the version of this machine, and the oldest that is known.
+fn go_builds() -> Vec<Go> {
+    let stripped: &[&str] = &["-ldflags=-s -w"];
+    [
+        ("go", "local", &[][..]),
+        ("go-stripped", "local", stripped),
+        ("go-1.22", "go1.22.12", &[]),
+        ("go-1.22-stripped", "go1.22.12", stripped),
+    ]
+    .into_iter()
+    .filter_map(|(name, version, flags)| {
+        let built = go_program("tls.go", &format!("tls-{name}"), version, flags);
+        match built {
+            Ok(program) => {
+                Some(Go { name, version: version.replace("local", "go1.").replace("go", "Go "), program })
+            }
+            Err(error) if version != "local" => {
+                eprintln!("{name}: {error:#}");
+                None
+            }
+            Err(error) => panic!("{name}: {error:#}"),
+        }
+    })
+    .collect()
 }
 
 /// Which local port each path was asked for from.
@@ -99,7 +142,18 @@ impl Asker {
 
     fn running(runs: &str, name: &str, identity: &Identity) -> Self {
         let mut command = Command::new(runs);
-        command.arg(workload(name)).arg(&identity.authority).stdin(Stdio::piped());
+        command.arg(workload(name)).arg(&identity.authority);
+        Self::spawn(name, command)
+    }
+
+    fn go(identity: &Identity, go: &Go) -> Self {
+        let mut command = Command::new(&go.program);
+        command.args(["ask", &identity.authority]);
+        Self::spawn(go.name, command)
+    }
+
+    fn spawn(name: &str, mut command: Command) -> Self {
+        command.stdin(Stdio::piped());
         let mut program = Program::spawn(name, command).expect("client");
         let input = program.stdin().expect("standard input");
         Self { program, input, lines: 0 }
@@ -218,6 +272,23 @@ fn score(spans: &[Span], ports: &Ports, server: u16, version: Option<&str>) -> O
     outcome
 }
 
+/// The same of a whole row, whose cells are small.
+fn check_row<'c>(name: &str, cells: impl Iterator<Item = (&'c Cell, &'c str, Outcome)>, log: &str) {
+    let mut row = Outcome::default();
+    for (cell, version, outcome) in cells {
+        eprintln!("{:<40} {outcome}", format!("{name} {} {version}", cell.name));
+        row.asked += outcome.asked;
+        row.right += outcome.right;
+        row.incomplete += outcome.incomplete;
+        row.missing += outcome.missing;
+        row.wrong.extend(outcome.wrong);
+    }
+    assert!(row.asked > 0, "{name}: nothing was asked");
+    assert!(row.wrong.is_empty(), "{name}: {:#?}\n{log}", row.wrong.first());
+    assert!(row.right * 1000 >= row.asked * 999, "{name}: {row}\n{log}");
+    assert!(row.incomplete * 1000 <= row.asked, "{name}: {row}\n{log}");
+}
+
 /// Prints a line of the table; nothing may be wrong, and of a thousand at most one not known.
 fn check(name: &str, outcome: &Outcome, log: &str) {
     eprintln!("{name:<28} {outcome}");
@@ -306,6 +377,110 @@ fn asyncio_asks_node() {
     let server = identity.server("node", "tls_server.js");
     let asker = Asker::running(PYTHON, "tls_asyncio_client.py", &identity);
     all_is_joined("asyncio → node", "aj", server, asker);
+}
+
+/// Go's own TLS at both ends, of two versions, with symbols and without: each build serves, and asks another one.
+#[test]
+fn go_asks_go() {
+    let identity = Identity::new();
+    let builds = go_builds();
+    for (n, server) in builds.iter().enumerate() {
+        let client = &builds[(n + 1) % builds.len()];
+        ask_go(&identity, server, Asker::go(&identity, client), client.name, &["1.3", "1.2"]);
+    }
+}
+
+/// HTTP/2, which both ends of Go agree on.
+#[test]
+fn go_asks_go_by_http2() {
+    let identity = Identity::new();
+    let builds = go_builds();
+    for (server, client) in builds.iter().zip(builds.iter().rev()) {
+        ask_go(&identity, server, Asker::go(&identity, client), client.name, &["h2"]);
+    }
+}
+
+/// Each end of Go with one of OpenSSL.
+#[test]
+fn go_asks_nginx_and_python_asks_go() {
+    let identity = Identity::new();
+    let builds = go_builds();
+    for go in &builds {
+        ask_go(&identity, go, Asker::start(&identity), "python", &["1.3", "1.2"]);
+    }
+    for go in &builds {
+        let nginx = identity.nginx(2);
+        let mut asker = Asker::go(&identity, go);
+        let mut pids = nginx.pids().expect("pids");
+        pids.push(asker.program.pid());
+        let tracer = Tracer::attach(&pids).expect("attach");
+        let asked = ask_all(&mut asker, nginx.addr.port(), &["1.3", "1.2"]);
+        let report = tracer.finish().expect("tracer");
+        let scored = asked.iter().map(|(cell, ports, version)| {
+            (cell, *version, score(&report.spans, ports, nginx.addr.port(), Some(version)))
+        });
+        check_row(&format!("{} → nginx", go.name), scored, &report.log);
+    }
+}
+
+/// Every cell of a row, its versions of TLS taking turns.
+fn ask_all<'v>(asker: &mut Asker, port: u16, versions: &[&'v str]) -> Vec<(Cell, Ports, &'v str)> {
+    let ask = |(cell, version): (Cell, &'v str)| {
+        let ports = asker.ask(port, &cell, count(&cell) / 2, version);
+        (cell, ports, version)
+    };
+    cells("go").into_iter().zip(versions.iter().copied().cycle()).map(ask).collect()
+}
+
+fn ask_go(identity: &Identity, go: &Go, mut asker: Asker, client: &str, versions: &[&str]) {
+    let (server, port) = identity.go(go);
+    let tracer = Tracer::attach_with(&[server.pid(), asker.program.pid()], &["-vv"]).expect("attach");
+    let asked = ask_all(&mut asker, port, versions);
+    let report = tracer.finish().expect("tracer");
+    let told = report.log.lines().any(|line| {
+        line.contains(&format!("process {}: crypto/tls of {}", server.pid(), go.version))
+            && line.contains("crypto/tls.(*Conn).Read")
+    });
+    assert!(told, "{}", report.log);
+    let scored = asked.iter().map(|(cell, ports, version)| {
+        let said = (*version != "h2").then_some(*version).or(Some("1.3"));
+        (cell, *version, score(&report.spans, ports, port, said))
+    });
+    check_row(&format!("{client} → {}", go.name), scored, &report.log);
+}
+
+/// A program of Go whose functions have no names that are known says so.
+#[test]
+fn a_program_of_go_without_its_tables_is_named() {
+    let identity = Identity::new();
+    let builds = go_builds();
+    let stripped = builds.iter().find(|go| go.name == "go-stripped").expect("build");
+    let dir = TempDir::new().expect("folder");
+    let program = dir.path().join("nameless");
+    let mut bytes = std::fs::read(&stripped.program).expect("program");
+    // The names of the functions that would be probed, and nothing that the program itself uses.
+    let names: [&[u8]; 5] = [b"Read", b"Write", b"Close", b"clientHandshake", b"serverHandshake"];
+    for name in names {
+        let full = [&b"\0crypto/tls.(*Conn)."[..], name, b"\0"].concat();
+        let at = bytes.windows(full.len()).position(|window| window == full).expect("name");
+        bytes[at + full.len() - 2] = b'_';
+    }
+    std::fs::write(&program, &bytes).expect("write");
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
+    let nameless = Go { name: "nameless", version: stripped.version.clone(), program };
+    let (server, port) = identity.go(&nameless);
+    let mut asker = Asker::start(&identity);
+    let tracer = Tracer::attach(&[server.pid(), asker.program.pid()]).expect("attach");
+    let cell = Cell { name: "nameless".to_owned(), concurrency: 1, keep: true };
+    assert_eq!(asker.ask(port, &cell, 5, "1.3").len(), 5);
+    let report = tracer.finish().expect("tracer");
+    assert!(report.spans.iter().all(|span| span.kind == Kind::Client), "{:#?}", report.spans);
+    let named = report.log.lines().any(|line| {
+        line.contains("not recognised: nameless")
+            && line.contains("TLS on 1 connection")
+            && line.contains("no crypto/tls, or under other names")
+    });
+    assert!(named, "{}", report.log);
 }
 
 /// Debian's curl, each one started by a shell while it is traced already.

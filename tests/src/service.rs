@@ -155,24 +155,30 @@ pub(crate) fn build_folder() -> PathBuf {
 
 /// The Go service, built on first use.
 fn go_service() -> anyhow::Result<PathBuf> {
+    go_program("service.go", "service-go", "local", &[])
+}
+
+/// A workload in Go, built on first use with a version of Go, or `local`: nothing is downloaded.
+pub fn go_program(source: &str, name: &str, version: &str, flags: &[&str]) -> anyhow::Result<PathBuf> {
     let folder = build_folder();
-    let built = folder.join("service-go");
+    let built = folder.join(name);
     let changed = |path: &Path| path.metadata().and_then(|data| data.modified());
     // Where the folder is read-only, as in a virtual machine, what was built before must do.
-    if let (Ok(built_at), Ok(source_at)) = (changed(&built), changed(&workload("service.go")))
+    if let (Ok(built_at), Ok(source_at)) = (changed(&built), changed(&workload(source)))
         && built_at > source_at
     {
         return Ok(built);
     }
     std::fs::create_dir_all(&folder)?;
     // Tests of several processes may build at once: build aside, then move into place.
-    let aside = folder.join(format!("service-go.{}.{:?}", std::process::id(), std::thread::current().id()));
+    let aside = folder.join(format!("{name}.{}.{:?}", std::process::id(), std::thread::current().id()));
     let output = Command::new("go")
         .args(["build", "-o"])
         .arg(&aside)
-        .arg(workload("service.go"))
+        .args(flags)
+        .arg(workload(source))
         .env("GOFLAGS", "")
-        .env("GOTOOLCHAIN", "local")
+        .env("GOTOOLCHAIN", version)
         .env("GOPROXY", "off")
         .output()
         .context("run go build")?;

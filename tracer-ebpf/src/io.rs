@@ -368,6 +368,9 @@ pub(crate) fn plan(state: &mut SockState, op: &mut Operation) {
             state.odd_turns = 0;
         } else if class != Class::Undecided.code() && class != UNDECIDABLE {
             op.record.header.flags |= odd_turn(state, class);
+            if class == Class::Tls.code() {
+                op.record.io_flags |= tls::goroutine_flag(op.record.user_r14, op.record.header.tgid.0);
+            }
         }
     } else if state.class == Class::Http1.code() && state.head_left < op.total {
         // Another message may begin without a turn: a pipelined response, an early request.

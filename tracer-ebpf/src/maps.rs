@@ -18,7 +18,7 @@ use tracer_abi::golang::GoProcess;
 use tracer_abi::greenlet::GreenletProcess;
 use tracer_abi::java::JavaProcess;
 use tracer_abi::java_waits::JavaWaits;
-use tracer_abi::limits::{SESSION_BYTES, WAKE_RING_BYTES};
+use tracer_abi::limits::{GO_CALL_BYTES, SESSION_BYTES, WAKE_RING_BYTES};
 use tracer_abi::openssl::{MAX_LAYOUTS, OpenSslLayout};
 use tracer_abi::python::{PythonProcess, TaskId};
 use tracer_abi::python_waits::{PythonWaits, Waiting};
@@ -202,8 +202,8 @@ pub(crate) struct Wake {
     pub(crate) looked: u64,
 }
 
-/// Thread group ids of processes whose TLS library is watched, each with nothing. Written by the tracer, read here. 16,384,
-/// as [`TRACER_PROCS`].
+/// Thread group ids of processes whose TLS library is watched → `tls_stacks`. Written by the tracer, read here. 16,384, as
+/// [`TRACER_PROCS`].
 #[map]
 pub(crate) static TRACER_TLS: HashMap<u32, u8> = HashMap::with_max_entries(16 << 10, 0);
 
@@ -218,6 +218,24 @@ pub(crate) static TRACER_SESSION: HashMap<SessionKey, SockState> =
     HashMap::with_max_entries(64 << 10, BPF_F_NO_PREALLOC);
 
 const _: () = assert!(size_of::<SockState>() == SESSION_BYTES);
+
+/// Goroutine → the call of `crypto/tls` that it is in. Written and read here; the tracer removes those of processes that
+/// ended. As many as sessions: each may have one that waits for what comes next.
+#[map]
+pub(crate) static TRACER_GOCALL: HashMap<GoroutineKey, tls::GoCall> =
+    HashMap::with_max_entries(64 << 10, BPF_F_NO_PREALLOC);
+
+const _: () = assert!(size_of::<tls::GoCall>() == GO_CALL_BYTES);
+
+/// Key of [`TRACER_GOCALL`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct GoroutineKey {
+    /// Its address in the process.
+    pub(crate) goroutine: u64,
+    pub(crate) tgid: u32,
+    pub(crate) reserved: u32,
+}
 
 /// Key of [`TRACER_SESSION`].
 #[derive(Clone, Copy)]
@@ -321,6 +339,8 @@ pub(crate) struct TaskState {
     pub(crate) polled: identity::Polled,
     /// The call of a TLS library that it is in.
     pub(crate) call: tls::Call,
+    /// That of a goroutine which begins on it.
+    pub(crate) go_call: tls::GoCall,
     pub(crate) ciphertext: tls::Report,
 }
 

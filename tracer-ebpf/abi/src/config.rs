@@ -147,7 +147,7 @@ codes! {
         /// `SSL_write_ex(ssl, buffer, size, &moved) → done`
         WriteEx = 4,
         /// Moves no plaintext, but may send and receive: `SSL_do_handshake(ssl)`, `SSL_peek(ssl, …)`,
-        /// `SSL_shutdown(ssl)`.
+        /// `SSL_shutdown(ssl)`, `(*Conn).clientHandshake`.
         Other = 5,
     }
 }
@@ -168,6 +168,35 @@ pub mod tls_site {
     pub const ENDS_IF_NOT_ZERO: u64 = 18;
     /// The session is freed.
     pub const FREES: u64 = 19;
+}
+
+/// A place in a program of Go, as the cookie of its probe has it: what passing it means, which is a [`TlsCall`] or one of
+/// [`tls_site`], and where the program's version has two fields, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GoTlsSite {
+    pub site: u32,
+    /// From a goroutine: its number.
+    pub number: u16,
+    /// From a `tls.Conn`: `rawInput`, the `bytes.Buffer` of what it has read and not looked at.
+    pub unread: u16,
+}
+
+impl GoTlsSite {
+    pub const fn to_cookie(self) -> u64 {
+        self.site as u64 | (self.number as u64) << 32 | (self.unread as u64) << 48
+    }
+
+    pub const fn of_cookie(cookie: u64) -> Self {
+        Self { site: cookie as u32, number: (cookie >> 32) as u16, unread: (cookie >> 48) as u16 }
+    }
+}
+
+/// Bits of what the kernel half's table has of a process whose TLS is watched.
+pub mod tls_stacks {
+    /// A library whose calls are of threads.
+    pub const OF_THREADS: u8 = 1;
+    /// Go's, whose calls are of goroutines.
+    pub const OF_GOROUTINES: u8 = 1 << 1;
 }
 
 /// Nanoseconds in the tick (`USER_HZ` = 100) in which `/proc/PID/stat` gives a start time.

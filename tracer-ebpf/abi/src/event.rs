@@ -99,6 +99,11 @@ codes! {
         /// The same, of a call that came to no socket. In place of the sequence number: how many bytes of records the
         /// session has written (sent) or read (received) at the call's end, modulo 2^32.
         OpenSslPlaced = 2,
+        /// Go's `crypto/tls`: plaintext as of [`Source::OpenSsl`], with the address of the `tls.Conn`. The sequence number is
+        /// that behind the last TLS record that the call has written to the socket, or has looked at of what was read from
+        /// it; zero: not known. It is a goroutine's operation, which may have gone on on another thread: it has no number
+        /// among those of its thread.
+        GoTls = 3,
     }
 }
 

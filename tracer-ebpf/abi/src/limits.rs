@@ -75,3 +75,6 @@ pub const MAX_RECORD_STEPS: u32 = 128;
 
 /// What the kernel half keeps of a TLS session. User space only removes it.
 pub const SESSION_BYTES: usize = 248;
+
+/// What the kernel half keeps of a goroutine's call of `crypto/tls`. User space only removes it.
+pub const GO_CALL_BYTES: usize = 88;

@@ -2,8 +2,8 @@
 //!
 //! | file | hook | told |
 //! |---|---|---|
-//! | [`openssl`] | calls of the library, in the program | plaintext, as operations of a session |
-//! | [`hellos`] | the same | what ties a session to the socket that carries it |
+//! | [`openssl`], [`golang`] | calls of the library, in the program | plaintext, as operations of a session |
+//! | [`hellos`] | those of OpenSSL | what ties a session to the socket that carries it |
 //! | [`records`] | socket operations: the core's programs go on with these | headers of TLS records, and in whose call |
 //!
 //! Which session is on which socket is not decided here. Every program may be refused alone. Those of the records are
@@ -12,14 +12,17 @@
 //! Programs at user probes keep what they know in the thread's state, and next to nothing on the stack: since 6.13 a larger
 //! stack of theirs is one that a preempting program may share.
 
+mod golang;
 mod hellos;
 mod openssl;
+mod plaintext;
 mod records;
 
 use tracer_abi::config::TlsCall;
 use tracer_abi::event::io_flags;
 use tracer_abi::sniff::Class;
 
+pub(crate) use self::golang::GoCall;
 pub(crate) use self::records::{Place, Report};
 use crate::maps::SockState;
 
@@ -53,7 +56,15 @@ pub(crate) struct Call {
 #[inline(always)]
 pub(crate) fn may_carry(state: &SockState, call: &Call, egress: bool) -> bool {
     let place = if egress { &state.records[1] } else { &state.records[0] };
-    place.is_known() || state.class == Class::Tls.code() || call.session() != 0
+    // A socket met in mid-stream has no class yet, but its turns have.
+    let looks_so = state.class == Class::Tls.code() || state.turn_class == Class::Tls.code();
+    place.is_known() || looks_so || call.session() != 0
+}
+
+/// For a socket operation's record: whether the goroutine is in a call. Of operations in which TLS shows only.
+#[inline(always)]
+pub(crate) fn goroutine_flag(goroutine: u64, tgid: u32) -> u8 {
+    if golang::is_in_call(goroutine, tgid) { io_flags::IN_TLS_CALL } else { 0 }
 }
 
 impl Call {

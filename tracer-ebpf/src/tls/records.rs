@@ -9,6 +9,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
+use tracer_abi::config::tls_stacks;
 use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{
@@ -23,6 +24,7 @@ use crate::kernel::{Task, field};
 use crate::maps::{Operation, SockState, TRACER_DATA, TRACER_TLS, TaskState, count, offset};
 use crate::regs::{Regs, place};
 use crate::sock::{Sock, nonblocking};
+use crate::tls::golang;
 
 /// `ContentType` of RFC 8446 section 5.1: change_cipher_spec to application_data, and heartbeat (RFC 6520).
 const FIRST_KIND: u64 = 20;
@@ -117,9 +119,11 @@ programs! {
 #[inline(always)]
 unsafe fn moved(sk: *const c_void, ret: i32, direction: Direction, message_flags: u32) {
     let tgid = (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32;
-    if TRACER_TLS.get_ptr(tgid).is_none() {
+    let Some(stacks) = TRACER_TLS.get_ptr(tgid) else {
         return;
-    }
+    };
+    // SAFETY: a live entry of the table.
+    let stacks = unsafe { *stacks };
     let Some(actor) = filter::current() else {
         return;
     };
@@ -132,7 +136,14 @@ unsafe fn moved(sk: *const c_void, ret: i32, direction: Direction, message_flags
         return;
     };
     let egress = matches!(direction, Direction::Egress);
-    let session = thread.call.session();
+    let mut session = thread.call.session();
+    let mut goroutine = None;
+    if session == 0 && stacks & tls_stacks::OF_GOROUTINES != 0 {
+        goroutine = golang::call_of(actor.task, tgid);
+        if let Some(call) = &goroutine {
+            session = call.session();
+        }
+    }
     let seq_end = if egress { tcp.write_seq() } else { tcp.copied_seq(sock) };
     thread.op.ret = ret;
     thread.op.total = ret as u32;
@@ -151,9 +162,13 @@ unsafe fn moved(sk: *const c_void, ret: i32, direction: Direction, message_flags
         if egress { walk(&mut state.records[1], thread) } else { walk(&mut state.records[0], thread) };
     if is_tls && session != 0 {
         let message_flags = message_flags | thread.op.buffer.flags;
-        thread.call.moved_time = time;
-        thread.call.io_flags =
-            if nonblocking(file_flags, message_flags) { u32::from(io_flags::NONBLOCKING) } else { 0 };
+        let flags = if nonblocking(file_flags, message_flags) { u32::from(io_flags::NONBLOCKING) } else { 0 };
+        if let Some(call) = goroutine {
+            call.moved(egress, time, seq_end, flags);
+        } else {
+            thread.call.moved_time = time;
+            thread.call.io_flags = flags;
+        }
     }
 }
 

@@ -178,9 +178,12 @@ fn data_moved(
     };
     Ok(match source {
         Source::Socket => Event::DataMoved(data),
-        Source::OpenSsl | Source::OpenSslPlaced => {
+        Source::OpenSsl | Source::OpenSslPlaced | Source::GoTls => {
             let filled = io & io_flags::FILLED != 0;
             let reached = (source == Source::OpenSslPlaced).then_some(data.tcp_seq_end);
+            let of_goroutine = source == Source::GoTls;
+            let record_end = of_goroutine.then_some(data.tcp_seq_end);
+            let thread = if of_goroutine { data.thread.nobodys() } else { data.thread };
             let (at, total) = match (data.user_r14 as u32, (data.user_r14 >> 32) as u32) {
                 (_, 0) => (0, moved),
                 part => part,
@@ -188,9 +191,17 @@ fn data_moved(
             if at.checked_add(moved).is_none_or(|end| end > total) {
                 return Err(DecodeError::BadLength { field: "user_r14" });
             }
-            let data = DataMoved { cookie: SocketCookie(0), tcp_seq_end: 0, user_r14: 0, ..data };
+            let data = DataMoved { cookie: SocketCookie(0), tcp_seq_end: 0, thread, user_r14: 0, ..data };
             let session = cookie.0;
-            Event::PlaintextMoved(Box::new(PlaintextMoved { session, filled, at, total, reached, data }))
+            Event::PlaintextMoved(Box::new(PlaintextMoved {
+                session,
+                filled,
+                at,
+                total,
+                reached,
+                record_end,
+                data,
+            }))
         }
     })
 }

@@ -85,6 +85,17 @@ pub struct Thread {
     pub seq: u32,
 }
 
+impl Thread {
+    /// For what a process does, whichever thread it happens to be on.
+    pub(crate) const fn nobodys(self) -> Self {
+        Self { process: self.process, tid: Tid(0), seq: 0 }
+    }
+
+    pub(crate) const fn is_nobodys(self) -> bool {
+        self.tid.0 == 0
+    }
+}
+
 /// See `tracer_abi::event::DataRecord`, whose fields these are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataMoved {
@@ -151,6 +162,9 @@ pub struct PlaintextMoved {
     /// How far into the connection's records the session had come at the call's end, modulo 2^32; where that is known
     /// and the call came to no socket.
     pub reached: Option<u32>,
+    /// Where the library says so: the sequence number behind the last TLS record that it had written, or had taken from
+    /// what it read. Zero: that is not known.
+    pub record_end: Option<u32>,
     /// Its cookie and its sequence number mean nothing.
     pub data: DataMoved,
 }

@@ -112,7 +112,7 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         load_program(&mut ebpf, probe, &btf)?;
     }
     // While all maps are there.
-    let probes = uprobe_multi::Programs::load(object, &ebpf, &tls::PROGRAMS);
+    let probes = uprobe_multi::Programs::load(object, &ebpf, &tls::PROGRAMS, &tls::OPTIONAL);
     let (identity, identity_refused) = load_identity(&mut ebpf, rung, types, &btf);
     if types.has_function(&format!("bpf_iter_{}", unix_sockets::WALK)) {
         for name in [unix_sockets::MARK, unix_sockets::LIST] {
@@ -227,6 +227,11 @@ fn load_tls(
     for name in tls::PROGRAMS {
         let loaded = program::<UProbe>(ebpf, name)?.load();
         loaded.map_err(refusal).with_context(|| format!("load {name}"))?;
+    }
+    for name in tls::OPTIONAL {
+        if let Err(error) = program::<UProbe>(ebpf, name)?.load() {
+            tracing::debug!("load {name}: {:#}", refusal(error));
+        }
     }
     Ok((records, None))
 }

@@ -46,11 +46,16 @@ pub(super) struct Place {
 }
 
 impl Programs {
-    /// Loads programs of the object whose maps `ebpf` holds, all of them still.
+    /// Loads programs of the object whose maps `ebpf` holds, all of them still. Those that are `optional` may be refused.
     ///
     /// # Errors
-    /// When the kernel is too old, or refuses one.
-    pub(super) fn load(object: &[u8], ebpf: &Ebpf, names: &[&'static str]) -> anyhow::Result<Self> {
+    /// When the kernel is too old, or refuses another one.
+    pub(super) fn load(
+        object: &[u8],
+        ebpf: &Ebpf,
+        names: &[&'static str],
+        optional: &[&'static str],
+    ) -> anyhow::Result<Self> {
         ensure!(kernel_version() >= KNOWS_PROCESSES, "this kernel's links of many probes know no processes");
         let mut parsed = Object::parse(object).context("parse the kernel half")?;
         let features = aya::features();
@@ -70,12 +75,16 @@ impl Programs {
         parsed.relocate_calls(&sections).context("link the kernel half")?;
         parsed.sanitize_functions(features);
         let mut loaded = BTreeMap::new();
-        for name in names {
+        for name in names.iter().chain(optional) {
             let program = parsed.programs.get(*name).with_context(|| format!("no program {name}"))?;
             let function = parsed.functions.get(&program.function_key()).context("a program without code")?;
-            let fd = load_program(name, function, &program.license, types.as_fd())
-                .with_context(|| format!("load {name}"))?;
-            loaded.insert(*name, fd);
+            match load_program(name, function, &program.license, types.as_fd()) {
+                Ok(fd) => {
+                    loaded.insert(*name, fd);
+                }
+                Err(error) if optional.contains(name) => tracing::debug!("load {name}: {error:#}"),
+                Err(error) => return Err(error.context(format!("load {name}"))),
+            }
         }
         Ok(Self { loaded })
     }
@@ -92,7 +101,8 @@ impl Programs {
         process: Tgid,
         returns: bool,
     ) -> io::Result<OwnedFd> {
-        let program = self.loaded.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let refused = || io::Error::new(io::ErrorKind::Unsupported, format!("this kernel refuses {name}"));
+        let program = self.loaded.get(name).ok_or_else(refused)?;
         let path = CString::new(file.as_os_str().as_bytes())?;
         let offsets: Vec<u64> = places.iter().map(|place| place.offset).collect();
         let cookies: Vec<u64> = places.iter().map(|place| place.cookie).collect();

@@ -223,9 +223,10 @@ fn tls_of(process: ProcessKey, verbose: bool) -> Vec<TlsReport> {
             library: library.path.display().to_string(),
             seen: true,
             found: format!(
-                "{}: {} probes, {emulated} of them at instructions that the kernel emulates; {}",
-                library.version.as_ref().map_or("OpenSSL".to_owned(), |version| format!("OpenSSL {version}")),
+                "{}: {} probes in {}, {emulated} of them at instructions that the kernel emulates; {}",
+                library.stack,
                 library.points.len(),
+                library.functions().join(", "),
                 if library.layout.is_some() {
                     "sessions are known by their hellos"
                 } else {

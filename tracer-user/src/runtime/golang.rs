@@ -94,10 +94,7 @@ pub(super) fn examine<M: Bytes>(process: ProcessKey, modules: &Modules, memory: 
     };
     let Some(text) = version_text(memory, place) else { return Finding::Nothing };
     let name = Runtime(text.replacen("go", "Go ", 1));
-    let minor = text.strip_prefix("go1.").and_then(|rest| {
-        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse::<u8>().ok()
-    });
+    let minor = minor_of(&text);
     let Some(version) = VERSIONS.iter().find(|version| Some(version.minor) == minor) else {
         let known: Vec<String> = VERSIONS.iter().map(|version| format!("1.{}", version.minor)).collect();
         let needed = format!("it needs a row in the table of versions, which has {}", known.join(", "));
@@ -128,8 +125,13 @@ fn version_text<M: Bytes>(memory: &M, place: Writable) -> Option<String> {
     if !memory.fill(place.start, &mut found) {
         return None;
     }
-    let at = (0..found.len()).step_by(16).find(|at| found[*at..].starts_with(MAGIC))?;
-    let info = found.get(at..)?;
+    version_in(&found)
+}
+
+/// The same, of a program's variables as its file has them.
+pub(crate) fn version_in(variables: &[u8]) -> Option<String> {
+    let at = (0..variables.len()).step_by(16).find(|at| variables[*at..].starts_with(MAGIC))?;
+    let info = variables.get(at..)?;
     if info.get(MAGIC.len() + 1)? & FLAG_INLINE == 0 {
         // Before 1.18.
         return Some("go1.17 or older".to_owned());
@@ -140,6 +142,17 @@ fn version_text<M: Bytes>(memory: &M, place: Writable) -> Option<String> {
     let is_version =
         len < 64 && text.starts_with(b"go") && text.iter().all(|byte| (b' '..0x7f).contains(byte));
     is_version.then(|| String::from_utf8_lossy(text).into_owned())
+}
+
+/// The minor version of `go1.26.1`.
+pub(crate) fn minor_of(version: &str) -> Option<u8> {
+    let digits: String = version.strip_prefix("go1.")?.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// Where a goroutine has its number, in bytes, in a minor version that is known.
+pub(crate) fn number_at(minor: u8) -> Option<u32> {
+    VERSIONS.iter().find(|version| version.minor == minor).map(|version| version.layout.number)
 }
 
 /// The program's variables as they were at some moment.

@@ -5,7 +5,7 @@
 //! left alone, and why is told.
 
 mod cpython;
-mod golang;
+pub(crate) mod golang;
 mod greenlet;
 mod java;
 mod memory;

@@ -1,4 +1,4 @@
-//! Functions of an ELF file that it exports, or names otherwise: where each begins in the file, and its bytes.
+//! Functions of an ELF file that it exports, or names otherwise, and how it is loaded: where each begins in the file, and its bytes.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use anyhow::{Context as _, ensure};
 use object::read::ReadCache;
 use object::read::elf::{ElfFile64, ProgramHeader as _, SectionHeader as _};
-use object::{LittleEndian, elf};
+use object::{LittleEndian, Object as _, ObjectSection as _, elf};
 
 /// Symbols that are looked at: `node` has 70,000.
 const MAX_SYMBOLS: u64 = 1 << 20;
@@ -16,6 +16,9 @@ const MAX_NAME_BYTES: u64 = 64 << 20;
 
 /// No function that is looked for is longer by far.
 const MAX_FUNCTION_BYTES: u64 = 16 << 10;
+
+const MAX_SEGMENTS: usize = 64;
+const MAX_SECTIONS: usize = 1024;
 
 /// `st_name`, `st_info`, `st_other`, `st_shndx`, `st_value`, `st_size` (System V ABI).
 const SYMBOL_BYTES: usize = 24;
@@ -31,6 +34,24 @@ pub(super) struct Function {
     pub(super) code: Vec<u8>,
 }
 
+/// A part of the file that is loaded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    pub(super) address: u64,
+    pub(super) offset: u64,
+    /// How much of it the file has.
+    pub(super) len: u64,
+    pub(super) code: bool,
+    pub(super) writable: bool,
+}
+
+/// Of a section: where it is in memory and in the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Section {
+    pub(super) address: u64,
+    pub(super) offset: u64,
+}
+
 /// A symbol that has one of the wanted names.
 struct Found {
     name: &'static str,
@@ -44,9 +65,8 @@ struct Found {
 /// When it is not an ELF file for this machine, or damaged.
 pub(super) fn functions(file: &File, names: &[&'static str]) -> anyhow::Result<Vec<Function>> {
     let cache = ReadCache::new(file);
-    let elf = ElfFile64::<LittleEndian, _>::parse(&cache).context("read the ELF headers")?;
-    let header = elf.elf_header();
-    ensure!(header.e_machine.get(LittleEndian) == elf::EM_X86_64, "not for this machine");
+    let elf = open(&cache)?;
+    let segments = segments_of(&elf);
     let mut found: Vec<Function> = Vec::new();
     for kind in [elf::SHT_DYNSYM, elf::SHT_SYMTAB] {
         let sections = elf.elf_section_table();
@@ -64,23 +84,78 @@ pub(super) fn functions(file: &File, names: &[&'static str]) -> anyhow::Result<V
         for Found { name, address, size } in
             symbols.as_chunks::<SYMBOL_BYTES>().0.iter().filter_map(|symbol| defined(symbol, &strings, names))
         {
-            if found.iter().any(|known| known.name == name) || size == 0 || size > MAX_FUNCTION_BYTES {
-                continue;
+            if !found.iter().any(|known| known.name == name) {
+                found.extend(function(file, &segments, name, address, size)?);
             }
-            let segment = elf.elf_program_headers().iter().find_map(|segment| {
-                let start = segment.p_vaddr(LittleEndian);
-                let inside = address.checked_sub(start)?;
-                let fits = segment.p_type(LittleEndian) == elf::PT_LOAD
-                    && segment.p_flags(LittleEndian) & elf::PF_X != 0
-                    && inside.checked_add(size)? <= segment.p_filesz(LittleEndian);
-                fits.then(|| segment.p_offset(LittleEndian).checked_add(inside)).flatten()
-            });
-            let Some(offset) = segment else { continue };
-            let code = read(file, offset, size, MAX_FUNCTION_BYTES)?;
-            found.push(Function { name, offset, address, code });
         }
     }
     Ok(found)
+}
+
+/// What the file has at a place in memory. `None`: no function can be there.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn function(
+    file: &File,
+    segments: &[Segment],
+    name: &'static str,
+    address: u64,
+    size: u64,
+) -> anyhow::Result<Option<Function>> {
+    if size == 0 || size > MAX_FUNCTION_BYTES {
+        return Ok(None);
+    }
+    let place = segments.iter().filter(|segment| segment.code).find_map(|segment| {
+        let inside = address.checked_sub(segment.address)?;
+        let fits = inside.checked_add(size)? <= segment.len;
+        fits.then(|| segment.offset.checked_add(inside)).flatten()
+    });
+    let Some(offset) = place else { return Ok(None) };
+    let code = read(file, offset, size, MAX_FUNCTION_BYTES)?;
+    Ok(Some(Function { name, offset, address, code }))
+}
+
+/// # Errors
+/// As [`functions`].
+pub(super) fn segments(file: &File) -> anyhow::Result<Vec<Segment>> {
+    let cache = ReadCache::new(file);
+    Ok(segments_of(&open(&cache)?))
+}
+
+/// The first section with one of these names.
+pub(super) fn section(file: &File, names: &[&str]) -> Option<Section> {
+    let cache = ReadCache::new(file);
+    let elf = open(&cache).ok()?;
+    let mut sections = elf.sections().take(MAX_SECTIONS);
+    let section = sections.find(|section| section.name().is_ok_and(|name| names.contains(&name)))?;
+    let (offset, _) = section.file_range()?;
+    Some(Section { address: section.address(), offset })
+}
+
+type Cache<'f> = ReadCache<&'f File>;
+
+fn open<'c, 'f>(cache: &'c Cache<'f>) -> anyhow::Result<ElfFile64<'c, LittleEndian, &'c Cache<'f>>> {
+    let elf = ElfFile64::<LittleEndian, _>::parse(cache).context("read the ELF headers")?;
+    ensure!(elf.elf_header().e_machine.get(LittleEndian) == elf::EM_X86_64, "not for this machine");
+    Ok(elf)
+}
+
+fn segments_of<'c>(elf: &ElfFile64<'c, LittleEndian, &'c Cache<'_>>) -> Vec<Segment> {
+    let loaded = elf.elf_program_headers().iter().take(MAX_SEGMENTS);
+    let loaded = loaded.filter(|segment| segment.p_type(LittleEndian) == elf::PT_LOAD);
+    loaded
+        .map(|segment| {
+            let flags = segment.p_flags(LittleEndian);
+            Segment {
+                address: segment.p_vaddr(LittleEndian),
+                offset: segment.p_offset(LittleEndian),
+                len: segment.p_filesz(LittleEndian),
+                code: flags & elf::PF_X != 0,
+                writable: flags & elf::PF_W != 0,
+            }
+        })
+        .collect()
 }
 
 /// A part of the file, in one go.

@@ -1,5 +1,6 @@
 //! A file that holds a TLS library: which one it is, and its places for probes.
 
+use std::fmt;
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,6 +11,7 @@ use tracer_abi::config::TlsCall;
 use tracer_abi::openssl::OpenSslLayout;
 
 use super::elf::{self, Function};
+use super::golang;
 use super::openssl;
 use super::place::{self, Point};
 
@@ -46,15 +48,38 @@ pub(crate) struct Inode {
     number: u64,
 }
 
+/// Whose TLS a file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stack {
+    /// Its version, as the library says it itself.
+    OpenSsl(Option<String>),
+    /// `crypto/tls`, of a version as the program says it: `go1.26.1`.
+    Go(String, golang::Fields),
+}
+
+impl fmt::Display for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OpenSsl(None) => f.write_str("OpenSSL"),
+            Self::OpenSsl(Some(version)) => write!(f, "OpenSSL {version}"),
+            Self::Go(version, _) => write!(f, "crypto/tls of {}", go_name(version)),
+        }
+    }
+}
+
+/// As a person says it.
+fn go_name(version: &str) -> String {
+    version.replacen("go", "Go ", 1)
+}
+
 #[derive(Debug)]
 pub(crate) struct Library {
+    pub(crate) stack: Stack,
     /// As a process names it.
     pub(crate) path: PathBuf,
     pub(crate) inode: Inode,
     pub(crate) points: Vec<Point>,
-    /// As the library says it itself.
-    pub(crate) version: Option<String>,
-    /// Where it keeps what ties a session to its socket.
+    /// Where OpenSSL keeps what ties a session to its socket.
     pub(crate) layout: Option<OpenSslLayout>,
     /// It is part of the program, which it may call back.
     pub(crate) is_program: bool,
@@ -79,6 +104,10 @@ impl Library {
     /// # Errors
     /// When it has one whose plaintext cannot be seen.
     pub(crate) fn inside(file: File, path: &Path) -> anyhow::Result<Option<Self>> {
+        if let Some(version) = golang::version(&file) {
+            let name = go_name(&version);
+            return Self::of_go(file, path, version).context(name).map(Some);
+        }
         // What it cannot be read as, it is not.
         let Ok(functions) = elf::functions(&file, &names()) else { return Ok(None) };
         let has = |wanted: &str| functions.iter().any(|function| function.name == wanted);
@@ -87,6 +116,13 @@ impl Library {
         }
         ensure!(!has(BORINGSSL), "BoringSSL is not watched");
         Ok(Some(Self { is_program: true, ..Self::of(file, &functions, path)? }))
+    }
+
+    fn of_go(file: File, path: &Path, version: String) -> anyhow::Result<Self> {
+        let inode = inode(&file)?;
+        let (fields, points) = golang::points(&file, &version)?;
+        let stack = Stack::Go(version, fields);
+        Ok(Self { stack, path: path.to_owned(), inode, points, layout: None, is_program: true, file })
     }
 
     fn of(file: File, functions: &[Function], path: &Path) -> anyhow::Result<Self> {
@@ -116,8 +152,15 @@ impl Library {
             bail!("it exports no function that frees a session");
         };
         points.push(free);
-        let (version, layout) = (openssl::version(functions), openssl::layout(functions));
-        Ok(Self { path: path.to_owned(), inode, points, version, layout, is_program: false, file })
+        let (stack, layout) = (Stack::OpenSsl(openssl::version(functions)), openssl::layout(functions));
+        Ok(Self { stack, path: path.to_owned(), inode, points, layout, is_program: false, file })
+    }
+
+    /// The functions that are probed, each once.
+    pub(crate) fn functions(&self) -> Vec<&'static str> {
+        let mut names: Vec<&'static str> = self.points.iter().map(|point| point.function).collect();
+        names.dedup();
+        names
     }
 
     /// A path to exactly this file, for as long as this is there.

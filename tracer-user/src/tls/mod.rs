@@ -6,12 +6,14 @@
 
 mod accessor;
 mod elf;
+mod golang;
 mod library;
 mod mapped;
 mod openssl;
+mod pclntab;
 mod place;
 
-pub(crate) use self::library::{Library, standard};
+pub(crate) use self::library::{Library, Stack, standard};
 pub(crate) use self::mapped::{Known, Mapped, look};
 pub(crate) use self::place::{Gate, Point, Site};
 

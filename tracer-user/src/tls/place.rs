@@ -110,6 +110,46 @@ pub(super) fn decode(function: &Function) -> Option<Vec<Instruction>> {
     Body::of(function).map(|body| body.instructions)
 }
 
+/// The registers of the first arguments in Go (`src/cmd/compile/abi-internal.md`).
+const GO_ARGUMENTS: [Register; 3] = [Register::RAX, Register::RBX, Register::RCX];
+
+/// `cmp 16(%r14),%rsp` and `cmp 16(%r14),%r12`, before which there is a `lea` where the frame is large: whether there is
+/// room on the goroutine's stack.
+const STACK_CHECKS: [[u8; 4]; 2] = [[0x49, 0x3b, 0x66, 0x10], [0x4d, 0x3b, 0x66, 0x10]];
+
+/// Where a call of Go's begins for good, with the stack as its caller has left it: who finds no room on the stack comes to
+/// the function's beginning a second time.
+pub(super) fn behind_stack_check(function: &Function, call: TlsCall) -> Option<Point> {
+    let arguments = if call == TlsCall::Other { 1 } else { GO_ARGUMENTS.len() };
+    Body::of(function)?.behind_stack_check(Site::Begins(call), &GO_ARGUMENTS[..arguments])
+}
+
+/// The same of the function that ends a session.
+pub(super) fn closing(function: &Function) -> Option<Point> {
+    Body::of(function)?.behind_stack_check(Site::Frees, &GO_ARGUMENTS[..1])
+}
+
+/// All returns of a function, where the stack is as at its beginning; or none, where it may be left elsewhere.
+pub(super) fn returns(function: &Function) -> Option<Vec<Point>> {
+    let body = Body::of(function)?;
+    let returns =
+        body.instructions.iter().zip(0..).filter(|(is, _)| is.flow_control() == FlowControl::Return);
+    let points: Vec<Point> = returns.map(|(_, at)| body.point(at, Site::Ends(Gate::Always))).collect();
+    (!body.opaque && !points.is_empty()).then_some(points)
+}
+
+/// Whether code is that of a function of Go's that needs room on the stack.
+pub(super) fn begins_as_go_does(code: &[u8]) -> bool {
+    let lea = match code {
+        // lea -N(%rsp),%r12, of a byte and of four.
+        [0x4c, 0x8d, 0x64, 0x24, ..] => 5,
+        [0x4c, 0x8d, 0xa4, 0x24, ..] => 8,
+        _ => 0,
+    };
+    let check = if lea == 0 { STACK_CHECKS[0] } else { STACK_CHECKS[1] };
+    code.get(lea..).is_some_and(|code| code.starts_with(&check))
+}
+
 impl<'f> Body<'f> {
     fn of(function: &'f Function) -> Option<Self> {
         let end = function.address.checked_add(function.code.len() as u64)?;
@@ -157,6 +197,31 @@ impl<'f> Body<'f> {
             }
         }
         Some(self.point(0, site))
+    }
+
+    /// As [`behind_stack_check`]: the first push behind it, which is emulated and comes before the stack pointer moves.
+    fn behind_stack_check(&self, site: Site, arguments: &[Register]) -> Option<Point> {
+        if !begins_as_go_does(&self.function.code) {
+            return None;
+        }
+        let mut info = InstructionInfoFactory::new();
+        let branch = self.instructions.iter().position(|is| is.mnemonic() == Mnemonic::Jbe)?;
+        for (at, instruction) in
+            self.instructions.iter().enumerate().take(branch + MAX_ENTRY).skip(branch + 1)
+        {
+            if self.targets.contains(&instruction.ip()) {
+                return None;
+            }
+            let changes = |register: Register| writes(&mut info, instruction, register);
+            if is_emulated(instruction) && instruction.flow_control() == FlowControl::Next {
+                return Some(self.point(at, site));
+            }
+            let mut gone = arguments.iter().copied().chain([Register::RSP]);
+            if instruction.flow_control() != FlowControl::Next || gone.any(changes) {
+                return None;
+            }
+        }
+        None
     }
 
     /// The best place for the return at `at`.

@@ -65,6 +65,34 @@ fn an_end_is_a_branch_that_is_not_taken() {
     assert_eq!(ends(&[0x90]), None);
 }
 
+/// Go's functions look for room on their stack first, and begin again when they have made it.
+#[test]
+fn a_call_of_go_begins_behind_the_look_at_its_stack() {
+    let check: &[u8] = &[0x49, 0x3b, 0x66, 0x10, 0x76, 0x06];
+    let begins =
+        |code: &[u8]| place::behind_stack_check(&function(code), TlsCall::Read).map(|point| at(&point));
+    // cmp 16(%r14),%rsp; jbe +6; push %rbp; mov %rsp,%rbp; ret; call 0
+    assert_eq!(
+        begins(&[check, &[0x55, 0x48, 0x89, 0xe5, 0xc3, 0x90, 0xe8, 0, 0, 0, 0]].concat()),
+        Some((6, READ, true))
+    );
+    // lea -80(%rsp),%r12; cmp 16(%r14),%r12; jbe +2; push %rbp; ret
+    let large = [0x4c, 0x8d, 0x64, 0x24, 0xb0, 0x4d, 0x3b, 0x66, 0x10, 0x76, 0x01, 0x55, 0xc3];
+    assert_eq!(begins(&large), Some((11, READ, true)));
+    // An argument is gone, the stack pointer has moved, or there is no such look: xor %ebx,%ebx; sub $8,%rsp; nothing.
+    assert_eq!(begins(&[check, &[0x31, 0xdb, 0x55, 0xc3, 0x90, 0x90]].concat()), None);
+    assert_eq!(begins(&[check, &[0x48, 0x83, 0xec, 0x08, 0x55, 0xc3]].concat()), None);
+    assert_eq!(begins(&[0x55, 0xc3]), None);
+    let ends = |code: &[u8]| {
+        place::returns(&function(code))
+            .map(|points| points.iter().map(|point| point.inside).collect::<Vec<_>>())
+    };
+    // je +1; ret; ret: both, and where they are, not before.
+    assert_eq!(ends(&[0x74, 0x01, 0xc3, 0xc3]), Some(vec![2, 3]));
+    // jmp out of the function
+    assert_eq!(ends(&[0xeb, 0x40, 0xc3]), None);
+}
+
 /// What the host's own library is like: its plaintext goes through these.
 #[test]
 fn the_library_of_this_host_is_understood() {
@@ -173,7 +201,7 @@ fn the_library_of_this_host_says_where_its_hellos_are() {
         let layout = library.layout.unwrap();
         assert_eq!(layout.client_random.abs_diff(layout.server_random), 32, "{layout:?}");
         assert!(layout.number_written > layout.number_read, "{layout:?}");
-        assert!(library.version.is_some());
+        assert!(matches!(library.stack, super::Stack::OpenSsl(Some(_))), "{}", library.stack);
     }
     // What holds no such library says nothing of one.
     assert!(program("/proc/self/exe").is_none());

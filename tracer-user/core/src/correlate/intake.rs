@@ -22,6 +22,11 @@ impl Correlator {
     pub(crate) fn observe(&mut self, event: &DataMoved, conn: &mut ConnFacts) {
         conn.note_direction(event);
         self.note_unread(event, conn);
+        if event.thread.is_nobodys() {
+            // Which thread a goroutine was on says nothing.
+            self.note_served(event, conn);
+            return;
+        }
         let Some(thread) = self.tables.threads.note(event.thread) else {
             self.stats.threads_untracked += 1;
             return;
@@ -80,7 +85,9 @@ impl Correlator {
         for (_, key) in &conn.open {
             let Some(exchange) = exchanges.get_mut(key) else { continue };
             let owner = exchange.thread();
-            let own = owner.process == event.thread.process && owner.tid == event.thread.tid;
+            let own = owner.process == event.thread.process
+                && owner.tid == event.thread.tid
+                && !event.thread.is_nobodys();
             let Some(served) = exchange.served_mut() else { continue };
             served.nonblocking |= conn.nonblocking;
             // A program that was started for the request may answer it itself.

@@ -99,8 +99,11 @@ impl Threads {
         self.slots.get_mut(slot as usize)
     }
 
-    /// The thread of an event; `None` when the table is full.
+    /// The thread of an event; `None` when the table is full, or it is of none.
     pub(super) fn note(&mut self, thread: ThreadEvent) -> Option<&mut Thread> {
+        if thread.is_nobodys() {
+            return None;
+        }
         let key = (thread.process, thread.tid);
         let slot = match self.slot(key) {
             Some(slot) => slot,

@@ -118,7 +118,7 @@ impl Connections {
         let Some(entry) = self.entries[place as usize].as_mut() else { return };
         let mut updates = std::mem::take(&mut self.updates);
         entry.process.get_or_insert(event.thread.process);
-        if let (IoOutcome::Moved(moved), 0) = (event.outcome, event.chunk_offset) {
+        if let (IoOutcome::Moved(moved), 0, false) = (event.outcome, event.chunk_offset, event.in_tls_call) {
             entry.bytes = entry.bytes.saturating_add(u64::from(moved));
         }
         correlator.observe(event, &mut entry.facts);
@@ -155,7 +155,8 @@ impl Connections {
         let place = self.place(event.cookie, event.time, correlator);
         let Some(entry) = self.entries[place as usize].as_mut() else { return };
         entry.process.get_or_insert(event.process);
-        if !entry.secured && !event.more {
+        // What is told of inside of a call would be told of in clear, too, if it carried anything.
+        if !entry.secured && !event.more && event.session.is_none() {
             entry.bytes = entry.bytes.saturating_add(u64::from(event.op_len));
         }
     }

@@ -31,7 +31,7 @@ use tracer_abi::task::ProcessKey;
 use self::carriers::{Carrier, Carriers};
 use self::cipher::Protection;
 use self::hello::{Found, Hello, Random};
-use self::records::{Piece, Place, Records};
+use self::records::{Part, Piece, Place, Records};
 use crate::event::{CiphertextMoved, DataMoved, IoOutcome, PlaintextMoved, SessionSecured};
 
 /// Connections of unknown sockets have numbers that the kernel does not come to.
@@ -175,8 +175,9 @@ impl Tls {
 
     /// Plaintext: hands out the operations that it is on its connection.
     pub(crate) fn plaintext(&mut self, event: PlaintextMoved, mut each: impl FnMut(DataMoved)) {
-        let PlaintextMoved { session, filled, at, total, reached, data } = event;
+        let PlaintextMoved { session, filled, at, total, reached, record_end, data } = event;
         let IoOutcome::Moved(len) = data.outcome else { return };
+        let part = Part { len: total, filled, record_end };
         // Of the call, of which this may be a part.
         let first = data.offset.saturating_sub(at.into());
         let key = (data.thread.process, session);
@@ -198,24 +199,13 @@ impl Tls {
             (None, Seat::Apart(_)) => vec![Piece::unplaced(total)],
             (None, Seat::On(cookie) | Seat::Proved(cookie) | Seat::Known(cookie)) => {
                 let place = self.sockets.get_mut(&cookie).map_or(Place::Disagrees, |socket| {
+                    let (records, by) = (&mut socket.records[direction], socket.protection);
                     if socket.session == Some(key) || !matches!(known.seat, Seat::Known(_)) {
-                        return socket.records[direction].place(
-                            data.direction,
-                            total,
-                            filled,
-                            socket.protection,
-                        );
+                        return records.place(data.direction, part, by);
                     }
-                    let end =
-                        socket.hello[direction].begins().zip(reached).map(|(seq, far)| seq.wrapping_add(far));
-                    match end {
-                        Some(end) => socket.records[direction].place_before(
-                            end,
-                            data.direction,
-                            total,
-                            filled,
-                            socket.protection,
-                        ),
+                    let begins = socket.hello[direction].begins();
+                    match begins.zip(reached).map(|(seq, far)| seq.wrapping_add(far)) {
+                        Some(end) => records.place_before(end, data.direction, part, by),
                         None => Place::Ambiguous,
                     }
                 });

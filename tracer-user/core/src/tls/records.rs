@@ -9,14 +9,18 @@
 //! will be on the socket later, so where its records begin is computed from their lengths, and seen to be so as they come;
 //! once it was not, no further one is computed.
 //!
+//! Some libraries are seen to say where the records end that they have written, or have taken from what they read. Then an
+//! operation is in those up to there, and a record must end there.
+//!
 //! In TLS 1.3 records of data look like those of handshakes and alerts, so lengths must tell. Where two could be meant, none
 //! is.
 
 use std::collections::VecDeque;
 
 use tracer_abi::conn::Direction;
+use tracer_abi::event::RecordStart;
 
-use super::cipher::{Plain, Protection};
+use super::cipher::Protection;
 use crate::event::CiphertextMoved;
 
 /// `ContentType` of RFC 8446 section 5.1.
@@ -50,15 +54,27 @@ struct Record {
     /// Of its header's first byte.
     seq: u32,
     len: u16,
+    /// Its type is that of data.
+    data: bool,
+}
+
+/// What a call has moved of plaintext.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) len: u32,
+    /// Received, and there may be more in the record.
+    pub(super) filled: bool,
+    /// As of [`crate::event::PlaintextMoved`].
+    pub(super) record_end: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Current {
     seq: u32,
+    /// Where the library had come to.
+    record_end: Option<u32>,
     taken: u32,
     left_max: u32,
-    /// Sequence number behind the record.
-    end: u32,
 }
 
 /// A part of an operation, from `at` on: that in one record. Its first byte has a sequence number of its own, if known.
@@ -99,6 +115,12 @@ impl Piece {
 }
 
 impl Record {
+    /// One of an operation that begins at `start`.
+    const fn of(record: &RecordStart, start: u32) -> Self {
+        let data = record.kind == APPLICATION_DATA;
+        Self { seq: start.wrapping_add(record.at as u32), len: record.len, data }
+    }
+
     /// Sequence number behind its last byte.
     const fn end(self) -> u32 {
         self.seq.wrapping_add(HEADER_BYTES + self.len as u32)
@@ -107,6 +129,12 @@ impl Record {
     /// All of it is before this sequence number.
     const fn ends_by(self, seq: u32) -> bool {
         seq.wrapping_sub(self.end()) as i32 >= 0
+    }
+
+    /// How much plaintext it may hold, if that may be these bytes: all of it, or with `filled` some.
+    fn holds(self, len: u32, filled: bool, by: Protection) -> Option<u32> {
+        let plain = by.plain(self.len).filter(|_| self.data)?;
+        (plain.max >= len && (filled || plain.min <= len)).then_some(plain.max)
     }
 }
 
@@ -126,11 +154,11 @@ impl Records {
             self.expected.clear();
         }
         self.compare(event, start);
-        for record in event.starts.iter().filter(|record| record.kind == APPLICATION_DATA) {
+        for record in &event.starts {
             if self.waiting.len() >= MAX_WAITING {
                 self.waiting.pop_front();
             }
-            self.waiting.push_back(Record { seq: start.wrapping_add(record.at as u32), len: record.len });
+            self.waiting.push_back(Record::of(record, start));
         }
         self.seen = Some(event.tcp_seq_end);
     }
@@ -138,7 +166,7 @@ impl Records {
     /// Records that were expected have come, or others.
     fn compare(&mut self, event: &CiphertextMoved, start: u32) {
         for record in &event.starts {
-            let record = Record { seq: start.wrapping_add(record.at as u32), len: record.len };
+            let record = Record::of(record, start);
             let is_inside = |expected: &u32| record.end().wrapping_sub(*expected) as i32 > 0;
             while let Some(expected) = self.expected.pop_front_if(|expected| is_inside(expected)) {
                 self.surprised |= expected != record.seq;
@@ -146,29 +174,25 @@ impl Records {
         }
     }
 
-    /// Where `len` bytes of plaintext are, of a session that has come to this sequence number.
+    /// Where an operation of plaintext is, of a session that has come to this sequence number.
     pub(super) fn place_before(
         &mut self,
         end: u32,
         direction: Direction,
-        len: u32,
-        filled: bool,
+        part: Part,
         by: Protection,
     ) -> Place {
         match direction {
-            Direction::Egress => self.expects(end, len, by),
-            Direction::Ingress => self.received_before(end, len, filled, by),
+            Direction::Egress => self.expects(end, part, by),
+            Direction::Ingress => self.received_before(end, part, by),
         }
     }
 
-    fn expects(&mut self, end: u32, len: u32, by: Protection) -> Place {
+    fn expects(&mut self, end: u32, part: Part, by: Protection) -> Place {
+        let len = part.len;
         if self.seen.is_some_and(|seen| seen.wrapping_sub(end) as i32 >= 0) {
             // The library itself has sent them.
-            while self.waiting.back().is_some_and(|record| record.end() != end && !record.ends_by(end)) {
-                self.waiting.pop_back();
-            }
-            let ends = self.waiting.back().is_some_and(|record| record.end() == end);
-            return if ends { self.sent(len, by) } else { Place::Disagrees };
+            return self.sent(Part { record_end: Some(end), ..part }, by);
         }
         self.waiting.clear();
         let records = len.div_ceil(MAX_PLAIN) as usize;
@@ -195,41 +219,54 @@ impl Records {
         Place::Pieces(pieces)
     }
 
-    fn received_before(&mut self, end: u32, len: u32, filled: bool, by: Protection) -> Place {
+    /// It is of the record that ends there.
+    fn received_before(&mut self, end: u32, Part { len, filled, .. }: Part, by: Protection) -> Place {
         let (seq, taken, plain) = match self.current.take() {
-            Some(current) if current.end == end && current.left_max >= len => {
+            Some(current) if current.record_end == Some(end) && current.left_max >= len => {
                 (current.seq, current.taken, current.left_max)
             }
             _ => {
-                let Some(at) = self.waiting.iter().position(|record| record.end() == end) else {
-                    return Place::Disagrees;
-                };
-                let Some(record) = self.waiting.drain(..=at).next_back() else { return Place::Disagrees };
-                let fits = |plain: &Plain| plain.max >= len && (filled || plain.min <= len);
-                let Some(plain) = by.plain(record.len).filter(fits) else { return Place::Disagrees };
-                (record.seq, 0, plain.max)
+                let Some(count) = self.up_to(end) else { return Place::Disagrees };
+                let Some(record) = self.waiting.drain(..count).next_back() else { return Place::Disagrees };
+                let Some(plain) = record.holds(len, filled, by) else { return Place::Disagrees };
+                (record.seq, 0, plain)
             }
         };
         let left_max = plain - len;
         if filled && left_max > 0 {
-            self.current = Some(Current { seq, taken: taken + len, left_max, end });
+            self.current = Some(Current { seq, record_end: Some(end), taken: taken + len, left_max });
         }
         Place::Pieces(vec![Piece { at: 0, len, seq: Some(seq.wrapping_add(taken)) }])
     }
 
-    /// Where `len` bytes of plaintext are. `filled`: received, and there may be more in the record.
-    pub(super) fn place(&mut self, direction: Direction, len: u32, filled: bool, by: Protection) -> Place {
-        match direction {
-            Direction::Egress => self.sent(len, by),
-            Direction::Ingress => self.received(len, filled, by),
+    /// Where an operation of plaintext is.
+    pub(super) fn place(&mut self, direction: Direction, part: Part, by: Protection) -> Place {
+        match (direction, part.record_end) {
+            (Direction::Egress, _) => self.sent(part, by),
+            (Direction::Ingress, None) => self.received(part, by),
+            (Direction::Ingress, Some(end)) => self.received_up_to(end, part, by),
         }
     }
 
-    fn sent(&mut self, len: u32, by: Protection) -> Place {
+    /// How many of the waiting records end by a place, if one ends there.
+    fn up_to(&self, end: u32) -> Option<usize> {
+        let count = self.waiting.iter().take_while(|record| record.ends_by(end)).count();
+        let last = self.waiting.get(count.checked_sub(1)?)?;
+        (last.end() == end).then_some(count)
+    }
+
+    fn sent(&mut self, Part { len, record_end, .. }: Part, by: Protection) -> Place {
         let mut pieces = Vec::new();
         let (mut min, mut max) = (0_u32, 0_u32);
-        let seen = self.seen.unwrap_or_default();
-        for record in self.waiting.drain(..).rev() {
+        let count = match record_end {
+            None => self.waiting.len(),
+            Some(end) => match self.up_to(end) {
+                Some(count) => count,
+                None => return Place::Disagrees,
+            },
+        };
+        let seen = record_end.or(self.seen).unwrap_or_default();
+        for record in self.waiting.drain(..count).rev().filter(|record| record.data) {
             let Some(plain) = by.plain(record.len).filter(|_| record.ends_by(seen)) else { break };
             pieces.push((record.seq, plain));
             min = min.saturating_add(plain.min);
@@ -257,7 +294,7 @@ impl Records {
         Place::Pieces(pieces.collect())
     }
 
-    fn received(&mut self, len: u32, filled: bool, by: Protection) -> Place {
+    fn received(&mut self, Part { len, filled, .. }: Part, by: Protection) -> Place {
         if self.confused {
             return Place::Ambiguous;
         }
@@ -266,16 +303,16 @@ impl Records {
             Some(current) if current.left_max >= len => (current.seq, current.taken, current.left_max),
             // The record was over, which blocks do not tell.
             _ => {
-                let fits = |record: &Record| {
-                    let plain = by.plain(record.len)?;
-                    let fits = plain.max >= len && (filled || plain.min <= len);
-                    (record.ends_by(seen) && fits).then_some(plain.max)
-                };
-                let mut fitting =
-                    self.waiting.iter().enumerate().filter_map(|(n, record)| Some((n, fits(record)?)));
+                let mut fitting = self.waiting.iter().enumerate().filter_map(|(n, record)| {
+                    Some((n, record.holds(len, filled, by).filter(|_| record.ends_by(seen))?))
+                });
                 let Some((first, plain)) = fitting.next() else { return Place::Disagrees };
                 // Where all are of data, they come in order.
-                let alone = if by.tells_data() { first == 0 } else { fitting.next().is_none() };
+                let alone = if by.tells_data() {
+                    self.waiting.iter().take(first).all(|record| !record.data)
+                } else {
+                    fitting.next().is_none()
+                };
                 if !alone {
                     self.confused = true;
                     return Place::Ambiguous;
@@ -287,7 +324,38 @@ impl Records {
         };
         let left_max = plain - len;
         if filled && left_max > 0 {
-            self.current = Some(Current { seq, taken: taken + len, left_max, end: 0 });
+            self.current = Some(Current { seq, record_end: None, taken: taken + len, left_max });
+        }
+        Place::Pieces(vec![Piece { at: 0, len, seq: Some(seq.wrapping_add(taken)) }])
+    }
+
+    /// The library has taken all records up to `end`, and this is of the last one of them that holds data.
+    fn received_up_to(&mut self, end: u32, Part { len, filled, .. }: Part, by: Protection) -> Place {
+        let (seq, taken, plain) = match self.current.take() {
+            Some(current) if current.record_end == Some(end) => {
+                if current.left_max < len {
+                    return Place::Disagrees;
+                }
+                (current.seq, current.taken, current.left_max)
+            }
+            _ => {
+                let Some(count) = self.up_to(end) else { return Place::Disagrees };
+                let mut fitting = self
+                    .waiting
+                    .drain(..count)
+                    .filter_map(|record| Some((record.seq, record.holds(len, filled, by)?)))
+                    .collect::<Vec<_>>()
+                    .into_iter();
+                let Some((seq, plain)) = fitting.next() else { return Place::Disagrees };
+                if fitting.next().is_some() {
+                    return Place::Ambiguous;
+                }
+                (seq, 0, plain)
+            }
+        };
+        let left_max = plain - len;
+        if filled && left_max > 0 {
+            self.current = Some(Current { seq, record_end: Some(end), taken: taken + len, left_max });
         }
         Place::Pieces(vec![Piece { at: 0, len, seq: Some(seq.wrapping_add(taken)) }])
     }

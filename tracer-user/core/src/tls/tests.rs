@@ -84,11 +84,28 @@ impl Wire {
 
     /// Plaintext of so many bytes: where it goes, and the sequence number of each piece's first byte.
     fn plain(&mut self, direction: Direction, len: u32, filled: bool) -> (SocketCookie, Vec<Option<u32>>) {
+        self.plain_up_to(direction, len, filled, None)
+    }
+
+    fn data(&mut self, direction: Direction, len: u32) -> DataMoved {
         let way = usize::from(direction.code());
         let data = data(direction, self.plain[way], len);
         self.plain[way] += u64::from(len);
+        data
+    }
+
+    /// The same, of a library that says where the last record ends.
+    fn plain_up_to(
+        &mut self,
+        direction: Direction,
+        len: u32,
+        filled: bool,
+        record_end: Option<u32>,
+    ) -> (SocketCookie, Vec<Option<u32>>) {
+        let data = self.data(direction, len);
         let (mut cookie, mut seqs, mut total) = (SocketCookie(0), Vec::new(), 0);
-        let event = PlaintextMoved { session: SESSION, filled, at: 0, total: len, reached: None, data };
+        let event =
+            PlaintextMoved { session: SESSION, filled, at: 0, total: len, reached: None, record_end, data };
         self.tls.plaintext(event, |piece| {
             let IoOutcome::Moved(len) = piece.outcome else { panic!("{piece:?}") };
             assert_eq!((piece.payload.len() as u32, piece.head_len, piece.chunk_offset), (len, len, 0));
@@ -193,7 +210,15 @@ fn a_call_that_comes_in_parts_is_placed_as_one() {
             payload: whole.payload.slice(at as usize..(at + len) as usize),
             ..whole.clone()
         };
-        let event = PlaintextMoved { session: SESSION, filled: false, at, total: 150, reached: None, data };
+        let event = PlaintextMoved {
+            session: SESSION,
+            filled: false,
+            at,
+            total: 150,
+            reached: None,
+            record_end: None,
+            data,
+        };
         wire.tls.plaintext(event, |piece| {
             let IoOutcome::Moved(len) = piece.outcome else { panic!("{piece:?}") };
             assert_eq!(piece.payload.len() as u32, len);
@@ -205,6 +230,45 @@ fn a_call_that_comes_in_parts_is_placed_as_one() {
     let end = wire.seq[1];
     wire.moved(Direction::Egress, Some(SESSION), &[9 + MORE], &[]);
     assert_eq!(wire.plain(Direction::Egress, 9, false), (SOCKET, vec![Some(end)]));
+}
+
+#[test]
+fn a_library_that_says_where_records_end_is_believed_where_one_does() {
+    let mut wire = Wire::new();
+    // Read at once: the end of the handshake, and two requests that are as long as it.
+    let start = wire.seq[0];
+    wire.moved(Direction::Ingress, Some(SESSION), &[53, 53, 53], &[]);
+    let at = |n: u32| Some(start + 58 * n);
+    // What the handshake took is not seen: two could be meant, and none is.
+    assert_eq!(wire.plain_up_to(Direction::Ingress, 36, false, at(2)), (SOCKET, vec![None]));
+    assert_eq!(wire.plain_up_to(Direction::Ingress, 36, false, at(3)), (SOCKET, vec![at(2)]));
+    // In two parts, behind which others were read already.
+    let start = wire.seq[0];
+    let end = Some(start + 5 + 90 + u32::from(MORE));
+    wire.moved(Direction::Ingress, Some(SESSION), &[90 + MORE, 90 + MORE], &[]);
+    assert_eq!(wire.plain_up_to(Direction::Ingress, 30, true, end), (SOCKET, vec![Some(start)]));
+    assert_eq!(wire.plain_up_to(Direction::Ingress, 60, true, end), (SOCKET, vec![Some(start + 30)]));
+    assert_eq!(wire.plain_up_to(Direction::Ingress, 90, false, Some(wire.seq[0])), (SOCKET, vec![end]));
+    // Where no record ends, and where it is not known.
+    wire.moved(Direction::Ingress, Some(SESSION), &[70 + MORE], &[]);
+    let seq = Some(wire.seq[0] + 1);
+    assert_eq!(wire.plain_up_to(Direction::Ingress, 70, false, seq), (SOCKET, vec![None]));
+    assert_eq!(wire.plain_up_to(Direction::Ingress, 70, false, Some(0)), (SOCKET, vec![None]));
+    assert_eq!(wire.tls.stats(), TlsStats { unbound: 0, unplaced: 3 });
+}
+
+#[test]
+fn what_another_goroutine_has_sent_since_is_not_of_a_call() {
+    let mut wire = Wire::new();
+    let start = wire.seq[1];
+    wire.moved(Direction::Egress, Some(SESSION), &[100 + MORE], &[]);
+    let end = wire.seq[1];
+    wire.moved(Direction::Egress, Some(SESSION), &[100 + MORE], &[]);
+    assert_eq!(wire.plain_up_to(Direction::Egress, 100, false, Some(end)), (SOCKET, vec![Some(start)]));
+    let seq = Some(wire.seq[1]);
+    assert_eq!(wire.plain_up_to(Direction::Egress, 100, false, seq), (SOCKET, vec![Some(end)]));
+    // It is not said twice.
+    assert_eq!(wire.plain_up_to(Direction::Egress, 100, false, seq), (SOCKET, vec![None]));
 }
 
 #[test]
@@ -299,8 +363,10 @@ proptest! {
             let direction = if egress { Direction::Egress } else { Direction::Ingress };
             wire.socket = SocketCookie(socket);
             match (plain, session) {
-                (true, _) => {
-                    wire.plain(direction, len, filled);
+                (true, session) => {
+                    let end = wire.seq[usize::from(direction.code())];
+                    let record_end = (session > 0).then_some(if session == 1 { end } else { len });
+                    wire.plain_up_to(direction, len, filled, record_end);
                 }
                 (false, 2) => {
                     wire.tls.session_ended(PROCESS, SESSION);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::event::RecordStart;
 use tracer_abi::sniff::Class;
-use tracer_abi::task::ProcessKey;
+use tracer_abi::task::{ProcessKey, Tid};
 use tracer_core::EngineConfig;
 use tracer_core::event::{CiphertextMoved, DataMoved, Event, IoOutcome, PlaintextMoved, Thread};
 use tracer_core::span::{Span, Value};
@@ -80,6 +80,7 @@ fn record(data: &DataMoved, len: u32, number: u32, seq: &mut u32) -> [Event; 2] 
         at: 0,
         total: len,
         reached: None,
+        record_end: None,
         data: DataMoved {
             cookie: SocketCookie(0),
             tcp_seq_end: 0,
@@ -144,4 +145,22 @@ fn without_the_socket_there_are_spans_and_no_joins() {
     }
     let joined = lines(&spans).iter().filter(|line| line.contains("(tcp")).count();
     assert_eq!(joined, 0, "{:#?}", lines(&spans));
+}
+
+/// Goroutines go from thread to thread: which one it was says nothing, and what the sockets say holds.
+#[test]
+fn what_goroutines_do_is_of_no_thread() {
+    let host = chain();
+    let mut events = encrypted(&host.events, false);
+    for event in &mut events {
+        if let Event::PlaintextMoved(plaintext) = event {
+            plaintext.data.thread = Thread { tid: Tid(0), seq: 0, ..plaintext.data.thread };
+        }
+    }
+    let spans = run(&events, EngineConfig::default(), host.clock);
+    let joined = |lines: &[String], how: &str| lines.iter().filter(|line| line.contains(how)).count();
+    let (clear, found) = (host.lines(), lines(&spans));
+    assert_eq!(found.len(), 12, "{found:#?}");
+    assert_eq!(joined(&found, "(tcp"), joined(&clear, "(tcp"), "{found:#?}");
+    assert!(joined(&clear, "(thread") > 0 && joined(&found, "(thread") == 0, "{clear:#?} {found:#?}");
 }

@@ -24,8 +24,9 @@ use anyhow::Context as _;
 use aya::Pod;
 use aya::maps::{HashMap as BpfHashMap, MapData};
 use tokio::sync::Notify;
+use tracer_abi::config::tls_stacks;
 use tracer_abi::event::EventKind;
-use tracer_abi::limits::SESSION_BYTES;
+use tracer_abi::limits::{GO_CALL_BYTES, SESSION_BYTES};
 use tracer_abi::task::{ProcessKey, Tgid};
 use tracer_abi::time::KernelInstant;
 
@@ -37,9 +38,9 @@ use super::object::Loaded;
 use super::{record, uprobe_multi};
 use crate::clock;
 use crate::process::procfs::StartTick;
-use crate::tls::{self, Library, Mapped};
+use crate::tls::{self, Library, Mapped, Stack};
 
-pub(super) use self::probes::PROGRAMS;
+pub(super) use self::probes::{OPTIONAL, PROGRAMS};
 
 /// Since when programs at probes have a stack of the processor's, which whoever preempts them shares (commit a76ab5731e32).
 const PRIVATE_STACKS: (u32, u32) = (6, 13);
@@ -116,9 +117,10 @@ struct Kernel {
     table: BpfHashMap<MapData, u32, u8>,
     sessions: BpfHashMap<MapData, SessionKey, SessionState>,
     layouts: Layouts,
+    calls: BpfHashMap<MapData, SessionKey, GoCallState>,
 }
 
-/// Address and process, as the kernel half has them.
+/// Address, of a session or a goroutine, and process, as the kernel half has them.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct SessionKey {
@@ -137,6 +139,14 @@ struct SessionState([u8; SESSION_BYTES]);
 
 // SAFETY: bytes.
 unsafe impl Pod for SessionState {}
+
+/// Never looked into.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct GoCallState([u8; GO_CALL_BYTES]);
+
+// SAFETY: bytes.
+unsafe impl Pod for GoCallState {}
 
 struct Watched {
     process: ProcessKey,
@@ -168,6 +178,7 @@ impl Watch {
                 table: loaded.take_map("TRACER_TLS")?.try_into().context("open map TRACER_TLS")?,
                 sessions: loaded.take_map("TRACER_SESSION")?.try_into().context("open map TRACER_SESSION")?,
                 layouts: Layouts::new(loaded)?,
+                calls: loaded.take_map("TRACER_GOCALL")?.try_into().context("open map TRACER_GOCALL")?,
             }),
         };
         let known = if kernel.is_some() { tls::standard() } else { Vec::new() };
@@ -286,7 +297,10 @@ impl Watch {
             return;
         }
         for library in &mapped.libraries {
-            if !self.known.iter().any(|known| known.inode == library.inode) && self.known.len() < MAX_KNOWN {
+            if matches!(library.stack, Stack::OpenSsl(_))
+                && !self.known.iter().any(|known| known.inode == library.inode)
+                && self.known.len() < MAX_KNOWN
+            {
                 self.known.push(Arc::clone(library));
             }
         }
@@ -384,7 +398,14 @@ impl Watch {
             if watched.probed.iter().any(|known| known.inode == library.inode) {
                 continue;
             }
-            if let Err(error) = kernel.follow(process.tgid) {
+            let stacks = watched.probed.iter().chain([&library]).fold(0, |stacks, library| {
+                stacks
+                    | match library.stack {
+                        Stack::OpenSsl(_) => tls_stacks::OF_THREADS,
+                        Stack::Go(..) => tls_stacks::OF_GOROUTINES,
+                    }
+            });
+            if let Err(error) = kernel.follow(process.tgid, stacks) {
                 watched.refused.push((library.path.display().to_string(), format!("{error:#}")));
                 continue;
             }
@@ -404,9 +425,11 @@ impl Watch {
         match (result, watched) {
             (Ok(Some(links)), Some(watched)) => {
                 tracing::debug!(
-                    "process {}: {} is probed after {delay:?}",
+                    "process {}: {} in {} is probed after {delay:?}: {}",
                     process.tgid,
-                    library.path.display()
+                    library.stack,
+                    library.path.display(),
+                    library.functions().join(", ")
                 );
                 if self.delays.len() < MAX_DELAYS {
                     self.delays.push(delay);
@@ -456,8 +479,8 @@ impl Watched {
 
 impl Kernel {
     /// Has the records of a process's TLS connections reported.
-    fn follow(&mut self, tgid: Tgid) -> anyhow::Result<()> {
-        self.table.insert(tgid.0, 0, 0).context("enter the process into the table")
+    fn follow(&mut self, tgid: Tgid, stacks: u8) -> anyhow::Result<()> {
+        self.table.insert(tgid.0, stacks, 0).context("enter the process into the table")
     }
 
     fn leave(&mut self, tgid: Tgid) {
@@ -467,6 +490,11 @@ impl Kernel {
             self.sessions.keys().filter_map(Result::ok).filter(|key| key.tgid == tgid.0).collect();
         for key in of_process {
             let _ = self.sessions.remove(&key);
+        }
+        let of_process: Vec<SessionKey> =
+            self.calls.keys().filter_map(Result::ok).filter(|key| key.tgid == tgid.0).collect();
+        for key in of_process {
+            let _ = self.calls.remove(&key);
         }
     }
 }

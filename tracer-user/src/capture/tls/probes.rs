@@ -11,7 +11,7 @@ use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 use rustix::io::Errno;
 use tokio::sync::Notify;
-use tracer_abi::config::tls_site;
+use tracer_abi::config::{GoTlsSite, tls_site};
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
@@ -21,13 +21,17 @@ use crate::capture::uprobe_multi::{self, Place};
 use crate::clock;
 use crate::priority::go_ahead;
 use crate::process::procfs::ProcDir;
-use crate::tls::{Gate, Library, Point, Site};
+use crate::tls::{Gate, Library, Point, Site, Stack};
 
 const PLACES: &str = "tracer_tls";
 const RETURNS: &str = "tracer_tls_ret";
+const GO_PLACES: &str = "tracer_tls_go";
 
 /// Programs at user probes.
 pub(in crate::capture) const PROGRAMS: [&str; 2] = [PLACES, RETURNS];
+
+/// The same, whose absence costs Go's TLS only.
+pub(in crate::capture) const OPTIONAL: [&str; 1] = [GO_PLACES];
 
 /// A process that executes a program, or begins, may be said to be none for a moment.
 const TRIES: usize = 5;
@@ -138,7 +142,7 @@ fn attach_many(programs: &uprobe_multi::Programs, job: &Job) -> Result<Option<Li
         link.map(|link| link.map(|link| vec![Link::Many(link)])).map_err(|error| error.to_string())
     };
     let Some(returns) = attach(RETURNS, true)? else { return Ok(None) };
-    let Some(places) = attach(PLACES, false)? else { return Ok(None) };
+    let Some(places) = attach(program(&job.library), false)? else { return Ok(None) };
     Ok(Some(Links { places, returns }))
 }
 
@@ -161,7 +165,7 @@ fn attach_each(loaded: &mut Loaded, job: &Job) -> Result<Option<Links>, String> 
 }
 
 fn attach_one(loaded: &mut Loaded, job: &Job, point: &Point) -> io::Result<Link> {
-    let name = if point.site == Site::Returns { RETURNS } else { PLACES };
+    let name = if point.site == Site::Returns { RETURNS } else { program(&job.library) };
     let mut attach = || -> anyhow::Result<Link> {
         let scope = UProbeScope::OneProcess(NonZeroU32::new(job.process.tgid.0).context("no process")?);
         let location = UProbeAttachLocation::AbsoluteOffset(point.offset);
@@ -217,6 +221,14 @@ fn points(library: &Library) -> impl Iterator<Item = &Point> {
     points.clone().filter(move |point| !begins(point)).chain(points.filter(begins))
 }
 
+/// The kernel half's program for a library's places.
+const fn program(library: &Library) -> &'static str {
+    match library.stack {
+        Stack::OpenSsl(_) => PLACES,
+        Stack::Go(..) => GO_PLACES,
+    }
+}
+
 fn cookie(job: &Job, point: &Point) -> u64 {
     let calls_back = if job.library.is_program { tls_site::CALLS_BACK } else { 0 };
     let site = match point.site {
@@ -226,5 +238,10 @@ fn cookie(job: &Job, point: &Point) -> u64 {
         Site::Ends(Gate::IfNotZero) => tls_site::ENDS_IF_NOT_ZERO,
         Site::Frees => tls_site::FREES,
     };
-    site | calls_back | u64::from(job.layout) << tls_site::LAYOUT_SHIFT
+    match &job.library.stack {
+        Stack::OpenSsl(_) => site | calls_back | u64::from(job.layout) << tls_site::LAYOUT_SHIFT,
+        Stack::Go(_, fields) => {
+            GoTlsSite { site: site as u32, number: fields.number, unread: fields.unread }.to_cookie()
+        }
+    }
 }

@@ -1,0 +1,106 @@
+//! Programs of Go: where their `crypto/tls` hands over plaintext.
+//!
+//! A return must not be caught in Go, whose stacks move, so each `ret` has a probe. A handshake is watched for the socket
+//! that it uses, and the closing of a connection ends its session.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+use anyhow::{Context as _, ensure};
+use tracer_abi::config::TlsCall;
+
+use super::elf::{self, Function, Segment};
+use super::pclntab;
+use super::place::{self, Point};
+use crate::runtime::golang;
+
+/// Plaintext goes through these, both of which there must be.
+const MOVING: [(&str, TlsCall); 2] =
+    [("crypto/tls.(*Conn).Read", TlsCall::Read), ("crypto/tls.(*Conn).Write", TlsCall::Write)];
+
+/// Sockets are read and written in these, too.
+const HANDSHAKES: [&str; 2] = ["crypto/tls.(*Conn).clientHandshake", "crypto/tls.(*Conn).serverHandshake"];
+
+const CLOSE: &str = "crypto/tls.(*Conn).Close";
+
+/// The minor versions whose `tls.Conn` is known: where it has `rawInput`, in bytes. Read off the debugging information of
+/// any program that uses it.
+const VERSIONS: [(u8, u16); 5] = [(22, 680), (23, 688), (24, 688), (25, 672), (26, 672)];
+
+/// A program's variables, as far as its version is looked for.
+const MAX_VARIABLES: u64 = 8 << 20;
+
+/// Where the kernel half finds what it reads in a process, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fields {
+    /// From a goroutine: its number.
+    pub(crate) number: u16,
+    /// From a `tls.Conn`: what it has read and not looked at.
+    pub(crate) unread: u16,
+}
+
+/// The version of Go that a program was built with, as it says itself. `None`: it is none of Go's.
+pub(super) fn version(file: &File) -> Option<String> {
+    let segments = elf::segments(file).ok()?;
+    let variables = segments.iter().rev().find(|segment| segment.writable)?;
+    let mut bytes = vec![0; variables.len.min(MAX_VARIABLES) as usize];
+    file.read_exact_at(&mut bytes, variables.offset).ok()?;
+    golang::version_in(&bytes)
+}
+
+/// # Errors
+/// When the version is not known, or its functions are not found or not understood.
+pub(super) fn points(file: &File, version: &str) -> anyhow::Result<(Fields, Vec<Point>)> {
+    let segments = elf::segments(file)?;
+    let functions = functions(file, &segments)?;
+    let find = |name: &str| functions.iter().find(|function| function.name == name);
+    ensure!(find(MOVING[0].0).is_some(), "it has no {}: no crypto/tls, or under other names", MOVING[0].0);
+    let fields = fields(version).with_context(|| {
+        let known: Vec<String> = VERSIONS.iter().map(|(minor, _)| format!("1.{minor}")).collect();
+        format!("its version needs a row in the table of versions, which has {}", known.join(", "))
+    })?;
+    let mut points = Vec::new();
+    for (name, call) in MOVING {
+        let function = find(name).with_context(|| format!("it has no {name}"))?;
+        points.push(
+            place::behind_stack_check(function, call)
+                .with_context(|| format!("{name} does not begin as functions of Go do"))?,
+        );
+        points.extend(
+            place::returns(function).with_context(|| format!("{name} may end in ways that are not seen"))?,
+        );
+    }
+    for name in HANDSHAKES {
+        // Without it a connection's socket is known later.
+        if let Some(function) = find(name)
+            && let (Some(begins), Some(ends)) =
+                (place::behind_stack_check(function, TlsCall::Other), place::returns(function))
+        {
+            points.push(begins);
+            points.extend(ends);
+        }
+    }
+    let close = find(CLOSE).and_then(place::closing);
+    points.push(close.with_context(|| format!("{CLOSE} is not understood"))?);
+    Ok((fields, points))
+}
+
+fn fields(version: &str) -> Option<Fields> {
+    let minor = golang::minor_of(version)?;
+    let (_, unread) = VERSIONS.into_iter().find(|(known, _)| *known == minor)?;
+    Some(Fields { number: golang::number_at(minor)?.try_into().ok()?, unread })
+}
+
+/// By symbols, or by the runtime's own table where those are stripped.
+fn functions(file: &File, segments: &[Segment]) -> anyhow::Result<Vec<Function>> {
+    let mut names: Vec<&'static str> = MOVING.iter().map(|(name, _)| *name).collect();
+    names.extend(HANDSHAKES);
+    names.push(CLOSE);
+    match elf::functions(file, &names) {
+        Ok(functions) if !functions.is_empty() => Ok(functions),
+        _ => pclntab::functions(file, segments, &names),
+    }
+}
