@@ -328,7 +328,7 @@ fn all_is_joined(name: &str, row: &str, (server, port): (Program, u16), mut aske
         .into_iter()
         .map(|cell| {
             let version = if cell.concurrency == 8 { "1.2" } else { "1.3" };
-            let ports = asker.ask(port, &cell, count(&cell) / 2, version);
+            let ports = asker.ask(port, &cell, (count(&cell) / 2).max(cell.concurrency), version);
             (cell, ports, version)
         })
         .collect();
