@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tracer_abi::event::Awaited;
 use tracer_abi::task::Tid;
 use tracer_core::event::{Cause, Event, ThreadWoken};
 use tracer_tests::temp::TempDir;
@@ -79,5 +80,20 @@ fn nobody_is_followed_without_need() {
         let done = dir.join("done");
         let seen = run_python_with("futexes.py", &[done.to_str().unwrap()], &["--handoff", handoff], &dir);
         assert!(!seen.events.iter().any(|event| matches!(event, Event::ThreadWoken(_))), "{handoff}");
+    }
+}
+
+/// What a pool does before its calls show that it should be followed is not known later.
+#[test]
+fn a_program_with_pools_is_followed_before_it_calls() {
+    for (handoff, told) in [("auto", 8), ("off", 0)] {
+        let dir = TempDir::new().unwrap();
+        let seen = run_python_with("pools.py", &[], &["--handoff", handoff], &dir);
+        let results = seen.events.iter().filter(|event| {
+            let Event::ThreadWoken(woken) = event else { return false };
+            matches!(woken.cause, Cause::Futex { awaited: Awaited::Result, asleep_since: Some(_), .. })
+        });
+        let results = results.count();
+        assert!(results >= told && (told > 0 || results == 0), "{handoff}: {results}");
     }
 }

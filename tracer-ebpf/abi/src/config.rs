@@ -120,7 +120,7 @@ pub mod process_flags {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Followed {
-    /// `group_leader->start_boottime` in nanoseconds.
+    /// `group_leader->start_boottime` in nanoseconds, or rounded down to the tick.
     pub start_boottime: u64,
     /// Wake-ups of its threads that were looked at, whoever caused them. Counted by the kernel half, and not exactly
     /// where CPUs count at once.

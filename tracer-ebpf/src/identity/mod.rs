@@ -251,7 +251,7 @@ fn is_asked(tgid: u32) -> bool {
 
 /// Whether the task's process is the one that started then. User space may know that to the tick only.
 #[inline(always)]
-fn is_process(task: Task, known: u64) -> bool {
+pub(crate) fn is_process(task: Task, known: u64) -> bool {
     let start = task.process_start();
     known == start || known.is_multiple_of(NANOS_PER_TICK) && known / NANOS_PER_TICK == start / NANOS_PER_TICK
 }

@@ -143,7 +143,7 @@ fn tracer_newtask(ctx: BtfTracePointContext) -> i32 {
 pub(crate) fn followed(task: Task) -> Option<*mut Followed> {
     let followed = TRACER_HANDOFF.get_ptr_mut(task.tgid())?;
     // SAFETY: an entry of the table.
-    (unsafe { (*followed).start_boottime } == task.process_start()).then_some(followed)
+    identity::is_process(task, unsafe { (*followed).start_boottime }).then_some(followed)
 }
 
 /// The current task is the one that wakes.

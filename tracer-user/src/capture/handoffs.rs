@@ -2,11 +2,14 @@
 //!
 //! The hooks run at every wake-up and every sleep of the machine, so they are attached only while some process is
 //! followed. A process whose wake-ups are more than [`MAX_WAKES`] allows is followed no more.
+//!
+//! Who is followed is asked for, but for CPython's pools: what they did before it is not known later, and they may do it
+//! within a millisecond. So a process that has loaded them is followed from when that is seen, for a tenth of the price.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use aya::Pod;
 use aya::maps::{Array, HashMap as BpfHashMap, MapData};
 use tracer_abi::config::{Followed, identity_slot};
@@ -16,8 +19,9 @@ use tracer_abi::task::{ProcessKey, Tgid};
 use super::ladder::{Probe, TailCall};
 use super::object::{Attached, Loaded};
 use super::record;
-use super::waits::Waits;
+use super::waits::{Pools, Waits};
 use crate::process::event_fds::event_fds;
+use crate::process::procfs::StartTick;
 
 /// In the order in which they are attached: what is told of a thread's sleep is never older than the sleep.
 pub(super) const PROBES: &[Probe] = &[
@@ -40,6 +44,15 @@ const MAX_WAKES: u64 = 250_000;
 /// Of them, reported: each costs the tracer about as much again as the process.
 const MAX_REPORTED: u64 = 100_000;
 
+/// What a process may cost less that nobody has asked for.
+const UNASKED_SHARE: u64 = 10;
+
+/// Processes followed beyond which none is that nobody has asked for: half of what the table holds.
+const MAX_UNASKED: usize = 512;
+
+/// Processes that are remembered to have been followed without being asked for: beyond it, none is.
+const MAX_TRIED: usize = 4096;
+
 pub(super) struct HandOffs {
     table: BpfHashMap<MapData, u32, Entry>,
     /// How many entries the table has.
@@ -49,6 +62,11 @@ pub(super) struct HandOffs {
     waits: Waits,
     /// Processes that are to be asked whose work operations are, from now on or no more.
     changed: Vec<(u32, bool)>,
+    /// Whether processes with pools are followed before it is asked for; and those that were.
+    pools: bool,
+    tried: BTreeSet<(Tgid, StartTick)>,
+    /// Of them, those that cost too much.
+    refused: BTreeSet<(Tgid, StartTick)>,
 }
 
 /// What a process had cost when it was looked at last.
@@ -60,6 +78,8 @@ struct Spent {
     reported: u64,
     /// It cost too much at the last look, too.
     too_much: bool,
+    /// Somebody has asked for it.
+    wanted: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -69,8 +89,14 @@ struct Entry(Followed);
 // SAFETY: `repr(C)` integers without padding.
 unsafe impl Pod for Entry {}
 
+/// Which process, also where its start is known to the tick only.
+const fn life(process: ProcessKey) -> (Tgid, StartTick) {
+    (process.tgid, StartTick::of(process))
+}
+
 impl HandOffs {
-    pub(super) fn new(loaded: &mut Loaded) -> anyhow::Result<Self> {
+    /// `pools`: processes with pools are followed before it is asked for.
+    pub(super) fn new(loaded: &mut Loaded, pools: bool) -> anyhow::Result<Self> {
         Ok(Self {
             table: loaded.take_map("TRACER_HANDOFF")?.try_into().context("open map TRACER_HANDOFF")?,
             count: loaded.take_map("TRACER_FOLLOWS")?.try_into().context("open map TRACER_FOLLOWS")?,
@@ -78,6 +104,9 @@ impl HandOffs {
             followed: BTreeMap::new(),
             waits: Waits::new(loaded)?,
             changed: Vec::new(),
+            pools,
+            tried: BTreeSet::new(),
+            refused: BTreeSet::new(),
         })
     }
 
@@ -85,12 +114,63 @@ impl HandOffs {
     ///
     /// # Errors
     ///
-    /// When the hooks cannot be attached, or the table is full.
+    /// When the hooks cannot be attached, the table is full, or the process has cost too much before.
     pub(super) fn follow(&mut self, loaded: &mut Loaded, process: ProcessKey) -> anyhow::Result<()> {
-        let tgid = process.tgid.0;
-        if self.followed.get(&tgid).is_some_and(|known| known.process == process) {
+        if let Some(known) = self.followed.get_mut(&process.tgid.0)
+            && life(known.process) == life(process)
+        {
+            (known.process, known.wanted) = (process, true);
             return Ok(());
         }
+        // How long its threads sleep would have to be learned anew, and what was missed is not told.
+        ensure!(!self.refused.contains(&life(process)), "its threads wake each other too often");
+        self.enter(loaded, process, true)?;
+        self.waits.follow(process);
+        Ok(())
+    }
+
+    /// Follows a process that was found to run CPython if it has pools, at once: some milliseconds.
+    pub(super) fn examine(&mut self, loaded: &mut Loaded, process: ProcessKey) {
+        if self.may_try(process)
+            && let Some(pools) = self.waits.examine(process)
+        {
+            self.follow_pools(loaded, pools);
+        }
+    }
+
+    /// The same, as soon as it is known.
+    pub(super) fn consider(&mut self, process: ProcessKey) {
+        if self.may_try(process) {
+            self.waits.consider(process);
+        }
+    }
+
+    fn may_try(&self, process: ProcessKey) -> bool {
+        self.pools
+            && self.tried.len() < MAX_TRIED
+            && self.followed.len() < MAX_UNASKED
+            && !self.tried.contains(&life(process))
+            && !self.followed.contains_key(&process.tgid.0)
+    }
+
+    fn follow_pools(&mut self, loaded: &mut Loaded, pools: Pools) {
+        let process = pools.process;
+        if !self.may_try(process) {
+            return;
+        }
+        self.tried.insert(life(process));
+        match self.enter(loaded, process, false) {
+            Ok(()) => {
+                let asked = self.waits.follow_pools(pools);
+                self.ask(process.tgid.0, asked);
+            }
+            // It says so when it is asked for.
+            Err(error) => tracing::debug!("process {}: its pools are not followed: {error:#}", process.tgid),
+        }
+    }
+
+    fn enter(&mut self, loaded: &mut Loaded, process: ProcessKey, wanted: bool) -> anyhow::Result<()> {
+        let tgid = process.tgid.0;
         if self.attached.is_empty() {
             self.attached = loaded.attach_handoffs(PROBES)?;
         }
@@ -99,10 +179,9 @@ impl HandOffs {
         let entry = Followed { start_boottime, wakes: 0, reported: 0, event_fds, asked: 0 };
         let entered = self.table.insert(tgid, Entry(entry), 0);
         if entered.is_ok() {
-            let spent = Spent { process, at: Instant::now(), wakes: 0, reported: 0, too_much: false };
+            let spent = Spent { process, at: Instant::now(), wakes: 0, reported: 0, too_much: false, wanted };
             self.followed.insert(tgid, spent);
             self.tell_count();
-            self.waits.follow(process);
         } else {
             self.detach_if_idle(loaded);
         }
@@ -110,7 +189,7 @@ impl HandOffs {
     }
 
     pub(super) fn leave(&mut self, loaded: &mut Loaded, process: ProcessKey) {
-        if self.followed.get(&process.tgid.0).is_some_and(|known| known.process == process) {
+        if self.followed.get(&process.tgid.0).is_some_and(|known| life(known.process) == life(process)) {
             self.forget(process.tgid.0);
             self.detach_if_idle(loaded);
         }
@@ -123,7 +202,8 @@ impl HandOffs {
             && let Some(Tgid(tgid)) = record::tgid(record)
             && let Some(spent) = self.followed.get(&tgid)
         {
-            if executes {
+            self.tried.remove(&life(spent.process));
+            if executes && spent.wanted {
                 // What threads wait for is told by another program now.
                 let process = spent.process;
                 self.waits.forget(tgid);
@@ -142,9 +222,13 @@ impl HandOffs {
 
     /// To be called after records were looked at, and now and then. Processes whose runtime is to be asked whose work
     /// operations are, from now on or no more.
-    pub(super) fn advance(&mut self) -> Vec<(u32, bool)> {
-        for (tgid, asked) in self.waits.advance() {
+    pub(super) fn advance(&mut self, loaded: &mut Loaded) -> Vec<(u32, bool)> {
+        let (asked, pools) = self.waits.advance();
+        for (tgid, asked) in asked {
             self.ask(tgid, asked);
+        }
+        for pools in pools {
+            self.follow_pools(loaded, pools);
         }
         std::mem::take(&mut self.changed)
     }
@@ -168,14 +252,18 @@ impl HandOffs {
             let Ok(Entry(count)) = self.table.get(tgid, 0) else { continue };
             let nanos = now.duration_since(spent.at).as_nanos().max(1);
             let rate = |new: u64, old: u64| u128::from(new.saturating_sub(old)) * 1_000_000_000 / nanos;
-            let too_much = rate(count.wakes, spent.wakes) > u128::from(MAX_WAKES)
-                || rate(count.reported, spent.reported) > u128::from(MAX_REPORTED);
+            let share = if spent.wanted { 1 } else { UNASKED_SHARE };
+            let too_much = rate(count.wakes, spent.wakes) > u128::from(MAX_WAKES / share)
+                || rate(count.reported, spent.reported) > u128::from(MAX_REPORTED / share);
             if too_much && spent.too_much {
                 over.push(spent.process);
             }
             *spent = Spent { at: now, wakes: count.wakes, reported: count.reported, too_much, ..*spent };
         }
         for process in &over {
+            if self.tried.contains(&life(*process)) {
+                self.refused.insert(life(*process));
+            }
             self.forget(process.tgid.0);
         }
         self.detach_if_idle(loaded);

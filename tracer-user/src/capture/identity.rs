@@ -76,6 +76,8 @@ pub(super) struct Identities {
     next_account: Instant,
     /// Of processes that are not asked any more.
     past: IdentityCost,
+    /// Processes that run CPython, as it seems, each time that this was found.
+    pythons: Vec<ProcessKey>,
 }
 
 struct Tables {
@@ -138,6 +140,7 @@ impl Identities {
             next_retry: None,
             next_account: Instant::now() + account::INTERVAL,
             past: IdentityCost::default(),
+            pythons: Vec::new(),
         })
     }
 
@@ -171,6 +174,11 @@ impl Identities {
         if self.tables.is_some() && self.has_room(process) {
             self.note(process, FIRST_RETRY, false, runtime::examine(process));
         }
+    }
+
+    /// Processes that were found to run CPython, or a runtime that is not ready, since the last call.
+    pub(super) fn take_pythons(&mut self) -> Vec<ProcessKey> {
+        std::mem::take(&mut self.pythons)
     }
 
     /// Has a process examined that is traced from now on.
@@ -345,6 +353,9 @@ impl Identities {
     /// What an examination has brought.
     fn note(&mut self, process: ProcessKey, pause: Duration, used: bool, finding: Finding) {
         let pid = process.tgid;
+        if matches!(finding, Finding::Python(..) | Finding::Greenlet(..) | Finding::NotYet(..)) {
+            self.pythons.push(process);
+        }
         let state = match finding {
             Finding::Nothing if used => State::Off,
             Finding::Nothing => {

@@ -72,6 +72,8 @@ pub(crate) struct CaptureConfig {
     pub(crate) kernel_log: bool,
     /// This rung or none.
     pub(crate) rung: Option<Rung>,
+    /// Follow hand-offs in processes that have pools of a known kind before it is asked for.
+    pub(crate) follow_pools: bool,
 }
 
 impl Default for CaptureConfig {
@@ -84,6 +86,7 @@ impl Default for CaptureConfig {
             data_ring_bytes: DEFAULT_DATA_RING_BYTES,
             kernel_log: false,
             rung: None,
+            follow_pools: false,
         }
     }
 }
@@ -176,7 +179,7 @@ impl Capture {
             processes,
             unix_sockets: UnixSockets::new(&mut loaded)?,
             identities: Identities::new(&mut loaded)?,
-            handoffs: HandOffs::new(&mut loaded)?,
+            handoffs: HandOffs::new(&mut loaded, config.follow_pools)?,
             tls: Watch::new(&mut loaded)?,
             loaded,
             closed: Vec::new(),
@@ -203,6 +206,9 @@ impl Capture {
         // Before the first of them is traced: nothing gathers in the rings meanwhile.
         for &process in running {
             self.identities.examine(process);
+        }
+        for process in self.identities.take_pythons() {
+            self.handoffs.examine(&mut self.loaded, process);
         }
         let mut new = false;
         for &process in running {
@@ -322,7 +328,10 @@ impl Capture {
             self.closed.drain(..).for_each(|record| each(&record));
         }
         self.identities.advance();
-        for (tgid, asked) in self.handoffs.advance() {
+        for process in self.identities.take_pythons() {
+            self.handoffs.consider(process);
+        }
+        for (tgid, asked) in self.handoffs.advance(&mut self.loaded) {
             self.identities.mark(tgid, asked);
         }
         self.tls.advance(&mut self.loaded);

@@ -4,6 +4,8 @@
 //! | a process is | becomes | when |
 //! |---|---|---|
 //! | unknown | under examination | its hand-offs are followed |
+//! | unknown | considered | it runs CPython, as it seems |
+//! | considered | asked | it has pools: it is followed from then on |
 //! | under examination | asked | its runtime tells |
 //! | under examination | off | it does not, or is none that could |
 //! | asked or under examination | under examination | it may tell more by now: later and later |
@@ -28,6 +30,9 @@ use crate::runtime::{self, Waits as Finding};
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
+/// Processes that are looked at for pools at once.
+const MAX_CONSIDERED: usize = 256;
+
 /// The kernel half's tables of whose threads are asked, by runtime.
 struct Tables {
     python: Asked<PythonWaits>,
@@ -50,7 +55,22 @@ pub(super) struct Waits {
     /// `None`: the kernel half's part of it did not load.
     examiner: Option<Examiner<Finding>>,
     processes: HashMap<u32, Followed>,
+    /// Examinations of processes that are not followed.
+    considered: HashMap<u32, Ticket>,
     next_account: Instant,
+}
+
+/// A process that has pools whose work items are known.
+pub(super) struct Pools {
+    pub(super) process: ProcessKey,
+    finding: Finding,
+}
+
+impl Pools {
+    fn of(process: ProcessKey, finding: Finding) -> Option<Self> {
+        matches!(&finding, Finding::Python(_, entry) if entry.knows_futures())
+            .then_some(Self { process, finding })
+    }
 }
 
 struct Followed {
@@ -73,6 +93,7 @@ impl Waits {
             },
             examiner,
             processes: HashMap::new(),
+            considered: HashMap::new(),
             next_account: Instant::now() + account::INTERVAL,
         })
     }
@@ -85,7 +106,31 @@ impl Waits {
         self.processes.insert(process.tgid.0, followed);
     }
 
+    /// Looks at once whether a process has pools, which takes some milliseconds.
+    pub(super) fn examine(&self, process: ProcessKey) -> Option<Pools> {
+        self.examiner.as_ref()?;
+        Pools::of(process, runtime::examine_waits(process))
+    }
+
+    /// Has it looked at whether a process has pools that is not followed. One that finds no room is not.
+    pub(super) fn consider(&mut self, process: ProcessKey) {
+        if self.considered.len() < MAX_CONSIDERED
+            && let Some(examiner) = &mut self.examiner
+            && let Some(ticket) = examiner.order(process)
+        {
+            self.considered.insert(process.tgid.0, ticket);
+        }
+    }
+
+    /// A process is followed for its pools: true when it is to be asked.
+    pub(super) fn follow_pools(&mut self, Pools { process, finding }: Pools) -> bool {
+        let followed = Followed { process, ticket: None, again: None, pause: FIRST_RETRY, asked: None };
+        self.processes.insert(process.tgid.0, followed);
+        self.note(process, finding)
+    }
+
     pub(super) fn forget(&mut self, tgid: u32) {
+        self.considered.remove(&tgid);
         if self.processes.remove(&tgid).is_some() {
             self.tables.remove(tgid);
         }
@@ -99,13 +144,16 @@ impl Waits {
         }
     }
 
-    /// Processes that are to be asked from now on, or no more.
-    pub(super) fn advance(&mut self) -> Vec<(u32, bool)> {
-        let mut changed = Vec::new();
+    /// Processes that are to be asked from now on, or no more; and those that were found to have pools.
+    pub(super) fn advance(&mut self) -> (Vec<(u32, bool)>, Vec<Pools>) {
+        let (mut changed, mut pools) = (Vec::new(), Vec::new());
         while let Some(Found { ticket, process, finding }) = self.examiner.as_mut().and_then(Examiner::found)
         {
             let tgid = process.tgid.0;
-            if let Some(followed) = self.processes.get_mut(&tgid)
+            if self.considered.get(&tgid) == Some(&ticket) {
+                self.considered.remove(&tgid);
+                pools.extend(Pools::of(process, finding));
+            } else if let Some(followed) = self.processes.get_mut(&tgid)
                 && followed.ticket == Some(ticket)
             {
                 followed.ticket = None;
@@ -134,7 +182,7 @@ impl Waits {
                 changed.push((tgid, false));
             }
         }
-        changed
+        (changed, pools)
     }
 
     /// What an examination has brought. True when the process is to be asked.

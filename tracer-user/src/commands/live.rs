@@ -86,6 +86,8 @@ pub(super) fn capture_config(capture: &config::Capture, verbosity: u8) -> Captur
         head_budget_bytes: capture.head_budget_bytes,
         kernel_log: verbosity > 1,
         rung: capture.rung,
+        // Whoever wants all is asked for at the first sight of each.
+        follow_pools: capture.handoffs == HandOffPolicy::Auto,
         ..CaptureConfig::default()
     }
 }
