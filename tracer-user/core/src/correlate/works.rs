@@ -37,10 +37,11 @@ const MAX_FUTURES: usize = 16_384;
 /// Calls inside of one item, the latest of them.
 const MAX_MADE: usize = 32;
 
-/// Results that were waited for by who had submitted the item, before that is believed where the submitting is not seen;
-/// and in how many of a hundred another may have waited.
+/// Results that were waited for by who had submitted the item while other requests were open, before that is believed where
+/// the submitting is not seen; and in how many of a hundred another may have waited. While one request is open, nobody else
+/// could: that shows nothing of the program.
 const AGREEMENTS: u32 = 4;
-const MAX_DIFFERENT_PERCENT: u32 = 5;
+const MAX_DIFFERENT_PERCENT: u32 = 1;
 
 /// What is known of items of a process.
 #[derive(Debug, Default)]
@@ -106,6 +107,15 @@ enum Owner {
     Work(u64),
 }
 
+/// A thread that waits for a result.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    owner: Owner,
+    since: KernelInstant,
+    /// Several requests have been open since then.
+    among_others: bool,
+}
+
 /// The item inside of which a call is made.
 #[derive(Debug)]
 pub(crate) struct InWork {
@@ -144,10 +154,10 @@ impl Works {
         &mut self,
         exchanges: &Exchanges,
         future: u64,
-        waits: Owner,
-        since: KernelInstant,
+        waits: Waiting,
         now: KernelInstant,
     ) -> Submitter {
+        let Waiting { owner: waits, since, among_others } = waits;
         let Some(submitted) = self.submitted.get_mut(&future) else { return Submitter::Unseen };
         if submitted.told.is_some_and(|told| since >= told) || submitted.by.is_over(exchanges, since) {
             self.submitted.remove(&future);
@@ -158,7 +168,7 @@ impl Works {
             // Work of the program's own.
             Submitter::Unseen
         } else if submitted.by == waits {
-            self.agreed = self.agreed.saturating_add(1);
+            self.agreed = self.agreed.saturating_add(among_others.into());
             Submitter::Same
         } else {
             self.different = self.different.saturating_add(1);
@@ -261,8 +271,9 @@ impl Correlator {
         let waits = self.owner(process, event.woken, results.within);
         for future in futures {
             let Some(followed) = self.tables.handoffs.find_mut(process) else { return };
+            let waiting = Waiting { owner: waits, since, among_others: followed.are_several_open(since) };
             let works = &mut followed.works;
-            let submitter = works.submitter(&self.tables.exchanges, future, waits, since, event.time);
+            let submitter = works.submitter(&self.tables.exchanges, future, waiting, event.time);
             for made in works.inside(future, since) {
                 let link = made.link.and(Link { sure: since < made.sure_before, submitter });
                 match waits {

@@ -262,12 +262,23 @@ fn futures_that_are_shared_or_handed_on_name_nobody() {
 /// A thread of a pool that is busy takes an item without being woken for it.
 #[test]
 fn where_it_is_not_seen_who_submits_it_is_who_waits_if_it_always_was() {
-    for (before, handed_on, want) in
-        [(3, 0, "hand-off-unproven"), (4, 0, "likely /x"), (25, 1, "likely /x"), (15, 1, "hand-off-unproven")]
-    {
+    for (before, among_others, handed_on, want) in [
+        (3, true, 0, "hand-off-unproven"),
+        (4, true, 0, "likely /x"),
+        (100, true, 1, "likely /x"),
+        (99, true, 1, "hand-off-unproven"),
+        // Nobody else could have waited.
+        (99, false, 0, "hand-off-unproven"),
+    ] {
         let mut pool = Pool::new();
+        if among_others {
+            pool.request(1, "/w");
+        }
         for n in 0..before {
             pool.whole(&format!("/{n}"));
+        }
+        if among_others {
+            pool.response(1);
         }
         let [thread, other] = pool.serve;
         for _ in 0..handed_on {
@@ -284,7 +295,7 @@ fn where_it_is_not_seen_who_submits_it_is_who_waits_if_it_always_was() {
         pool.calls(0, OTHER, "/x.0");
         pool.tells(0, thread, None, &[OTHER]);
         pool.response(0);
-        assert_eq!(pool.verdict("/x.0"), want, "{before} {handed_on}");
+        assert_eq!(pool.verdict("/x.0"), want, "{before} {among_others} {handed_on}");
     }
 }
 
