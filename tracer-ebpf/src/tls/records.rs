@@ -67,6 +67,9 @@ pub(crate) struct Report {
     hello: [u8; HELLO_BYTES as usize],
     /// Next byte to look at.
     at: u32,
+    /// Not zero: the operation carries records of TLS. What [`walk`] has found is kept here and not returned: the verifier of
+    /// 6.1 took the branch on its result for one that is never taken, and removed it; that of 6.12 does not.
+    found: u32,
     place: Place,
     /// What a session's entry begins as.
     pub(super) no_streams: SockState,
@@ -158,9 +161,9 @@ unsafe fn moved(sk: *const c_void, ret: i32, direction: Direction, message_flags
     record.direction = direction as u8;
     record.flags = 0;
     let time = record.header.time.as_nanos();
-    let is_tls =
-        if egress { walk(&mut state.records[1], thread) } else { walk(&mut state.records[0], thread) };
-    if is_tls && session != 0 {
+    thread.ciphertext.found = 0;
+    walk(if egress { &mut state.records[1] } else { &mut state.records[0] }, thread);
+    if thread.ciphertext.found != 0 && session != 0 {
         let message_flags = message_flags | thread.op.buffer.flags;
         let flags = if nonblocking(file_flags, message_flags) { u32::from(io_flags::NONBLOCKING) } else { 0 };
         if let Some(call) = goroutine {
@@ -172,9 +175,9 @@ unsafe fn moved(sk: *const c_void, ret: i32, direction: Direction, message_flags
     }
 }
 
-/// Looks for headers in the operation, and reports it. False: it is not known to be TLS.
+/// Looks for headers in the operation, and reports it if it is known to be TLS.
 #[inline(never)]
-fn walk(known: &mut Place, thread: &mut TaskState) -> bool {
+fn walk(known: &mut Place, thread: &mut TaskState) {
     let total = thread.op.total;
     let report = &mut thread.ciphertext;
     report.place = *known;
@@ -206,10 +209,10 @@ fn walk(known: &mut Place, thread: &mut TaskState) -> bool {
     }
     report.place.left = report.at.wrapping_sub(total);
     report.place.next_seq = report.record.tcp_seq_end;
-    let found = report.place.known != 0;
-    if !found {
+    report.found = report.place.known;
+    if report.place.known == 0 {
         if !was_known {
-            return false;
+            return;
         }
         report.record.flags |= ciphertext_flags::LOST;
     }
@@ -217,7 +220,6 @@ fn walk(known: &mut Place, thread: &mut TaskState) -> bool {
     thread.ciphertext.place.hello -= hello;
     *known = thread.ciphertext.place;
     output(thread, hello);
-    found
 }
 
 /// Reads on to the end of the next header, or as far as a piece of the buffer goes.
