@@ -18,13 +18,15 @@
 //! rule that headers have shown to be wrong in a process is not asked there.
 
 use tracer_abi::conn::Role;
+use tracer_abi::time::KernelInstant;
 
-use super::exchange::{Exchange, Key, Undecided};
+use super::exchange::{End, Exchange, Key, Undecided};
 use super::rules::{Moment, Rule, Tables, Verdict};
 use super::rules::{
     goroutine, handoff, header, header_continuity, process_fork, response_window, runtime_task, same_bytes,
     thread, tokio, work_item,
 };
+use crate::exchange::Outcome;
 use crate::span::{Confidence, Evidence};
 
 const SERVER_RULES: [Rule; 2] = [same_bytes::judge, header::judge];
@@ -109,6 +111,8 @@ fn weigh_call(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
         verdict @ (Verdict::Wait | Verdict::Remote(..)) => return verdict,
     };
     match veto(tables, call, key, confidence) {
+        // Before its end is known, so is not whether the request was over first.
+        Some(Undecided::CauseEndedFirst) if call.end.is_none() && !moment.last => Verdict::Wait,
         Some(veto) => Verdict::abstain(veto),
         None => Verdict::Parent(key, evidence, confidence),
     }
@@ -197,13 +201,19 @@ fn veto(tables: &Tables, call: &Exchange, request: Key, confidence: Confidence) 
     (confidence == Confidence::Likely && ended_first).then_some(Undecided::CauseEndedFirst)
 }
 
-/// The request was over before the call was, or before now while the call still is not.
+/// The request was over before the call was, or before now while the call still is not. Where a response ends may show
+/// only when its connection is used again, or closed; but it was over with its last bytes.
 pub(super) fn ended_before(request: &Exchange, call: &Exchange) -> bool {
     match (request.end, call.end) {
-        (Some(request), Some(call)) => request.time < call.time,
+        (Some(request), Some(call)) => over(&request) < over(&call),
         (Some(_), None) => true,
         (None, _) => false,
     }
+}
+
+fn over(end: &End) -> KernelInstant {
+    let whole = matches!(end.outcome, Outcome::Complete | Outcome::Upgraded);
+    end.last.filter(|_| whole).map_or(end.time, |last| last.time)
 }
 
 /// A call that carries a trace's header was made for a request of that trace, or continues the request by another

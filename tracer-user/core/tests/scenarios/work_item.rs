@@ -331,3 +331,22 @@ fn a_request_that_is_answered_before_its_call_is_done_is_not_its_parent() {
     pool.response(0);
     assert_eq!(pool.verdict("/x.0"), "hand-offs-elsewhere");
 }
+
+/// Where a response ends shows only when its connection is closed, which is after the request has been answered.
+#[test]
+fn a_response_whose_end_shows_later_was_over_with_its_last_bytes() {
+    let mut pool = Pool::new();
+    let ([thread, _], [worker, _], (back, other_end)) = (pool.serve, pool.call, pool.backs[0]);
+    pool.request(0, "/x");
+    pool.submits(thread, None, 0, ONE);
+    pool.sends(0, ONE, "/x.0");
+    pool.host.falls_asleep(thread);
+    pool.host.write(None, other_end, b"HTTP/1.1 200 OK\r\n\r\nhello");
+    pool.host.in_work(ONE);
+    pool.host.read(worker, back);
+    pool.tells(0, thread, None, &[ONE]);
+    pool.response(0);
+    pool.host.sleep(Duration::from_millis(300));
+    pool.host.close(worker, back);
+    assert_eq!(pool.verdict("/x.0"), "likely /x");
+}
