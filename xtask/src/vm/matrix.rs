@@ -29,6 +29,8 @@ const WHOLE: &[(&str, &[&str])] = &[
     ("http2", &["frames_in_pieces", "long_bodies"]),
     // What is read of runtimes depends on the kernel's helpers.
     ("runtimes", &["go_on_one_processor", "python_asyncio"]),
+    // Probes are attached one by one before 6.10.
+    ("tls", &["python_asks_nginx", "asyncio_asks_asyncio"]),
     ("demo", &[]),
     ("topology", &[]),
     // Nowhere else: it traces every process, and only here are all of them its own.
