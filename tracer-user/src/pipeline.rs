@@ -84,8 +84,9 @@ pub(crate) trait Source {
     /// Reports which of the process's threads wakes which. Idempotent.
     fn follow_handoffs(&mut self, process: ProcessKey) -> anyhow::Result<()>;
     fn leave_handoffs(&mut self, process: ProcessKey);
-    /// Processes that are followed no more because of what it cost, since the last call.
-    fn handoffs_over_budget(&mut self) -> Vec<ProcessKey>;
+    /// Processes that are followed no more because of what it cost, since the last call, and whether that had been asked
+    /// for.
+    fn handoffs_over_budget(&mut self) -> Vec<(ProcessKey, bool)>;
 }
 
 /// What a run is told from outside.
@@ -504,10 +505,13 @@ impl<S: Source> Live<S> {
 
     fn poll_losses(&mut self, warnings: &mut LossWarnings) {
         let time = clock::now();
-        for process in self.source.handoffs_over_budget() {
-            self.spans.handoffs_over_budget(process);
-            let loss = KernelLoss::WakesOverBudget;
-            fact(&mut self.recorder, &mut self.spans, Event::LossCounted { time, loss, count: 1 });
+        for (process, wanted) in self.source.handoffs_over_budget() {
+            if wanted {
+                self.spans.handoffs_over_budget(process);
+            }
+            // What nobody has asked for is not lost, but what is known of it ends here.
+            let (loss, count) = (KernelLoss::WakesOverBudget, wanted.into());
+            fact(&mut self.recorder, &mut self.spans, Event::LossCounted { time, loss, count });
         }
         for (loss, count) in self.source.losses() {
             warnings.note(loss, count);

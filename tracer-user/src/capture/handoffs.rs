@@ -244,8 +244,9 @@ impl HandOffs {
         }
     }
 
-    /// Leaves processes that cost too much, and returns them. To be called a few times a second.
-    pub(super) fn over_budget(&mut self, loaded: &mut Loaded) -> Vec<ProcessKey> {
+    /// Leaves processes that cost too much, and returns them, and whether anybody had asked for each. To be called a few
+    /// times a second.
+    pub(super) fn over_budget(&mut self, loaded: &mut Loaded) -> Vec<(ProcessKey, bool)> {
         let now = Instant::now();
         let mut over = Vec::new();
         for (tgid, spent) in &mut self.followed {
@@ -256,11 +257,11 @@ impl HandOffs {
             let too_much = rate(count.wakes, spent.wakes) > u128::from(MAX_WAKES / share)
                 || rate(count.reported, spent.reported) > u128::from(MAX_REPORTED / share);
             if too_much && spent.too_much {
-                over.push(spent.process);
+                over.push((spent.process, spent.wanted));
             }
             *spent = Spent { at: now, wakes: count.wakes, reported: count.reported, too_much, ..*spent };
         }
-        for process in &over {
+        for (process, _) in &over {
             if self.tried.contains(&life(*process)) {
                 self.refused.insert(life(*process));
             }

@@ -283,8 +283,9 @@ impl Capture {
         self.handoffs.leave(&mut self.loaded, process);
     }
 
-    /// Processes that are followed no more because of what it cost. To be called a few times a second.
-    pub(crate) fn handoffs_over_budget(&mut self) -> Vec<ProcessKey> {
+    /// Processes that are followed no more because of what it cost, and whether anybody had asked for it. To be called a few
+    /// times a second.
+    pub(crate) fn handoffs_over_budget(&mut self) -> Vec<(ProcessKey, bool)> {
         self.handoffs.over_budget(&mut self.loaded)
     }
 

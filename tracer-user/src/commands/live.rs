@@ -180,7 +180,7 @@ impl Source for Capture {
         self.leave_handoffs(process);
     }
 
-    fn handoffs_over_budget(&mut self) -> Vec<ProcessKey> {
+    fn handoffs_over_budget(&mut self) -> Vec<(ProcessKey, bool)> {
         self.handoffs_over_budget()
     }
 }
