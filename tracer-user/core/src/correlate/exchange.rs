@@ -215,6 +215,8 @@ pub(crate) struct Served {
     pub(super) polled: Option<Box<Polled>>,
     /// Calls with open questions at whose end its thread was woken.
     pub(super) handed_back: Vec<Key>,
+    /// Calls for which a runtime has named it.
+    pub(super) named_by: Vec<Key>,
 }
 
 /// Notes on a request that the process makes.

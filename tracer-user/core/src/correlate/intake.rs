@@ -490,7 +490,8 @@ impl Correlator {
             self.task_serves_no_more(key, reader.process);
             self.goroutine_serves_no_more(key, reader.process);
             self.tokio_serves_no_more(key, reader.process);
-            self.works_serve_no_more(key, reader.process);
+            self.works_serve_no_more(reader.process);
+            self.decide_named(key);
         }
         self.handed_call_ended(key, &end);
         self.decide(key, false);

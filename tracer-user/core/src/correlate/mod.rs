@@ -39,6 +39,7 @@ mod table;
 mod tasks;
 mod threads;
 mod tokio;
+mod unsettled;
 mod waits;
 mod wakes;
 mod works;

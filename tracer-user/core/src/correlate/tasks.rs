@@ -2,7 +2,7 @@
 //!
 //! It notes; what follows is for the rule ([`super::rules::runtime_task`]) to judge.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::event::Runtime;
@@ -14,11 +14,9 @@ use super::Correlator;
 use super::conn::ConnFacts;
 use super::exchange::{Answering, Key, Question, ServedTask};
 use super::hash::{HashKey, KeyedMap};
+use super::unsettled::Unsettled;
 use crate::event::TaskIdentified;
 use crate::exchange::Mark;
-
-/// Calls of a process that wait for the answers of requests; those beyond wait for their deadline.
-const MAX_CALLS: usize = 4096;
 
 /// Tasks remembered to have answered, in a generation of two: at thousands of requests a second, each with a task of its
 /// own, several seconds. A task that lives as long as its connection is remembered with that.
@@ -31,8 +29,8 @@ pub(super) struct Tasks {
     open: BTreeSet<Key>,
     /// How many are that were before any task was known.
     unknown: u32,
-    /// Calls whose task is known and whose question may be open, oldest first.
-    calls: VecDeque<Key>,
+    /// Calls whose task is known.
+    calls: Unsettled,
     /// The highest number of a task that was seen.
     newest: u64,
     /// Requests that were answered by a task of their own, or one that had waited for them.
@@ -119,10 +117,7 @@ impl Correlator {
         else {
             return;
         };
-        if tasks.calls.len() >= MAX_CALLS {
-            tasks.calls.pop_front();
-        }
-        tasks.calls.push_back(key);
+        tasks.calls.note(key);
         let Some(called) = self.tables.exchanges.get_mut(&key).and_then(|call| call.called_mut()) else {
             return;
         };
@@ -179,7 +174,6 @@ impl Correlator {
                 let called = call.and_then(|call| call.called());
                 called.is_some_and(|called| called.tasks.contains(&task))
             })
-            .copied()
             .collect();
         for call in calls {
             self.name_request(call, key);
@@ -196,22 +190,24 @@ impl Correlator {
         if !tasks.open.remove(&key) {
             tasks.unknown = tasks.unknown.saturating_sub(1);
         }
-        let mut over: Vec<Key> = Vec::new();
-        while let Some(call) = tasks.calls.front().copied().filter(|call| tasks.is_over(*call)) {
-            tasks.calls.pop_front();
-            over.push(call);
-        }
-        let exchanges = &self.tables.exchanges;
-        over.extend(tasks.calls.iter().filter(|call| {
-            let called = exchanges.get(call).and_then(|call| call.called());
-            called.is_some_and(|called| called.answered == Answering::One(key))
-        }));
+        let mut calls = std::mem::take(&mut tasks.calls);
+        let over = calls.take_over(|call| tasks.is_over(call));
+        tasks.calls = calls;
         for call in over {
             self.decide(call, false);
         }
     }
 
-    /// A task of the call answers the request, which stays until the call's question is settled.
+    /// A request has ended: calls for which a runtime has named it may have waited for that.
+    pub(super) fn decide_named(&mut self, key: Key) {
+        let request = self.tables.exchanges.get_mut(&key);
+        let Some(served) = request.and_then(|request| request.served_mut()) else { return };
+        for call in std::mem::take(&mut served.named_by) {
+            self.decide(call, false);
+        }
+    }
+
+    /// The call is made for the request, as its runtime tells. The request stays until the call's question is settled.
     pub(super) fn name_request(&mut self, call: Key, request: Key) {
         let open =
             self.tables.exchanges.get_mut(&call).filter(|exchange| exchange.question == Question::Open);
@@ -222,6 +218,9 @@ impl Correlator {
                 called.answer_pin = Some(request);
                 if let Some(request) = self.tables.exchanges.get_mut(&request) {
                     request.pins += 1;
+                    if let Some(served) = request.served_mut() {
+                        served.named_by.push(call);
+                    }
                 }
             }
             Answering::One(known) if known == request => {}

@@ -25,11 +25,9 @@ use super::conn::ConnFacts;
 use super::exchange::{Answering, Exchange, Key};
 use super::hash::NumberMap;
 use super::table::Exchanges;
+use super::unsettled::Unsettled;
 use crate::event::{Cause, Results, ThreadWoken};
 use crate::exchange::Mark;
-
-/// Calls of a process that wait for requests to end; those beyond wait for their deadline.
-const MAX_CALLS: usize = 4096;
 
 /// Addresses of futures. A busy pool uses some hundreds again and again; beyond it, all are forgotten.
 const MAX_FUTURES: usize = 16_384;
@@ -52,8 +50,8 @@ pub(super) struct Works {
     submitted: NumberMap<u64, Submitted>,
     agreed: u32,
     different: u32,
-    /// Calls inside of items whose question may be open, oldest first.
-    calls: VecDeque<Key>,
+    /// Calls inside of items.
+    calls: Unsettled,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -236,10 +234,7 @@ impl Correlator {
             (Direction::Egress, in_work) => {
                 *in_work = Some(Box::new(InWork { work, changed: false, link: None }));
                 called.key = Some(key);
-                if works.calls.len() >= MAX_CALLS {
-                    works.calls.pop_front();
-                }
-                works.calls.push_back(key);
+                works.calls.note(key);
             }
             (Direction::Ingress, Some(in_work)) if in_work.work == work => {
                 let link = Link { sure: true, submitter: Submitter::Same };
@@ -323,18 +318,11 @@ impl Correlator {
     }
 
     /// A request has ended: calls may have waited for that.
-    pub(super) fn works_serve_no_more(&mut self, key: Key, process: ProcessKey) {
+    pub(super) fn works_serve_no_more(&mut self, process: ProcessKey) {
         let Some(followed) = self.tables.handoffs.find_mut(process) else { return };
-        let mut over = Vec::new();
-        while let Some(call) = followed.works.calls.front().copied().filter(|call| followed.is_over(*call)) {
-            followed.works.calls.pop_front();
-            over.push(call);
-        }
-        let exchanges = &self.tables.exchanges;
-        over.extend(followed.works.calls.iter().filter(|call| {
-            let called = exchanges.get(call).and_then(|call| call.called());
-            called.is_some_and(|called| called.answered == Answering::One(key))
-        }));
+        let mut calls = std::mem::take(&mut followed.works.calls);
+        let over = calls.take_over(|call| followed.is_over(call));
+        followed.works.calls = calls;
         for call in over {
             self.decide(call, false);
         }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tracer_abi::error::KernelLoss;
-use tracer_core::EngineConfig;
 use tracer_core::event::Event;
 use tracer_core::span::{Confidence, Span};
+use tracer_core::{Engine, EngineConfig};
 
 use crate::host::{End, Host, T, Wiring, lines, path, run, task};
 
@@ -119,6 +119,27 @@ fn a_call_belongs_to_the_request_that_its_task_answers() {
         "/b2 < shop server /b (runtime-task)",
     ]);
     assert_eq!(confidence(&shop.spans(), "/a1"), Some(Confidence::Certain));
+}
+
+/// Whether a call in the middle of an answer was for it shows at that answer's end, whatever other requests are open.
+#[test]
+fn a_call_waits_for_the_end_of_its_own_request_only() {
+    let mut shop = Loop::proven();
+    let (long, conn) = (shop.client(), shop.client());
+    shop.arrives(long, "/long");
+    shop.arrives(conn, "/a");
+    shop.host.works(&[11]);
+    shop.host.write(shop.main, conn.1, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na");
+    shop.calls("/a1", &[11]);
+    shop.host.sleep(Duration::from_secs(5));
+    shop.host.write(shop.main, conn.1, b"b");
+    let mut engine = Engine::new(EngineConfig::default(), [1; 32]);
+    for event in &shop.host.events {
+        engine.handle_event(event.clone());
+    }
+    engine.handle_timeout(shop.host.clock.plus(Duration::from_secs(1)));
+    let spans: Vec<Span> = std::iter::from_fn(|| engine.poll_span()).collect();
+    assert_eq!(confidence(&spans, "/a1"), Some(Confidence::Certain));
 }
 
 #[test]
