@@ -6,7 +6,7 @@
 //! Who is followed is asked for, but for CPython's pools: what they did before it is not known later, and they may do it
 //! within a millisecond. So a process that has loaded them is followed from when that is seen, for a tenth of the price.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
@@ -62,11 +62,17 @@ pub(super) struct HandOffs {
     waits: Waits,
     /// Processes that are to be asked whose work operations are, from now on or no more.
     changed: Vec<(u32, bool)>,
-    /// Whether processes with pools are followed before it is asked for; and those that were.
+    /// Whether processes with pools are followed before it is asked for; and those that were, as long as they live.
     pools: bool,
-    tried: BTreeSet<(Tgid, StartTick)>,
-    /// Of them, those that cost too much.
-    refused: BTreeSet<(Tgid, StartTick)>,
+    tried: BTreeMap<u32, Tried>,
+}
+
+/// A process that was followed before it was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Tried {
+    start: StartTick,
+    /// It cost too much.
+    refused: bool,
 }
 
 /// What a process had cost when it was looked at last.
@@ -89,9 +95,9 @@ struct Entry(Followed);
 // SAFETY: `repr(C)` integers without padding.
 unsafe impl Pod for Entry {}
 
-/// Which process, also where its start is known to the tick only.
-const fn life(process: ProcessKey) -> (Tgid, StartTick) {
-    (process.tgid, StartTick::of(process))
+/// Whether they are one process, also where its start is known to the tick only.
+fn is_same(one: ProcessKey, other: ProcessKey) -> bool {
+    one.tgid == other.tgid && StartTick::of(one) == StartTick::of(other)
 }
 
 impl HandOffs {
@@ -105,8 +111,7 @@ impl HandOffs {
             waits: Waits::new(loaded)?,
             changed: Vec::new(),
             pools,
-            tried: BTreeSet::new(),
-            refused: BTreeSet::new(),
+            tried: BTreeMap::new(),
         })
     }
 
@@ -117,13 +122,14 @@ impl HandOffs {
     /// When the hooks cannot be attached, the table is full, or the process has cost too much before.
     pub(super) fn follow(&mut self, loaded: &mut Loaded, process: ProcessKey) -> anyhow::Result<()> {
         if let Some(known) = self.followed.get_mut(&process.tgid.0)
-            && life(known.process) == life(process)
+            && is_same(known.process, process)
         {
             (known.process, known.wanted) = (process, true);
             return Ok(());
         }
         // How long its threads sleep would have to be learned anew, and what was missed is not told.
-        ensure!(!self.refused.contains(&life(process)), "its threads wake each other too often");
+        let refused = self.tried(process).is_some_and(|tried| tried.refused);
+        ensure!(!refused, "its threads wake each other too often");
         self.enter(loaded, process, true)?;
         self.waits.follow(process);
         Ok(())
@@ -149,8 +155,12 @@ impl HandOffs {
         self.pools
             && self.tried.len() < MAX_TRIED
             && self.followed.len() < MAX_UNASKED
-            && !self.tried.contains(&life(process))
+            && self.tried(process).is_none()
             && !self.followed.contains_key(&process.tgid.0)
+    }
+
+    fn tried(&self, process: ProcessKey) -> Option<&Tried> {
+        self.tried.get(&process.tgid.0).filter(|tried| tried.start == StartTick::of(process))
     }
 
     fn follow_pools(&mut self, loaded: &mut Loaded, pools: Pools) {
@@ -158,7 +168,7 @@ impl HandOffs {
         if !self.may_try(process) {
             return;
         }
-        self.tried.insert(life(process));
+        self.tried.insert(process.tgid.0, Tried { start: StartTick::of(process), refused: false });
         match self.enter(loaded, process, false) {
             Ok(()) => {
                 let asked = self.waits.follow_pools(pools);
@@ -189,7 +199,7 @@ impl HandOffs {
     }
 
     pub(super) fn leave(&mut self, loaded: &mut Loaded, process: ProcessKey) {
-        if self.followed.get(&process.tgid.0).is_some_and(|known| life(known.process) == life(process)) {
+        if self.followed.get(&process.tgid.0).is_some_and(|known| is_same(known.process, process)) {
             self.forget(process.tgid.0);
             self.detach_if_idle(loaded);
         }
@@ -200,9 +210,9 @@ impl HandOffs {
         let executes = record::kind(record) == Some(EventKind::ProcessExeced);
         if (executes || record::is_process_end(record))
             && let Some(Tgid(tgid)) = record::tgid(record)
-            && let Some(spent) = self.followed.get(&tgid)
         {
-            self.tried.remove(&life(spent.process));
+            self.tried.remove(&tgid);
+            let Some(spent) = self.followed.get(&tgid) else { return };
             if executes && spent.wanted {
                 // What threads wait for is told by another program now.
                 let process = spent.process;
@@ -262,8 +272,8 @@ impl HandOffs {
             *spent = Spent { at: now, wakes: count.wakes, reported: count.reported, too_much, ..*spent };
         }
         for (process, _) in &over {
-            if self.tried.contains(&life(*process)) {
-                self.refused.insert(life(*process));
+            if let Some(tried) = self.tried.get_mut(&process.tgid.0) {
+                tried.refused = true;
             }
             self.forget(process.tgid.0);
         }
