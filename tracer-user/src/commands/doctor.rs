@@ -16,7 +16,7 @@ use crate::capture::{self, Capture, CaptureConfig, Rung};
 use crate::config::{Doctor, DoctorFormat};
 use crate::process::procfs::ProcDir;
 use crate::runtime::{self, Finding, Waits};
-use crate::tls;
+use crate::tls::{self, Stack};
 
 /// What was found. This is also the machine-readable form; keys are stable.
 #[derive(Debug, Serialize)]
@@ -227,10 +227,10 @@ fn tls_of(process: ProcessKey, verbose: bool) -> Vec<TlsReport> {
                 library.stack,
                 library.points.len(),
                 library.functions().join(", "),
-                if library.layout.is_some() {
-                    "sessions are known by their hellos"
-                } else {
-                    "sessions are known only where their calls move the records"
+                match (&library.stack, library.layout) {
+                    (Stack::OpenSsl(_), Some(_)) => "sessions are known by their hellos",
+                    (Stack::OpenSsl(_), None) => "sessions are known only where their calls move the records",
+                    (Stack::Go(..), _) => "sessions are known by the calls that move their records",
                 }
             ),
             probes,

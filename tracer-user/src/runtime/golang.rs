@@ -29,16 +29,18 @@ struct Version {
     minor: u8,
     /// From `runtime.sched`: the limit of threads, in words.
     max_threads: usize,
+    /// From a `tls.Conn`: `rawInput`, in bytes.
+    raw_input: u16,
     layout: GoLayout,
 }
 
 /// Read off the debugging information of each version. Fields are the same in all releases of a minor version.
 const VERSIONS: &[Version] = &[
-    Version { minor: 22, max_threads: 7, layout: layout(144, 272, 56, (48, 16), 384) },
-    Version { minor: 23, max_threads: 7, layout: layout(152, 280, 64, (40, 8), 376) },
-    Version { minor: 24, max_threads: 7, layout: layout(152, 280, 64, (40, 8), 376) },
-    Version { minor: 25, max_threads: 8, layout: layout(144, 272, 64, (40, 8), 376) },
-    Version { minor: 26, max_threads: 10, layout: layout(144, 280, 64, (40, 8), 384) },
+    Version { minor: 22, max_threads: 7, raw_input: 680, layout: layout(144, 272, 56, (48, 16), 384) },
+    Version { minor: 23, max_threads: 7, raw_input: 688, layout: layout(152, 280, 64, (40, 8), 376) },
+    Version { minor: 24, max_threads: 7, raw_input: 688, layout: layout(152, 280, 64, (40, 8), 376) },
+    Version { minor: 25, max_threads: 8, raw_input: 672, layout: layout(144, 272, 64, (40, 8), 376) },
+    Version { minor: 26, max_threads: 10, raw_input: 672, layout: layout(144, 280, 64, (40, 8), 384) },
 ];
 
 /// What follows directly in all of them: a goroutine's number its state, where it was started the number of who did, the
@@ -96,9 +98,7 @@ pub(super) fn examine<M: Bytes>(process: ProcessKey, modules: &Modules, memory: 
     let name = Runtime(text.replacen("go", "Go ", 1));
     let minor = minor_of(&text);
     let Some(version) = VERSIONS.iter().find(|version| Some(version.minor) == minor) else {
-        let known: Vec<String> = VERSIONS.iter().map(|version| format!("1.{}", version.minor)).collect();
-        let needed = format!("it needs a row in the table of versions, which has {}", known.join(", "));
-        return Finding::Unknown(name, needed);
+        return Finding::Unknown(name, unknown_version());
     };
     let variables = Variables::read(memory, place);
     let go = Go { memory, version };
@@ -144,15 +144,24 @@ pub(crate) fn version_in(variables: &[u8]) -> Option<String> {
     is_version.then(|| String::from_utf8_lossy(text).into_owned())
 }
 
+/// What is needed for one that has no row.
+pub(crate) fn unknown_version() -> String {
+    let known: Vec<String> = VERSIONS.iter().map(|version| format!("1.{}", version.minor)).collect();
+    format!("it needs a row in the table of versions, which has {}", known.join(", "))
+}
+
 /// The minor version of `go1.26.1`.
-pub(crate) fn minor_of(version: &str) -> Option<u8> {
+fn minor_of(version: &str) -> Option<u8> {
     let digits: String = version.strip_prefix("go1.")?.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
 }
 
-/// Where a goroutine has its number, in bytes, in a minor version that is known.
-pub(crate) fn number_at(minor: u8) -> Option<u32> {
-    VERSIONS.iter().find(|version| version.minor == minor).map(|version| version.layout.number)
+/// In `go1.26.1`, if it is known: where a goroutine has its number, and a `tls.Conn` what it has read and not looked at, in
+/// bytes.
+pub(crate) fn tls_fields(version: &str) -> Option<(u32, u16)> {
+    let minor = minor_of(version)?;
+    let version = VERSIONS.iter().find(|version| version.minor == minor)?;
+    Some((version.layout.number, version.raw_input))
 }
 
 /// The program's variables as they were at some moment.

@@ -1,4 +1,5 @@
-//! Functions of an ELF file that it exports, or names otherwise, and how it is loaded: where each begins in the file, and its bytes.
+//! Functions of an ELF file that it exports, or names otherwise: where each begins in the file, and its bytes; and how the
+//! file is loaded.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -77,7 +78,8 @@ pub(super) fn functions(file: &File, names: &[&'static str]) -> anyhow::Result<V
         let Some(strings) = strings else { continue };
         let bytes = |section: &elf::SectionHeader64<LittleEndian>, most: u64| {
             let (offset, size) = (section.sh_offset(LittleEndian), section.sh_size(LittleEndian));
-            read(file, offset, size, most)
+            ensure!(size <= most, "it holds more than is looked at");
+            read(file, offset, size)
         };
         let symbols = bytes(table, MAX_SYMBOLS * SYMBOL_BYTES as u64);
         let (Ok(symbols), Ok(strings)) = (symbols, bytes(strings, MAX_NAME_BYTES)) else { continue };
@@ -112,7 +114,7 @@ pub(super) fn function(
         fits.then(|| segment.offset.checked_add(inside)).flatten()
     });
     let Some(offset) = place else { return Ok(None) };
-    let code = read(file, offset, size, MAX_FUNCTION_BYTES)?;
+    let code = read(file, offset, size)?;
     Ok(Some(Function { name, offset, address, code }))
 }
 
@@ -158,10 +160,13 @@ fn segments_of<'c>(elf: &ElfFile64<'c, LittleEndian, &'c Cache<'_>>) -> Vec<Segm
         .collect()
 }
 
-/// A part of the file, in one go.
-fn read(file: &File, offset: u64, size: u64, most: u64) -> anyhow::Result<Vec<u8>> {
+/// A part of the file, in one go. It may claim to be longer than the file: nothing is allocated for that.
+///
+/// # Errors
+/// When it is not there.
+pub(super) fn read(file: &File, offset: u64, size: u64) -> anyhow::Result<Vec<u8>> {
     let there = file.metadata().context("ask for the file's size")?.len();
-    let fits = offset.checked_add(size).is_some_and(|end| end <= there) && size <= most;
+    let fits = offset.checked_add(size).is_some_and(|end| end <= there);
     ensure!(fits, "it says that it holds more than it does");
     let mut bytes = vec![0; size as usize];
     file.read_exact_at(&mut bytes, offset).context("read the file")?;

@@ -7,7 +7,6 @@
 mod tests;
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context as _, ensure};
 use tracer_abi::config::TlsCall;
@@ -26,10 +25,6 @@ const HANDSHAKES: [&str; 2] = ["crypto/tls.(*Conn).clientHandshake", "crypto/tls
 
 const CLOSE: &str = "crypto/tls.(*Conn).Close";
 
-/// The minor versions whose `tls.Conn` is known: where it has `rawInput`, in bytes. Read off the debugging information of
-/// any program that uses it.
-const VERSIONS: [(u8, u16); 5] = [(22, 680), (23, 688), (24, 688), (25, 672), (26, 672)];
-
 /// A program's variables, as far as its version is looked for.
 const MAX_VARIABLES: u64 = 8 << 20;
 
@@ -46,8 +41,7 @@ pub(crate) struct Fields {
 pub(super) fn version(file: &File) -> Option<String> {
     let segments = elf::segments(file).ok()?;
     let variables = segments.iter().rev().find(|segment| segment.writable)?;
-    let mut bytes = vec![0; variables.len.min(MAX_VARIABLES) as usize];
-    file.read_exact_at(&mut bytes, variables.offset).ok()?;
+    let bytes = elf::read(file, variables.offset, variables.len.min(MAX_VARIABLES)).ok()?;
     golang::version_in(&bytes)
 }
 
@@ -58,10 +52,7 @@ pub(super) fn points(file: &File, version: &str) -> anyhow::Result<(Fields, Vec<
     let functions = functions(file, &segments)?;
     let find = |name: &str| functions.iter().find(|function| function.name == name);
     ensure!(find(MOVING[0].0).is_some(), "it has no {}: no crypto/tls, or under other names", MOVING[0].0);
-    let fields = fields(version).with_context(|| {
-        let known: Vec<String> = VERSIONS.iter().map(|(minor, _)| format!("1.{minor}")).collect();
-        format!("its version needs a row in the table of versions, which has {}", known.join(", "))
-    })?;
+    let fields = fields(version).with_context(golang::unknown_version)?;
     let mut points = Vec::new();
     for (name, call) in MOVING {
         let function = find(name).with_context(|| format!("it has no {name}"))?;
@@ -89,9 +80,8 @@ pub(super) fn points(file: &File, version: &str) -> anyhow::Result<(Fields, Vec<
 }
 
 fn fields(version: &str) -> Option<Fields> {
-    let minor = golang::minor_of(version)?;
-    let (_, unread) = VERSIONS.into_iter().find(|(known, _)| *known == minor)?;
-    Some(Fields { number: golang::number_at(minor)?.try_into().ok()?, unread })
+    let (number, unread) = golang::tls_fields(version)?;
+    Some(Fields { number: number.try_into().ok()?, unread })
 }
 
 /// By symbols, or by the runtime's own table where those are stripped.

@@ -103,7 +103,8 @@ impl<'f> Table<'f> {
             left -= len;
             let mut at = 0;
             while at < len {
-                let piece = read(file, segment.offset.checked_add(at)?, (len - at).min(PIECE as u64))?;
+                let piece =
+                    elf::read(file, segment.offset.checked_add(at)?, (len - at).min(PIECE as u64)).ok()?;
                 let mut places = piece.chunks(ALIGN as usize).zip(0_u64..);
                 let found = places.find_map(|(bytes, n)| {
                     let offset = segment.offset.checked_add(at)?.checked_add(n * ALIGN)?;
@@ -119,7 +120,7 @@ impl<'f> Table<'f> {
     }
 
     fn at(file: &'f File, start: u64) -> Option<Self> {
-        let header = read(file, start, HEADER_BYTES as u64)?;
+        let header = elf::read(file, start, HEADER_BYTES as u64).ok()?;
         if !header.starts_with(&HEADER) {
             return None;
         }
@@ -136,7 +137,8 @@ impl<'f> Table<'f> {
 
     fn find_functions(&self, names: &[&'static str]) -> anyhow::Result<Vec<Found>> {
         let at = |offset: u64| self.start.checked_add(offset).context("outside of the file");
-        let all = read(self.file, at(self.names)?, self.names_end - self.names).context("read the names")?;
+        let all =
+            elf::read(self.file, at(self.names)?, self.names_end - self.names).context("read the names")?;
         let mut wanted: Vec<(u32, &'static str)> = Vec::new();
         let mut place = 0_usize;
         for name in all.split(|byte| *byte == 0) {
@@ -151,7 +153,7 @@ impl<'f> Table<'f> {
             return Ok(found);
         }
         let list =
-            read(self.file, at(self.entries)?, self.functions * 8 + 4).context("read the functions")?;
+            elf::read(self.file, at(self.entries)?, self.functions * 8 + 4).context("read the functions")?;
         let half = |bytes: &[u8], at: usize| -> Option<u32> {
             Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
         };
@@ -214,18 +216,6 @@ impl<'f> Table<'f> {
             offset.is_some_and(|offset| begins_as_go_does(&read_some(self.file, offset, BEGINNING)))
         })
     }
-}
-
-/// Exactly so many bytes, which are few enough to be asked for.
-fn read(file: &File, offset: u64, len: u64) -> Option<Vec<u8>> {
-    // A table may claim to be longer than its file: nothing is allocated for that.
-    let end = offset.checked_add(len)?;
-    if end > file.metadata().ok()?.len() {
-        return None;
-    }
-    let mut bytes = vec![0; usize::try_from(len).ok()?];
-    file.read_exact_at(&mut bytes, offset).ok()?;
-    Some(bytes)
 }
 
 /// As much as there is, up to so many bytes.

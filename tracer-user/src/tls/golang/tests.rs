@@ -47,16 +47,14 @@ fn places(points: &[Point]) -> Vec<(&'static str, u64, Site)> {
 fn a_stripped_program_has_the_places_of_one_with_symbols() {
     let dir = folder();
     let mut seen = 0;
-    for (version, minor) in [("local", None), ("go1.22.12", Some(22)), ("go1.24.13", Some(24))] {
+    for (version, start) in [("local", "go1."), ("go1.22.12", "go1.22.12"), ("go1.24.13", "go1.24.13")] {
         let Some(whole) = build(dir.path(), version, &[]) else {
             eprintln!("{version} is not here");
             continue;
         };
         seen += 1;
         let text = super::version(&whole).expect("its version");
-        if minor.is_some() {
-            assert_eq!(golang::minor_of(&text), minor, "{text}");
-        }
+        assert!(text.starts_with(start), "{text}");
         let (fields, points) = points(&whole, &text).unwrap();
         let begins: Vec<&Point> =
             points.iter().filter(|point| !matches!(point.site, Site::Ends(_))).collect();
