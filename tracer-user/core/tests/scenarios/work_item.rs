@@ -39,6 +39,13 @@ impl Pool {
         pool
     }
 
+    /// One that has shown often what is waited for.
+    fn proven() -> Self {
+        let mut pool = Self::new();
+        (0..10).for_each(|n| pool.whole(&format!("/{n}")));
+        pool
+    }
+
     fn request(&mut self, n: usize, path: &str) {
         self.host.request(None, self.fronts[n].0, path);
         self.host.read(self.serve[n], self.fronts[n].1);
@@ -79,12 +86,18 @@ impl Pool {
         self.host.wakes_with(self.call[worker], thread, address, Awaited::Result, told);
     }
 
-    /// A request whose thread submits, and waits for the result.
-    fn whole(&mut self, path: &str) {
+    /// The first thread gets a request, submits, and waits for the result.
+    fn waits(&mut self, worker: usize, future: u64, path: &str) {
         let thread = self.serve[0];
         self.request(0, path);
-        self.submits(thread, None, 0, ONE);
+        self.submits(thread, None, worker, future);
         self.host.falls_asleep(thread);
+    }
+
+    /// The whole of it.
+    fn whole(&mut self, path: &str) {
+        let thread = self.serve[0];
+        self.waits(0, ONE, path);
         self.calls(0, ONE, &format!("{path}.0"));
         self.tells(0, thread, None, &[ONE]);
         self.response(0);
@@ -154,9 +167,7 @@ fn how_sure_it_is_depends_on_when_the_wait_began() {
 fn all_calls_of_an_item_are_for_who_waits() {
     let mut pool = Pool::new();
     let thread = pool.serve[0];
-    pool.request(0, "/1");
-    pool.submits(thread, None, 0, ONE);
-    pool.host.falls_asleep(thread);
+    pool.waits(0, ONE, "/1");
     pool.calls(0, ONE, "/1.0");
     pool.calls(0, ONE, "/1.1");
     pool.tells(0, thread, None, &[ONE]);
@@ -185,9 +196,7 @@ fn results_that_are_waited_for_together_are_each_for_who_waits() {
 fn an_item_that_waits_for_another_hands_its_calls_on() {
     let mut pool = Pool::new();
     let (thread, outer) = (pool.serve[0], pool.call[1]);
-    pool.request(0, "/1");
-    pool.submits(thread, None, 1, OUTER);
-    pool.host.falls_asleep(thread);
+    pool.waits(1, OUTER, "/1");
     pool.submits(outer, Some(OUTER), 0, ONE);
     pool.host.falls_asleep(outer);
     pool.calls(0, ONE, "/1.0");
@@ -200,14 +209,9 @@ fn an_item_that_waits_for_another_hands_its_calls_on() {
 /// The thread of a pool calls for nobody, and then does what a request waits for.
 #[test]
 fn a_call_inside_of_another_item_is_for_nobody() {
-    let mut pool = Pool::new();
-    for n in 0..10 {
-        pool.whole(&format!("/{n}"));
-    }
+    let mut pool = Pool::proven();
     let thread = pool.serve[0];
-    pool.request(0, "/x");
-    pool.submits(thread, None, 0, ONE);
-    pool.host.falls_asleep(thread);
+    pool.waits(0, ONE, "/x");
     pool.calls(0, OTHER, "/x.0");
     pool.tells(0, thread, None, &[ONE]);
     pool.response(0);
@@ -217,10 +221,7 @@ fn a_call_inside_of_another_item_is_for_nobody() {
 /// The same, where the future of what is waited for has the address that the other one had.
 #[test]
 fn a_future_at_an_address_that_was_used_before_is_another_one() {
-    let mut pool = Pool::new();
-    for n in 0..10 {
-        pool.whole(&format!("/{n}"));
-    }
+    let mut pool = Pool::proven();
     let thread = pool.serve[0];
     pool.request(0, "/x");
     pool.submits(thread, None, 0, ONE);
@@ -236,10 +237,7 @@ fn a_future_at_an_address_that_was_used_before_is_another_one() {
 #[test]
 fn futures_that_are_shared_or_handed_on_name_nobody() {
     for (both, want) in [(false, "hand-offs-elsewhere"), (true, "several-hand-offs")] {
-        let mut pool = Pool::new();
-        for n in 0..10 {
-            pool.whole(&format!("/{n}"));
-        }
+        let mut pool = Pool::proven();
         let [one, other] = pool.serve;
         pool.request(0, "/x");
         pool.request(1, "/y");
@@ -301,14 +299,9 @@ fn where_it_is_not_seen_who_submits_it_is_who_waits_if_it_always_was() {
 
 #[test]
 fn a_response_that_another_item_reads_is_nobodys() {
-    let mut pool = Pool::new();
-    for n in 0..10 {
-        pool.whole(&format!("/{n}"));
-    }
+    let mut pool = Pool::proven();
     let thread = pool.serve[0];
-    pool.request(0, "/x");
-    pool.submits(thread, None, 0, ONE);
-    pool.host.falls_asleep(thread);
+    pool.waits(0, ONE, "/x");
     pool.sends(0, ONE, "/x.0");
     pool.receives(0, OTHER);
     pool.tells(0, thread, None, &[ONE]);
