@@ -2,6 +2,7 @@
 //! and over made-up memory, in which anything may be anything.
 
 mod image;
+mod stack;
 mod waits;
 mod work;
 

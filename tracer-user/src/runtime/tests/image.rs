@@ -85,11 +85,6 @@ impl Image {
         address
     }
 
-    /// Objects of the type that frames have here.
-    pub(super) fn frames(&self) -> impl Iterator<Item = u64> {
-        self.words.iter().filter(|(_, word)| **word == FRAME).map(|(at, _)| at - 8)
-    }
-
     pub(super) fn put(&mut self, address: u64, word: u64) {
         self.words.insert(address, word);
     }

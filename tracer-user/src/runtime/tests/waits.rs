@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tracer_abi::event::Awaited;
-use tracer_abi::python::{Memory, PythonLayout};
-use tracer_abi::python_waits::{FUNCTIONS, Function, MAX_STEPS, PythonWaits, Waiting, function};
+use tracer_abi::python::Memory;
+use tracer_abi::python_waits::{MAX_STEPS, PythonWaits, Waiting, function};
 use tracer_abi::task::{ProcessKey, Tgid};
 
 use super::super::memory::ProcessMemory;
 use super::super::{Waits, examine_waits};
-use super::image::{Change, FRAME, Image, change};
+use super::image::{Change, Image, change};
 use super::interpreters;
+use super::stack::{Frame, OTHER, THREAD, code, known};
 use crate::process::procfs::ProcDir;
 
 /// Threads that wait for ever, each in its own way, and say which.
@@ -184,57 +185,10 @@ fn the_interpreters_own_lock_is_known() {
     }
 }
 
-const THREAD: u64 = 0x1000;
-const CODE: u64 = 0x2000;
-const INTERPRETER: u64 = 0x2100;
-
-/// As 3.12 has it.
-fn known() -> PythonWaits {
-    let functions = std::array::from_fn(|n| Function { code: code(n), name: code(n) + 0x80_0000 });
-    PythonWaits {
-        interpreter: INTERPRETER,
-        code_type: CODE,
-        functions,
-        layout: PythonLayout {
-            thread_slot: 0x318,
-            thread_frame: 56,
-            is_indirect: 1,
-            frame_previous: 8,
-            frame_owner: 70,
-            ..PythonLayout::default()
-        },
-        ..PythonWaits::default()
-    }
-}
-
-const fn code(function: usize) -> u64 {
-    0x100_0000 + 0x1000 * function as u64
-}
-
-/// Another function than those that are known.
-const OTHER: usize = FUNCTIONS;
-
-impl Image {
-    /// A thread in these functions, the innermost first; `None` is a frame of C's.
-    fn stands_in(functions: &[Option<usize>]) -> Self {
-        let mut image = Self::default();
-        for n in 0..=FUNCTIONS {
-            image.put(code(n) + 8, CODE);
-            image.put(code(n) + 128, code(n) + 0x80_0000);
-        }
-        let (state, holder) = (image.object(0x9300), image.object(0x9700));
-        let frames: Vec<u64> = functions.iter().map(|_| image.object(FRAME)).collect();
-        for (n, (frame, function)) in frames.iter().zip(functions).enumerate() {
-            image.put(*frame, function.map_or(0, code));
-            image.put(frame + 8, frames.get(n + 1).copied().unwrap_or(0));
-            image.put(frame + 64, if function.is_none() { 3 << 48 } else { 0 });
-        }
-        image.put(THREAD + 0x318, state);
-        image.put(state + 16, INTERPRETER);
-        image.put(state + 56, holder);
-        image.put(holder, frames.first().copied().unwrap_or(0));
-        image
-    }
+/// A thread in these functions, the innermost first; `None` is one of C's.
+fn stands_in(functions: &[Option<usize>]) -> Image {
+    let frames: Vec<Frame> = functions.iter().map(|function| (*function, [0; 6])).collect();
+    Image::stacked(&frames)
 }
 
 #[test]
@@ -255,20 +209,20 @@ fn functions_say_what_is_waited_for() {
         (&[], Awaited::Unknown),
     ];
     for (functions, want) in cases {
-        assert_eq!(awaited(&Image::stands_in(functions), &known(), THREAD), want, "{functions:?}");
+        assert_eq!(awaited(&stands_in(functions), &known(), THREAD), want, "{functions:?}");
     }
     // Freed, and something else in its place.
     let waits = [Some(CONDITION_WAIT), Some(FUTURE_RESULT), Some(OTHER)];
     for (at, word, want) in
         [(code(FUTURE_RESULT) + 128, 7, Awaited::Other), (code(FUTURE_RESULT) + 8, 7, Awaited::Unknown)]
     {
-        let mut image = Image::stands_in(&waits);
+        let mut image = stands_in(&waits);
         image.put(at, word);
         assert_eq!(awaited(&image, &known(), THREAD), want);
     }
     // A thread of another interpreter.
     let another = PythonWaits { interpreter: 7, ..known() };
-    assert_eq!(awaited(&Image::stands_in(&waits), &another, THREAD), Awaited::Unknown);
+    assert_eq!(awaited(&stands_in(&waits), &another, THREAD), Awaited::Unknown);
 }
 
 proptest! {
@@ -282,13 +236,11 @@ proptest! {
         change in change(),
         more in prop::collection::vec(change(), 0..30),
     ) {
-        let mut image = Image::stands_in(&functions);
+        let mut image = stands_in(&functions);
         let before = awaited(&image, &known(), THREAD);
-        let says: Vec<u64> = image.frames().flat_map(|frame| [frame, frame + 8, frame + 64]).collect();
-        let state = image.word(THREAD + 0x318);
-        let way = [THREAD + 0x318, state + 56, image.word(state + 56)];
+        let says = image.says();
         if !matches!(change, Change::Unreadable(_)) {
-            image.change(&change, |at| !says.contains(&at) && !way.contains(&at));
+            image.change(&change, |at| !says.contains(&at));
         }
         let after = awaited(&image, &known(), THREAD);
         prop_assert!(after != Awaited::Result || before == Awaited::Result, "{before:?} to {after:?}");
@@ -296,6 +248,5 @@ proptest! {
             image.change(change, |_| true);
         }
         let _ = awaited(&image, &known(), THREAD);
-        let _ = awaited(&image, &known(), state);
     }
 }

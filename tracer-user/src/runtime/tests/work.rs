@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tracer_abi::event::Awaited;
-use tracer_abi::python::{Memory, PythonLayout, TaskId, values};
+use tracer_abi::python::{Memory, TaskId};
 use tracer_abi::python_waits::{FUNCTIONS, Function, MAX_STEPS, PythonWaits, Waiting, function};
 use tracer_abi::python_work::{Futures, MAX_FRAMES, MAX_PLACES, Working};
 
 use super::super::{Waits, examine_waits};
-use super::image::{Change, FRAME, Image, change};
+use super::image::{Change, Image, change};
 use super::interpreters;
+use super::stack::{FUTURE, OTHER, SET, THREAD, WORK, code, known};
 use super::waits::stand;
 
 /// Threads that stand still for ever, and say with which items, by their addresses.
@@ -193,65 +194,7 @@ fn real_threads_say_which_items_they_have_to_do_with() {
     }
 }
 
-const THREAD: u64 = 0x1000;
-const CODE: u64 = 0x2000;
-const INTERPRETER: u64 = 0x2100;
-const WORK: u64 = 0x2200;
-const FUTURE: u64 = 0x2300;
-const SET: u64 = 0x2400;
-
-/// As 3.12 has it.
-fn known() -> PythonWaits {
-    PythonWaits {
-        interpreter: INTERPRETER,
-        code_type: CODE,
-        work_type: WORK,
-        future_type: FUTURE,
-        set_type: SET,
-        functions: std::array::from_fn(|n| Function { code: code(n), name: code(n) + 0x80_0000 }),
-        layout: PythonLayout {
-            thread_slot: 0x318,
-            thread_frame: 56,
-            is_indirect: 1,
-            frame_previous: 8,
-            frame_owner: 70,
-            frame_locals: 72,
-            values: values::MARKED,
-            ..PythonLayout::default()
-        },
-        ..PythonWaits::default()
-    }
-}
-
-const fn code(function: usize) -> u64 {
-    0x100_0000 + 0x1000 * function as u64
-}
-
-/// Another function than those that are known.
-const OTHER: usize = FUNCTIONS;
-
 impl Image {
-    /// A thread in these functions, the innermost first, each with these first locals.
-    fn stacked(functions: &[(usize, [u64; 6])]) -> Self {
-        let mut image = Self::default();
-        for n in 0..=FUNCTIONS {
-            image.put(code(n) + 8, CODE);
-            image.put(code(n) + 128, code(n) + 0x80_0000);
-        }
-        let (state, holder) = (image.object(0x9300), image.object(0x9700));
-        let frames: Vec<u64> = functions.iter().map(|_| image.object(FRAME)).collect();
-        for (n, (frame, (function, locals))) in frames.iter().zip(functions).enumerate() {
-            image.put(*frame, code(*function));
-            image.put(frame + 8, frames.get(n + 1).copied().unwrap_or(0));
-            (0..).zip(locals).for_each(|(at, local)| image.put(frame + 72 + 8 * at, *local));
-        }
-        image.put(THREAD + 0x318, state);
-        image.put(state + 16, INTERPRETER);
-        image.put(state + 56, holder);
-        image.put(holder, frames.first().copied().unwrap_or(0));
-        image
-    }
-
     /// An item and its future, at fixed addresses.
     fn item(&mut self, at: u64) -> (u64, u64) {
         let (work, values, future) = (at, at + 0x100, at + 0x200);
@@ -268,8 +211,8 @@ const OUTER: u64 = 0x51_0000;
 
 /// It calls inside of an item that is inside of another one.
 fn calls() -> Image {
-    let item = |at| (function::WORK_RUN, [at, 0, 0, 0, 0, 0]);
-    let other = (OTHER, [OUTER; 6]);
+    let item = |at| (Some(function::WORK_RUN), [at, 0, 0, 0, 0, 0]);
+    let other = (Some(OTHER), [OUTER; 6]);
     let mut image = Image::stacked(&[other, other, item(ITEM), other, item(OUTER)]);
     image.item(ITEM);
     image.item(OUTER);
@@ -296,8 +239,8 @@ fn the_innermost_item_is_told_or_none() {
 #[test]
 fn a_set_of_any_size_is_looked_through_as_far_as_is_told() {
     for (places, held, told) in [(8_u64, 3_u64, 3_usize), (32, 18, 8), (u64::MAX, 18, 8), (0, 3, 0)] {
-        let wait = (function::FUTURES_WAIT, [0x60_0000, 0, 0, 0, 0, 0]);
-        let inner = [(function::CONDITION_WAIT, [0; 6]), (function::EVENT_WAIT, [0; 6])];
+        let wait = (Some(function::FUTURES_WAIT), [0x60_0000, 0, 0, 0, 0, 0]);
+        let inner = [function::CONDITION_WAIT, function::EVENT_WAIT].map(|inner| (Some(inner), [0; 6]));
         let mut image = Image::stacked(&[inner[0], inner[1], wait]);
         image.put(0x60_0008, SET);
         image.put(0x60_0000 + 32, places.wrapping_sub(1));
@@ -323,16 +266,11 @@ proptest! {
     ) {
         let mut image = calls();
         let before = works(&image, &known(), THREAD);
-        let state = image.word(THREAD + 0x318);
-        let way = [THREAD + 0x318, state + 56, image.word(state + 56)];
-        let first = image.word(way[2]);
-        let frames = std::iter::successors(Some(first), |frame| Some(image.word(frame + 8)));
-        let frames = frames.take_while(|frame| *frame != 0);
-        let says: Vec<u64> = frames.flat_map(|frame| [frame, frame + 8, frame + 72]).collect();
+        let says = image.says();
         // Where it says that its future is, and that it is one: both would have to be another future's.
         let values = [ITEM - 24, ITEM + 0x100];
         if !matches!(change, Change::Unreadable(_)) {
-            image.change(&change, |at| !says.contains(&at) && !way.contains(&at) && !values.contains(&at));
+            image.change(&change, |at| !says.contains(&at) && !values.contains(&at));
         }
         let after = works(&image, &known(), THREAD);
         prop_assert!(after == before || after == TaskId::default(), "{after:x?}");
