@@ -154,7 +154,10 @@ pub(crate) fn build_folder() -> PathBuf {
 }
 
 /// The Go service, built on first use.
-fn go_service() -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// When it cannot be built.
+pub fn go_service() -> anyhow::Result<PathBuf> {
     go_program("service.go", "service-go", "local", &[])
 }
 

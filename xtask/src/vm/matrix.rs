@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use tracer_tests::service;
+
 use crate::exec::Interrupt;
 use crate::repo::Repo;
 use crate::test::{Tally, binaries};
@@ -64,6 +66,7 @@ impl Tests {
     pub(crate) fn build(repo: &Repo) -> anyhow::Result<Self> {
         let mut cargo = repo.cargo();
         cargo.args(["test", "--package", "tracer-tests", "--features", "e2e"]);
+        service::go_service().context("build the service in Go")?;
         Ok(Self { programs: binaries::build(cargo)? })
     }
 
