@@ -4,6 +4,10 @@
 //! than that is let through at once and counted: it is still a fact, only its place is lost. Events of the same
 //! instant keep the order in which they came, except that whose work an operation was is known before the operation.
 //!
+//! Where a processor may be taken away from who has stamped an event (a virtual machine, a kernel that preempts), or where
+//! an event is dated back, some come later than the window, and will again: it grows with what is seen, up to a bound, and
+//! shrinks when that has not been seen for long.
+//!
 //! What is held is memory that nobody touches until it has left the processor's caches, and the traced programs' caches
 //! with it. So where many events come, they are held only for many times the disorder that was lately seen.
 
@@ -22,8 +26,15 @@ const CROWD: usize = 512;
 const MARGIN: u32 = 16;
 const LEAST: Duration = Duration::from_millis(4);
 
-/// What "lately" is: up to twice as many events.
+/// What is remembered of the largest disorder is halved after so many events: what has happened to one may happen to
+/// another long after.
 const EPOCH: u32 = 1 << 16;
+
+/// The window is so many times the largest lateness.
+const ROOM: u32 = 2;
+
+/// A window that was not needed for so long is halved.
+const CALM: Duration = Duration::from_secs(10);
 
 /// Where an event is held.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +49,7 @@ enum Rank {
 
 #[derive(Debug)]
 pub(crate) struct Reorder {
-    window: Duration,
+    window: Window,
     max_events: usize,
     /// Places in `slots`.
     order: Sorted<(KernelInstant, Rank), u32>,
@@ -51,13 +62,43 @@ pub(crate) struct Reorder {
     disorder: Disorder,
 }
 
+/// How long events are held.
+#[derive(Debug)]
+struct Window {
+    least: Duration,
+    most: Duration,
+    now: Duration,
+    /// The latest event since then.
+    latest: Duration,
+    since: KernelInstant,
+}
+
+impl Window {
+    fn new(least: Duration, most: Duration) -> Self {
+        let most = most.max(least);
+        Self { least, most, now: least, latest: Duration::ZERO, since: KernelInstant::ZERO }
+    }
+
+    /// An event came so much behind the newest time that was known.
+    fn note(&mut self, by: Duration, newest: KernelInstant) {
+        self.latest = self.latest.max(by);
+        if by > self.now {
+            self.now = by.saturating_mul(ROOM).min(self.most);
+        } else if newest.since(self.since) >= CALM {
+            let wanted = self.latest.saturating_mul(ROOM).max(self.least);
+            self.now = self.now.min(wanted.max(self.now / 2));
+            (self.latest, self.since) = (Duration::ZERO, newest);
+        }
+    }
+}
+
 /// By how much events came behind later ones.
 #[derive(Debug)]
 struct Disorder {
     events: u32,
-    /// The largest of this epoch, and of the one before.
+    /// The largest of this epoch, and what is remembered of those before; nothing is known at first.
     now: Duration,
-    before: Duration,
+    before: Option<Duration>,
 }
 
 impl Disorder {
@@ -65,27 +106,28 @@ impl Disorder {
         self.now = self.now.max(by);
         self.events += 1;
         if self.events >= EPOCH {
-            *self = Self { events: 0, now: Duration::ZERO, before: self.now };
+            let before = self.now.max(self.before.unwrap_or_default() / 2);
+            *self = Self { events: 0, now: Duration::ZERO, before: Some(before) };
         }
     }
 
-    fn lately(&self) -> Duration {
-        self.now.max(self.before)
+    fn lately(&self) -> Option<Duration> {
+        self.before.map(|before| self.now.max(before))
     }
 }
 
 impl Reorder {
-    pub(crate) fn new(window: Duration, max_events: usize) -> Self {
+    /// Events are held for `least` at least, and for `most` at most.
+    pub(crate) fn new(least: Duration, most: Duration, max_events: usize) -> Self {
         Self {
-            window,
+            window: Window::new(least, most),
             max_events: max_events.max(1),
             order: Sorted::default(),
             slots: Vec::new(),
             free: Vec::new(),
             newest: KernelInstant::ZERO,
             released: KernelInstant::ZERO,
-            // Nothing is known yet.
-            disorder: Disorder { events: 0, now: Duration::ZERO, before: window },
+            disorder: Disorder { events: 0, now: Duration::ZERO, before: None },
         }
     }
 
@@ -93,7 +135,9 @@ impl Reorder {
     pub(crate) fn push(&mut self, event: Event) -> bool {
         let time = event.time();
         let late = time < self.released;
-        self.disorder.note(self.newest.since(time));
+        let behind = self.newest.since(time);
+        self.disorder.note(behind);
+        self.window.note(behind, self.newest);
         let rank = if matches!(event, Event::TaskIdentified(_)) { Rank::Identity } else { Rank::Other };
         self.newest = self.newest.max(time);
         let slot = match self.free.pop() {
@@ -156,17 +200,23 @@ impl Reorder {
 
     /// How long events are held while there is a crowd of them.
     fn crowded_window(&self) -> Duration {
-        self.disorder.lately().saturating_mul(MARGIN).max(LEAST).min(self.window)
+        let lately = self.disorder.lately().map(|lately| lately.saturating_mul(MARGIN).max(LEAST));
+        lately.map_or(self.window.now, |wanted| wanted.min(self.window.now))
+    }
+
+    /// How long events are held at most, as things are.
+    pub(crate) const fn window(&self) -> Duration {
+        self.window.now
     }
 
     /// No event before this instant is to come, but late ones.
     pub(crate) fn horizon(&self) -> KernelInstant {
-        self.newest.minus(self.window).max(self.released)
+        self.newest.minus(self.window.now).max(self.released)
     }
 
     /// When the oldest held event is due.
     pub(crate) fn next_release(&self) -> Option<KernelInstant> {
-        self.order.first().map(|(time, _)| time.plus(self.window))
+        self.order.first().map(|(time, _)| time.plus(self.window.now))
     }
 }
 
@@ -185,6 +235,10 @@ mod tests {
         })
     }
 
+    fn fixed(window: Duration, max_events: usize) -> Reorder {
+        Reorder::new(window, window, max_events)
+    }
+
     fn drain(reorder: &mut Reorder) -> Vec<u64> {
         std::iter::from_fn(|| {
             let slot = reorder.pop()?;
@@ -201,7 +255,7 @@ mod tests {
 
     #[test]
     fn order_is_restored_inside_the_window() {
-        let mut reorder = Reorder::new(Duration::from_nanos(100), 10);
+        let mut reorder = fixed(Duration::from_nanos(100), 10);
         assert!(!reorder.push(event(1050, 2)));
         assert!(!reorder.push(event(1000, 1)));
         assert!(!reorder.push(event(1050, 3)));
@@ -215,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_late_event_is_said_to_be_late_and_not_lost() {
-        let mut reorder = Reorder::new(Duration::from_nanos(100), 10);
+        let mut reorder = fixed(Duration::from_nanos(100), 10);
         reorder.push(event(1000, 1));
         reorder.push(event(2000, 2));
         assert_eq!(drain(&mut reorder), [1]);
@@ -227,7 +281,7 @@ mod tests {
     #[test]
     fn a_crowd_is_held_no_longer_than_its_disorder_asks_for() {
         let window = Duration::from_millis(50);
-        let mut reorder = Reorder::new(window, 1 << 20);
+        let mut reorder = fixed(window, 1 << 20);
         // One microsecond apart, every second one behind the next.
         let mut n = 0;
         fn run(reorder: &mut Reorder, n: &mut u64, events: u32) -> usize {
@@ -252,15 +306,55 @@ mod tests {
         // An event that comes 2 ms behind: for a while, so may others.
         assert!(!reorder.push(event(n - 2_000_000, 0)));
         assert!(run(&mut reorder, &mut n, 60_000) > 30_000);
-        assert!(run(&mut reorder, &mut n, 2 * EPOCH) < 4_100);
+        assert!(run(&mut reorder, &mut n, EPOCH) > 10_000, "it is not forgotten at once");
+        assert!(run(&mut reorder, &mut n, 3 * EPOCH) < 4_100);
         // One that is beyond all of it is late, and counts.
         assert!(reorder.push(event(n - 40_000_000, 0)));
         assert!(run(&mut reorder, &mut n, 60_000) > full - 10);
     }
 
+    /// Whether one is late that comes so long after another one was stamped so.
+    fn comes_late(reorder: &mut Reorder, clock: &mut u64, by: Duration) -> bool {
+        let step = Duration::from_millis(1).as_nanos() as u64;
+        for _ in 0..1000 {
+            *clock += step;
+            reorder.push(event(*clock, 0));
+            while let Some(slot) = reorder.pop() {
+                reorder.drop(slot);
+            }
+        }
+        reorder.push(event(*clock - by.as_nanos() as u64, 0))
+    }
+
+    #[test]
+    fn the_window_grows_with_what_is_late_and_shrinks_slowly() {
+        let (least, most) = (Duration::from_millis(50), Duration::from_millis(500));
+        let mut reorder = Reorder::new(least, most, 1 << 20);
+        let mut clock = 1_000_000_000;
+        let mut late =
+            |reorder: &mut Reorder, millis| comes_late(reorder, &mut clock, Duration::from_millis(millis));
+        assert!(late(&mut reorder, 80));
+        assert!(!late(&mut reorder, 80), "the next one like it is not");
+        assert!(!late(&mut reorder, 150));
+        assert!(late(&mut reorder, 310), "one that is later by far is");
+        assert!(!late(&mut reorder, 490));
+        assert!(late(&mut reorder, 900), "it grows no further than this");
+        assert_eq!(reorder.window(), most);
+        assert!(late(&mut reorder, 510));
+        for _ in 0..25 {
+            assert!(!late(&mut reorder, 3));
+        }
+        assert!(reorder.window() > least && reorder.window() < most, "{:?}", reorder.window());
+        for _ in 0..60 {
+            assert!(!late(&mut reorder, 3));
+        }
+        assert_eq!(reorder.window(), least);
+        assert!(late(&mut reorder, 80));
+    }
+
     #[test]
     fn few_events_are_held_for_the_whole_window() {
-        let mut reorder = Reorder::new(Duration::from_millis(50), 1 << 20);
+        let mut reorder = fixed(Duration::from_millis(50), 1 << 20);
         for n in 0..2 * u64::from(EPOCH) {
             // 10 a millisecond.
             reorder.push(event(n * 100_000, 0));
@@ -273,7 +367,7 @@ mod tests {
 
     #[test]
     fn no_more_than_the_bound_is_held() {
-        let mut reorder = Reorder::new(Duration::from_nanos(1 << 40), 3);
+        let mut reorder = fixed(Duration::from_nanos(1 << 40), 3);
         for n in 0..10 {
             reorder.push(event(100 - n, n));
             drain(&mut reorder);

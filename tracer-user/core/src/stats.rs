@@ -29,7 +29,7 @@ counters! {
     spans_suppressed,
     /// Records that could not be decoded.
     records_malformed,
-    /// Events that came later than the reorder window allows.
+    /// Events that came later than the reorder window allowed, as it was then: it grows with them.
     events_late,
     /// Operations whose thread event numbers show that others of that thread were lost.
     thread_gaps,

@@ -129,6 +129,7 @@ impl Correlator {
                 handoffs: HandOffs::default(),
                 min_confidence: bounds.min_confidence,
                 last_loss: None,
+                last_late: None,
             },
             bounds,
             fragments: Fragments::default(),
@@ -208,6 +209,14 @@ impl Correlator {
     /// Events were lost somewhere.
     pub(crate) fn lost(&mut self, at: KernelInstant) {
         self.tables.last_loss = self.tables.last_loss.max(Some(at));
+    }
+
+    /// An event of this process came later than others that it was before: their order was not known. Each thread's own was.
+    pub(crate) fn came_late(&mut self, process: ProcessKey, at: KernelInstant) {
+        self.tables.last_late = self.tables.last_late.max(Some(at));
+        if let Some(process) = self.tables.processes.note(process) {
+            process.last_late = process.last_late.max(Some(at));
+        }
     }
 
     /// All events up to `now` have been handed in.

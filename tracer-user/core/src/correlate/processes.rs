@@ -34,6 +34,8 @@ pub(super) struct Process {
     /// When events were last found to be lost, and of which thread; and when of another than that.
     gap: Option<(KernelInstant, Tid)>,
     gap_beside: Option<KernelInstant>,
+    /// When an event of it came later than others that it was before.
+    pub(super) last_late: Option<KernelInstant>,
     /// Calls that stood the thread rule's examination, made beside a thread that had nothing to do.
     pub(super) proofs: u32,
     /// Calls that did, and wait for the process to be believed.

@@ -15,7 +15,7 @@ use self::connections::Connections;
 use crate::connection::ConnectionLimits;
 use crate::context::Propagators;
 use crate::correlate::{Accuracy, Bounds, Correlator, is_of_wakes};
-use crate::event::{ConnClosed, Event, HostFacts, Origin, PlaintextMoved, ProcessDescribed};
+use crate::event::{ConnClosed, Event, HostFacts, Origin, PlaintextMoved, ProcessDescribed, Thread};
 use crate::reorder::{Reorder, Slot};
 use crate::span::{Confidence, Span};
 use crate::stats::Stats;
@@ -28,8 +28,10 @@ pub use self::connections::Unrecognised;
 pub struct EngineConfig {
     /// How long after its end a span waits for its parent and its trace id at most, the reorder window included.
     pub decide_timeout: Duration,
-    /// How late an event may come and still be put in its place.
+    /// How late an event may come and still be put in its place; and how late it may where some have come later than
+    /// that, a quarter of `decide_timeout` at most.
     pub reorder_window: Duration,
+    pub max_reorder_window: Duration,
     pub host: HostFacts,
     /// Replace the values of URL queries.
     pub redact_query: bool,
@@ -102,6 +104,7 @@ impl Default for EngineConfig {
         Self {
             decide_timeout: Duration::from_secs(10),
             reorder_window: Duration::from_millis(50),
+            max_reorder_window: Duration::from_millis(500),
             host: HostFacts::default(),
             redact_query: true,
             propagators: Propagators::default(),
@@ -128,6 +131,42 @@ impl Default for Limits {
     }
 }
 
+/// Among what an event has lost its place that came too late.
+enum Place {
+    AmongWakes,
+    /// Among those of other threads: a thread stamps and reports one after the other, so those of its own have come in
+    /// order, whenever that was.
+    AmongThreads(ProcessKey),
+    /// It is dated back, or nobody's: what it comes behind may be its own thread's.
+    Anywhere,
+}
+
+impl Place {
+    fn of(event: &Event) -> Self {
+        let among = |thread: Option<Thread>| match thread {
+            Some(thread) if !thread.is_nobodys() => Self::AmongThreads(thread.process),
+            Some(_) | None => Self::Anywhere,
+        };
+        match event {
+            Event::ThreadWoken(_) => Self::AmongWakes,
+            Event::DataMoved(event) => among(Some(event.thread)),
+            Event::TaskIdentified(event) => among(Some(event.thread)),
+            Event::ConnOpened(event) => among(event.origin.thread),
+            Event::ConnClosed(event) => among(event.origin.thread),
+            Event::ListenStarted(event) => among(event.origin.thread),
+            Event::ProcessForked(event) => among(event.origin.thread),
+            Event::ProcessExeced(event) => among(event.origin.thread),
+            Event::TaskExited(event) => among(event.origin.thread),
+            Event::PlaintextMoved(_)
+            | Event::CiphertextMoved(_)
+            | Event::SessionEnded(_)
+            | Event::SessionSecured(_)
+            | Event::ProcessDescribed(_)
+            | Event::LossCounted { .. } => Self::Anywhere,
+        }
+    }
+}
+
 /// From kernel events to spans.
 #[derive(Debug)]
 pub struct Engine {
@@ -135,7 +174,6 @@ pub struct Engine {
     connections: Connections,
     tls: Tls,
     correlator: Correlator,
-    reorder_window: Duration,
     /// What the stages do not count themselves.
     stats: Stats,
 }
@@ -146,6 +184,7 @@ impl Engine {
         let EngineConfig {
             decide_timeout,
             reorder_window,
+            max_reorder_window,
             host,
             redact_query,
             propagators,
@@ -164,9 +203,10 @@ impl Engine {
             max_processes,
             max_header_values,
         } = limits;
+        let max_window = max_reorder_window.min(decide_timeout / 4).max(reorder_window);
         let bounds = Bounds {
             // Deadlines are looked at when the events up to them are known, which is a window later.
-            decide_timeout: decide_timeout.saturating_sub(reorder_window),
+            decide_timeout: decide_timeout.saturating_sub(max_window),
             max_exchanges: max_exchanges.max(1),
             max_text_bytes,
             max_threads,
@@ -179,23 +219,31 @@ impl Engine {
             propagators,
         };
         Self {
-            reorder: Reorder::new(reorder_window, max_reordered),
+            reorder: Reorder::new(reorder_window, max_window, max_reordered),
             connections: Connections::new(connection, max_connections),
             tls: Tls::new(max_connections),
             correlator: Correlator::new(bounds, host, seed),
-            reorder_window,
             stats: Stats::default(),
         }
     }
 
     /// Takes in one event. Bad input becomes a counter.
     pub fn handle_event(&mut self, event: Event) {
-        let time = event.time();
+        let (time, place) = (event.time(), Place::of(&event));
         if self.reorder.push(event) {
             self.stats.events_late += 1;
-            self.correlator.wakes_lost(time);
             // Until now it was missing, and what it says of its place is lost.
-            self.correlator.lost(time);
+            match place {
+                Place::AmongWakes => self.correlator.wakes_lost(time),
+                Place::AmongThreads(process) => {
+                    self.correlator.wakes_lost(time);
+                    self.correlator.came_late(process, time);
+                }
+                Place::Anywhere => {
+                    self.correlator.wakes_lost(time);
+                    self.correlator.lost(time);
+                }
+            }
         }
         self.release();
     }
@@ -208,8 +256,9 @@ impl Engine {
 
     /// When there will be something to do without a further event.
     pub fn poll_timeout(&self) -> Option<KernelInstant> {
-        let deadline = self.correlator.next_deadline().map(|at| at.plus(self.reorder_window));
-        let quiet = self.connections.next_timeout().map(|at| at.plus(self.reorder_window));
+        let window = self.reorder.window();
+        let deadline = self.correlator.next_deadline().map(|at| at.plus(window));
+        let quiet = self.connections.next_timeout().map(|at| at.plus(window));
         [self.reorder.next_release(), deadline, quiet].into_iter().flatten().min()
     }
 

@@ -401,6 +401,122 @@ fn a_loss_may_have_hidden_an_earlier_answer() {
     }
 }
 
+/// As they come in when the processor is taken away from a thread between an event's stamp and its report, for so long:
+/// what the thread does next comes after it.
+fn stalled(events: &[Event], at: usize, by: Duration) -> Vec<Event> {
+    let (stalled, until) = (tid(&events[at]), events[at].time().plus(by));
+    let mut came: Vec<_> = events
+        .iter()
+        .enumerate()
+        .map(|(index, event)| {
+            let waits = index >= at && tid(event) == stalled;
+            (if waits { event.time().max(until) } else { event.time() }, event.clone())
+        })
+        .collect();
+    came.sort_by_key(|(time, _)| *time);
+    came.into_iter().map(|(_, event)| event).collect()
+}
+
+/// Zero for what no operation has to do with.
+fn tid(event: &Event) -> u32 {
+    if let Event::DataMoved(moved) = event {
+        moved.thread.tid.0
+    } else if let Event::TaskIdentified(identified) = event {
+        identified.thread.tid.0
+    } else {
+        0
+    }
+}
+
+/// Something goes on elsewhere all the time.
+fn with_others(mut shop: Loop) -> Loop {
+    let other = shop.host.process("other");
+    let (begin, end) = (shop.host.events[0].time(), shop.host.clock);
+    let conn = shop.host.connect(None, Some(other));
+    let before = shop.host.events.len();
+    shop.host.asks(NOBODY, conn, other, "/other");
+    let mut moved = shop.host.events.split_off(before);
+    let Some(Event::DataMoved(moved)) = moved.pop() else { panic!("{moved:?}") };
+    let step = Duration::from_millis(1);
+    let mut time = begin;
+    let mut seq = moved.thread.seq;
+    while time < end.plus(Duration::from_millis(200)) {
+        let mut event = moved.clone();
+        (event.time, event.thread.seq) = (time, seq);
+        event.offset += u64::from(seq - moved.thread.seq) * u64::from(event.payload.len() as u32);
+        shop.host.events.push(Event::DataMoved(event));
+        (time, seq) = (time.plus(step), seq + 1);
+    }
+    shop.host.clock = time;
+    shop.host.events.sort_by_key(Event::time);
+    shop
+}
+
+/// Two requests at once, again and again, of which the tasks call.
+fn busy() -> Loop {
+    let mut shop = Loop::proven();
+    for n in 0..30 {
+        let (one, two) = (shop.client(), shop.client());
+        shop.arrives(one, "/a");
+        shop.arrives(two, "/b");
+        let a1 = shop.begins_call("/a1", &[3000 + n]);
+        shop.host.sleep(Duration::from_millis(5));
+        shop.calls("/b1", &[4000 + n]);
+        shop.ends_call(a1);
+        shop.answers(two, 4000 + n);
+        shop.host.sleep(Duration::from_millis(3));
+        shop.answers(one, 3000 + n);
+        // A task of the first kind goes on behind its answer, while the next request of its connection is there.
+        shop.arrives(one, "/c");
+        shop.calls("/a2", &[3000 + n]);
+        shop.answers(one, 3000 + n);
+    }
+    with_others(shop)
+}
+
+/// How many calls have a parent; none has a wrong one.
+#[track_caller]
+fn right(spans: &[Span]) -> usize {
+    let calls: Vec<_> = lines(spans)
+        .into_iter()
+        .filter(|line| line.starts_with("shop client /") && line.contains('<'))
+        .collect();
+    for call in &calls {
+        let is = |call_path: &str, request: &str| {
+            call.starts_with(&format!("shop client {call_path} < shop server {request} "))
+        };
+        assert!(is("/a1", "/a") || is("/b1", "/b"), "{call}");
+    }
+    calls.len()
+}
+
+#[test]
+fn an_event_that_comes_late_leaves_the_calls_of_other_tasks_their_parents() {
+    let shop = busy();
+    let whole = right(&shop.spans());
+    assert_eq!(whole, 60);
+    let events = &shop.host.events;
+    let mut late_events = 0;
+    for by in [80, 120, 400].map(Duration::from_millis) {
+        for middle in (events.len() / 4..events.len() * 3 / 4).step_by(97) {
+            let find = |own: bool| {
+                let is = |event: &&Event| tid(event) != 0 && (tid(event) == shop.main.tid) == own;
+                middle + events[middle..].iter().position(|event| is(&event)).expect("an event")
+            };
+            let mut late = |at: usize| {
+                let came = stalled(events, at, by);
+                assert_ne!(&came, events);
+                let mut engine = Engine::new(EngineConfig::default(), [1; 32]);
+                came.iter().for_each(|event| engine.handle_event(event.clone()));
+                late_events += engine.stats().events_late;
+                right(&run(&came, EngineConfig::default(), shop.host.clock))
+            };
+            assert_eq!((late(find(false)), late(find(true))), (whole, whole), "{by:?} at {middle}");
+        }
+    }
+    assert!(late_events > 100, "{late_events}");
+}
+
 /// Without what the runtime tells, the loop's calls are undecided as before.
 #[test]
 fn nothing_is_told() {

@@ -126,7 +126,7 @@ fn examine(
     followed: &Followed,
 ) -> Result<Named, Undecided> {
     let (sent, process) = (call.first.time, call.process());
-    let lost = tables.last_loss.is_some_and(|at| at >= sent);
+    let lost = tables.last_gap(process).is_some_and(|at| at >= sent);
     if lost || handed.unsure || call.is_damaged() || !followed.is_whole_since(sent) {
         return Err(Undecided::EventsLost);
     }

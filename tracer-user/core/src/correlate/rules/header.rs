@@ -46,7 +46,8 @@ pub(in crate::correlate) fn judge(tables: &Tables, exchange: &Exchange, moment: 
             if !moment.last && (exchange.end.is_none() || !losses_known) {
                 return Verdict::Wait;
             }
-            let lost = tables.last_loss.is_some_and(|at| at.plus(LOSS_MEMORY) >= exchange.first.time);
+            let lost =
+                tables.last_gap_anywhere().is_some_and(|at| at.plus(LOSS_MEMORY) >= exchange.first.time);
             let process = tables.processes.find(exchange.process());
             let unseen = process
                 .and_then(|process| process.preexisting_since)

@@ -120,7 +120,7 @@ fn objection(tables: &Tables, call: &Exchange, request: &Exchange) -> Option<Und
     if request.end.is_some_and(|end| end.time <= sent) {
         return Some(Undecided::NoOpenRequest);
     }
-    let lost = tables.last_loss.is_some_and(|at| at.plus(LOSS_MEMORY) >= sent);
+    let lost = tables.last_gap(call.process()).is_some_and(|at| at.plus(LOSS_MEMORY) >= sent);
     if lost || call.is_damaged() || request.is_damaged() {
         return Some(Undecided::EventsLost);
     }

@@ -17,6 +17,7 @@ pub(super) mod thread;
 pub(super) mod tokio;
 pub(super) mod work_item;
 
+use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
 use super::carriers::Carriers;
@@ -48,6 +49,20 @@ pub(super) struct Tables {
     pub(super) min_confidence: Confidence,
     /// When a loss was last learned of, wherever it was.
     pub(super) last_loss: Option<KernelInstant>,
+    /// When an event came later than others that it was before, of whatever process.
+    pub(super) last_late: Option<KernelInstant>,
+}
+
+impl Tables {
+    /// When something was last lost, or came out of order in this process: for what rests on the order of several threads.
+    fn last_gap(&self, process: ProcessKey) -> Option<KernelInstant> {
+        self.last_loss.max(self.processes.find(process).and_then(|process| process.last_late))
+    }
+
+    /// The same for what rests on the order of several processes.
+    fn last_gap_anywhere(&self) -> Option<KernelInstant> {
+        self.last_loss.max(self.last_late)
+    }
 }
 
 /// At what moment a rule is asked.

@@ -67,7 +67,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
         None if !moment.last && moment.now <= over => return Verdict::Wait,
         Some(false) | None => return Verdict::abstain(Undecided::ChildOutlives),
     }
-    let lost = tables.last_loss.is_some_and(|at| at >= request.first.time);
+    let lost = tables.last_gap_anywhere().is_some_and(|at| at >= request.first.time);
     if lost || call.is_damaged() {
         return Verdict::abstain(Undecided::EventsLost);
     }

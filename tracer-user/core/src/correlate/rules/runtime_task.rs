@@ -32,7 +32,8 @@ use crate::span::{Confidence, Evidence};
 /// Requests with a task of their own, before a process is believed at once.
 pub(in crate::correlate) const PROOFS: u32 = 32;
 
-/// How long before a call a loss may have hidden an answer after which its task still had something to do.
+/// How long before a call a loss may have hidden an answer after which its task still had something to do. What came late
+/// has hidden none: a task is one thread's, which has told what the task does in order, whenever that was learned.
 const LOSS_MEMORY: Duration = Duration::from_secs(2);
 
 pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {

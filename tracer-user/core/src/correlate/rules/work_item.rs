@@ -58,7 +58,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
         let thread = tables.threads.find(process, of.thread().tid);
         thread.is_none_or(|thread| thread.whole_since <= of.thread().seq)
     };
-    let lost = tables.last_loss.is_some_and(|at| at >= sent) || !followed.is_whole_since(sent);
+    let lost = tables.last_gap(process).is_some_and(|at| at >= sent) || !followed.is_whole_since(sent);
     if lost || served.thread_lost || !is_whole(request) || !is_whole(call) {
         return Verdict::abstain(Undecided::EventsLost);
     }
