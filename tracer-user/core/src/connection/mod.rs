@@ -111,6 +111,8 @@ connection_stats! {
     requests_passed_over,
     /// Responses that could not be paired with a request.
     responses_passed_over,
+    /// Those to calls that had been made before the tracer came.
+    responses_joined,
     /// Times that a direction's place in the protocol was lost.
     places_lost,
     /// Times that pairing began again after a loss.
@@ -119,6 +121,13 @@ connection_stats! {
     given_up,
     /// Messages that are not valid.
     malformed,
+}
+
+impl ConnectionStats {
+    /// Something is missing that was there to be seen.
+    pub(crate) fn is_loss(&self) -> bool {
+        *self != Self { responses_joined: self.responses_joined, ..Self::default() }
+    }
 }
 
 /// One socket. Feed it the socket's events in the order of their times.

@@ -154,6 +154,9 @@ impl Connection {
         }
         if !begins {
             match line {
+                Some(StartLine::Status { interim: false }) if joined && direction == Direction::Ingress => {
+                    self.stats.responses_joined += 1;
+                }
                 Some(StartLine::Status { interim: false }) => self.stats.responses_passed_over += 1,
                 Some(StartLine::Request) if !self.follows(direction) => self.stats.requests_passed_over += 1,
                 Some(StartLine::Request | StartLine::Status { .. }) | None => {}

@@ -242,6 +242,7 @@ impl Connections {
             exchanges_lost,
             requests_passed_over,
             responses_passed_over,
+            responses_joined,
             places_lost,
             resyncs,
             given_up,
@@ -252,7 +253,7 @@ impl Connections {
         stats.stream_bytes_late = late_bytes;
         stats.exchanges_lost = exchanges_lost;
         stats.requests_passed_over = requests_passed_over;
-        stats.responses_passed_over = responses_passed_over;
+        stats.responses_passed_over = responses_passed_over.saturating_add(responses_joined);
         stats.places_lost = places_lost;
         stats.resyncs = resyncs;
         stats.connections_given_up = given_up;
@@ -276,8 +277,11 @@ impl Connections {
                 correlator.update(update, &mut entry.facts);
             }
             if entry.connection.has_stats() {
-                correlator.lost(now);
-                self.lost.add(entry.connection.stats());
+                let stats = entry.connection.stats();
+                if stats.is_loss() {
+                    correlator.lost(now);
+                }
+                self.lost.add(stats);
             }
             let lingers = entry.closed.as_ref().map(|closed| closed.origin.time.plus(LINGER));
             let due = entry.connection.poll_timeout().into_iter().chain(lingers).min();

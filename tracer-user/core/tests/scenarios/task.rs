@@ -517,6 +517,36 @@ fn an_event_that_comes_late_leaves_the_calls_of_other_tasks_their_parents() {
     assert!(late_events > 100, "{late_events}");
 }
 
+/// It hides nothing of what the tracer has been there for.
+#[test]
+fn the_answer_to_a_call_from_before_the_tracer_is_no_loss() {
+    let mut shop = Loop::proven();
+    let old = Wiring { preexisting: true, ..Wiring::default() };
+    let call = shop.host.connect_as(Some(shop.main), None, old);
+    shop.host.nonblocking(call.0);
+    shop.host.answers(shop.main, call, NOBODY);
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.calls("/a1", &[11]);
+    shop.answers(conn, 11);
+    shop.expect(&["/a1 < shop server /a (runtime-task)"]);
+}
+
+/// An answer to a request from before it is one that the task has given.
+#[test]
+fn an_answer_to_a_request_from_before_the_tracer_is_one() {
+    let mut shop = Loop::proven();
+    let old = Wiring { preexisting: true, ..Wiring::default() };
+    let request = shop.host.connect_as(None, Some(shop.main), old);
+    shop.host.nonblocking(request.1);
+    shop.answers(request, 11);
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.calls("/a1", &[11]);
+    shop.answers(conn, 11);
+    shop.expect(&["/a1 - events-lost"]);
+}
+
 /// Without what the runtime tells, the loop's calls are undecided as before.
 #[test]
 fn nothing_is_told() {
