@@ -10,6 +10,7 @@ pub mod http;
 pub mod http2;
 pub mod jaeger;
 pub mod kernel_objects;
+pub mod lighttpd;
 pub mod load;
 pub mod namespace;
 pub mod nginx;

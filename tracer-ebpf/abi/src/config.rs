@@ -149,6 +149,9 @@ codes! {
         /// Moves no plaintext, but may send and receive: `SSL_do_handshake(ssl)`, `SSL_peek(ssl, …)`,
         /// `SSL_shutdown(ssl)`, `(*Conn).clientHandshake`.
         Other = 5,
+        /// Hands out plaintext in memory of the library's own, of which the length alone is told:
+        /// `gnutls_record_recv_packet(session, &packet) → moved`
+        ReadAside = 6,
     }
 }
 
@@ -188,6 +191,48 @@ impl GoTlsSite {
 
     pub const fn of_cookie(cookie: u64) -> Self {
         Self { site: cookie as u32, number: (cookie >> 32) as u16, unread: (cookie >> 48) as u16 }
+    }
+}
+
+/// A place in GnuTLS, as the cookie of its probe has it: what passing it means, which is a [`TlsCall`] or one of
+/// [`tls_site`], how far the stack has grown there since the function began, and where a session has what ties it to its
+/// socket, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GnuTlsSite {
+    pub site: u8,
+    /// In words of eight bytes.
+    pub depth: u8,
+    /// 32 random bytes of the client's hello, and of the server's directly behind them.
+    pub hellos: u16,
+    /// 32 bits: [`GNUTLS_SERVER`], or the client's.
+    pub role: u16,
+    /// 32 bits: whether what is to be sent is gathered, as one of [`GNUTLS_CORKED`].
+    pub corked: u16,
+}
+
+/// `gnutls/gnutls.h`.
+pub const GNUTLS_SERVER: u32 = 1;
+
+/// `RECORD_SEND_CORKED` and `RECORD_SEND_CORKED_TO_KU` (`lib/gnutls_int.h`): what is sent then comes to no record yet.
+pub const GNUTLS_CORKED: [u32; 2] = [1, 2];
+
+impl GnuTlsSite {
+    pub const fn to_cookie(self) -> u64 {
+        self.site as u64
+            | (self.depth as u64) << 8
+            | (self.hellos as u64) << 16
+            | (self.role as u64) << 32
+            | (self.corked as u64) << 48
+    }
+
+    pub const fn of_cookie(cookie: u64) -> Self {
+        Self {
+            site: cookie as u8,
+            depth: (cookie >> 8) as u8,
+            hellos: (cookie >> 16) as u16,
+            role: (cookie >> 32) as u16,
+            corked: (cookie >> 48) as u16,
+        }
     }
 }
 

@@ -104,6 +104,8 @@ codes! {
         /// it; zero: not known. It is a goroutine's operation, which may have gone on on another thread: it has no number
         /// among those of its thread.
         GoTls = 3,
+        /// GnuTLS's own calls: plaintext as of [`Source::OpenSsl`], with the address of the `gnutls_session_t`.
+        GnuTls = 4,
     }
 }
 

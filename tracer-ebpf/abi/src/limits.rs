@@ -77,4 +77,4 @@ pub const MAX_RECORD_STEPS: u32 = 128;
 pub const SESSION_BYTES: usize = 248;
 
 /// What the kernel half keeps of a goroutine's call of `crypto/tls`. User space only removes it.
-pub const GO_CALL_BYTES: usize = 88;
+pub const GO_CALL_BYTES: usize = 104;

@@ -163,10 +163,13 @@ fn begun(regs: &pt_regs, site: GoTlsSite, actor: &Actor, thread: &mut TaskState)
         stack: frame.depth,
         moved_time: 0,
         kind: site.site,
+        inner_stack: 0,
         inner: 0,
         io_flags: u32::from(io_flags::BLOCKING_UNKNOWN),
         layout: 0,
         calls_back: 0,
+        is_exact: 0,
+        reserved: 0,
     };
     go.number = number;
     go.sent = 0;

@@ -1,4 +1,4 @@
-//! What ties an OpenSSL session to the socket that carries it, where the program moves the records itself: the random values
+//! What ties a session of OpenSSL or GnuTLS to the socket that carries it, where the program moves the records itself: the random values
 //! of its hellos, which are on that socket in clear, and how far into the connection's bytes the session has come.
 //!
 //! Nothing is compared here.
@@ -18,12 +18,31 @@ use crate::maps::{TRACER_DATA, TRACER_OPENSSL, count};
 use crate::regs::read_user;
 use crate::tls::Call;
 
+/// Where in a session its hellos are.
+#[derive(Clone, Copy)]
+pub(super) struct Places {
+    pub(super) client_random: u32,
+    pub(super) server_random: u32,
+    /// What is there says whether it is the server's: by being this, or, with zero, anything but zero.
+    pub(super) role: u32,
+    pub(super) server: u32,
+}
+
+/// In an OpenSSL session.
+#[inline(always)]
+pub(super) fn places(call: &Call) -> Option<Places> {
+    let layout = layout(call)?;
+    Some(Places {
+        client_random: layout.client_random,
+        server_random: layout.server_random,
+        role: layout.is_server,
+        server: 0,
+    })
+}
+
 /// Tells the hellos of the call's session. In the ring of its plaintext, so that it comes before that.
 #[inline(always)]
-pub(super) fn tell(call: &Call, session: u64, actor: &Actor) {
-    let Some(layout) = layout(call) else {
-        return;
-    };
+pub(super) fn tell(call: &Call, places: Places, session: u64, actor: &Actor) {
     let Some(mut entry) = TRACER_DATA.reserve::<SessionSecuredRecord>(0) else {
         count(KernelLoss::DataRingFull);
         return;
@@ -40,12 +59,11 @@ pub(super) fn tell(call: &Call, session: u64, actor: &Actor) {
         }
         (*record).session = session;
         let client: *mut c_void = (&raw mut (*record).client_random).cast();
-        helpers::bpf_probe_read_user(client, RANDOM_BYTES as u32, at(session, layout.client_random));
+        helpers::bpf_probe_read_user(client, RANDOM_BYTES as u32, at(session, places.client_random));
         let server: *mut c_void = (&raw mut (*record).server_random).cast();
-        helpers::bpf_probe_read_user(server, RANDOM_BYTES as u32, at(session, layout.server_random));
-        (*record).is_server = 0;
-        let is_server: *mut c_void = (&raw mut (*record).is_server).cast();
-        helpers::bpf_probe_read_user(is_server, 4, at(session, layout.is_server));
+        helpers::bpf_probe_read_user(server, RANDOM_BYTES as u32, at(session, places.server_random));
+        let role = read_user::<u32>(at(session, places.role) as u64).unwrap_or(0);
+        (*record).is_server = u32::from(if places.server == 0 { role != 0 } else { role == places.server });
         (*record).reserved = 0;
     }
     // The plaintext behind it wakes who reads.

@@ -2,8 +2,8 @@
 //!
 //! | file | hook | told |
 //! |---|---|---|
-//! | [`openssl`], [`golang`] | calls of the library, in the program | plaintext, as operations of a session |
-//! | [`hellos`] | those of OpenSSL | what ties a session to the socket that carries it |
+//! | [`openssl`], [`gnutls`], [`golang`] | calls of the library, in the program | plaintext, as operations of a session |
+//! | [`hellos`] | those of OpenSSL and GnuTLS | what ties a session to the socket that carries it |
 //! | [`records`] | socket operations: the core's programs go on with these | headers of TLS records, and in whose call |
 //!
 //! Which session is on which socket is not decided here. Every program may be refused alone. Those of the records are
@@ -12,6 +12,7 @@
 //! Programs at user probes keep what they know in the thread's state, and next to nothing on the stack: since 6.13 a larger
 //! stack of theirs is one that a preempting program may share.
 
+mod gnutls;
 mod golang;
 mod hellos;
 mod openssl;
@@ -38,6 +39,8 @@ pub(crate) struct Call {
     wanted: u64,
     /// Stack pointer at the call's beginning: a call that begins above it is not inside of this one.
     stack: u64,
+    /// Of a call inside of it that begins in GnuTLS, in the same way.
+    inner_stack: u64,
     /// When the last socket operation in it ended; zero, when there was none.
     moved_time: u64,
     /// `TlsCall`
@@ -50,6 +53,9 @@ pub(crate) struct Call {
     layout: u16,
     /// Not zero: sockets that are used in it may be anyone's.
     calls_back: u16,
+    /// Not zero: it is one of GnuTLS, and `stack` is the stack pointer with which it also ends.
+    is_exact: u32,
+    reserved: u32,
 }
 
 /// Whether an operation may carry records of TLS: the thread is in a session's call, or the socket is known for it.

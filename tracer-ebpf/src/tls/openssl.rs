@@ -14,8 +14,8 @@ use tracer_abi::event::{Source, io_flags};
 use crate::filter;
 use crate::maps::{count, task_state};
 use crate::regs::read_user;
-use crate::tls::Call;
 use crate::tls::plaintext::{self, Moved};
+use crate::tls::{Call, hellos};
 
 /// Of the processor's flags.
 const ZERO_FLAG: u64 = 1 << 6;
@@ -63,6 +63,7 @@ fn begun(regs: &pt_regs, site: u64) {
     call.kind = (site & tls_site::MASK) as u32;
     call.calls_back = u16::from(site & tls_site::CALLS_BACK != 0);
     call.layout = (site >> tls_site::LAYOUT_SHIFT) as u16;
+    call.is_exact = 0;
 }
 
 /// A call of no plaintext ends, in a function no place of which is known to be its end.
@@ -119,6 +120,11 @@ fn ended(regs: &pt_regs) {
         // SAFETY: a live entry of the table, used by the one thread that is in a call of the session; and a part of the
         // thread's state that is used by this name only.
         let (state, call) = unsafe { (state.as_mut(), &mut *call) };
+        if plaintext::is_first(state)
+            && let Some(places) = hellos::places(call)
+        {
+            hellos::tell(call, places, session, &actor);
+        }
         plaintext::report(
             thread,
             call,

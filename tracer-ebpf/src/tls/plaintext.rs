@@ -71,6 +71,14 @@ pub(super) fn streams(thread: &TaskState, session: u64, tgid: u32) -> Option<Non
     made
 }
 
+/// Whether a session has moved nothing yet: then its hellos are to be told before.
+#[inline(always)]
+pub(super) fn is_first(state: &mut SockState) -> bool {
+    let is_first = state.flags & sock_flags::SECURED == 0;
+    state.flags |= sock_flags::SECURED;
+    is_first
+}
+
 /// Plaintext moved: as an operation of a socket, in what is captured of it.
 #[inline(always)]
 pub(super) fn report(
@@ -88,11 +96,7 @@ pub(super) fn report(
     if state.flags & sock_flags::MUTED != 0 {
         return;
     }
-    let of_thread = matches!(moved.source, Source::OpenSsl);
-    if of_thread && state.flags & sock_flags::SECURED == 0 {
-        state.flags |= sock_flags::SECURED;
-        hellos::tell(call, moved.session, actor);
-    }
+    let of_thread = matches!(moved.source, Source::OpenSsl | Source::GnuTls);
     // A call that did not come to the socket says nothing of it: the last one that did has left its flags in the place of
     // a role, which a session has not.
     let mut flags = call.io_flags as u8;

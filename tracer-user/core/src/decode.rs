@@ -178,7 +178,7 @@ fn data_moved(
     };
     Ok(match source {
         Source::Socket => Event::DataMoved(data),
-        Source::OpenSsl | Source::OpenSslPlaced | Source::GoTls => {
+        Source::OpenSsl | Source::OpenSslPlaced | Source::GoTls | Source::GnuTls => {
             let filled = io & io_flags::FILLED != 0;
             let reached = (source == Source::OpenSslPlaced).then_some(data.tcp_seq_end);
             let of_goroutine = source == Source::GoTls;

@@ -228,7 +228,8 @@ fn tls_of(process: ProcessKey, verbose: bool) -> Vec<TlsReport> {
                 library.points.len(),
                 library.functions().join(", "),
                 match (&library.stack, library.layout) {
-                    (Stack::OpenSsl(_), Some(_)) => "sessions are known by their hellos",
+                    (Stack::OpenSsl(_), Some(_)) | (Stack::GnuTls(..), _) =>
+                        "sessions are known by their hellos",
                     (Stack::OpenSsl(_), None) => "sessions are known only where their calls move the records",
                     (Stack::Go(..), _) => "sessions are known by the calls that move their records",
                 }

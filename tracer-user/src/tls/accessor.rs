@@ -36,6 +36,10 @@ pub(super) struct Seen {
     pub(super) passed: BTreeSet<Value>,
     /// Places of the object that were read, or whose address was taken.
     pub(super) touched: BTreeSet<u32>,
+    /// Places of it that were compared with a number, and the number.
+    pub(super) compared: BTreeSet<(u32, u64)>,
+    /// The same, that a number was written to.
+    pub(super) written: BTreeSet<(u32, u64)>,
 }
 
 #[derive(Clone, Default)]
@@ -134,10 +138,25 @@ fn step(instruction: &Instruction, state: &mut State, seen: &mut Seen, info: &mu
     let inside = inside(instruction, state);
     if let Some(inside) = inside {
         seen.touched.insert(inside);
+        if instruction.op0_kind() == OpKind::Memory
+            && instruction.op_count() == 2
+            && is_any_number(instruction)
+        {
+            let of_number = (inside, instruction.immediate(1));
+            if instruction.mnemonic() == Mnemonic::Cmp {
+                seen.compared.insert(of_number);
+            } else if instruction.mnemonic() == Mnemonic::Mov {
+                seen.written.insert(of_number);
+            }
+        }
     }
     let source = instruction.op1_register();
     let value = match (instruction.mnemonic(), instruction.op1_kind()) {
         (Mnemonic::Lea, _) => inside.map(Value::Inside),
+        (Mnemonic::Add, _) => further(instruction, state).map(|inside| {
+            seen.touched.insert(inside);
+            Value::Inside(inside)
+        }),
         (Mnemonic::Mov, OpKind::Memory) => inside.map(Value::Field),
         (Mnemonic::Mov, OpKind::Register) => Some(state.get(source)),
         (Mnemonic::Mov, kind) if is_number(kind) => Some(Value::Number(instruction.immediate(1))),
@@ -162,6 +181,20 @@ fn step(instruction: &Instruction, state: &mut State, seen: &mut Seen, info: &mu
 
 const fn is_number(kind: OpKind) -> bool {
     matches!(kind, OpKind::Immediate32 | OpKind::Immediate64 | OpKind::Immediate32to64)
+}
+
+/// Its second operand is a number of any size.
+fn is_any_number(instruction: &Instruction) -> bool {
+    let kind = instruction.op1_kind();
+    is_number(kind) || matches!(kind, OpKind::Immediate8 | OpKind::Immediate8to32 | OpKind::Immediate8to64)
+}
+
+/// Where in the first argument a register points to that a number is added to.
+fn further(instruction: &Instruction, state: &State) -> Option<u32> {
+    let is_register = instruction.op0_kind() == OpKind::Register && instruction.op0_register().is_gpr64();
+    let Value::Inside(base) = state.get(instruction.op0_register()) else { return None };
+    let offset = u64::from(base).checked_add(instruction.immediate(1)).filter(|_| is_register)?;
+    (is_any_number(instruction) && offset < MAX_OFFSET).then_some(offset as u32)
 }
 
 /// Where in the first argument its memory operand is.

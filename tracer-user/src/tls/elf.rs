@@ -108,14 +108,28 @@ pub(super) fn function(
     if size == 0 || size > MAX_FUNCTION_BYTES {
         return Ok(None);
     }
-    let place = segments.iter().filter(|segment| segment.code).find_map(|segment| {
+    let code: Vec<Segment> = segments.iter().copied().filter(|segment| segment.code).collect();
+    let Some(offset) = offset(&code, address, size) else { return Ok(None) };
+    let code = read(file, offset, size)?;
+    Ok(Some(Function { name, offset, address, code }))
+}
+
+/// Where in the file is what is loaded at a place in memory.
+pub(super) fn offset(segments: &[Segment], address: u64, size: u64) -> Option<u64> {
+    segments.iter().find_map(|segment| {
         let inside = address.checked_sub(segment.address)?;
         let fits = inside.checked_add(size)? <= segment.len;
         fits.then(|| segment.offset.checked_add(inside)).flatten()
-    });
-    let Some(offset) = place else { return Ok(None) };
-    let code = read(file, offset, size)?;
-    Ok(Some(Function { name, offset, address, code }))
+    })
+}
+
+/// What is loaded there.
+///
+/// # Errors
+/// When it is not in the file.
+pub(super) fn at(file: &File, segments: &[Segment], address: u64, size: u64) -> anyhow::Result<Vec<u8>> {
+    let offset = offset(segments, address, size).context("nothing is loaded there")?;
+    read(file, offset, size)
 }
 
 /// # Errors

@@ -11,18 +11,21 @@ use tracer_abi::config::TlsCall;
 use tracer_abi::openssl::OpenSslLayout;
 
 use super::elf::{self, Function};
-use super::golang;
 use super::openssl;
 use super::place::{self, Point};
+use super::{gnutls, golang};
 
 /// Where libraries of the host are, in the order in which they are most likely there.
-const STANDARD: [&str; 6] = [
+const STANDARD: [&str; 9] = [
     "/usr/lib/x86_64-linux-gnu/libssl.so.3",
     "/usr/lib64/libssl.so.3",
     "/usr/lib/libssl.so.3",
     "/usr/local/lib/libssl.so.3",
     "/usr/local/lib64/libssl.so.3",
     "/usr/lib/x86_64-linux-gnu/libssl.so.1.1",
+    "/usr/lib/x86_64-linux-gnu/libgnutls.so.30",
+    "/usr/lib64/libgnutls.so.30",
+    "/usr/lib/libgnutls.so.30",
 ];
 
 /// Plaintext goes through these. Those that are there are all probed, or none is.
@@ -53,6 +56,8 @@ pub(crate) struct Inode {
 pub(crate) enum Stack {
     /// Its version, as the library says it itself.
     OpenSsl(Option<String>),
+    /// The same, and where it keeps what ties a session to its socket.
+    GnuTls(Option<String>, gnutls::Fields),
     /// `crypto/tls`, of a version as the program says it: `go1.26.1`.
     Go(String, golang::Fields),
 }
@@ -62,6 +67,8 @@ impl fmt::Display for Stack {
         match self {
             Self::OpenSsl(None) => f.write_str("OpenSSL"),
             Self::OpenSsl(Some(version)) => write!(f, "OpenSSL {version}"),
+            Self::GnuTls(None, _) => f.write_str("GnuTLS"),
+            Self::GnuTls(Some(version), _) => write!(f, "GnuTLS {version}"),
             Self::Go(version, _) => write!(f, "crypto/tls of {}", go_name(version)),
         }
     }
@@ -97,6 +104,15 @@ impl Library {
             functions.extend(elf::functions(crypto, &openssl::OF_CRYPTO)?);
         }
         Self::of(file, &functions, path)
+    }
+
+    /// # Errors
+    /// When it is not a GnuTLS whose plaintext can be seen.
+    pub(crate) fn gnutls(file: File, path: &Path) -> anyhow::Result<Self> {
+        let inode = inode(&file)?;
+        let (version, fields, points) = gnutls::examine(&file)?;
+        let stack = Stack::GnuTls(version, fields);
+        Ok(Self { stack, path: path.to_owned(), inode, points, layout: None, is_program: false, file })
     }
 
     /// The library that is a part of a program. Nothing: it has none.
@@ -197,9 +213,14 @@ pub(crate) fn standard() -> Vec<Library> {
         if inode(&file).is_ok_and(|inode| found.iter().any(|known| known.inode == inode)) {
             continue;
         }
-        // The library that it is built on lies beside it, and has the same version in its name.
+        // The library that OpenSSL's is built on lies beside it, and has the same version in its name.
         let crypto = File::open(path.replace("libssl", "libcrypto")).ok();
-        match Library::open(file, crypto.as_ref(), Path::new(path)) {
+        let library = if path.contains("libgnutls") {
+            Library::gnutls(file, Path::new(path))
+        } else {
+            Library::open(file, crypto.as_ref(), Path::new(path))
+        };
+        match library {
             Ok(library) => found.push(library),
             Err(error) => tracing::debug!("{path}: {error:#}"),
         }

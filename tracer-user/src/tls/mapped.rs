@@ -43,11 +43,17 @@ pub(crate) fn look(process: ProcessKey, known: &mut Known) -> Option<Mapped> {
                 mapped.refused.push((line.path.to_owned(), reason));
             }
         }
+        // The mapping's own file, whatever has become of the path.
+        let file = |line: &Line<'_>| dir.file(&format!("map_files/{}", line.range));
+        if is_gnutls(line.name()) {
+            let Ok(library) = file(&line) else { continue };
+            let open = |library| Library::gnutls(library, Path::new(line.path)).map(Some);
+            mapped.add(line.path, examine(library, known, open));
+            continue;
+        }
         if !is_openssl(line.name()) {
             continue;
         }
-        // The mapping's own file, whatever has become of the path.
-        let file = |line: &Line<'_>| dir.file(&format!("map_files/{}", line.range));
         let Ok(library) = file(&line) else { continue };
         let crypto = Line::executable(&maps).find(|other| other.is_beside(&line, "libcrypto"));
         let crypto = crypto.and_then(|line| file(&line).ok());
@@ -128,10 +134,14 @@ fn is_openssl(name: &str) -> bool {
         .is_some_and(|rest| rest.starts_with(".so") || rest.starts_with('-') && rest.contains(".so"))
 }
 
+/// Not `libgnutlsxx.so.30` and `libgnutls-dane.so.0`, which call it.
+fn is_gnutls(name: &str) -> bool {
+    name.starts_with("libgnutls.so")
+}
+
 /// Libraries whose calls are not known here.
 fn other_stack(name: &str) -> Option<&'static str> {
-    const STACKS: [(&str, &str); 6] = [
-        ("libgnutls.so", "GnuTLS"),
+    const STACKS: [(&str, &str); 5] = [
         ("libssl3.so", "NSS"),
         ("libmbedtls.so", "Mbed TLS"),
         ("libwolfssl.so", "wolfSSL"),

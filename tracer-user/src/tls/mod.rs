@@ -6,6 +6,8 @@
 
 mod accessor;
 mod elf;
+mod follow;
+mod gnutls;
 mod golang;
 mod library;
 mod mapped;

@@ -45,11 +45,13 @@ pub(crate) struct Point {
     pub(crate) site: Site,
     /// In the file.
     pub(crate) offset: u64,
-    /// From the function's beginning.
+    /// From the function's beginning, or from that of another one's in which it goes on.
     pub(crate) inside: u64,
     pub(crate) instruction: String,
     /// The kernel emulates it.
     pub(crate) emulated: bool,
+    /// Words of eight bytes by which the stack has grown since the function began, where that matters.
+    pub(crate) depth: u8,
 }
 
 impl fmt::Display for Point {
@@ -77,7 +79,7 @@ pub(super) fn beginning(function: &Function, call: TlsCall) -> Option<Point> {
     let arguments = match call {
         TlsCall::Read | TlsCall::Write => 3,
         TlsCall::ReadEx | TlsCall::WriteEx => 4,
-        TlsCall::Other => 1,
+        TlsCall::Other | TlsCall::ReadAside => 1,
     };
     Body::of(function)?.first_emulated(Site::Begins(call), &ARGUMENTS[..arguments])
 }
@@ -249,17 +251,21 @@ impl<'f> Body<'f> {
     fn point(&self, at: usize, site: Site) -> Point {
         let instruction = &self.instructions[at];
         let inside = instruction.ip() - self.function.address;
-        let mut text = String::new();
-        FastFormatter::new().format(instruction, &mut text);
-        Point {
-            function: self.function.name,
-            site,
-            offset: self.function.offset + inside,
-            inside,
-            instruction: text,
-            emulated: is_emulated(instruction),
-        }
+        point(self.function.name, instruction, site, self.function.offset + inside, inside)
     }
+}
+
+/// A place for a probe of a function, this far into the file and into it.
+pub(super) fn point(
+    function: &'static str,
+    instruction: &Instruction,
+    site: Site,
+    offset: u64,
+    inside: u64,
+) -> Point {
+    let mut text = String::new();
+    FastFormatter::new().format(instruction, &mut text);
+    Point { function, site, offset, inside, instruction: text, emulated: is_emulated(instruction), depth: 0 }
 }
 
 /// As `arch/x86/kernel/uprobes.c` does: `branch_setup_xol_ops`, `push_setup_xol_ops`.
@@ -285,7 +291,11 @@ fn is_emulated(instruction: &Instruction) -> bool {
     }
 }
 
-fn writes(info: &mut InstructionInfoFactory, instruction: &Instruction, register: Register) -> bool {
+pub(super) fn writes(
+    info: &mut InstructionInfoFactory,
+    instruction: &Instruction,
+    register: Register,
+) -> bool {
     info.info(instruction).used_registers().iter().any(|used| {
         used.register().full_register() == register
             && matches!(

@@ -7,6 +7,7 @@ use tracer_abi::config::TlsCall;
 
 use super::accessor::{self, Value};
 use super::elf::{self, Function};
+use super::follow;
 use super::library::Library;
 use super::openssl;
 use super::place::{self, Gate, Point, Site};
@@ -135,6 +136,8 @@ proptest! {
             prop_assert!(point.inside < code.len() as u64);
         }
         let _ = accessor::follow(&function);
+        let segment = elf::Segment { address: 0x2000, offset: 0, len: code.len() as u64, code: true, writable: false };
+        let _ = follow::returns(&file_of(&code), &[segment], &function);
     }
 
     /// So may a file: one that is damaged anywhere is refused, or its places are inside of it.
@@ -150,6 +153,7 @@ proptest! {
         }
         let _ = elf::functions(&file_of(&bytes), &["SSL_read", "malloc"]);
         let _ = Library::open(file_of(&bytes), None, Path::new("x"));
+        let _ = Library::gnutls(file_of(&bytes), Path::new("x"));
     }
 }
 
@@ -171,6 +175,15 @@ fn what_a_function_looks_at_is_read_off_its_code() {
     assert_eq!(both.returned, [Value::Field(0x18)].into());
     assert_eq!(both.passed, [Value::Field(0x20)].into());
     assert_eq!(both.touched, [0x18, 0x20].into());
+    // add $0x70,%rdi; mov %rdi,%rax; ret
+    assert_eq!(
+        seen(&[0x48, 0x83, 0xc7, 0x70, 0x48, 0x89, 0xf8, 0xc3]).returned,
+        [Value::Inside(0x70)].into()
+    );
+    // cmpl $1,(%rdi); ret; movl $1,0x548(%rdi); ret
+    assert_eq!(seen(&[0x83, 0x3f, 0x01, 0xc3]).compared, [(0, 1)].into());
+    let cork = seen(&[0xc7, 0x87, 0x48, 5, 0, 0, 1, 0, 0, 0, 0xc3]);
+    assert_eq!((cork.written, cork.compared), ([(0x548, 1)].into(), [].into()));
     // mov $0x30000130,%eax; ret
     let number = [0xb8, 0x30, 0x01, 0x00, 0x30, 0xc3];
     assert_eq!(seen(&number).returned, [Value::Number(0x3000_0130)].into());
@@ -196,7 +209,9 @@ fn the_library_of_this_host_says_where_its_hellos_are() {
         let file = File::open(path).ok()?;
         Library::inside(file, Path::new(path)).unwrap()
     };
-    let found: Vec<Library> = super::standard().into_iter().chain(program("/usr/bin/node")).collect();
+    let is_openssl = |library: &Library| matches!(library.stack, super::Stack::OpenSsl(_));
+    let found: Vec<Library> =
+        super::standard().into_iter().filter(is_openssl).chain(program("/usr/bin/node")).collect();
     for library in &found {
         let layout = library.layout.unwrap();
         assert_eq!(layout.client_random.abs_diff(layout.server_random), 32, "{layout:?}");
@@ -205,4 +220,74 @@ fn the_library_of_this_host_says_where_its_hellos_are() {
     }
     // What holds no such library says nothing of one.
     assert!(program("/proc/self/exe").is_none());
+}
+
+/// `gnutls_record_recv` goes on in a function that has no name, and what gathers plaintext is told apart.
+#[test]
+fn the_gnutls_of_this_host_is_understood() {
+    let path = Path::new("/usr/lib/x86_64-linux-gnu/libgnutls.so.30");
+    let Ok(file) = File::open(path) else {
+        eprintln!("there is no GnuTLS on this host");
+        return;
+    };
+    let library = Library::gnutls(file, path).unwrap();
+    let super::Stack::GnuTls(version, fields) = &library.stack else { panic!() };
+    assert!(version.as_deref().is_some_and(|version| version.starts_with("3.")), "{version:?}");
+    assert!(fields.hellos > 0 && fields.corked > fields.hellos, "{fields:?}");
+    for name in ["gnutls_record_send2", "gnutls_record_recv", "gnutls_record_recv_packet"] {
+        let of = |is: fn(&Site) -> bool| {
+            library.points.iter().filter(|point| point.function == name && is(&point.site)).count()
+        };
+        assert_eq!(of(|site| matches!(site, Site::Begins(_))), 1, "{name}");
+        assert!(of(|site| matches!(site, Site::Ends(Gate::Always))) >= 1, "{name}");
+    }
+    // Who sends comes to another function for that.
+    assert!(!library.points.iter().any(|point| point.function == "gnutls_record_send"));
+    let mut offsets: Vec<u64> = library.points.iter().map(|point| point.offset).collect();
+    offsets.sort_unstable();
+    offsets.dedup();
+    assert_eq!(offsets.len(), library.points.len());
+}
+
+#[test]
+fn a_function_that_goes_on_elsewhere_ends_there() {
+    // The file holds this from its beginning, which is loaded at 0x2000.
+    let ends = |code: &[u8], size: usize| {
+        let segment =
+            elf::Segment { address: 0x2000, offset: 0, len: code.len() as u64, code: true, writable: false };
+        let function = Function { name: "f", offset: 0, address: 0x2000, code: code[..size].to_vec() };
+        let points = follow::returns(&file_of(code), &[segment], &function).ok()?;
+        Some(points.iter().map(|point| point.offset).collect::<Vec<u64>>())
+    };
+    let nops = [0x90; 16];
+    // jmp +1; nop; push %rbx; pop %rbx; ret
+    assert_eq!(ends(&[&[0xeb, 0x01, 0x90, 0x53, 0x5b, 0xc3][..], &nops].concat(), 2), Some(vec![5]));
+    // je +1; ret; jmp -4, back into the function
+    assert_eq!(ends(&[&[0x74, 0x01, 0xc3, 0xeb, 0xfd][..], &nops].concat(), 3), Some(vec![2]));
+    // jmp *%rax: to where is not known, also where another function goes on so.
+    assert_eq!(ends(&[&[0xff, 0xe0, 0xc3][..], &nops].concat(), 3), None);
+    assert_eq!(ends(&[&[0xeb, 0x00, 0xff, 0xe0][..], &nops].concat(), 2), None);
+    // push %rbx; jmp *%rax; pop %rbx; ret: a table of cases.
+    assert_eq!(ends(&[&[0x53, 0xff, 0xe0, 0x5b, 0xc3][..], &nops].concat(), 5), Some(vec![4]));
+    // push %rbx; pop %rbx; jmp *%rax; ret
+    assert_eq!(ends(&[&[0x53, 0x5b, 0xff, 0xe0, 0xc3][..], &nops].concat(), 5), None);
+    // mov %rsi,%rsp; jmp *%rax; ret
+    assert_eq!(ends(&[&[0x48, 0x89, 0xf4, 0xff, 0xe0, 0xc3][..], &nops].concat(), 6), None);
+    // jmp to itself, and out of the file
+    assert_eq!(ends(&[&[0xeb, 0x00, 0xeb, 0xfe][..], &nops].concat(), 2), None);
+    assert_eq!(ends(&[0xeb, 0x40], 2), None);
+}
+
+#[test]
+fn how_far_the_stack_has_grown_is_counted() {
+    let depth = |code: &[u8]| {
+        let function = function(code);
+        follow::depth(&function, &place::beginning(&function, TlsCall::Read).unwrap())
+    };
+    // push %rbx
+    assert_eq!(depth(&[0x53, 0xc3]), Some(0));
+    // sub $24,%rsp; test %edx,%edx; js +0
+    assert_eq!(depth(&[0x48, 0x83, 0xec, 0x18, 0x85, 0xd2, 0x78, 0x00, 0xc3]), Some(3));
+    // mov %rsi,%rsp; push %rbx
+    assert_eq!(depth(&[0x48, 0x89, 0xf4, 0x53, 0xc3]), None);
 }

@@ -297,7 +297,7 @@ impl Watch {
             return;
         }
         for library in &mapped.libraries {
-            if matches!(library.stack, Stack::OpenSsl(_))
+            if matches!(library.stack, Stack::OpenSsl(_) | Stack::GnuTls(..))
                 && !self.known.iter().any(|known| known.inode == library.inode)
                 && self.known.len() < MAX_KNOWN
             {
@@ -401,7 +401,7 @@ impl Watch {
             let stacks = watched.probed.iter().chain([&library]).fold(0, |stacks, library| {
                 stacks
                     | match library.stack {
-                        Stack::OpenSsl(_) => tls_stacks::OF_THREADS,
+                        Stack::OpenSsl(_) | Stack::GnuTls(..) => tls_stacks::OF_THREADS,
                         Stack::Go(..) => tls_stacks::OF_GOROUTINES,
                     }
             });

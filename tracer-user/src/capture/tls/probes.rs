@@ -11,7 +11,7 @@ use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 use rustix::io::Errno;
 use tokio::sync::Notify;
-use tracer_abi::config::{GoTlsSite, tls_site};
+use tracer_abi::config::{GnuTlsSite, GoTlsSite, tls_site};
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
@@ -26,12 +26,13 @@ use crate::tls::{Gate, Library, Point, Site, Stack};
 const PLACES: &str = "tracer_tls";
 const RETURNS: &str = "tracer_tls_ret";
 const GO_PLACES: &str = "tracer_tls_go";
+const GNU_PLACES: &str = "tracer_tls_gnu";
 
 /// Programs at user probes.
 pub(in crate::capture) const PROGRAMS: [&str; 2] = [PLACES, RETURNS];
 
-/// The same, whose absence costs Go's TLS only.
-pub(in crate::capture) const OPTIONAL: [&str; 1] = [GO_PLACES];
+/// The same, whose absence costs Go's TLS only, or GnuTLS.
+pub(in crate::capture) const OPTIONAL: [&str; 2] = [GO_PLACES, GNU_PLACES];
 
 /// A process that executes a program, or begins, may be said to be none for a moment.
 const TRIES: usize = 5;
@@ -225,6 +226,7 @@ fn points(library: &Library) -> impl Iterator<Item = &Point> {
 const fn program(library: &Library) -> &'static str {
     match library.stack {
         Stack::OpenSsl(_) => PLACES,
+        Stack::GnuTls(..) => GNU_PLACES,
         Stack::Go(..) => GO_PLACES,
     }
 }
@@ -240,6 +242,11 @@ fn cookie(job: &Job, point: &Point) -> u64 {
     };
     match &job.library.stack {
         Stack::OpenSsl(_) => site | calls_back | u64::from(job.layout) << tls_site::LAYOUT_SHIFT,
+        Stack::GnuTls(_, gnutls) => {
+            let (site, depth) = (site as u8, point.depth);
+            GnuTlsSite { site, depth, hellos: gnutls.hellos, role: gnutls.role, corked: gnutls.corked }
+                .to_cookie()
+        }
         Stack::Go(_, fields) => {
             GoTlsSite { site: site as u32, number: fields.number, unread: fields.unread }.to_cookie()
         }

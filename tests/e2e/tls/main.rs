@@ -3,6 +3,8 @@
 //! The oracle is in the paths of the requests, each of which is asked for once, and in the ports that the programs
 //! themselves say they used for it.
 
+mod gnutls;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Write as _;
@@ -302,33 +304,35 @@ fn check(name: &str, outcome: &Outcome, log: &str) {
 fn python_asks_nginx() {
     let identity = Identity::new();
     let nginx = identity.nginx(2);
-    let mut asker = Asker::start(&identity);
-    let mut pids = nginx.pids().expect("pids");
-    pids.push(asker.program.pid());
-    let tracer = Tracer::attach(&pids).expect("attach");
-    let asked: Vec<(Cell, Ports, &str)> = cells("pn")
-        .into_iter()
-        .map(|cell| {
-            let version = if cell.concurrency == 8 { "1.2" } else { "1.3" };
-            let ports = asker.ask(nginx.addr.port(), &cell, count(&cell), version);
-            (cell, ports, version)
-        })
-        .collect();
-    let report = tracer.finish().expect("tracer");
-    for (cell, ports, version) in &asked {
-        let outcome = score(&report.spans, ports, nginx.addr.port(), Some(version));
-        check(&format!("python → nginx {} {version}", cell.name), &outcome, &report.log);
-    }
+    nginx_is_joined("python → nginx", "pn", &nginx, Asker::start(&identity));
+}
+
+fn nginx_is_joined(name: &str, row: &str, nginx: &Nginx, asker: Asker) {
+    let pids = nginx.pids().expect("pids");
+    are_joined(name, row, &pids, nginx.addr.port(), asker, count);
+}
+
+fn all_is_joined(name: &str, row: &str, (server, port): (Program, u16), asker: Asker) {
+    let half = |cell: &Cell| (count(cell) / 2).max(cell.concurrency);
+    are_joined(name, row, &[server.pid()], port, asker, half);
 }
 
 /// Every cell of a client and a server; at eight at a time with TLS 1.2.
-fn all_is_joined(name: &str, row: &str, (server, port): (Program, u16), mut asker: Asker) {
-    let tracer = Tracer::attach(&[server.pid(), asker.program.pid()]).expect("attach");
+fn are_joined(
+    name: &str,
+    row: &str,
+    servers: &[u32],
+    port: u16,
+    mut asker: Asker,
+    count: impl Fn(&Cell) -> usize,
+) {
+    let pids: Vec<u32> = servers.iter().copied().chain([asker.program.pid()]).collect();
+    let tracer = Tracer::attach(&pids).expect("attach");
     let asked: Vec<(Cell, Ports, &str)> = cells(row)
         .into_iter()
         .map(|cell| {
             let version = if cell.concurrency == 8 { "1.2" } else { "1.3" };
-            let ports = asker.ask(port, &cell, (count(&cell) / 2).max(cell.concurrency), version);
+            let ports = asker.ask(port, &cell, count(&cell), version);
             (cell, ports, version)
         })
         .collect();
@@ -486,53 +490,69 @@ fn a_program_of_go_without_its_tables_is_named() {
 /// Debian's curl, each one started by a shell while it is traced already.
 #[test]
 fn curl_asks_nginx() {
+    started_ask_nginx("curl", "cn", |started| {
+        let Started { authority, cell, port, number, each } = started;
+        let close = if cell.keep { "" } else { "-H 'Connection: close'" };
+        format!(
+            "curl -s -o /dev/null --cacert {authority} {close} \
+             'https://127.0.0.1:{port}/work/[0-{}].{number}.{}'",
+            each - 1,
+            cell.name
+        )
+    });
+}
+
+/// One of the programs of a cell that a shell starts at a time.
+struct Started<'a> {
+    authority: &'a str,
+    cell: &'a Cell,
+    port: u16,
+    number: usize,
+    /// How often it is to ask, for `/work/N.{number}.{cell}`, from 0 on.
+    each: usize,
+}
+
+fn started_ask_nginx(name: &str, row: &str, command: impl Fn(Started<'_>) -> String) {
     let identity = Identity::new();
     let nginx = identity.nginx(2);
     let port = nginx.addr.port();
-    let mut command = Command::new("sh");
+    let mut shell = Command::new("sh");
     let script = "while read -r line; do eval \"$line\"; done";
-    command.args(["-c", script]).stdin(Stdio::piped());
-    let mut shell = Program::spawn("sh", command).expect("shell");
+    shell.args(["-c", script]).stdin(Stdio::piped());
+    let mut shell = Program::spawn("sh", shell).expect("shell");
     let mut input = shell.stdin().expect("standard input");
     let mut pids = nginx.pids().expect("pids");
     pids.push(shell.pid());
     let tracer = Tracer::attach(&pids).expect("attach");
     let mut asked = Vec::new();
-    let mut seen = 0;
-    for cell in cells("cn") {
+    for cell in cells(row) {
         let each = (count(&cell) / 2).div_ceil(cell.concurrency);
-        let close = if cell.keep { "" } else { "-H 'Connection: close'" };
-        let curls: Vec<String> = (0..cell.concurrency)
-            .map(|n| {
-                format!(
-                    "curl -s -o /dev/null --cacert {} {close} -w '%{{url_effective}} %{{local_port}}\\n' \
-                     'https://127.0.0.1:{port}/work/[0-{}].{n}.{}' & ",
-                    identity.authority,
-                    each - 1,
-                    cell.name
-                )
-            })
-            .collect();
-        writeln!(input, "{} wait; echo done {}", curls.concat(), cell.name).expect("ask");
+        let one = |number| {
+            let (authority, cell) = (identity.authority.as_str(), &cell);
+            command(Started { authority, cell, port, number, each }) + " & "
+        };
+        let all: String = (0..cell.concurrency).map(one).collect();
+        writeln!(input, "{all} wait; echo done {}", cell.name).expect("ask");
         shell.wait_stdout(&format!("done {}", cell.name), PATIENCE).expect("answers");
-        let lines = shell.stdout_lines(seen);
-        seen += lines.len();
-        let ports: Ports = lines.iter().filter_map(|line| port_of(line)).collect();
-        assert_eq!(ports.len(), each * cell.concurrency, "{}", shell.stderr());
-        asked.push((cell, ports));
+        asked.push((each * cell.concurrency, cell));
     }
     let report = tracer.finish().expect("tracer");
+    // nginx says from which port each request came.
+    let log = std::fs::read_to_string(nginx.dir().join("ports.log")).expect("log");
     let mut unheard = BTreeSet::new();
-    for (cell, ports) in &asked {
-        let outcome = score(&report.spans, ports, port, None);
-        let name = format!("curl → nginx {}", cell.name);
+    for (count, cell) in &asked {
+        let of_cell = |(path, _): &(String, u16)| path.ends_with(&format!(".{}", cell.name));
+        let ports: Ports = log.lines().filter_map(port_of).filter(of_cell).collect();
+        assert_eq!(ports.len(), *count, "{}", shell.stderr());
+        let outcome = score(&report.spans, &ports, port, None);
+        let row = format!("{name} → nginx {}", cell.name);
         if cell.concurrency == 1 {
-            check(&name, &outcome, &report.log);
+            check(&row, &outcome, &report.log);
             continue;
         }
         // Many that are started at a time may be over before they are probed: then that is said, and nothing wrong.
-        eprintln!("{name:<28} {outcome}");
-        assert!(outcome.wrong.is_empty(), "{name}: {:#?}\n{}", outcome.wrong.first(), report.log);
+        eprintln!("{row:<28} {outcome}");
+        assert!(outcome.wrong.is_empty(), "{row}: {:#?}\n{}", outcome.wrong.first(), report.log);
         let called: BTreeSet<&str> =
             report.spans.iter().filter(|span| span.kind == Kind::Client).filter_map(Span::path).collect();
         let (heard, missed): (Vec<_>, Vec<_>) =
@@ -542,7 +562,7 @@ fn curl_asks_nginx() {
         unheard.extend(missed.into_iter().map(|(_, port)| *port).filter(|port| !heard.contains(port)));
     }
     // A connection has a port, and each of those that were not heard is counted.
-    let said: usize = report.log.lines().filter_map(|line| connections_of(line, "curl")).sum();
+    let said: usize = report.log.lines().filter_map(|line| connections_of(line, name)).sum();
     assert!(said >= unheard.len(), "{said} of {} are said\n{}", unheard.len(), report.log);
 }
 
@@ -683,24 +703,23 @@ fn a_neighbour_is_left_alone() {
 fn tls_of_another_library_is_named() {
     let identity = Identity::new();
     let (server, port) = identity.python();
-    let mut command = Command::new("sh");
-    // Debian's wget uses GnuTLS.
-    let script = format!(
-        "read go; wget -q -O /dev/null --ca-certificate={} https://localhost:{port}/work/1; sleep 1; echo done",
-        identity.authority
-    );
-    command.args(["-c", &script]).stdin(Stdio::piped());
-    let mut shell = Program::spawn("sh", command).expect("shell");
-    let tracer = Tracer::attach(&[server.pid(), shell.pid()]).expect("attach");
-    shell.stdin().expect("standard input").write_all(b"go\n").expect("go");
-    shell.wait_stdout("done", PATIENCE).expect("wget");
+    let mut command = Command::new("java");
+    command
+        .arg(workload("TlsAsk.java"))
+        .arg(format!("https://127.0.0.1:{port}/work/1"))
+        .stdin(Stdio::piped());
+    let mut java = Program::spawn("java", command).expect("java");
+    java.wait_stdout("ready", PATIENCE).expect("java");
+    let tracer = Tracer::attach(&[server.pid(), java.pid()]).expect("attach");
+    java.stdin().expect("standard input").write_all(b"go\n").expect("go");
+    java.wait_stdout("done", PATIENCE).expect("answer");
     let report = tracer.finish().expect("tracer");
     let kinds: BTreeSet<Kind> = report.spans.iter().map(|span| span.kind).collect();
     assert_eq!(kinds, BTreeSet::from([Kind::Server]), "{}", report.log);
     let named = report.log.lines().any(|line| {
-        line.contains("not recognised: wget")
+        line.contains("not recognised: ")
             && line.contains("TLS on 1 connection")
-            && line.contains("GnuTLS is not watched")
+            && line.contains("the Java runtime's own TLS is not watched")
     });
     assert!(named, "{}", report.log);
 }
