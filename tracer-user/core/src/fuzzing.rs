@@ -4,6 +4,7 @@
 //! committed corpus, so that what a fuzzer once found stays found.
 
 mod http2;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -16,6 +17,7 @@ use tracer_abi::task::{ProcessKey, Tid};
 use tracer_abi::time::KernelInstant;
 
 pub use self::http2::http2;
+pub use self::tls::tls;
 use crate::connection::{Connection, ConnectionLimits};
 use crate::context::{Fields, Format, Propagators, RemoteContext, RequestContext, RequestIdKey};
 use crate::decode;
@@ -447,5 +449,6 @@ mod tests {
         replay("fastcgi", fastcgi);
         replay("http2", http2);
         replay("connection", connection);
+        replay("tls", tls);
     }
 }

@@ -269,6 +269,12 @@ impl Tls {
         }
     }
 
+    /// Sessions and sockets that are followed.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn held(&self) -> usize {
+        self.sessions.len() + self.sockets.len()
+    }
+
     pub(crate) const fn stats(&self) -> TlsStats {
         self.stats
     }
