@@ -83,6 +83,11 @@ fn go_is_never_wrong() {
 }
 
 #[test]
+fn go_that_deceives_is_never_wrong() {
+    programs("go", true);
+}
+
+#[test]
 fn rust_is_never_wrong() {
     programs("rust", false);
 }

@@ -4,14 +4,24 @@
 // --model plain     the goroutine that serves calls, or one per call
 // --model workers   twelve goroutines take calls from a channel; who serves waits for the answer of its own
 // --model channels  the same through two stages of goroutines with buffered channels between them
+// --model hired     as workers, but each of them is started by a request that finds all of them busy, and stays
+// --model forget    a goroutine per call, for which nobody waits
+//
+// With --tls it serves and calls by HTTPS, with a certificate of its own making that nobody looks at.
 package main
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	cryptorand "crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"flag"
 	"fmt"
 	"io"
 	"log"
+	"math/big"
 	"math/rand"
 	"net"
 	"net/http"
@@ -28,13 +38,15 @@ var (
 	delayMs      = flag.Int("delay-ms", 0, "wait up to this long before answering")
 	backgroundMs = flag.Int("background-ms", 15, "0: no background calls")
 	ledgerPath   = flag.String("ledger", "", "file to write the truth to: a call's id, its request's or -, its status")
-	model        = flag.String("model", "plain", "plain, workers or channels")
+	model        = flag.String("model", "plain", "plain, workers, channels, hired or forget")
+	speaksTLS    = flag.Bool("tls", false, "HTTPS in both roles")
 	names        = flag.String("names", "numbered", "or random: ids that tell nothing")
 	ledger       *os.File
 
 	sizes  = []int{0, 10, 1000, 20_000, 100_000}
-	pooled = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
-	fresh  = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	blind  = &tls.Config{InsecureSkipVerify: true}
+	pooled = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, TLSClientConfig: blind}}
+	fresh  = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: blind}}
 )
 
 // The id of a call; an empty cause is background work.
@@ -65,7 +77,11 @@ func send(id string, wanted int) {
 	if rand.Float64() < 0.6 {
 		client = pooled
 	}
-	url := fmt.Sprintf("http://%s/work/%s?k=v", *downstream, id)
+	scheme := "http"
+	if *speaksTLS {
+		scheme = "https"
+	}
+	url := fmt.Sprintf("%s://%s/work/%s?k=v", scheme, *downstream, id)
 	if wanted != 200 {
 		url += "&fail=yes"
 	}
@@ -91,6 +107,19 @@ func delayedCall(cause string, number int) {
 	switch *model {
 	case "plain":
 		call(cause, number)
+	case "forget":
+		go func() {
+			time.Sleep(time.Duration(rand.Intn(3000)) * time.Microsecond)
+			call(cause, number)
+		}()
+	case "hired":
+		job := job{cause, number, make(chan struct{})}
+		select {
+		case idle <- job:
+		default:
+			go hired(job)
+		}
+		<-job.done
 	default:
 		job := job{cause, number, make(chan struct{})}
 		jobs <- job
@@ -107,7 +136,17 @@ type job struct {
 var (
 	jobs   = make(chan job, 4)
 	staged = make(chan job, 4)
+	idle   = make(chan job)
 )
+
+// Does this job and those that come later.
+func hired(job job) {
+	for {
+		call(job.cause, job.number)
+		close(job.done)
+		job = <-idle
+	}
+}
 
 // Starts the goroutines of the model.
 func startWorkers() {
@@ -136,6 +175,10 @@ func startWorkers() {
 func serve(writer http.ResponseWriter, request *http.Request) {
 	io.Copy(io.Discard, request.Body)
 	id := strings.TrimPrefix(request.URL.Path, "/work/")
+	if request.URL.Query().Get("fail") != "" {
+		http.Error(writer, "not this time", http.StatusServiceUnavailable)
+		return
+	}
 	time.Sleep(time.Duration(rand.Float64() * float64(*delayMs) * float64(time.Millisecond)))
 	calls := 0
 	if *downstream != "" {
@@ -188,12 +231,34 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if *model != "plain" {
+	if *model == "workers" || *model == "channels" {
 		startWorkers()
 	}
 	fmt.Println("PORT", listener.Addr().(*net.TCPAddr).Port)
 	if *downstream != "" && *backgroundMs > 0 {
 		go background()
 	}
-	log.Fatal(http.Serve(listener, http.HandlerFunc(serve)))
+	if !*speaksTLS {
+		log.Fatal(http.Serve(listener, http.HandlerFunc(serve)))
+	}
+	server := http.Server{
+		Handler:   http.HandlerFunc(serve),
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate()}},
+		// No HTTP/2.
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
+	}
+	log.Fatal(server.ServeTLS(listener, "", ""))
+}
+
+func certificate() tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
+	if err != nil {
+		log.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	made, err := x509.CreateCertificate(cryptorand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{made}, PrivateKey: key}
 }

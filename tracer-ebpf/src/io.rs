@@ -211,8 +211,7 @@ fn report(regs: Regs, state: &mut SockState, thread: &mut TaskState) -> bool {
     }
     op.start_len = 0;
     op.planned = 0;
-    let undecided =
-        state.turn != read_back(&op.record.direction) + 1 || state.turn_class == Class::Undecided.code();
+    let undecided = is_undecided(state, read_back(&op.record.direction));
     state.last_error = if ret < 0 { ret } else { 0 };
     if ret > 0 {
         if state.class != Class::Http2.code() {
@@ -243,10 +242,16 @@ fn read_back<T: Copy>(value: &T) -> T {
     unsafe { (&raw const *value).read_volatile() }
 }
 
+/// Whether it is not known yet what the turn is of which an operation in this direction is.
+#[inline(always)]
+pub(crate) fn is_undecided(state: &SockState, direction: u8) -> bool {
+    state.turn != direction + 1 || state.turn_class == Class::Undecided.code()
+}
+
 /// Whether whose work an operation was is worth knowing: of those of a turn the first that tells what it is, on a socket
 /// that speaks HTTP and not, as behind a `CONNECT`, TLS. Some runtimes read a byte ahead, for nobody.
 #[inline(always)]
-fn begins_message(state: &SockState, undecided: bool) -> bool {
+pub(crate) fn begins_message(state: &SockState, undecided: bool) -> bool {
     let is_told = state.turn_class != Class::Undecided.code() && state.turn_class != Class::Tls.code();
     undecided && is_told && state.class == Class::Http1.code()
 }

@@ -322,6 +322,10 @@ pub(crate) mod sock_flags {
     pub(crate) const SELF: u32 = 1 << 6;
     /// Of a TLS session: SessionSecured was emitted.
     pub(crate) const SECURED: u32 = 1 << 7;
+    /// Of a TLS session of Go: a goroutine is in a call that sends.
+    pub(crate) const SENDS: u32 = 1 << 8;
+    /// The same, and what it sent may have been answered: something was received meanwhile.
+    pub(crate) const ANSWERED: u32 = 1 << 9;
 }
 
 /// What the kernel half remembers of a thread.

@@ -44,6 +44,26 @@ pub(super) fn nginx(model: &'static str, directives: &'static str, keep_alive: b
     Workload { runtime: "nginx", model, class: Class::Proxy, start: Box::new(start) }
 }
 
+/// The Go service with TLS in both roles. Who asks does so through nginx, which is not traced.
+pub(super) fn go_tls(model: &'static str, option: &'static str, class: Class) -> Workload {
+    let start = move |random_names: bool| {
+        let dir = TempDir::new()?;
+        let back = Service::start_with(Runtime::Go, None, &["--tls"])?;
+        let downstream = back.addr.to_string();
+        let mut arguments = options(&dir, random_names);
+        arguments.extend(["--tls", "--downstream", &downstream, "--model", option].map(str::to_owned));
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let front = Service::start_with(Runtime::Go, None, &arguments)?;
+        let mut config = Config::proxy(1, &front.addr.to_string(), true);
+        config.server = config.server.replace("http://", "https://");
+        config.server += "proxy_next_upstream off;";
+        let shield = Nginx::start(&config)?;
+        let running = listening(shield.addr, front.program, back, dir);
+        Ok(running.with(shield))
+    };
+    Workload { runtime: "go", model, class, start: Box::new(start) }
+}
+
 /// The WSGI service under gunicorn with one sort of worker.
 pub(super) fn gunicorn(worker: &'static str, model: &'static str, class: Class) -> Workload {
     let start = move |random_names: bool| {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::servers::{Cgi, cgi, gunicorn, nginx, php_fpm, puma};
+use super::servers::{Cgi, cgi, go_tls, gunicorn, nginx, php_fpm, puma};
 use super::{family, read_ledger};
 use crate::program::Program;
 use crate::score::{Call, Naming};
@@ -192,6 +192,10 @@ pub fn all() -> Vec<Workload> {
         plain("go", "net/http", Runtime::Go),
         go("worker pool", "workers"),
         go("channels", "channels"),
+        go_tls("net/http, TLS", "plain", EventLoop),
+        go_tls("worker pool, TLS", "workers", Adversarial),
+        go_tls("hired workers, TLS", "hired", Adversarial),
+        go_tls("forget, TLS", "forget", Adversarial),
         Workload { class: EventLoop, ..plain("rust", "tokio", Runtime::Tokio) },
         axum("axum, reqwest", "", EventLoop),
         axum("spawn_blocking", "blocking", EventLoop),

@@ -85,6 +85,8 @@ pub mod flags {
     pub const MUTED: u16 = 1 << 4;
     /// DataMoved: begins with the header of an HTTP/2 frame, whose place was followed from the connection's first byte.
     pub const FRAME: u16 = 1 << 5;
+    /// TaskIdentified: of an operation of plaintext. In place of the socket's cookie it has the address of the session.
+    pub const PLAINTEXT: u16 = 1 << 6;
 }
 
 codes! {
@@ -128,6 +130,8 @@ pub struct DataRecord {
     /// HTTP/2 may be several operations.
     pub user_r14: u64,
     /// Voluntary context switches of the thread so far: unchanged between two events = it never blocked.
+    ///
+    /// Of [`Source::GoTls`]: the goroutine whose call it was.
     pub nvcsw: u64,
     /// Bytes moved (positive), end of stream (zero, ingress), or `-errno`.
     pub result: i32,

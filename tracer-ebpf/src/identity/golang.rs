@@ -5,17 +5,21 @@
 //! | a turn of egress begins, a turn of ingress on a connection of a client | who waits for the call |
 //! | a turn of ingress begins on another connection | who reads it, and which numbers no goroutine has yet |
 //!
+//! An operation is one of a socket, or one of plaintext where `crypto/tls` returns: which goroutine's that is, is known in
+//! the same way.
+//!
 //! How the memory is walked is in [`tracer_abi::golang`].
 
 use tracer_abi::config::identity_slot;
 use tracer_abi::conn::{Direction, Role};
-use tracer_abi::event::Runtime;
+use tracer_abi::event::{Runtime, Source};
 use tracer_abi::golang::{self, Connection, FIRST_CACHE, GoProcess, MAX_CACHES, MAX_STACK_WORDS};
 use tracer_abi::python::{CHAIN_TASKS, TaskId};
 
-use super::{OwnMemory, run, tell};
+use super::{OwnMemory, is_process, now, run, tell};
+use crate::filter::Actor;
 use crate::kernel::Task;
-use crate::maps::{SockState, TaskState};
+use crate::maps::{SockState, TRACER_GO, TaskState};
 use crate::probes::{fexit, sock_length};
 use crate::regs::Regs;
 
@@ -50,6 +54,26 @@ fn ask(
     true
 }
 
+/// Of an operation of plaintext that was just reported: the goroutine is the one that runs, and `state` its session's.
+#[inline(always)]
+pub(crate) fn of_plaintext(actor: &Actor, thread: &mut TaskState, state: &mut SockState, stack_pointer: u64) {
+    let Some(process) = TRACER_GO.get_ptr_mut(actor.tgid) else {
+        return;
+    };
+    // SAFETY: a live entry of the table, and entries are plain integers.
+    let process = unsafe { &mut *process };
+    if !is_process(actor.task, process.start_boottime) {
+        return;
+    }
+    let begin = now();
+    if let Some(goroutine) = golang::running(&OwnMemory, process, thread.op.record.nvcsw, stack_pointer) {
+        found(thread, state, process, &goroutine, begin);
+    }
+    // As of operations of sockets.
+    process.spent_nanos += now() - begin;
+    process.looks += 1;
+}
+
 /// What the loop of the kernel's hands on.
 struct Context<'w> {
     connection: Connection,
@@ -61,7 +85,9 @@ struct Context<'w> {
 fn found(thread: &TaskState, state: &mut SockState, process: &GoProcess, goroutine: &TaskId, begin: u64) {
     let goroutine = *goroutine;
     let egress = thread.op.record.direction == Direction::Egress as u8;
-    let calls = state.role == Role::Client.code() || egress || state.sender.address != 0;
+    // A session has no role, and who sends on it may return behind who is answered.
+    let of_session = thread.op.record.source != Source::Socket.code();
+    let calls = of_session || state.role == Role::Client.code() || egress || state.sender.address != 0;
     let mut context = Context { connection: Connection::default(), process };
     if calls {
         context.connection = Connection::begin(&OwnMemory, goroutine);
@@ -80,7 +106,8 @@ fn found(thread: &TaskState, state: &mut SockState, process: &GoProcess, gorouti
             }
             return 3;
         }
-        let last = if calls { 0 } else { golang::last_number(&OwnMemory, process) };
+        let reads = !egress && (of_session || !calls);
+        let last = if reads { golang::last_number(&OwnMemory, process) } else { 0 };
         if last == 0 {
             return 1;
         }

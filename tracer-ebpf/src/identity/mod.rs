@@ -78,7 +78,7 @@ macro_rules! programs {
 mod cpython;
 mod cpython_waits;
 mod cpython_work;
-mod golang;
+pub(crate) mod golang;
 mod greenlet;
 mod java;
 mod java_waits;
@@ -93,7 +93,7 @@ use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::maps::ProgramArray;
 use tracer_abi::config::{NANOS_PER_TICK, PREFILTER_SLOTS, RECORDS_SLOT, identity_slot};
 use tracer_abi::error::KernelLoss;
-use tracer_abi::event::{EventKind, IdentityRecord, Runtime};
+use tracer_abi::event::{EventKind, IdentityRecord, Runtime, Source, flags};
 use tracer_abi::python::{CHAIN_TASKS, Memory, TaskId};
 
 pub(crate) use self::cpython::Walk;
@@ -224,7 +224,7 @@ fn tell(
         }
         (*record).header = op.header;
         (*record).header.kind = EventKind::TaskIdentified.code();
-        (*record).header.flags = 0;
+        (*record).header.flags = if op.source == Source::Socket.code() { 0 } else { flags::PLAINTEXT };
         (*record).header.len_bytes = size_of::<IdentityRecord>() as u32;
         (*record).cookie = op.cookie;
         (*record).runtime = runtime.code();

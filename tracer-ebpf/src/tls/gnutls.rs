@@ -128,7 +128,7 @@ fn ended(regs: &pt_regs, site: GnuTlsSite) {
             call,
             state,
             &actor,
-            Moved { session, len: moved as u32, source: Source::GnuTls, seq_end: 0 },
+            Moved { session, len: moved as u32, source: Source::GnuTls, seq_end: 0, by: actor.task.nvcsw() },
         );
     }
 }

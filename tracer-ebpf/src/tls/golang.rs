@@ -16,6 +16,7 @@ use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{Source, io_flags};
 
 use crate::filter::{self, Actor};
+use crate::identity::golang as identity;
 use crate::kernel::Task;
 use crate::maps::{GoroutineKey, TRACER_GOCALL, TaskState, count, task_state};
 use crate::regs::{Regs, read_user};
@@ -153,6 +154,9 @@ fn begun(regs: &pt_regs, site: GoTlsSite, actor: &Actor, thread: &mut TaskState)
         // beside the closing.
         plaintext::gone(session);
     }
+    if site.site == TlsCall::Write.code() {
+        plaintext::sends(session, actor.tgid);
+    }
     let on_stack = frame.low <= regs.rbx && regs.rbx < frame.high;
     let go = &mut thread.go_call;
     go.call = Call {
@@ -250,13 +254,10 @@ fn returned(regs: &pt_regs, site: GoTlsSite, actor: &Actor, thread: &mut TaskSta
     } else {
         looked_at(session.wrapping_add(site.unread.into()), state.ingress.next_seq)
     };
-    plaintext::report(
-        thread,
-        &mut go.call,
-        state,
-        actor,
-        Moved { session, len: result as u32, source: Source::GoTls, seq_end },
-    );
+    let moved = Moved { session, len: result as u32, source: Source::GoTls, seq_end, by: regs.r14 };
+    if plaintext::report(thread, &mut go.call, state, actor, moved) {
+        identity::of_plaintext(actor, thread, state, regs.rsp);
+    }
 }
 
 /// Sequence number behind the last record that was taken from the buffer of what was read up to `received`.

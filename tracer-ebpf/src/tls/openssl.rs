@@ -130,7 +130,7 @@ fn ended(regs: &pt_regs) {
             call,
             state,
             &actor,
-            Moved { session, len: moved as u32, source: Source::OpenSsl, seq_end: 0 },
+            Moved { session, len: moved as u32, source: Source::OpenSsl, seq_end: 0, by: actor.task.nvcsw() },
         );
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Moved {
     pub(super) source: Source,
     /// As of [`DataRecord::tcp_seq_end`].
     pub(super) seq_end: u32,
+    /// As of [`DataRecord::nvcsw`].
+    pub(super) by: u64,
 }
 
 /// What was at a session's address is gone: it is freed, or given up by one of those who hold it, or another one begins
@@ -79,7 +81,7 @@ pub(super) fn is_first(state: &mut SockState) -> bool {
     is_first
 }
 
-/// Plaintext moved: as an operation of a socket, in what is captured of it.
+/// Plaintext moved: as an operation of a socket, in what is captured of it. True: whose work it was is worth knowing.
 #[inline(always)]
 pub(super) fn report(
     thread: &mut TaskState,
@@ -87,14 +89,14 @@ pub(super) fn report(
     state: &mut SockState,
     actor: &Actor,
     moved: Moved,
-) {
+) -> bool {
     let egress = call.is_write();
     let direction = if egress { Direction::Egress } else { Direction::Ingress };
     let stream = if egress { &mut state.egress } else { &mut state.ingress };
     let offset = stream.bytes;
     stream.bytes = offset + u64::from(moved.len);
     if state.flags & sock_flags::MUTED != 0 {
-        return;
+        return false;
     }
     let of_thread = matches!(moved.source, Source::OpenSsl | Source::GnuTls);
     // A call that did not come to the socket says nothing of it: the last one that did has left its flags in the place of
@@ -121,7 +123,7 @@ pub(super) fn report(
         cookie: SocketCookie(moved.session),
         offset,
         user_r14: u64::from(moved.len) << 32,
-        nvcsw: actor.task.nvcsw(),
+        nvcsw: moved.by,
         result: moved.len as i32,
         tcp_seq_end: moved.seq_end,
         head_len: 0,
@@ -151,9 +153,66 @@ pub(super) fn report(
     }
     op.start_len = 0;
     op.planned = 0;
+    // What is sent may be answered before the call returns: a turn that goes on behind the call.
+    let overtaken = egress && state.flags & sock_flags::ANSWERED != 0;
+    if !egress && state.flags & sock_flags::SENDS != 0 {
+        state.flags = state.flags & !sock_flags::SENDS | sock_flags::ANSWERED;
+        state.turn = 0;
+    }
+    if egress {
+        state.flags &= !(sock_flags::SENDS | sock_flags::ANSWERED);
+    }
+    let turn = overtaken.then(|| Turn::of(state));
+    let undecided = io::is_undecided(state, direction as u8);
+    let begins = capture(thread, state, undecided);
+    if let Some(turn) = turn {
+        turn.go_on(state);
+    }
+    begins
+}
+
+/// A call begins that sends.
+#[inline(always)]
+pub(super) fn sends(session: u64, tgid: u32) {
+    if let Some(state) = TRACER_SESSION.get_ptr_mut(SessionKey { session, tgid, reserved: 0 }) {
+        // SAFETY: a live entry of the table. A torn update costs accuracy of one operation.
+        unsafe { (*state).flags |= sock_flags::SENDS };
+    }
+}
+
+/// The turn of a session.
+struct Turn {
+    turn: u8,
+    class: u8,
+    prefix_len: u32,
+    head_left: u32,
+    prefix: u64,
+}
+
+impl Turn {
+    #[inline(always)]
+    fn of(state: &SockState) -> Self {
+        let SockState { turn, turn_class: class, prefix_len, head_left, prefix, .. } = *state;
+        Self { turn, class, prefix_len, head_left, prefix }
+    }
+
+    #[inline(always)]
+    fn go_on(self, state: &mut SockState) {
+        state.turn = self.turn;
+        state.turn_class = self.class;
+        state.prefix_len = self.prefix_len;
+        state.head_left = self.head_left;
+        state.prefix = self.prefix;
+    }
+}
+
+/// Reports the operation that the thread's state holds. True: whose work it was is worth knowing.
+#[inline(always)]
+fn capture(thread: &mut TaskState, state: &mut SockState, undecided: bool) -> bool {
+    let op = &mut thread.op;
     if state.class != Class::Http2.code() {
         if whole::emit(state, op) {
-            return;
+            return io::begins_message(state, undecided);
         }
         if op.planned == 0 {
             io::plan(state, op);
@@ -161,8 +220,9 @@ pub(super) fn report(
     }
     if state.class == Class::Http2.code() {
         framing::emit(state, op);
-        return;
+        return false;
     }
     op.record.class = state.class;
     chunks::emit(thread);
+    io::begins_message(state, undecided)
 }

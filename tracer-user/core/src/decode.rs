@@ -104,7 +104,7 @@ fn decode_with(record: &[u8], keep: impl FnOnce(&[u8]) -> Bytes) -> Result<Event
         EventKind::ProcessForked => process_forked(fields).map(Event::ProcessForked),
         EventKind::ProcessExeced => process_execed(fields, flags).map(Event::ProcessExeced),
         EventKind::TaskExited => task_exited(fields, flags).map(Event::TaskExited),
-        EventKind::TaskIdentified => task_identified(fields).map(Box::new).map(Event::TaskIdentified),
+        EventKind::TaskIdentified => task_identified(fields, flags).map(Box::new).map(Event::TaskIdentified),
         EventKind::ThreadWoken => thread_woken(fields).map(Event::ThreadWoken),
         EventKind::ThreadWokenFor => thread_woken_for(fields).map(Event::ThreadWoken),
     }
@@ -191,7 +191,8 @@ fn data_moved(
             if at.checked_add(moved).is_none_or(|end| end > total) {
                 return Err(DecodeError::BadLength { field: "user_r14" });
             }
-            let data = DataMoved { cookie: SocketCookie(0), tcp_seq_end: 0, thread, user_r14: 0, ..data };
+            let (user_r14, nvcsw) = if of_goroutine { (data.nvcsw, 0) } else { (0, data.nvcsw) };
+            let data = DataMoved { cookie: SocketCookie(0), tcp_seq_end: 0, thread, user_r14, nvcsw, ..data };
             let session = cookie.0;
             Event::PlaintextMoved(Box::new(PlaintextMoved {
                 session,
@@ -345,7 +346,7 @@ fn task_exited(fields: Fields<'_>, flags: u16) -> Result<TaskExited, DecodeError
     })
 }
 
-fn task_identified(fields: Fields<'_>) -> Result<TaskIdentified, DecodeError> {
+fn task_identified(fields: Fields<'_>, flags: u16) -> Result<TaskIdentified, DecodeError> {
     fields.require(size_of::<IdentityRecord>())?;
     let len = usize::from(fields.u8(offset_of!(IdentityRecord, len)));
     if len == 0 || len > CHAIN_TASKS {
@@ -358,9 +359,13 @@ fn task_identified(fields: Fields<'_>) -> Result<TaskIdentified, DecodeError> {
             number: fields.u64(at + offset_of!(TaskId, number)),
         }
     };
+    let of_plaintext = flags & flags::PLAINTEXT != 0;
+    let thread = fields.thread();
     Ok(TaskIdentified {
         time: fields.time(),
-        thread: fields.thread(),
+        // As that of the operation: plaintext of others than Go is not asked about.
+        thread: if of_plaintext { thread.nobodys() } else { thread },
+        of_plaintext,
         cookie: fields.cookie(offset_of!(IdentityRecord, cookie)),
         runtime: Runtime::try_from(fields.u8(offset_of!(IdentityRecord, runtime)))?,
         direction: Direction::try_from(fields.u8(offset_of!(IdentityRecord, direction)))?,

@@ -288,7 +288,9 @@ pub struct TaskExited {
 pub struct TaskIdentified {
     pub time: KernelInstant,
     pub thread: Thread,
+    /// Of plaintext: the address of the session in the process.
     pub cookie: SocketCookie,
+    pub of_plaintext: bool,
     pub runtime: Runtime,
     pub direction: Direction,
     /// Never empty: the task that acts, the one that waits for it, and so on.

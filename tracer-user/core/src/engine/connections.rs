@@ -127,10 +127,11 @@ impl Connections {
         self.remove_if_over(place);
     }
 
-    /// Plaintext of TLS, as operations of the socket that carries it.
+    /// Plaintext of TLS, as operations of the socket that carries it, and whose work they are where that is known.
     pub(super) fn plaintext_moved(
         &mut self,
         event: &DataMoved,
+        identified: Option<TaskIdentified>,
         facts: Option<&TlsFacts>,
         correlator: &mut Correlator,
     ) {
@@ -146,6 +147,9 @@ impl Connections {
             if let Some(facts) = facts {
                 entry.facts.secure(facts);
             }
+        }
+        if let Some(identified) = identified {
+            correlator.identified(identified, &mut entry.facts);
         }
         self.feed(place, event, correlator);
     }

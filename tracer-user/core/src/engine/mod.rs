@@ -344,10 +344,11 @@ impl Engine {
 
     fn plaintext_moved(&mut self, event: PlaintextMoved) {
         let mut moved = Vec::new();
+        let mut identified = self.tls.take_identified(&event);
         self.tls.plaintext(event, |data| moved.push(data));
         for data in moved {
             let facts = self.tls.facts(data.cookie);
-            self.connections.plaintext_moved(&data, facts, &mut self.correlator);
+            self.connections.plaintext_moved(&data, identified.take(), facts, &mut self.correlator);
         }
     }
 
@@ -405,6 +406,7 @@ impl Engine {
                     );
                 }
             }
+            Event::TaskIdentified(event) if event.of_plaintext => self.tls.identified(*event),
             Event::TaskIdentified(event) => self.connections.identified(*event, &mut self.correlator),
             Event::ThreadWoken(event) => self.correlator.thread_woken(&event),
             Event::ProcessDescribed(described) => {

@@ -32,7 +32,7 @@ use self::carriers::{Carrier, Carriers};
 use self::cipher::Protection;
 use self::hello::{Found, Hello, Random};
 use self::records::{Part, Piece, Place, Records};
-use crate::event::{CiphertextMoved, DataMoved, IoOutcome, PlaintextMoved, SessionSecured};
+use crate::event::{CiphertextMoved, DataMoved, IoOutcome, PlaintextMoved, SessionSecured, TaskIdentified};
 
 /// Connections of unknown sockets have numbers that the kernel does not come to.
 const FIRST_APART: u64 = 1 << 63;
@@ -64,6 +64,8 @@ pub(crate) struct Tls {
     sessions: BTreeMap<SessionKey, Session>,
     sockets: BTreeMap<SocketCookie, Socket>,
     carriers: Carriers,
+    /// Whose work the plaintext is that comes next.
+    identified: BTreeMap<SessionKey, TaskIdentified>,
     next_apart: u64,
     stats: TlsStats,
 }
@@ -108,6 +110,7 @@ impl Tls {
             sessions: BTreeMap::new(),
             sockets: BTreeMap::new(),
             carriers: Carriers::default(),
+            identified: BTreeMap::new(),
             next_apart: FIRST_APART,
             stats: TlsStats::default(),
         }
@@ -171,6 +174,20 @@ impl Tls {
             make_room(&mut self.sessions, &key, self.max);
             self.sessions.insert(key, Session::new(seat));
         }
+    }
+
+    /// Whose work a session's next operation is.
+    pub(crate) fn identified(&mut self, event: TaskIdentified) {
+        let key = (event.thread.process, event.cookie.0);
+        make_room(&mut self.identified, &key, self.max);
+        self.identified.insert(key, event);
+    }
+
+    /// Whose work this one is, if that is known; said once.
+    pub(crate) fn take_identified(&mut self, event: &PlaintextMoved) -> Option<TaskIdentified> {
+        let PlaintextMoved { session, data, .. } = event;
+        let identified = self.identified.remove(&(data.thread.process, *session))?;
+        (identified.time == data.time && identified.direction == data.direction).then_some(identified)
     }
 
     /// Plaintext: hands out the operations that it is on its connection.

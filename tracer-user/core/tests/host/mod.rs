@@ -433,8 +433,16 @@ impl Host {
         let user_r14 = tasks.first().filter(|_| runtime == Runtime::Go).map_or(0, |task| task.address);
         if !tasks.is_empty() {
             let cookie = socket.cookie;
-            let identified =
-                TaskIdentified { time, thread, cookie, runtime, direction, tasks, end: self.task_end };
+            let identified = TaskIdentified {
+                time,
+                thread,
+                cookie,
+                of_plaintext: false,
+                runtime,
+                direction,
+                tasks,
+                end: self.task_end,
+            };
             self.events.push(Event::TaskIdentified(Box::new(identified)));
         }
         let event = DataMoved {

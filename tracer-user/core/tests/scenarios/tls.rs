@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::event::RecordStart;
+use tracer_abi::python::TaskId;
 use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tid};
 use tracer_core::EngineConfig;
 use tracer_core::event::{CiphertextMoved, DataMoved, Event, IoOutcome, PlaintextMoved, Thread};
 use tracer_core::span::{Span, Value};
 
-use crate::host::{End, Host, T, lines, run};
+use crate::host::{End, Host, T, lines, run, task};
 
 /// What a record has beside its plaintext, with the header.
 const MORE: u32 = 17;
@@ -25,6 +26,13 @@ fn encrypted(events: &[Event], noise: bool) -> Vec<Event> {
         if let Event::ConnOpened(opened) = event {
             seqs.insert((opened.cookie, Direction::Egress), opened.egress_seq);
             seqs.insert((opened.cookie, Direction::Ingress), opened.ingress_seq);
+        }
+        if let Event::TaskIdentified(told) = event {
+            let mut told = told.clone();
+            told.cookie = SocketCookie(session(told.cookie));
+            told.of_plaintext = true;
+            out.push(Event::TaskIdentified(told));
+            continue;
         }
         let Event::DataMoved(data) = event else {
             out.push(event.clone());
@@ -51,6 +59,11 @@ fn encrypted(events: &[Event], noise: bool) -> Vec<Event> {
     out
 }
 
+/// Any number that is the connection's in its process.
+const fn session(cookie: SocketCookie) -> u64 {
+    cookie.0 * 4096
+}
+
 fn numbered(thread: Thread, seq: u32) -> Thread {
     Thread { seq, ..thread }
 }
@@ -58,8 +71,7 @@ fn numbered(thread: Thread, seq: u32) -> Thread {
 fn record(data: &DataMoved, len: u32, number: u32, seq: &mut u32) -> [Event; 2] {
     let op_len = HEADER + len + MORE;
     let process: ProcessKey = data.thread.process;
-    // Any number that is the connection's in its process.
-    let session = data.cookie.0 * 4096;
+    let session = session(data.cookie);
     *seq = seq.wrapping_add(op_len);
     let ciphertext = CiphertextMoved {
         time: data.time,
@@ -154,7 +166,7 @@ fn what_goroutines_do_is_of_no_thread() {
     let mut events = encrypted(&host.events, false);
     for event in &mut events {
         if let Event::PlaintextMoved(plaintext) = event {
-            plaintext.data.thread = Thread { tid: Tid(0), seq: 0, ..plaintext.data.thread };
+            plaintext.data.thread = nobodys(plaintext.data.thread);
         }
     }
     let spans = run(&events, EngineConfig::default(), host.clock);
@@ -163,4 +175,44 @@ fn what_goroutines_do_is_of_no_thread() {
     assert_eq!(found.len(), 12, "{found:#?}");
     assert_eq!(joined(&found, "(tcp"), joined(&clear, "(tcp"), "{found:#?}");
     assert!(joined(&clear, "(thread") > 0 && joined(&found, "(thread") == 0, "{clear:#?} {found:#?}");
+}
+
+/// Who reads a request and who waits for a call is told of the session's operations, before it is known on which socket
+/// they are.
+#[test]
+fn goroutines_are_those_of_the_same_in_clear() {
+    let mut host = Host::new();
+    let shop = host.process("shop");
+    let front = host.connect(None, Some(shop));
+    host.request(None, front.0, "/a");
+    let mut reads = vec![TaskId::default(); 8];
+    reads[0] = task(11);
+    reads[1] = TaskId { address: 100, number: 0 };
+    host.goes(reads);
+    host.read(shop, front.1);
+    for (path, waits) in [("/b", 11), ("/bg", 7)] {
+        let back = host.connect(Some(shop), None);
+        let told = vec![task(50), task(waits), TaskId { address: 0x48_0000, number: 1 }];
+        host.goes(told.clone());
+        host.asks(shop, back, None, path);
+        host.response(None, back.1);
+        host.goes(told);
+        host.read(shop, back.0);
+    }
+    host.answers(None, front, shop);
+    let mut events = encrypted(&host.events, false);
+    for event in &mut events {
+        if let Event::PlaintextMoved(plaintext) = event {
+            plaintext.data.thread = nobodys(plaintext.data.thread);
+        } else if let Event::TaskIdentified(told) = event {
+            told.thread = nobodys(told.thread);
+        }
+    }
+    let found = lines(&run(&events, EngineConfig::default(), host.clock));
+    let calls: Vec<&str> = found.iter().filter_map(|line| line.strip_prefix("shop client ")).collect();
+    assert_eq!(calls, ["/b < shop server /a (runtime-task)", "/bg - task-unrelated"]);
+}
+
+fn nobodys(thread: Thread) -> Thread {
+    Thread { tid: Tid(0), seq: 0, ..thread }
 }
