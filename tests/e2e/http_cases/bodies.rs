@@ -238,7 +238,7 @@ fn lasts(seen: &Seen<'_>, ms: u64, idle_steps: usize) -> Result<(), String> {
     for span in seen.client_spans.iter().chain(seen.server_spans) {
         let lasted = (span.end - span.start) / 1_000_000;
         // The first byte may be read late.
-        if lasted + slack(2) < ms || lasted > ms + slack(250) {
+        if lasted + slack(20) < ms || lasted > ms + slack(250) {
             return Err(format!("lasts {lasted} ms instead of {ms}"));
         }
         let after = span.end.saturating_sub(last_byte) / 1_000_000;
