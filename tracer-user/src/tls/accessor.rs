@@ -193,8 +193,11 @@ fn is_any_number(instruction: &Instruction) -> bool {
 fn further(instruction: &Instruction, state: &State) -> Option<u32> {
     let is_register = instruction.op0_kind() == OpKind::Register && instruction.op0_register().is_gpr64();
     let Value::Inside(base) = state.get(instruction.op0_register()) else { return None };
-    let offset = u64::from(base).checked_add(instruction.immediate(1)).filter(|_| is_register)?;
-    (is_any_number(instruction) && offset < MAX_OFFSET).then_some(offset as u32)
+    if !is_register || !is_any_number(instruction) {
+        return None;
+    }
+    let offset = u64::from(base).checked_add(instruction.immediate(1))?;
+    (offset < MAX_OFFSET).then_some(offset as u32)
 }
 
 /// Where in the first argument its memory operand is.

@@ -39,12 +39,12 @@ pub(super) fn only_goes_on(function: &Function) -> bool {
 
 /// By how many words the stack has grown at a place to which the function comes straight.
 pub(super) fn depth(function: &Function, point: &Point) -> Option<u8> {
-    let mut bytes = 0;
+    let mut bytes: i32 = 0;
     for instruction in place::decode(function)? {
         if instruction.ip() - function.address >= point.inside {
             return (bytes % WORD == 0).then(|| u8::try_from(bytes / WORD).ok()).flatten();
         }
-        bytes += growth(&instruction)?;
+        bytes = bytes.checked_add(growth(&instruction)?)?;
     }
     None
 }
@@ -143,7 +143,7 @@ fn depths(instructions: &[Instruction]) -> BTreeMap<u64, Option<i32>> {
                 None => {}
             }
             depths.insert(instruction.ip(), depth);
-            depth = depth.and_then(|bytes| Some(bytes + growth(instruction)?));
+            depth = depth.and_then(|bytes: i32| bytes.checked_add(growth(instruction)?));
             let find = |ip: u64| instructions.binary_search_by_key(&ip, Instruction::ip).ok();
             match instruction.flow_control() {
                 FlowControl::ConditionalBranch => {
@@ -179,7 +179,7 @@ fn growth(instruction: &Instruction) -> Option<i32> {
     }
     if matches!(mnemonic, Mnemonic::Sub | Mnemonic::Add) && into_stack_pointer {
         let is_number = matches!(instruction.op1_kind(), OpKind::Immediate8to64 | OpKind::Immediate32to64);
-        let bytes = i32::try_from(instruction.immediate(1) as i64).ok().filter(|_| is_number)?;
+        let bytes = is_number.then(|| i32::try_from(instruction.immediate(1) as i64).ok())??;
         return if mnemonic == Mnemonic::Sub { Some(bytes) } else { bytes.checked_neg() };
     }
     let mut info = InstructionInfoFactory::new();

@@ -122,6 +122,26 @@ fn file_of(bytes: &[u8]) -> File {
     file
 }
 
+/// What is added to a register may be another one, and more than fits.
+#[test]
+fn odd_numbers_are_survived() {
+    const ADD_RAX_TO_RDI: [u8; 3] = [0x48, 0x01, 0xc7];
+    const ADD_RAX_TO_RSP: [u8; 3] = [0x48, 0x01, 0xc4];
+    const GROW_BY_2_GIB: [u8; 7] = [0x48, 0x81, 0xec, 0xff, 0xff, 0xff, 0x7f];
+    const JUMP_TO_RAX: [u8; 2] = [0xff, 0xe0];
+    let added = [&ADD_RAX_TO_RDI[..], &JUMP_TO_RAX].concat();
+    let moved = [&ADD_RAX_TO_RSP[..], &JUMP_TO_RAX].concat();
+    let grown = [&GROW_BY_2_GIB[..], &GROW_BY_2_GIB, &JUMP_TO_RAX].concat();
+    for (code, depth) in [(added, Some(0)), (moved, None), (grown, None)] {
+        let function = function(&code);
+        let _ = accessor::follow(&function);
+        assert!(follow::returns(&file_of(&code), &[], &function).is_err());
+        let jump =
+            Point { inside: (code.len() - JUMP_TO_RAX.len()) as u64, ..place::caught(&function).unwrap() };
+        assert_eq!(follow::depth(&function, &jump), depth);
+    }
+}
+
 proptest! {
     /// Code may be anything.
     #[test]
