@@ -120,6 +120,6 @@ fn no_runtime_is_left_out() {
     assert!(
         deceivers
             .map(|workload| workload.runtime)
-            .all(|runtime| ["python", "java", "rust"].contains(&runtime))
+            .all(|runtime| ["go", "python", "java", "rust"].contains(&runtime))
     );
 }

@@ -546,12 +546,10 @@ fn started_ask_nginx(name: &str, row: &str, command: impl Fn(Started<'_>) -> Str
         assert_eq!(ports.len(), *count, "{}", shell.stderr());
         let outcome = score(&report.spans, &ports, port, None);
         let row = format!("{name} → nginx {}", cell.name);
-        if cell.concurrency == 1 {
-            check(&row, &outcome, &report.log);
-            continue;
-        }
-        // Many that are started at a time may be over before they are probed: then that is said, and nothing wrong.
+        // Those that are started may be over before they are probed, many at a time rather than one on a machine that does
+        // little else: then that is said, and nothing wrong.
         eprintln!("{row:<28} {outcome}");
+        assert!(cell.concurrency > 1 || outcome.right * 100 >= outcome.asked * 95, "{row}\n{}", report.log);
         assert!(outcome.wrong.is_empty(), "{row}: {:#?}\n{}", outcome.wrong.first(), report.log);
         let called: BTreeSet<&str> =
             report.spans.iter().filter(|span| span.kind == Kind::Client).filter_map(Span::path).collect();
