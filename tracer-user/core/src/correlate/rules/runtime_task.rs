@@ -35,8 +35,7 @@ use crate::span::{Confidence, Evidence};
 pub(in crate::correlate) const PROOFS: u32 = 32;
 
 /// How long before a call a loss may have hidden an answer after which its task still had something to do. What came late
-/// has hidden none of a loop's own calls: a task is one thread's, which has told what the task does in order, whenever that
-/// was learned. What a thread of a pool does for the task has no such order.
+/// has hidden none: a task is one thread's, which has told what the task does in order, whenever that was learned.
 const LOSS_MEMORY: Duration = Duration::from_secs(2);
 
 pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
@@ -77,9 +76,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
             None if moment.last => return Verdict::abstain(Undecided::RequestStillOpen),
             None => return Verdict::Wait,
         }
-        let of_loop = call.thread().tid == request.thread().tid;
-        let gap = if of_loop { tables.last_loss } else { tables.last_gap(call.process()) };
-        let lost = gap.is_some_and(|at| at.plus(LOSS_MEMORY) >= call.first.time);
+        let lost = tables.last_loss.is_some_and(|at| at.plus(LOSS_MEMORY) >= call.first.time);
         if work.again {
             return Verdict::abstain(Undecided::TaskNotFresh);
         } else if lost {
