@@ -33,7 +33,7 @@ const _: () = {
     assert!(size_of::<TaskId>() == 16);
     assert!(size_of::<IdentityRecord>() == HEADER + 8 + CHAIN_TASKS * 16 + 4 + 4);
     assert!(size_of::<PythonLayout>() == 14 * 4);
-    assert!(size_of::<PythonProcess>() == (13 + 4 + 2 + 1) * 8 + 14 * 4);
+    assert!(size_of::<PythonProcess>() == 13 * 8 + 14 * 4);
     assert!(size_of::<GoLayout>() == 10 * 4);
     assert!(size_of::<GoProcess>() == 5 * 8 + 10 * 4);
     assert!(size_of::<GreenletProcess>() == 5 * 8);

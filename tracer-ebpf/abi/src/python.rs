@@ -8,8 +8,6 @@
 //!
 //! What it does not do: it runs nothing in the program, stops nothing, and knows no version: layouts are values.
 
-use crate::python_waits::Function;
-
 /// Reads memory of a program. What cannot be read is zero.
 pub trait Memory {
     fn word(&self, address: u64) -> u64;
@@ -30,21 +28,20 @@ pub const MAX_CHAIN_STEPS: u32 = 16;
 pub const MAX_AWAITS: u32 = 16;
 
 /// Variables in a closure of the event loop's own library.
-pub(crate) const MAX_CELLS: u64 = 8;
+const MAX_CELLS: u64 = 8;
 
 /// Loops that run at once in one process, as far as they are looked through.
 const MAX_LOOPS: u64 = 8;
 
 // Of every version that is known: an object's type, and the first words of common objects.
 pub(crate) const TYPE: u64 = 8;
-pub(crate) const TUPLE_LEN: u64 = 16;
-pub(crate) const TUPLE_ITEMS: u64 = 24;
-pub(crate) const LIST_LEN: u64 = 16;
-pub(crate) const LIST_ITEMS: u64 = 24;
-pub(crate) const CELL_CONTENTS: u64 = 16;
-pub(crate) const FUNCTION_GLOBALS: u64 = 16;
-pub(crate) const FUNCTION_CLOSURE: u64 = 72;
-pub(crate) const TEXT_LEN: u64 = 16;
+const TUPLE_LEN: u64 = 16;
+const TUPLE_ITEMS: u64 = 24;
+const LIST_LEN: u64 = 16;
+const LIST_ITEMS: u64 = 24;
+const CELL_CONTENTS: u64 = 16;
+const FUNCTION_GLOBALS: u64 = 16;
+const FUNCTION_CLOSURE: u64 = 72;
 const BUILTIN_SELF: u64 = 24;
 const METHOD_FUNCTION: u64 = 16;
 const METHOD_SELF: u64 = 24;
@@ -72,7 +69,7 @@ const READER_WAITER: u64 = 4;
 const READER_TRANSPORT: u64 = 6;
 
 /// Who owns an interpreter frame.
-pub(crate) const OWNED_BY_GENERATOR: u8 = 1;
+const OWNED_BY_GENERATOR: u8 = 1;
 pub(crate) const OWNED_BY_C: u8 = 3;
 
 /// Where fields are that differ between versions, in bytes.
@@ -130,14 +127,6 @@ pub struct PythonProcess {
     /// The dictionaries that are the globals of `asyncio.tasks` and `asyncio.taskgroups`.
     pub tasks_globals: u64,
     pub groups_globals: u64,
-    /// For [`crate::python_thread`], zeroes where they are not known: the globals of `asyncio.futures`; the types of a loop's
-    /// futures, of those of pools and of code; `asyncio.to_thread`; and, from a frame, its code.
-    pub futures_globals: u64,
-    pub loop_future_type: u64,
-    pub pool_future_type: u64,
-    pub code_type: u64,
-    pub to_thread: Function,
-    pub frame_code: u64,
     /// The dictionary of the tasks that run, one per loop; or zero.
     pub current_tasks: u64,
     /// What the kernel half spent on this process, and how often it looked.
@@ -367,14 +356,6 @@ impl Chain {
         self.tasks[0] = TaskId { address: task, number: number(memory, process, task) };
     }
 
-    /// Without a task of its own: those that wait for a future of the loop's.
-    #[inline(always)]
-    pub fn begin_at(&mut self, future: u64) {
-        self.object = future;
-        self.len = 0;
-        self.end = u32::from(chain_end::CUT);
-    }
-
     /// Takes a step; true if another one is to be taken. To be called [`MAX_CHAIN_STEPS`] times at most.
     #[inline(always)]
     pub fn step<M: Memory>(&mut self, memory: &M, process: &PythonProcess) -> bool {
@@ -385,10 +366,10 @@ impl Chain {
         }
         let more = memory.word(object.wrapping_add(FUTURE_MORE_CALLBACKS));
         if more != 0 {
-            // `shield` has a callback on the future that it puts between, besides the waiter's; so has what waits for a pool.
-            let own = is_of(memory, process, callback, process.tasks_globals)
-                || is_of(memory, process, callback, process.futures_globals);
-            if !own || is_task(memory, process, object) || memory.word(more.wrapping_add(LIST_LEN)) != 1 {
+            // `shield` has a callback on the future that it puts between, besides the waiter's.
+            let own =
+                !is_task(memory, process, object) && is_of(memory, process, callback, process.tasks_globals);
+            if !own || memory.word(more.wrapping_add(LIST_LEN)) != 1 {
                 return self.ends(chain_end::SEVERAL);
             }
             let pair = memory.word(memory.word(more.wrapping_add(LIST_ITEMS)));
@@ -538,17 +519,6 @@ impl Suspended {
         let locals = self.frame.wrapping_add(u64::from(layout.frame_locals));
         self.object = memory.word(locals.wrapping_add(8 * (u64::from(top) - 1)));
         true
-    }
-
-    /// The code of the innermost coroutine; zero if there is none.
-    #[inline(always)]
-    pub(crate) fn code<M: Memory>(&self, memory: &M, process: &PythonProcess) -> u64 {
-        if self.frame == 0 { 0 } else { memory.word(self.frame.wrapping_add(process.frame_code)) }
-    }
-
-    /// The future that it waits for.
-    pub(crate) const fn awaits(&self) -> u64 {
-        self.awaits
     }
 
     /// Whether it waits in the read of a stream whose bytes the current thread has just received: the function that

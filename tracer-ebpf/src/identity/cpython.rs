@@ -3,10 +3,9 @@
 //! | operation | told |
 //! |---|---|
 //! | a turn of egress begins | the task that runs, and the chain of its waiters |
-//! | one does, and none runs | the task that waits for what the thread does, and the chain of its waiters |
 //! | a turn of ingress begins | the task that began the last turn of egress here, if it waits for these very bytes |
 //!
-//! How the memory is walked is in [`tracer_abi::python`] and [`tracer_abi::python_thread`].
+//! How the memory is walked is in [`tracer_abi::python`].
 
 use tracer_abi::config::identity_slot;
 use tracer_abi::conn::Direction;
@@ -14,7 +13,6 @@ use tracer_abi::event::Runtime;
 use tracer_abi::python::{
     Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, PythonProcess, Suspended, TaskId,
 };
-use tracer_abi::python_thread::{self, Item};
 use tracer_abi::python_work::Working;
 
 use super::{OwnMemory, run, tell};
@@ -28,7 +26,6 @@ pub(crate) struct Walk {
     frames: Frames,
     chain: Chain,
     suspended: Suspended,
-    item: Item,
     pub(super) working: Working,
 }
 
@@ -58,7 +55,7 @@ fn ask(
 ) -> bool {
     let thread_pointer = task.thread_pointer();
     let found = if thread.op.record.direction == Direction::Egress as u8 {
-        sent(thread, state, process, thread_pointer) || handed_over(thread, process, thread_pointer)
+        sent(thread, state, process, thread_pointer)
     } else {
         received(thread, state, process, thread_pointer)
     };
@@ -103,31 +100,6 @@ fn sent(thread: &mut TaskState, state: &mut SockState, process: &PythonProcess, 
     true
 }
 
-/// Which task waits for what the thread does, and who for that one.
-#[inline(never)]
-fn handed_over(thread: &mut TaskState, process: &PythonProcess, thread_pointer: u64) -> bool {
-    let walk = &mut thread.walk;
-    walk.item = Item::begin(&OwnMemory, process, thread_pointer);
-    let mut context = Context { walk, process };
-    run(python_thread::MAX_FRAMES, item_step, &mut context);
-    let future = context.walk.item.chained(&OwnMemory, process);
-    if future == 0 {
-        return false;
-    }
-    context.walk.chain.begin_at(future);
-    run(MAX_CHAIN_STEPS, chain_step, &mut context);
-    if context.walk.chain.len == 0 {
-        return false;
-    }
-    let Some(suspended) = Suspended::begin(&OwnMemory, process, context.walk.chain.tasks[0]) else {
-        return false;
-    };
-    context.walk.suspended = suspended;
-    run(MAX_AWAITS, await_step, &mut context);
-    let walk = context.walk;
-    python_thread::is_own(&OwnMemory, process, &walk.chain, future, &walk.suspended)
-}
-
 /// Whether the task that sent here last waits for what was received.
 #[inline(never)]
 fn received(
@@ -156,10 +128,6 @@ fn received(
 
 extern "C" fn frame_step(_index: u64, context: &mut Context<'_>) -> i64 {
     i64::from(!context.walk.frames.step(&OwnMemory, context.process))
-}
-
-extern "C" fn item_step(_index: u64, context: &mut Context<'_>) -> i64 {
-    i64::from(!context.walk.item.step(&OwnMemory, context.process))
 }
 
 extern "C" fn chain_step(_index: u64, context: &mut Context<'_>) -> i64 {

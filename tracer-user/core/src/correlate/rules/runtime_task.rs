@@ -14,8 +14,6 @@
 //! 4. of tasks that only waited, none between is known to be older than the request: such a one was made for
 //!    somebody else. That they are younger is not proof, so such edges are *likely*.
 //!
-//! What a thread of a pool does for a task that waits for it in `asyncio.to_thread`, the task does.
-//!
 //! Tasks that nobody waits for (background work, queues, fire and forget), and those that several wait for, work on
 //! nothing: their calls are undecided.
 //!
