@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated as helpers;
 use tracer_abi::conn::{Endpoint, Family, Role};
 use tracer_abi::limits::UNIX_PATH_BYTES;
 
-use crate::kernel::{field, probe};
+use crate::kernel::{Task, field, probe};
 use crate::maps::offset;
 
 const SOCK_STREAM: u16 = 1;
@@ -243,6 +243,28 @@ impl Unix {
         let path_len = if failed == 0 { len.saturating_sub(end_mark) as u8 } else { 0 };
         UnixEnds { role, peer_cookie, path_len }
     }
+}
+
+/// The cookie of the socket that a descriptor of the task's process names. Zero: it names none, or one that was not asked for
+/// its cookie yet. The table of descriptors may change meanwhile: who asks must know that the descriptor was not closed.
+#[inline(always)]
+pub(crate) fn cookie_of(task: Task, descriptor: u32) -> u64 {
+    let pointer = |object: u64, offset: u32| -> u64 { probe(object as *const c_void, offset) };
+    let files = pointer(task.0 as u64, offset!(task_files));
+    let table = pointer(files, offset!(files_fdt));
+    let room: u32 = probe(table as *const c_void, offset!(fdtable_max_fds));
+    if files == 0 || table == 0 || descriptor >= room {
+        return 0;
+    }
+    let places = pointer(table, offset!(fdtable_fd));
+    let file = pointer(places.wrapping_add(8 * u64::from(descriptor)), 0);
+    let socket = pointer(file, offset!(file_private_data));
+    // A socket has the file that has it; nothing else does at this place.
+    if file == 0 || socket == 0 || pointer(socket, offset!(socket_file)) != file {
+        return 0;
+    }
+    let sk = pointer(socket, offset!(socket_sk));
+    if sk == 0 { 0 } else { pointer(sk, offset!(sk_cookie)) }
 }
 
 /// Whether an operation on a file with these flags, called with these message flags, cannot wait.

@@ -59,10 +59,12 @@ words! {
         sk_protocol,
         sk_socket,
         sk_shutdown,
+        sk_cookie,
         net_inum,
         socket_sk,
         socket_file,
         file_f_flags,
+        file_private_data,
         tcp_write_seq,
         tcp_copied_seq,
         tcp_rcv_nxt,
@@ -83,6 +85,10 @@ words! {
         task_signal,
         task_mm,
         task_fsbase,
+        task_files,
+        files_fdt,
+        fdtable_max_fds,
+        fdtable_fd,
         signal_live,
         mm_arg_start,
         mm_arg_end,
@@ -171,6 +177,9 @@ pub mod tls_site {
     pub const ENDS_IF_NOT_ZERO: u64 = 18;
     /// The session is freed.
     pub const FREES: u64 = 19;
+    /// A goroutine begins to serve a stream of HTTP/2, or to send the request of one: for another program than the others.
+    pub const STREAM_SERVES: u64 = 20;
+    pub const STREAM_CALLS: u64 = 21;
 }
 
 /// A place in a program of Go, as the cookie of its probe has it: what passing it means, which is a [`TlsCall`] or one of

@@ -38,6 +38,8 @@ codes! {
         SessionSecured = 12,
         /// [`WokenForRecord`]
         ThreadWokenFor = 13,
+        /// [`StreamRecord`]
+        StreamTaken = 14,
     }
 }
 
@@ -381,6 +383,18 @@ pub struct IdentityRecord {
     pub len: u8,
     /// [`crate::python::chain_end`], [`crate::tokio::walk_end`]
     pub end: u8,
+}
+
+/// A goroutine takes up a stream of an HTTP/2 connection, whose frames others read and write: as [`IdentityRecord`], but of no
+/// operation. Ingress: it serves the stream, and the tasks are as of a receive. Egress: it sends the stream's request, and the
+/// tasks are as of a call of `net/http`'s; of the one that waits, the number alone may be known, and nothing of who started it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct StreamRecord {
+    pub identity: IdentityRecord,
+    /// The stream's number on its connection.
+    pub stream: u32,
+    pub reserved: u32,
 }
 
 codes! {

@@ -168,29 +168,41 @@ impl Connection {
         if !is_address(responses) || shape(memory, responses) != (0, RESPONSE_BYTES) {
             return None;
         }
-        let first = memory.word(responses.wrapping_add(process.layout.receivers.into()));
-        if first == 0 || memory.word(first.wrapping_add(WAITER_NEXT)) != 0 {
-            return None;
-        }
-        let goroutine = memory.word(first.wrapping_add(WAITER_GOROUTINE));
-        let field = |offset: u32| memory.word(goroutine.wrapping_add(offset.into()));
-        let status = memory.half(goroutine.wrapping_add(process.layout.status.into()));
-        let (low, high) = stack(memory, goroutine);
-        let number = field(process.layout.number);
-        if goroutine == 0
-            || number == 0
-            || status & !SCANNED != WAITING
-            || low >= high
-            || high - low > MAX_STACK_BYTES
-        {
-            return None;
-        }
-        Some(Waiter {
-            task: TaskId { address: goroutine, number },
-            parent: field(process.layout.parent),
-            started_at: field(process.layout.started_at),
-        })
+        waits(memory, process, responses)
     }
+}
+
+/// The one goroutine that waits to receive from a channel, also if it waits for others besides.
+#[inline(always)]
+pub fn waits<M: Memory>(memory: &M, process: &GoProcess, channel: u64) -> Option<Waiter> {
+    let first = memory.word(channel.wrapping_add(process.layout.receivers.into()));
+    if first == 0 || memory.word(first.wrapping_add(WAITER_NEXT)) != 0 {
+        return None;
+    }
+    let goroutine = memory.word(first.wrapping_add(WAITER_GOROUTINE));
+    let field = |offset: u32| memory.word(goroutine.wrapping_add(offset.into()));
+    let status = memory.half(goroutine.wrapping_add(process.layout.status.into()));
+    let (low, high) = stack(memory, goroutine);
+    let number = field(process.layout.number);
+    if goroutine == 0
+        || number == 0
+        || status & !SCANNED != WAITING
+        || low >= high
+        || high - low > MAX_STACK_BYTES
+    {
+        return None;
+    }
+    Some(Waiter {
+        task: TaskId { address: goroutine, number },
+        parent: field(process.layout.parent),
+        started_at: field(process.layout.started_at),
+    })
+}
+
+/// The number of the goroutine that started another one.
+#[inline(always)]
+pub fn parent<M: Memory>(memory: &M, process: &GoProcess, goroutine: TaskId) -> u64 {
+    memory.word(goroutine.address.wrapping_add(process.layout.parent.into()))
 }
 
 /// A goroutine that waits for a call.

@@ -6,7 +6,7 @@ use crate::conn::Endpoint;
 use crate::event::{
     CiphertextRecord, ConnClosedRecord, ConnRecord, DataRecord, ExecRecord, ExitRecord, ForkRecord, Header,
     IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, SessionEndedRecord, SessionSecuredRecord,
-    WokenForRecord, WokenRecord,
+    StreamRecord, WokenForRecord, WokenRecord,
 };
 use crate::golang::{GoLayout, GoProcess};
 use crate::greenlet::GreenletProcess;
@@ -32,6 +32,7 @@ const _: () = {
     assert!(size_of::<ExitRecord>() == HEADER + 8);
     assert!(size_of::<TaskId>() == 16);
     assert!(size_of::<IdentityRecord>() == HEADER + 8 + CHAIN_TASKS * 16 + 4 + 4);
+    assert!(size_of::<StreamRecord>() == size_of::<IdentityRecord>() + 2 * 4);
     assert!(size_of::<PythonLayout>() == 14 * 4);
     assert!(size_of::<PythonProcess>() == 13 * 8 + 14 * 4);
     assert!(size_of::<GoLayout>() == 10 * 4);

@@ -79,6 +79,7 @@ mod cpython;
 mod cpython_waits;
 mod cpython_work;
 pub(crate) mod golang;
+mod golang_streams;
 mod greenlet;
 mod java;
 mod java_waits;

@@ -13,7 +13,7 @@ use tracer_abi::error::PayloadState;
 use tracer_abi::event::{
     Awaited, CiphertextRecord, ConnClosedRecord, ConnRecord, DataRecord, EventKind, ExecRecord, ExitRecord,
     ForkRecord, Header, IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, Runtime,
-    SessionEndedRecord, SessionSecuredRecord, Source, WakeCause, WokenForRecord, WokenRecord,
+    SessionEndedRecord, SessionSecuredRecord, Source, StreamRecord, WakeCause, WokenForRecord, WokenRecord,
     ciphertext_flags, flags, io_flags,
 };
 use tracer_abi::limits::{COMM_BYTES, UNIX_PATH_BYTES};
@@ -105,6 +105,7 @@ fn decode_with(record: &[u8], keep: impl FnOnce(&[u8]) -> Bytes) -> Result<Event
         EventKind::ProcessExeced => process_execed(fields, flags).map(Event::ProcessExeced),
         EventKind::TaskExited => task_exited(fields, flags).map(Event::TaskExited),
         EventKind::TaskIdentified => task_identified(fields, flags).map(Box::new).map(Event::TaskIdentified),
+        EventKind::StreamTaken => stream_taken(fields, flags).map(Box::new).map(Event::TaskIdentified),
         EventKind::ThreadWoken => thread_woken(fields).map(Event::ThreadWoken),
         EventKind::ThreadWokenFor => thread_woken_for(fields).map(Event::ThreadWoken),
     }
@@ -371,7 +372,15 @@ fn task_identified(fields: Fields<'_>, flags: u16) -> Result<TaskIdentified, Dec
         direction: Direction::try_from(fields.u8(offset_of!(IdentityRecord, direction)))?,
         tasks: (0..len).map(task).collect(),
         end: fields.u8(offset_of!(IdentityRecord, end)),
+        stream: None,
     })
+}
+
+fn stream_taken(fields: Fields<'_>, flags: u16) -> Result<TaskIdentified, DecodeError> {
+    fields.require(size_of::<StreamRecord>())?;
+    let stream = Some(fields.u32(offset_of!(StreamRecord, stream)));
+    let thread = fields.thread().nobodys();
+    Ok(TaskIdentified { stream, thread, ..task_identified(fields, flags & !flags::PLAINTEXT)? })
 }
 
 fn thread_woken(fields: Fields<'_>) -> Result<ThreadWoken, DecodeError> {

@@ -297,6 +297,8 @@ pub struct TaskIdentified {
     pub tasks: Vec<TaskId>,
     /// See `tracer_abi::event::IdentityRecord::end`.
     pub end: u8,
+    /// Not of an operation: of this stream of the connection. See `tracer_abi::event::StreamRecord`.
+    pub stream: Option<u32>,
 }
 
 /// See `tracer_abi::event::WokenRecord`.

@@ -49,6 +49,8 @@ pub enum ExchangeUpdate {
         first: Mark,
         /// The last byte of its head; where that was not captured whole, the last byte that was.
         head_last: Mark,
+        /// HTTP/2: its number on the connection.
+        stream: Option<u32>,
     },
     /// All of the request has been seen. May come after the response began.
     RequestEnded { id: ExchangeId, last: Mark, body_len: BodyLen },

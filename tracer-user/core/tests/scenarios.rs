@@ -16,6 +16,8 @@ mod fastcgi;
 mod fork;
 #[path = "scenarios/goroutine.rs"]
 mod goroutine;
+#[path = "scenarios/goroutine_streams.rs"]
+mod goroutine_streams;
 #[path = "scenarios/greenlet.rs"]
 mod greenlet;
 #[path = "scenarios/handoff.rs"]

@@ -13,6 +13,8 @@
 //! Without the first goroutines are not known at all; without the others, not which of them are younger than a request.
 
 #[cfg(test)]
+mod stream_tests;
+#[cfg(test)]
 mod tests;
 
 use std::ops::RangeInclusive;

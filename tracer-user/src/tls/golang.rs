@@ -2,6 +2,8 @@
 //!
 //! A return must not be caught in Go, whose stacks move, so each `ret` has a probe. A handshake is watched for the socket
 //! that it uses, and the closing of a connection ends its session.
+//!
+//! Programs that have HTTP/2 have TLS, too, so the places where their goroutines take up streams are found here as well.
 
 #[cfg(test)]
 mod tests;
@@ -13,7 +15,7 @@ use tracer_abi::config::TlsCall;
 
 use super::elf::{self, Function, Segment};
 use super::pclntab;
-use super::place::{self, Point};
+use super::place::{self, Point, Site};
 use crate::runtime::golang;
 
 /// Plaintext goes through these, both of which there must be.
@@ -24,6 +26,14 @@ const MOVING: [(&str, TlsCall); 2] =
 const HANDSHAKES: [&str; 2] = ["crypto/tls.(*Conn).clientHandshake", "crypto/tls.(*Conn).serverHandshake"];
 
 const CLOSE: &str = "crypto/tls.(*Conn).Close";
+
+/// Goroutines take up streams of HTTP/2 in these, which are part of `net/http`, and apart from it.
+const STREAMS: [(&str, Site); 4] = [
+    ("net/http.(*http2serverConn).runHandler", Site::ServesStream),
+    ("net/http.(*http2clientStream).encodeAndWriteHeaders", Site::CallsStream),
+    ("golang.org/x/net/http2.(*serverConn).runHandler", Site::ServesStream),
+    ("golang.org/x/net/http2.(*clientStream).encodeAndWriteHeaders", Site::CallsStream),
+];
 
 /// A program's variables, as far as its version is looked for.
 const MAX_VARIABLES: u64 = 8 << 20;
@@ -76,6 +86,8 @@ pub(super) fn points(file: &File, version: &str) -> anyhow::Result<(Fields, Vec<
     }
     let close = find(CLOSE).and_then(place::closing);
     points.push(close.with_context(|| format!("{CLOSE} is not understood"))?);
+    // Without them it is not known whose work a stream is.
+    points.extend(STREAMS.iter().filter_map(|(name, site)| place::of_stream(find(name)?, *site)));
     Ok((fields, points))
 }
 
@@ -89,6 +101,7 @@ fn functions(file: &File, segments: &[Segment]) -> anyhow::Result<Vec<Function>>
     let mut names: Vec<&'static str> = MOVING.iter().map(|(name, _)| *name).collect();
     names.extend(HANDSHAKES);
     names.push(CLOSE);
+    names.extend(STREAMS.iter().map(|(name, _)| *name));
     match elf::functions(file, &names) {
         Ok(functions) if !functions.is_empty() => Ok(functions),
         _ => pclntab::functions(file, segments, &names),

@@ -28,6 +28,17 @@ pub(crate) enum Site {
     /// At the function's beginning, for the kernel to catch its return.
     Returns,
     Frees,
+    /// A goroutine begins to serve a stream of HTTP/2.
+    ServesStream,
+    /// One begins to send the request of a stream.
+    CallsStream,
+}
+
+impl Site {
+    /// It is no place of TLS.
+    pub(crate) const fn is_of_streams(self) -> bool {
+        matches!(self, Self::ServesStream | Self::CallsStream)
+    }
 }
 
 /// When passing a probe's place is the end of the call.
@@ -129,6 +140,12 @@ pub(super) fn behind_stack_check(function: &Function, call: TlsCall) -> Option<P
 /// The same of the function that ends a session.
 pub(super) fn closing(function: &Function) -> Option<Point> {
     Body::of(function)?.behind_stack_check(Site::Frees, &GO_ARGUMENTS[..1])
+}
+
+/// The same of a function that takes up a stream: where it begins for good, with its first arguments.
+pub(super) fn of_stream(function: &Function, site: Site) -> Option<Point> {
+    let arguments = if site == Site::ServesStream { 2 } else { 1 };
+    Body::of(function)?.behind_stack_check(site, &GO_ARGUMENTS[..arguments])
 }
 
 /// All returns of a function, where the stack is as at its beginning; or none, where it may be left elsewhere.

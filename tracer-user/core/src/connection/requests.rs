@@ -230,7 +230,14 @@ impl Connection {
             Direction::Ingress => Role::Server,
             Direction::Egress => Role::Client,
         };
-        out.push(ExchangeUpdate::RequestBegan { id, role, request: request.head, first, head_last });
+        out.push(ExchangeUpdate::RequestBegan {
+            id,
+            role,
+            request: request.head,
+            first,
+            head_last,
+            stream: None,
+        });
         if request.ended {
             out.push(ExchangeUpdate::RequestEnded { id, last: head_last, body_len: BodyLen::Exact(0) });
         } else {

@@ -404,6 +404,7 @@ impl Connection {
                     request: head,
                     first: open.first,
                     head_last: last.unwrap_or(open.first),
+                    stream: None,
                 });
             }
             StreamPart::RequestEnd { stream, body_len } => {

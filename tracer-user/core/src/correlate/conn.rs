@@ -11,6 +11,7 @@ use tracer_abi::time::KernelInstant;
 
 use super::exchange::Key;
 use super::join::{OtherEnd, PeerTraced};
+use super::streams::Taken;
 use crate::attributes::Socket;
 use crate::event::{ConnOpened, DataMoved, IoOutcome, TaskIdentified};
 use crate::exchange::Mark;
@@ -42,6 +43,8 @@ pub(crate) struct ConnFacts {
     pub(super) read_by: Option<Tid>,
     /// Whose work the operation was that began the last turn, by direction, as the runtime told.
     pub(super) identified: [Option<Box<TaskIdentified>>; 2],
+    /// Whose work streams are that have not begun yet.
+    pub(super) taken: Option<Box<Taken>>,
     /// The task that answered the last request here.
     pub(super) answered_by: Option<TaskId>,
     /// When the last exchange here ended.

@@ -34,6 +34,8 @@ pub(crate) struct Key {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(super) id: ExchangeId,
+    /// HTTP/2: its number on the connection.
+    pub(super) stream: Option<u32>,
     pub(super) side: Side,
     /// Without what it carried, which is in `context`.
     pub(super) request: Box<RequestHead>,
@@ -121,6 +123,21 @@ impl Exchange {
             Side::Client(called) => Some(called),
             Side::Server(_) => None,
         }
+    }
+
+    /// Its connection is read and written for many at a time, and which goroutine works on it is known all the same.
+    pub(super) fn is_stream_taken(&self) -> bool {
+        match &self.side {
+            Side::Server(served) => served.reader.as_deref().is_some_and(|reader| reader.is_of_stream),
+            Side::Client(called) => called.caller.as_deref().is_some_and(|caller| caller.is_of_stream),
+        }
+    }
+
+    /// A stream that ended before it was answered: by its client, for one. The goroutine that serves it may not know, and
+    /// go on.
+    pub(super) fn is_given_up(&self) -> bool {
+        let is_cut = self.end.is_some_and(|end| end.outcome != Outcome::Complete);
+        is_cut && self.served().is_some() && self.is_stream_taken()
     }
 
     /// What its strings hold, in bytes: what a hostile peer could make large.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracer_abi::conn::Direction;
 use tracer_abi::event::Runtime;
-use tracer_abi::golang::{FIRST_CACHE, MAX_CACHES};
+use tracer_abi::golang::{FIRST_CACHE, MAX_CACHES, Waiter};
 use tracer_abi::python::TaskId;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
@@ -68,6 +68,15 @@ impl Goroutines {
         Some(self.sites.entry(started_at).or_default())
     }
 
+    fn reads_no_more(&mut self, number: u64, request: Key) {
+        if let Some(requests) = self.reads.get_mut(&number) {
+            requests.retain(|known| *known != request);
+            if requests.is_empty() {
+                self.reads.remove(&number);
+            }
+        }
+    }
+
     fn close(&mut self, started_at: u64) {
         if let Some(site) = self.site_mut(started_at) {
             site.is_closed = true;
@@ -91,6 +100,8 @@ pub(crate) struct Reader {
     unborn: Option<Unborn>,
     /// The goroutine may have had something to do for the request before.
     pub(super) is_early: bool,
+    /// It is one of the connection's streams that it took up, and did not read itself.
+    pub(super) is_of_stream: bool,
     /// Calls that may have been made for it.
     calls: Vec<Key>,
 }
@@ -136,6 +147,8 @@ pub(crate) struct Caller {
     pub(super) is_child: bool,
     /// Another one waited at its end than at its beginning.
     pub(super) changed: bool,
+    /// It is one of the connection's streams, and another goroutine was started to send it.
+    pub(super) is_of_stream: bool,
 }
 
 impl Correlator {
@@ -154,12 +167,42 @@ impl Correlator {
         }
         let is_early = conn.is_early(key, first);
         let unborn = Unborn::of(&identified.tasks);
-        let Some(served) = request.served_mut() else { return };
-        served.reader = Some(Box::new(Reader { goroutine, unborn, is_early, calls: Vec::new() }));
+        self.note_reader(
+            key,
+            process,
+            Reader { goroutine, unborn, is_early, is_of_stream: false, calls: Vec::new() },
+        );
+    }
+
+    /// A goroutine was started for a stream that had come in.
+    pub(super) fn goroutine_serves(&mut self, key: Key, identified: &TaskIdentified) {
+        let Some(request) = self.tables.exchanges.get(&key) else { return };
+        let (read, process) = (request.head_last.time, request.process());
+        let (Some(&goroutine), Some(served)) = (identified.tasks.first(), request.served()) else { return };
+        if identified.time < read || identified.thread.process != process || served.reader.is_some() {
+            return;
+        }
+        let unborn = Unborn::of(&identified.tasks);
+        // What it did before is over: it takes one after the other.
+        if let Some(known) = self.tables.processes.note(process) {
+            known.goroutines.get_or_insert_default().reads.remove(&goroutine.number);
+        }
+        self.note_reader(
+            key,
+            process,
+            Reader { goroutine, unborn, is_early: false, is_of_stream: true, calls: Vec::new() },
+        );
+    }
+
+    fn note_reader(&mut self, key: Key, process: ProcessKey, reader: Reader) {
+        let number = reader.goroutine.number;
+        let request = self.tables.exchanges.get_mut(&key);
+        let Some(served) = request.and_then(|request| request.served_mut()) else { return };
+        served.reader = Some(Box::new(reader));
         let Some(known) = self.tables.processes.note(process) else { return };
         let goroutines = known.goroutines.get_or_insert_default();
-        goroutines.reads.entry(goroutine.number).or_default().push(key);
-        goroutines.readers.insert(goroutine.number);
+        goroutines.reads.entry(number).or_default().push(key);
+        goroutines.readers.insert(number);
         if goroutines.readers.len() > MAX_READERS {
             goroutines.readers.pop_first();
         }
@@ -178,9 +221,35 @@ impl Correlator {
             [_, waiter, TaskId { address, number }] => (waiter, number, address),
             _ => return,
         };
-        let Some(called) = call.called_mut() else { return };
+        let waiter = Waiter { task: goroutine, parent, started_at };
+        self.goroutine_waits(key, waiter, false, (sent, process, at.time));
+    }
+
+    /// A stream's request is about to be sent.
+    pub(super) fn goroutine_sends(&mut self, key: Key, identified: &TaskIdentified) {
+        let Some(call) = self.tables.exchanges.get(&key) else { return };
+        let (sent, process) = (call.first.time, call.process());
+        let &[_, task, TaskId { address: started_at, number: parent }] = identified.tasks.as_slice() else {
+            return;
+        };
+        if identified.time > sent || identified.thread.process != process {
+            return;
+        }
+        self.goroutine_waits(key, Waiter { task, parent, started_at }, true, (sent, process, sent));
+    }
+
+    /// A goroutine waits for a call of its process that was sent at some time, as is known now.
+    fn goroutine_waits(
+        &mut self,
+        key: Key,
+        Waiter { task: goroutine, parent, started_at }: Waiter,
+        is_of_stream: bool,
+        (sent, process, now): (KernelInstant, ProcessKey, KernelInstant),
+    ) {
+        let call = self.tables.exchanges.get_mut(&key);
+        let Some(called) = call.and_then(|call| call.called_mut()) else { return };
         let caller = called.caller.get_or_insert_with(|| {
-            Box::new(Caller { goroutine: None, started_at, is_child: false, changed: false })
+            Box::new(Caller { goroutine: None, started_at, is_child: false, changed: false, is_of_stream })
         });
         if goroutine == TaskId::default() {
             return;
@@ -193,7 +262,7 @@ impl Correlator {
         caller.started_at = started_at;
         let Some(known) = self.tables.processes.note(process) else { return };
         let goroutines = known.goroutines.get_or_insert_default();
-        goroutines.count_proofs(at.time);
+        goroutines.count_proofs(now);
         let exchanges = &self.tables.exchanges;
         let read_by =
             |number: u64| exchanges.read_before(goroutines.reads.get(&number).into_iter().flatten(), sent);
@@ -212,9 +281,12 @@ impl Correlator {
             }
             (requests, true)
         } else {
-            let known = own
-                .into_iter()
-                .filter(|request| reader(request).is_some_and(|reader| reader.goroutine == goroutine));
+            let known = own.into_iter().filter(|request| {
+                reader(request).is_some_and(|reader| {
+                    reader.goroutine.number == goroutine.number
+                        && (goroutine.address == 0 || reader.goroutine == goroutine)
+                })
+            });
             (known.collect(), false)
         };
         if let Some(caller) = self.caller_mut(key) {
@@ -231,6 +303,16 @@ impl Correlator {
         }
     }
 
+    /// A request that was given up will not be asked for any more.
+    pub(super) fn goroutine_is_forgotten(&mut self, key: Key) {
+        let Some(request) = self.tables.exchanges.get(&key) else { return };
+        let Some(reader) = request.served().and_then(|served| served.reader.as_deref()) else { return };
+        let known = self.tables.processes.find_mut(request.process());
+        if let Some(goroutines) = known.and_then(|process| process.goroutines.as_deref_mut()) {
+            goroutines.reads_no_more(reader.goroutine.number, key);
+        }
+    }
+
     fn caller_mut(&mut self, call: Key) -> Option<&mut Caller> {
         self.tables.exchanges.get_mut(&call)?.called_mut()?.caller.as_deref_mut()
     }
@@ -239,6 +321,7 @@ impl Correlator {
     pub(super) fn goroutine_serves_no_more(&mut self, key: Key, process: ProcessKey) {
         let Some(request) = self.tables.exchanges.get_mut(&key) else { return };
         let end = request.end.map_or(self.now, |end| end.time);
+        let is_given_up = request.is_given_up();
         let Some(reader) = request.served_mut().and_then(|served| served.reader.as_deref_mut()) else {
             return;
         };
@@ -248,11 +331,8 @@ impl Correlator {
         else {
             return;
         };
-        if let Some(requests) = goroutines.reads.get_mut(&number) {
-            requests.retain(|request| *request != key);
-            if requests.is_empty() {
-                goroutines.reads.remove(&number);
-            }
+        if !is_given_up {
+            goroutines.reads_no_more(number, key);
         }
         let exchanges = &self.tables.exchanges;
         let due = end.plus(OUTLIVE);

@@ -167,8 +167,8 @@ impl Correlator {
     /// Progress of an exchange.
     pub(crate) fn update(&mut self, update: ExchangeUpdate, conn: &mut ConnFacts) {
         match update {
-            ExchangeUpdate::RequestBegan { id, role, request, first, head_last } => {
-                self.request_began(id, role, request, first, head_last, conn);
+            ExchangeUpdate::RequestBegan { id, role, request, first, head_last, stream } => {
+                self.request_began((id, stream), role, request, first, head_last, conn);
             }
             ExchangeUpdate::RequestEnded { id, last, body_len } => {
                 let exchange = conn.find(id.index).and_then(|key| self.tables.exchanges.get_mut(&key));
@@ -201,7 +201,7 @@ impl Correlator {
 
     fn request_began(
         &mut self,
-        id: ExchangeId,
+        (id, stream): (ExchangeId, Option<u32>),
         role: Role,
         mut request: Box<RequestHead>,
         first: Mark,
@@ -229,6 +229,7 @@ impl Correlator {
         }
         self.tables.exchanges.add(Exchange {
             id,
+            stream,
             side,
             request,
             context: context.map(Box::new),
@@ -284,6 +285,7 @@ impl Correlator {
         } else {
             self.service_began(key, first, conn);
         }
+        self.stream_began(key, conn);
         self.decide(key, false);
         self.decide_other_end(key);
     }

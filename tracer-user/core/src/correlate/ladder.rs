@@ -12,7 +12,8 @@
 //! | it names one that is likely | that request, if no other rule names another, the request was open during the whole call, and likely is enough |
 //! | a request whose headers name another trace than the call's | undecided |
 //!
-//! Where a connection carries many exchanges at a time, what its threads do names nothing.
+//! Where a connection carries many exchanges at a time, what its threads do names nothing, unless the runtime has told which
+//! goroutine works on which of them.
 //!
 //! Being the only request left proves nothing: that a cause is open during the whole of its effect is a veto only. A
 //! rule that headers have shown to be wrong in a process is not asked there.
@@ -139,7 +140,7 @@ pub(super) fn shown(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict
             Verdict::Parent(key, ..) if shares_threads(tables, call, key, evidence) => {
                 Verdict::abstain(Undecided::Multiplexed)
             }
-            Verdict::Wait if call.request.protocol.is_multiplexed() && follows_threads(evidence) => {
+            Verdict::Wait if follows_threads(evidence) && is_anyones(call, evidence) => {
                 Verdict::abstain(Undecided::Multiplexed)
             }
             verdict @ (Verdict::Abstain(_) | Verdict::Wait | Verdict::Parent(..) | Verdict::Remote(..)) => {
@@ -179,14 +180,18 @@ const fn follows_threads(evidence: Evidence) -> bool {
     }
 }
 
+/// Its connection is read and written for many at a time, and nothing else has told whose it is.
+fn is_anyones(exchange: &Exchange, evidence: Evidence) -> bool {
+    let told = evidence == Evidence::RuntimeTask && exchange.is_stream_taken();
+    exchange.request.protocol.is_multiplexed() && !told
+}
+
 /// The evidence says nothing here, because the thread reads or writes a connection for many at a time. A process that was
 /// forked by such a thread was not forked for a request of its either.
 fn shares_threads(tables: &Tables, call: &Exchange, request: Key, evidence: Evidence) -> bool {
-    let request =
-        tables.exchanges.get(&request).is_some_and(|request| request.request.protocol.is_multiplexed());
+    let request = tables.exchanges.get(&request).is_some_and(|request| is_anyones(request, evidence));
     let by_thread = follows_threads(evidence);
-    request && (by_thread || evidence == Evidence::ProcessFork)
-        || by_thread && call.request.protocol.is_multiplexed()
+    request && (by_thread || evidence == Evidence::ProcessFork) || by_thread && is_anyones(call, evidence)
 }
 
 /// What forbids to claim what a rule names.

@@ -103,10 +103,10 @@ impl Correlator {
         let unseen = exchange.role() == Role::Client && exchange.received_by_peer.is_none();
         // A server that is behind reads what was sent by somebody who has given up. Until it accepts the connection it is
         // not known to be traced; such calls are not to fill the table.
-        let may_be_read_late =
-            end.outcome == Outcome::NoResponse && self.tables.exchanges.len() < self.bounds.max_exchanges / 2;
-        if unseen
-            && (may_be_read_late || self.tables.join.peer_is_traced(exchange))
+        let room = self.tables.exchanges.len() < self.bounds.max_exchanges / 2;
+        let may_be_read_late = end.outcome == Outcome::NoResponse && room;
+        let may_go_on = exchange.is_given_up() && room;
+        if (may_go_on || unseen && (may_be_read_late || self.tables.join.peer_is_traced(exchange)))
             && let Some(exchange) = self.tables.exchanges.get_mut(&key)
         {
             exchange.kept = true;
@@ -139,6 +139,7 @@ impl Correlator {
     }
 
     fn forget(&mut self, key: Key) {
+        self.goroutine_is_forgotten(key);
         if let Some(exchange) = self.tables.exchanges.remove(&key) {
             if let (Some(context), Role::Server) = (&exchange.context, exchange.role()) {
                 let values = carriers::values(context);

@@ -35,6 +35,7 @@ mod sdk;
 mod seen;
 mod self_check;
 mod starts;
+mod streams;
 mod table;
 mod tasks;
 mod threads;

@@ -78,6 +78,10 @@ impl Answers {
 impl Correlator {
     /// Whose work the next operation on this connection is.
     pub(crate) fn identified(&mut self, event: TaskIdentified, conn: &mut ConnFacts) {
+        if event.stream.is_some() {
+            self.stream_taken(event, conn);
+            return;
+        }
         let direction = usize::from(event.direction.code());
         if event.runtime != Runtime::Python {
             conn.identified[direction] = Some(Box::new(event));

@@ -180,6 +180,31 @@ impl Host {
         self.runtime = Runtime::Go;
     }
 
+    /// A goroutine takes up a stream of this end's connection: see `tracer_abi::event::StreamRecord`.
+    pub(crate) fn takes(
+        &mut self,
+        thread: T,
+        end: End,
+        stream: u32,
+        direction: Direction,
+        tasks: Vec<TaskId>,
+    ) {
+        let time = self.tick();
+        let thread = Thread { tid: Tid(0), ..self.at(thread, 0) };
+        let cookie = self.sockets[end.0].cookie;
+        self.events.push(Event::TaskIdentified(Box::new(TaskIdentified {
+            time,
+            thread,
+            cookie,
+            of_plaintext: false,
+            runtime: Runtime::Go,
+            direction,
+            tasks,
+            end: 0,
+            stream: Some(stream),
+        })));
+    }
+
     /// The same, of greenlets.
     pub(crate) fn switches(&mut self, greenlet: TaskId) {
         self.tasks = vec![greenlet];
@@ -442,6 +467,7 @@ impl Host {
                 direction,
                 tasks,
                 end: self.task_end,
+                stream: None,
             };
             self.events.push(Event::TaskIdentified(Box::new(identified)));
         }

@@ -27,12 +27,13 @@ const PLACES: &str = "tracer_tls";
 const RETURNS: &str = "tracer_tls_ret";
 const GO_PLACES: &str = "tracer_tls_go";
 const GNU_PLACES: &str = "tracer_tls_gnu";
+const GO_STREAMS: &str = "tracer_go_stream";
 
 /// Programs at user probes.
 pub(in crate::capture) const PROGRAMS: [&str; 2] = [PLACES, RETURNS];
 
-/// The same, whose absence costs Go's TLS only, or GnuTLS.
-pub(in crate::capture) const OPTIONAL: [&str; 2] = [GO_PLACES, GNU_PLACES];
+/// The same, whose absence costs Go's TLS only, or GnuTLS, or parents of Go's HTTP/2.
+pub(in crate::capture) const OPTIONAL: [&str; 3] = [GO_PLACES, GNU_PLACES, GO_STREAMS];
 
 /// A process that executes a program, or begins, may be said to be none for a moment.
 const TRIES: usize = 5;
@@ -131,7 +132,7 @@ fn attach_many(programs: &uprobe_multi::Programs, job: &Job) -> Result<Option<Li
     let file = job.library.handle();
     let attach = |name: &str, returns: bool| {
         let places: Vec<Place> = points(&job.library)
-            .filter(|point| (point.site == Site::Returns) == returns)
+            .filter(|point| program(&job.library, point) == name)
             .map(|point| Place { offset: point.offset, cookie: cookie(job, point) })
             .collect();
         if places.is_empty() || returns && !job.returns {
@@ -143,7 +144,11 @@ fn attach_many(programs: &uprobe_multi::Programs, job: &Job) -> Result<Option<Li
         link.map(|link| link.map(|link| vec![Link::Many(link)])).map_err(|error| error.to_string())
     };
     let Some(returns) = attach(RETURNS, true)? else { return Ok(None) };
-    let Some(places) = attach(program(&job.library), false)? else { return Ok(None) };
+    let Some(mut places) = attach(moving(&job.library), false)? else { return Ok(None) };
+    match attach(GO_STREAMS, false) {
+        Ok(streams) => places.extend(streams.into_iter().flatten()),
+        Err(error) => tracing::debug!("process {}: streams: {error}", job.process.tgid),
+    }
     Ok(Some(Links { places, returns }))
 }
 
@@ -159,6 +164,9 @@ fn attach_each(loaded: &mut Loaded, job: &Job) -> Result<Option<Links>, String> 
             Ok(Some(link)) if returns => links.returns.push(link),
             Ok(Some(link)) => links.places.push(link),
             Ok(None) => return Ok(None),
+            Err(error) if point.site.is_of_streams() => {
+                tracing::debug!("process {}: {}: {error}", job.process.tgid, point.function);
+            }
             Err(error) => return Err(format!("{} cannot be probed: {error}", point.function)),
         }
     }
@@ -166,7 +174,7 @@ fn attach_each(loaded: &mut Loaded, job: &Job) -> Result<Option<Links>, String> 
 }
 
 fn attach_one(loaded: &mut Loaded, job: &Job, point: &Point) -> io::Result<Link> {
-    let name = if point.site == Site::Returns { RETURNS } else { program(&job.library) };
+    let name = program(&job.library, point);
     let mut attach = || -> anyhow::Result<Link> {
         let scope = UProbeScope::OneProcess(NonZeroU32::new(job.process.tgid.0).context("no process")?);
         let location = UProbeAttachLocation::AbsoluteOffset(point.offset);
@@ -222,8 +230,17 @@ fn points(library: &Library) -> impl Iterator<Item = &Point> {
     points.clone().filter(move |point| !begins(point)).chain(points.filter(begins))
 }
 
-/// The kernel half's program for a library's places.
-const fn program(library: &Library) -> &'static str {
+/// The kernel half's program for a place of a library.
+fn program(library: &Library, point: &Point) -> &'static str {
+    match point.site {
+        Site::Returns => RETURNS,
+        Site::ServesStream | Site::CallsStream => GO_STREAMS,
+        Site::Begins(_) | Site::Ends(_) | Site::Frees => moving(library),
+    }
+}
+
+/// The same for those that tell of plaintext.
+const fn moving(library: &Library) -> &'static str {
     match library.stack {
         Stack::OpenSsl(_) => PLACES,
         Stack::GnuTls(..) => GNU_PLACES,
@@ -239,6 +256,8 @@ fn cookie(job: &Job, point: &Point) -> u64 {
         Site::Ends(Gate::IfZero) => tls_site::ENDS_IF_ZERO,
         Site::Ends(Gate::IfNotZero) => tls_site::ENDS_IF_NOT_ZERO,
         Site::Frees => tls_site::FREES,
+        Site::ServesStream => tls_site::STREAM_SERVES,
+        Site::CallsStream => tls_site::STREAM_CALLS,
     };
     match &job.library.stack {
         Stack::OpenSsl(_) => site | calls_back | u64::from(job.layout) << tls_site::LAYOUT_SHIFT,

@@ -40,7 +40,7 @@ func main() {
 "#;
 
 /// Ends with the test.
-struct Standing(Child);
+pub(super) struct Standing(pub(super) Child);
 
 impl Drop for Standing {
     fn drop(&mut self) {
@@ -61,7 +61,7 @@ fn waiter(memory: &impl Memory, known: &GoProcess, goroutine: TaskId) -> Option<
 }
 
 /// Builds the program with a version, if that is here: nothing is downloaded.
-fn build(dir: &Path, version: &str, flags: &[&str]) -> bool {
+pub(super) fn build(dir: &Path, version: &str, flags: &[&str]) -> bool {
     let mut command = Command::new("go");
     command.args(["build", "-o", "program"]).args(flags).arg("program.go").current_dir(dir);
     command.env("GOTOOLCHAIN", version).env("GOPROXY", "off").stderr(Stdio::null());
@@ -146,7 +146,7 @@ fn what_is_not_go_is_left_alone() {
 
 /// Words at addresses. The rest cannot be read.
 #[derive(Clone, Debug, Default)]
-struct Image(BTreeMap<u64, u64>);
+pub(super) struct Image(pub(super) BTreeMap<u64, u64>);
 
 impl Memory for Image {
     fn word(&self, address: u64) -> u64 {

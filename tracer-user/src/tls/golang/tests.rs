@@ -58,7 +58,9 @@ fn a_stripped_program_has_the_places_of_one_with_symbols() {
         let (fields, points) = points(&whole, &text).unwrap();
         let begins: Vec<&Point> =
             points.iter().filter(|point| !matches!(point.site, Site::Ends(_))).collect();
-        assert_eq!(begins.len(), 5, "{points:?}");
+        // Both ends of TLS, and of HTTP/2.
+        assert_eq!(begins.len(), 7, "{points:?}");
+        assert_eq!(begins.iter().filter(|point| point.site.is_of_streams()).count(), 2, "{begins:?}");
         assert!(begins.iter().all(|point| point.emulated && point.instruction == "push rbp"), "{begins:?}");
         // The same places, found in the table though there are symbols.
         let segments = elf::segments(&whole).unwrap();

@@ -197,6 +197,7 @@ impl Connection {
             request: Box::new(request_head(head)),
             first,
             head_last: moved.last.unwrap_or(first),
+            stream: Some(stream),
         });
         if let Some(body_len) = ended {
             self.end_request_body(h2, stream, body_len, messages, moved.last, out);

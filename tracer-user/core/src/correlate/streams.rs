@@ -1,0 +1,93 @@
+//! Which goroutine works on which stream of a connection that others read and write, as Go told: of the streams' requests,
+//! wherever they are known first.
+//!
+//! It notes; what follows is for [`super::goroutines`].
+
+use std::collections::BTreeMap;
+
+use tracer_abi::conn::Direction;
+
+use super::Correlator;
+use super::conn::ConnFacts;
+use super::exchange::Key;
+use crate::event::TaskIdentified;
+
+/// Streams of a connection that were taken up and are not known yet. A call's is told of before it is sent, and one that is
+/// given up before is never: as many at a time as a server usually lets a client have, four times over.
+const MAX_TAKEN: usize = 1024;
+
+/// By number.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    streams: BTreeMap<u32, TaskIdentified>,
+}
+
+impl Taken {
+    fn add(&mut self, stream: u32, event: TaskIdentified) {
+        self.streams.insert(stream, event);
+        if self.streams.len() > MAX_TAKEN {
+            // Numbers grow.
+            self.streams.pop_first();
+        }
+    }
+}
+
+impl Correlator {
+    /// A goroutine takes up a stream.
+    pub(super) fn stream_taken(&mut self, event: TaskIdentified, conn: &mut ConnFacts) {
+        let Some(stream) = event.stream else { return };
+        let exchanges = &self.tables.exchanges;
+        let is = |key: &Key| exchanges.get(key).is_some_and(|exchange| exchange.stream == Some(stream));
+        match conn.open.iter().rev().map(|(_, key)| *key).find(is) {
+            Some(key) => self.goroutine_takes(key, &event),
+            None => conn.taken.get_or_insert_default().add(stream, event),
+        }
+    }
+
+    /// A stream begins, whose goroutine may be known.
+    pub(super) fn stream_began(&mut self, key: Key, conn: &mut ConnFacts) {
+        let Some(taken) = conn.taken.as_deref_mut() else { return };
+        let stream = self.tables.exchanges.get(&key).and_then(|exchange| exchange.stream);
+        if let Some(event) = stream.and_then(|stream| taken.streams.remove(&stream)) {
+            self.goroutine_takes(key, &event);
+        }
+    }
+
+    fn goroutine_takes(&mut self, key: Key, event: &TaskIdentified) {
+        if event.direction == Direction::Ingress {
+            self.goroutine_serves(key, event);
+        } else {
+            self.goroutine_sends(key, event);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_abi::conn::{Direction, SocketCookie};
+    use tracer_abi::event::Runtime;
+    use tracer_abi::task::{ProcessKey, Tid};
+    use tracer_abi::time::KernelInstant;
+
+    use super::*;
+    use crate::event::Thread;
+
+    #[test]
+    fn streams_that_never_begin_are_bounded() {
+        let event = TaskIdentified {
+            time: KernelInstant::ZERO,
+            thread: Thread { process: ProcessKey::default(), tid: Tid(0), seq: 0 },
+            cookie: SocketCookie(1),
+            of_plaintext: false,
+            runtime: Runtime::Go,
+            direction: Direction::Egress,
+            tasks: Vec::new(),
+            end: 0,
+            stream: Some(1),
+        };
+        let mut taken = Taken::default();
+        (0..5000).for_each(|stream| taken.add(2 * stream + 1, event.clone()));
+        assert_eq!(taken.streams.len(), MAX_TAKEN);
+        assert_eq!(taken.streams.last_key_value().map(|(stream, _)| *stream), Some(9999));
+    }
+}
