@@ -6,8 +6,11 @@
 // --model channels  the same through two stages of goroutines with buffered channels between them
 // --model hired     as workers, but each of them is started by a request that finds all of them busy, and stays
 // --model forget    a goroutine per call, for which nobody waits
+// --model after     the goroutine that serves, once it has sent its answer
 //
-// With --tls it serves and calls by HTTPS, with a certificate of its own making that nobody looks at.
+// With --tls it serves and calls by HTTPS, with a certificate of its own making that nobody looks at. With --http2 it serves,
+// calls, or does both by HTTP/2, and nothing else there; in clear both ends know that beforehand. Its background begins with
+// its first request then.
 package main
 
 import (
@@ -38,15 +41,17 @@ var (
 	delayMs      = flag.Int("delay-ms", 0, "wait up to this long before answering")
 	backgroundMs = flag.Int("background-ms", 15, "0: no background calls")
 	ledgerPath   = flag.String("ledger", "", "file to write the truth to: a call's id, its request's or -, its status")
-	model        = flag.String("model", "plain", "plain, workers, channels, hired or forget")
+	model        = flag.String("model", "plain", "plain, workers, channels, hired, forget or after")
 	speaksTLS    = flag.Bool("tls", false, "HTTPS in both roles")
+	http2        = flag.String("http2", "", "serve, call or both")
 	names        = flag.String("names", "numbered", "or random: ids that tell nothing")
 	ledger       *os.File
 
 	sizes  = []int{0, 10, 1000, 20_000, 100_000}
 	blind  = &tls.Config{InsecureSkipVerify: true}
-	pooled = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, TLSClientConfig: blind}}
-	fresh  = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: blind}}
+	pooled = &http.Transport{MaxIdleConnsPerHost: 64, TLSClientConfig: blind}
+	fresh  = &http.Transport{DisableKeepAlives: true, TLSClientConfig: blind}
+	begun  sync.Once
 )
 
 // The id of a call; an empty cause is background work.
@@ -73,9 +78,9 @@ func call(cause string, number int) {
 }
 
 func send(id string, wanted int) {
-	client := fresh
+	client := http.Client{Transport: fresh}
 	if rand.Float64() < 0.6 {
-		client = pooled
+		client.Transport = pooled
 	}
 	scheme := "http"
 	if *speaksTLS {
@@ -105,7 +110,7 @@ func send(id string, wanted int) {
 func delayedCall(cause string, number int) {
 	time.Sleep(time.Duration(rand.Intn(3000)) * time.Microsecond)
 	switch *model {
-	case "plain":
+	case "plain", "after":
 		call(cause, number)
 	case "forget":
 		go func() {
@@ -179,12 +184,19 @@ func serve(writer http.ResponseWriter, request *http.Request) {
 		http.Error(writer, "not this time", http.StatusServiceUnavailable)
 		return
 	}
+	if *downstream != "" && *backgroundMs > 0 {
+		begun.Do(func() { go background() })
+	}
 	time.Sleep(time.Duration(rand.Float64() * float64(*delayMs) * float64(time.Millisecond)))
 	calls := 0
 	if *downstream != "" {
 		calls = *fixedCalls
 		if calls < 0 {
 			calls = rand.Intn(4)
+		}
+		if *model == "after" {
+			answer(writer, calls)
+			writer.(http.Flusher).Flush()
 		}
 		if rand.Float64() < 0.5 {
 			var group sync.WaitGroup
@@ -198,6 +210,12 @@ func serve(writer http.ResponseWriter, request *http.Request) {
 			}
 		}
 	}
+	if *model != "after" {
+		answer(writer, calls)
+	}
+}
+
+func answer(writer http.ResponseWriter, calls int) {
 	body := append([]byte(fmt.Sprintf("calls=%d\n", calls)), bytes.Repeat([]byte("x"), sizes[rand.Intn(len(sizes))])...)
 	if rand.Float64() < 0.5 {
 		writer.Header().Set("Content-Length", strconv.Itoa(len(body)))
@@ -235,19 +253,30 @@ func main() {
 		startWorkers()
 	}
 	fmt.Println("PORT", listener.Addr().(*net.TCPAddr).Port)
-	if *downstream != "" && *backgroundMs > 0 {
-		go background()
+	if *http2 == "call" || *http2 == "both" {
+		pooled.Protocols, fresh.Protocols = protocols(true), protocols(true)
 	}
-	if !*speaksTLS {
-		log.Fatal(http.Serve(listener, http.HandlerFunc(serve)))
+	if *http2 == "" && *downstream != "" && *backgroundMs > 0 {
+		begun.Do(func() { go background() })
 	}
 	server := http.Server{
 		Handler:   http.HandlerFunc(serve),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate()}},
-		// No HTTP/2.
-		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
+		Protocols: protocols(*http2 == "serve" || *http2 == "both"),
 	}
+	if !*speaksTLS {
+		log.Fatal(server.Serve(listener))
+	}
+	server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate()}}
 	log.Fatal(server.ServeTLS(listener, "", ""))
+}
+
+// HTTP/2 and nothing else, or HTTP/1.
+func protocols(two bool) *http.Protocols {
+	var protocols http.Protocols
+	protocols.SetHTTP1(!two)
+	protocols.SetHTTP2(two && *speaksTLS)
+	protocols.SetUnencryptedHTTP2(two && !*speaksTLS)
+	return &protocols
 }
 
 func certificate() tls.Certificate {

@@ -84,7 +84,7 @@ fn once(
 ) -> anyhow::Result<(Score, String)> {
     // Connections and threads that are older than the tracer are part of the exercise.
     let mut old = Client::new(running.addr);
-    for number in 0..3 {
+    for number in 0..if running.warms_up { 3 } else { 0 } {
         old.get(&format!("{}/work/warm{seed}x{number}", running.prefix)).context("warm up")?;
     }
     let front = lasting(running)?;

@@ -13,7 +13,7 @@ use super::family;
 use super::workloads::{Class, Oracle, Running, Workload, options};
 use crate::nginx::{Config, Nginx};
 use crate::program::{Program, free_port, wait_listening};
-use crate::service::{Runtime, Service, workload};
+use crate::service::{Runtime, Service, go_program, workload};
 use crate::temp::TempDir;
 
 /// How long a server may take until it listens and its workers are there.
@@ -34,6 +34,7 @@ pub(super) fn nginx(model: &'static str, directives: &'static str, keep_alive: b
             addr: nginx.addr,
             prefix: "",
             proxy: None,
+            warms_up: true,
             front: vec![nginx.program.pid()],
             back: back.pid(),
             truth: Oracle::Same,
@@ -60,6 +61,47 @@ pub(super) fn go_tls(model: &'static str, option: &'static str, class: Class) ->
         let shield = Nginx::start(&config)?;
         let running = listening(shield.addr, front.program, back, dir);
         Ok(running.with(shield))
+    };
+    Workload { runtime: "go", model, class, start: Box::new(start) }
+}
+
+/// Where a service speaks HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Http2 {
+    Serves,
+    Calls,
+    Both,
+    UnderTls,
+}
+
+/// The Go service with HTTP/2. Who asks it by that does so through a relay, which is not traced. What goes over connections
+/// that are older than the tracer is not all known, so it is not asked before.
+pub(super) fn go_http2(model: &'static str, http2: Http2, option: &'static str, class: Class) -> Workload {
+    let start = move |random_names: bool| {
+        let dir = TempDir::new()?;
+        let (serves, calls) = (http2 != Http2::Calls, http2 != Http2::Serves);
+        let tls: &[&str] = if http2 == Http2::UnderTls { &["--tls"] } else { &[] };
+        let back = match calls {
+            true => Service::start_with(Runtime::Go, None, &[&["--http2", "serve"], tls].concat())?,
+            false => Service::start(Runtime::Python, None)?,
+        };
+        let way = match http2 {
+            Http2::Serves => "serve",
+            Http2::Calls => "call",
+            Http2::Both | Http2::UnderTls => "both",
+        };
+        let (downstream, names) = (back.addr.to_string(), options(&dir, random_names));
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let own = ["--http2", way, "--downstream", &downstream, "--model", option];
+        let front = Service::start_with(Runtime::Go, None, &[&own, tls, &names].concat())?;
+        if !serves {
+            return Ok(Running { warms_up: false, ..listening(front.addr, front.program, back, dir) });
+        }
+        let mut command = Command::new(go_program("http2_relay.go", "http2-relay", "local", &[])?);
+        command.args(["--to", &front.addr.to_string()]).args(tls);
+        let relay = Service::from_command("relay", command)?;
+        let running = Running { warms_up: false, ..listening(relay.addr, front.program, back, dir) };
+        Ok(running.with(relay))
     };
     Workload { runtime: "go", model, class, start: Box::new(start) }
 }
@@ -280,6 +322,7 @@ fn listening(addr: SocketAddr, program: Program, back: Service, dir: TempDir) ->
     Running {
         addr,
         prefix: "",
+        warms_up: true,
         proxy: None,
         front: vec![program.pid()],
         back: back.pid(),

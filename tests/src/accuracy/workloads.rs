@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::servers::{Cgi, cgi, go_tls, gunicorn, nginx, php_fpm, puma};
+use super::servers::{Cgi, Http2, cgi, go_http2, go_tls, gunicorn, nginx, php_fpm, puma};
 use super::{family, read_ledger};
 use crate::program::Program;
 use crate::score::{Call, Naming};
@@ -80,6 +80,8 @@ pub struct Running {
     pub addr: SocketAddr,
     /// What every path begins with, before `/work/`.
     pub prefix: &'static str,
+    /// It may be asked before it is traced.
+    pub(super) warms_up: bool,
     /// A proxy between the driver and `front`, with its descendants, that hands every request on.
     pub(super) proxy: Option<u32>,
     /// Processes that serve and call; each with its descendants.
@@ -196,6 +198,14 @@ pub fn all() -> Vec<Workload> {
         go_tls("worker pool, TLS", "workers", Adversarial),
         go_tls("hired workers, TLS", "hired", Adversarial),
         go_tls("forget, TLS", "forget", Adversarial),
+        go_http2("net/http, serves HTTP/2", Http2::Serves, "plain", EventLoop),
+        go_http2("net/http, calls HTTP/2", Http2::Calls, "plain", EventLoop),
+        go_http2("net/http, HTTP/2", Http2::Both, "plain", EventLoop),
+        go_http2("net/http, HTTP/2 and TLS", Http2::UnderTls, "plain", EventLoop),
+        go_http2("worker pool, HTTP/2", Http2::Both, "workers", Adversarial),
+        go_http2("hired workers, HTTP/2", Http2::Both, "hired", Adversarial),
+        go_http2("forget, HTTP/2", Http2::Both, "forget", Adversarial),
+        go_http2("after, HTTP/2", Http2::Both, "after", Adversarial),
         Workload { class: EventLoop, ..plain("rust", "tokio", Runtime::Tokio) },
         axum("axum, reqwest", "", EventLoop),
         axum("spawn_blocking", "blocking", EventLoop),
@@ -309,6 +319,7 @@ fn start_service(
             back: back.pid(),
             prefix: "",
             proxy: None,
+            warms_up: true,
             truth: Oracle::Ledger(dir.join("ledger")),
             programs: vec![Box::new(front), Box::new(back), Box::new(dir)],
             log: None,
