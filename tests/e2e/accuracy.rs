@@ -103,6 +103,11 @@ fn ruby_is_never_wrong() {
 }
 
 #[test]
+fn ruby_that_deceives_is_never_wrong() {
+    programs("ruby", true);
+}
+
+#[test]
 fn php_is_never_wrong() {
     programs("php", false);
 }
@@ -120,6 +125,6 @@ fn no_runtime_is_left_out() {
     assert!(
         deceivers
             .map(|workload| workload.runtime)
-            .all(|runtime| ["go", "python", "java", "rust"].contains(&runtime))
+            .all(|runtime| ["go", "python", "java", "ruby", "rust"].contains(&runtime))
     );
 }

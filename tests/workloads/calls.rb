@@ -29,12 +29,17 @@ class Downstream
     12.times { Thread.new { work_off } } if @options["model"] == "pool"
   end
 
-  # The calls of a request; their number.
-  def serve(cause)
+  # How many of a hundred calls are put off until the request is answered.
+  AFTER = { "after" => 50, "seldom-after" => 2 }.freeze
+
+  # The calls of a request; their number. What is put off goes to `later`.
+  def serve(cause, later = [])
     count = rand(4)
     count.times do |number|
       pause
-      if @options["model"] == "pool"
+      if rand(100) < AFTER.fetch(@options["model"], 0)
+        later << -> { call(cause, number) }
+      elsif @options["model"] == "pool"
         done = Queue.new
         @jobs << [cause, number, done]
         done.pop

@@ -7,7 +7,7 @@ downstream.start
 
 run(lambda do |env|
   env["rack.input"].read
-  calls = downstream.serve(env["PATH_INFO"].delete_prefix("/work/"))
+  calls = downstream.serve(env["PATH_INFO"].delete_prefix("/work/"), env["rack.after_reply"])
   body = downstream.body(calls)
   [200, { "Content-Length" => body.bytesize.to_s }, [body]]
 end)

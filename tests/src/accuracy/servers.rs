@@ -157,7 +157,12 @@ pub(super) fn puma(model: &'static str, class: Class) -> Workload {
         wait_family(&program, addr, 1)?;
         Ok(listening(addr, program, back, dir))
     };
-    let model = if model == "pool" { "Puma, pool" } else { "Puma" };
+    let model = match model {
+        "pool" => "Puma, pool",
+        "after" => "Puma, after",
+        "seldom-after" => "Puma, seldom after",
+        _ => "Puma",
+    };
     Workload { runtime: "ruby", model, class, start: Box::new(start) }
 }
 

@@ -233,6 +233,8 @@ pub fn all() -> Vec<Workload> {
         python("latch", Adversarial),
         python("refresh", Adversarial),
         python("coalesce", Adversarial),
+        puma("after", Adversarial),
+        puma("seldom-after", Adversarial),
         java("forget", Adversarial),
         java("mixed", Adversarial),
         newest_java("25, mixed, in lanes", Adversarial, &["--mode", "mixed", "--pool", "lanes"]),

@@ -30,6 +30,8 @@ mod links;
 mod multiplexed;
 #[path = "scenarios/nginx.rs"]
 mod nginx;
+#[path = "scenarios/readers.rs"]
+mod readers;
 #[path = "scenarios/same_bytes.rs"]
 mod same_bytes;
 #[path = "scenarios/sdk.rs"]

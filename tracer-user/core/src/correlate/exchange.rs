@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracer_abi::conn::{Role, SocketCookie};
 use tracer_abi::python::TaskId;
-use tracer_abi::task::ProcessKey;
+use tracer_abi::task::{ProcessKey, Tid};
 use tracer_abi::time::KernelInstant;
 
 use super::candidates::Candidate;
@@ -188,6 +188,10 @@ pub(crate) struct Served {
     pub(super) nonblocking: bool,
     /// When another thread first used its connection, as far as it was open then.
     pub(super) shared: Option<KernelInstant>,
+    /// The thread that last read some of it after another had begun to, and that only reads as far as is known.
+    pub(super) passed_to: Option<Tid>,
+    /// It may be answered by another thread than has read it.
+    pub(super) adrift: bool,
     /// When its thread first read from another connection on which it does not call.
     pub(super) foreign_read: Option<KernelInstant>,
     /// Its thread held another request at the same time.

@@ -11,6 +11,7 @@ use super::conn::ConnFacts;
 use super::deadlines::Look;
 use super::exchange::{Called, End, Exchange, Key, Question, Served, Side};
 use super::join::Occupant;
+use super::readers::Reading;
 use super::rules::{header_continuity, response_window, same_bytes, thread};
 use super::threads::{Continuity, Received};
 use super::waits;
@@ -31,7 +32,7 @@ impl Correlator {
             self.stats.threads_untracked += 1;
             return;
         };
-        let had_served = thread.has_served();
+        let (had_served, reading) = (thread.has_served(), thread.reading);
         match thread.follow(event.thread.seq, event.nvcsw) {
             Continuity::Next => {}
             Continuity::Same | Continuity::Late => return,
@@ -46,10 +47,11 @@ impl Correlator {
                 let stale = std::mem::take(&mut thread.open);
                 self.lose_thread(&stale);
                 if had_served {
-                    self.serving_thread_gone(event.thread.process);
+                    self.serving_thread_gone(event.thread.process, reading);
                 }
             }
         }
+        self.note_readers(event, conn);
         self.note_waits(event);
         self.note_handoffs(event, conn);
         self.note_served(event, conn);
@@ -329,17 +331,19 @@ impl Correlator {
             Received::Nothing | Received::Response(_) | Received::Other | Received::Unknown => None,
         };
         let process = self.tables.processes.note(first.thread.process);
-        let (mut alone, mut beside_idle, mut serving_thread) = (false, false, false);
+        let (mut alone, mut beside_idle, mut outside) = (false, false, false);
         if let Some(process) = &process {
             alone = process.open_requests == 1;
             beside_idle = process.has_idle_thread();
-            let outside = served.is_none() && !after_loss && process.has_served;
-            thread.called_outside |= outside;
-            serving_thread = outside && thread.has_served();
+            outside = served.is_none() && !after_loss && process.has_served;
+            if outside && process.adrift > 0 {
+                thread.reading.unplaced.get_or_insert(first.time);
+                outside = false;
+            }
         }
-        if let (Some(process), true) = (process, serving_thread) {
-            process.not_exclusive = true;
-            self.decide_awaiting(first.thread.process);
+        self.acts(first.thread);
+        if outside {
+            self.called_outside(first.thread);
         }
         if let Some(exchange) = self.tables.exchanges.get_mut(&key)
             && let Some(called) = exchange.called_mut()
@@ -383,6 +387,8 @@ impl Correlator {
     fn service_began(&mut self, key: Key, first: Mark, conn: &mut ConnFacts) {
         let tid = first.thread.tid;
         let read_by = conn.read_by.replace(tid);
+        self.places_no_more(first.thread);
+        self.request_may_drift(key, first.thread);
         let thread = self.tables.threads.find_mut(first.thread);
         let called_outside = thread.is_some_and(|thread| thread.called_outside);
         let mut owned = true;
@@ -411,6 +417,9 @@ impl Correlator {
         self.tokio_reads(key, conn);
         if owned {
             self.thread_serves(key, first, read_by == Some(tid));
+        }
+        if let Some(head_last) = self.tables.exchanges.get(&key).map(|exchange| exchange.head_last) {
+            self.passes(key, head_last.thread);
         }
         let exchange = self.tables.exchanges.get(&key);
         if exchange.is_some_and(|exchange| !self.tables.join.is_alone(exchange)) {
@@ -443,9 +452,13 @@ impl Correlator {
     }
 
     /// A thread that had read a request has ended.
-    pub(super) fn serving_thread_gone(&mut self, process: ProcessKey) {
-        if let Some(process) = self.tables.processes.find_mut(process) {
-            process.serving_threads = process.serving_threads.saturating_sub(1);
+    pub(super) fn serving_thread_gone(&mut self, process: ProcessKey, reading: Reading) {
+        let Some(known) = self.tables.processes.find_mut(process) else { return };
+        known.serving_threads = known.serving_threads.saturating_sub(1);
+        known.readers = known.readers.saturating_sub(u32::from(reading.for_others > 0));
+        if reading.unplaced.is_some() {
+            known.not_exclusive = true;
+            self.decide_awaiting(process);
         }
     }
 
@@ -470,7 +483,8 @@ impl Correlator {
             self.tables.last_loss = self.tables.last_loss.max(Some(end.time));
         }
         let reader = exchange.thread();
-        if exchange.served().is_some() {
+        if let Some(served) = exchange.served() {
+            let adrift = served.adrift;
             if let Some(thread) = self.tables.threads.find_mut(reader) {
                 thread.request_ended(key);
             }
@@ -479,6 +493,7 @@ impl Correlator {
             }
             if let Some(process) = self.tables.processes.note(reader.process) {
                 process.open_requests = process.open_requests.saturating_sub(1);
+                process.adrift = process.adrift.saturating_sub(u32::from(adrift));
                 if end.outcome == Outcome::Upgraded {
                     process.unread_at = process.unread_at.max(Some(end.time));
                 }

@@ -30,6 +30,7 @@ mod join;
 mod ladder;
 mod leave;
 mod processes;
+mod readers;
 mod rules;
 mod sdk;
 mod seen;
@@ -186,7 +187,7 @@ impl Correlator {
     ) {
         if let Some(thread) = self.tables.threads.exited(process, tid) {
             if thread.has_served() {
-                self.serving_thread_gone(process);
+                self.serving_thread_gone(process, thread.reading);
             }
             for key in thread.open {
                 let Some(exchange) = self.tables.exchanges.get_mut(&key) else { continue };

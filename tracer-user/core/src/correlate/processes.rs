@@ -31,6 +31,11 @@ pub(super) struct Process {
     pub(super) open_requests: u32,
     /// Threads that have begun to read a request and were not seen to end.
     pub(super) serving_threads: u32,
+    /// A request was answered by another thread than a reader that had read it.
+    pub(super) hands_over: bool,
+    /// Serving threads that are known to read for others; and requests that are open now and that may be handed over.
+    pub(super) readers: u32,
+    pub(super) adrift: u32,
     /// When events were last found to be lost, and of which thread; and when of another than that.
     gap: Option<(KernelInstant, Tid)>,
     gap_beside: Option<KernelInstant>,
@@ -122,7 +127,12 @@ impl Process {
 
     /// One at least of the threads that serve here holds no request.
     pub(super) const fn has_idle_thread(&self) -> bool {
-        self.open_requests < self.serving_threads
+        self.open_requests < self.serving_threads.saturating_sub(self.readers)
+    }
+
+    /// Every request stays with the thread that has read it, as far as is known.
+    pub(super) const fn keeps_requests(&self) -> bool {
+        !self.not_exclusive && !self.hands_over
     }
 
     pub(super) fn is_nginx(&self) -> bool {

@@ -5,6 +5,7 @@ use tracer_abi::task::{ProcessKey, Tid};
 
 use super::exchange::Key;
 use super::hash::NumberMap;
+use super::readers::Reading;
 use crate::event::{Thread as ThreadEvent, Waited};
 
 /// Open requests noted per thread. A thread per request holds one, a loop any number: beyond this it is one.
@@ -30,6 +31,7 @@ pub(super) struct Thread {
     pub(super) waited: Waited,
     /// The call whose response it has not begun to read.
     pub(super) calling: Option<Key>,
+    pub(super) reading: Reading,
 }
 
 /// What a thread received last since it last waited (`nvcsw` unchanged).

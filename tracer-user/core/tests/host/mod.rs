@@ -148,9 +148,18 @@ impl Host {
 
     /// The process ends with this thread.
     pub(crate) fn exits(&mut self, thread: T) {
+        self.ends(thread, true);
+    }
+
+    /// The thread ends, and others of its process do not.
+    pub(crate) fn leaves(&mut self, thread: T) {
+        self.ends(thread, false);
+    }
+
+    fn ends(&mut self, thread: T, process_gone: bool) {
         let time = self.tick();
         let origin = Origin { time, thread: Some(self.at(thread, 0)), cpu: 0 };
-        self.events.push(Event::TaskExited(TaskExited { origin, process_gone: true, exit_code: 0 }));
+        self.events.push(Event::TaskExited(TaskExited { origin, process_gone, exit_code: 0 }));
     }
 
     /// The end belongs to another process from now on, which has inherited it.

@@ -47,7 +47,7 @@ const UNREAD: Duration = Duration::from_secs(10);
 
 pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
     let Some(handed) = call.called().and_then(handed) else { return Verdict::Abstain(None) };
-    if tables.processes.find(call.process()).is_none_or(|process| process.not_exclusive) {
+    if tables.processes.find(call.process()).is_none_or(|process| !process.keeps_requests()) {
         return Verdict::abstain(Undecided::NotThreadPerRequest);
     }
     match handed.concluded {

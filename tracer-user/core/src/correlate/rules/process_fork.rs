@@ -73,7 +73,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     }
     let server = tables.processes.find(request.process());
     let proven = root.alone || server.is_some_and(|server| server.fork_proofs >= PROOFS);
-    match (server.is_none_or(|server| server.not_exclusive || server.forks_outside), proven) {
+    match (server.is_none_or(|server| !server.keeps_requests() || server.forks_outside), proven) {
         (true, _) => Verdict::abstain(Undecided::NotThreadPerRequest),
         (false, true) => Verdict::Parent(root.request, Evidence::ProcessFork, Confidence::Certain),
         (false, false) if moment.last => Verdict::abstain(Undecided::ProcessUnproven),
@@ -83,7 +83,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
 
 /// The process has shown often enough that it forks for the request at hand.
 pub(in crate::correlate) fn is_proven(server: &Process) -> bool {
-    server.fork_proofs >= PROOFS || server.not_exclusive || server.forks_outside
+    server.fork_proofs >= PROOFS || !server.keeps_requests() || server.forks_outside
 }
 
 /// Whether all processes from `process` up to the child of `server` had ended by `over`; `None` while some have not.

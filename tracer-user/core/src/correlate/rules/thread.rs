@@ -10,7 +10,7 @@
 //! 3. it held no other request meanwhile;
 //! 4. none of its events is missing since it read the request's first byte;
 //! 5. nowhere in the process was a request answered by another thread than read it, no thread held two, and no thread
-//!    that serves made calls outside of requests.
+//!    that serves made calls outside of requests. Threads that only read, for others, are excepted: see [`readers`].
 //!
 //! Loops and runtimes that move work between threads use sockets that do not wait, so (1) excludes them before they
 //! have shown anything else. A loop over sockets that do wait (`select` and blocking reads) returns to a connection
@@ -36,6 +36,7 @@ use super::header_continuity::SETTLE;
 use super::{Moment, Tables, Verdict};
 use crate::correlate::exchange::{Exchange, Key, Served, Undecided};
 use crate::correlate::processes::Process;
+use crate::correlate::readers;
 use crate::correlate::waits::{self, Standing};
 use crate::exchange::Outcome;
 use crate::span::{Confidence, Evidence};
@@ -199,6 +200,7 @@ fn objection(tables: &Tables, call: &Exchange, request: &Exchange, served: &Serv
 pub(in crate::correlate) fn settle_rivals(tables: &mut Tables, key: Key) -> Vec<Key> {
     let mut settled = Vec::new();
     let Some(ended) = tables.exchanges.get_mut(&key) else { return settled };
+    let handed_over = readers::reader(&tables.threads, ended).is_some();
     let (first, cookie, process) = (ended.first.time, ended.cookie(), ended.process());
     let (reader, clean) = (ended.thread().tid, !ended.is_damaged());
     let Some(end) = ended.end else { return settled };
@@ -210,9 +212,10 @@ pub(in crate::correlate) fn settle_rivals(tables: &mut Tables, key: Key) -> Vec<
     let complete = matches!(end.outcome, Outcome::Complete | Outcome::Upgraded);
     // A process that was forked for the request may answer it.
     let child = |by: ProcessKey| by != process && tables.processes.forked_for(by) == Some(key);
-    let moved = complete
-        && clean
-        && end.last.is_some_and(|mark| mark.thread.tid != reader && !child(mark.thread.process));
+    let moved = end
+        .last
+        .filter(|mark| complete && clean && mark.thread.tid != reader && !child(mark.thread.process))
+        .map(|mark| mark.thread.tid);
 
     let (mut overlapped, mut two_held) = (false, false);
     let mut remaining = Vec::new();
@@ -234,7 +237,9 @@ pub(in crate::correlate) fn settle_rivals(tables: &mut Tables, key: Key) -> Vec<
         let waited = other.end.is_some();
         let together = first.max(other_first) <= last.min(other_last);
         // Pipelining is the client's doing: it says nothing about threads.
-        two_held |= together && complete && clean && other.cookie() != cookie;
+        // And threads that only read hold what others answer.
+        let handed_over = handed_over || readers::reader(&tables.threads, other).is_some();
+        two_held |= together && complete && clean && other.cookie() != cookie && !handed_over;
         overlapped |= together;
         if let Some(served) = other.served_mut() {
             served.overlapped |= together;
@@ -251,6 +256,7 @@ pub(in crate::correlate) fn settle_rivals(tables: &mut Tables, key: Key) -> Vec<
             served.rivals = remaining;
         }
     }
+    let moved = moved.is_some_and(|answered_by| !readers::explain(tables, key, answered_by));
     if (moved || two_held)
         && let Some(process) = tables.processes.note(process)
     {

@@ -29,7 +29,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     };
     let Some(in_work) = called.in_work.as_deref() else { return Verdict::Abstain(None) };
     let process = call.process();
-    let known = tables.processes.find(process).filter(|known| known.has_served && !known.not_exclusive);
+    let known = tables.processes.find(process).filter(|known| known.has_served && known.keeps_requests());
     let (Some(_), Some(followed)) = (known, tables.handoffs.find(process)) else {
         return Verdict::Abstain(None);
     };
