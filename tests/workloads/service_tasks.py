@@ -23,7 +23,7 @@ args = parser.parse_args()
 
 downstream = Downstream(args)
 idle = []
-kept = set()
+kept = []
 
 
 async def read_head(reader):
@@ -60,9 +60,9 @@ async def call(cause, number):
 
 
 def spawn(work):
+    # A callback of its own when it is done would be one more that waits for it.
     task = asyncio.get_running_loop().create_task(work)
-    kept.add(task)
-    task.add_done_callback(kept.discard)
+    kept.append(task)
     return task
 
 

@@ -87,6 +87,8 @@ pub struct PythonLayout {
     pub frame_owner: u32,
     pub frame_stack_top: u32,
     pub frame_locals: u32,
+    /// From a frame: its code.
+    pub frame_code: u32,
     /// From a generator or coroutine: its frame.
     pub coroutine_frame: u32,
     /// From a task: the future that it waits for, its coroutine, its name.
@@ -97,6 +99,7 @@ pub struct PythonLayout {
     pub text: u32,
     /// [`values`]
     pub values: u32,
+    pub reserved: u32,
 }
 
 /// Where an instance keeps the values of its attributes.
@@ -129,14 +132,16 @@ pub struct PythonProcess {
     pub groups_globals: u64,
     /// The dictionary of the tasks that run, one per loop; or zero.
     pub current_tasks: u64,
+    /// Where the number is kept that the youngest task was given; or zero.
+    pub task_counter: u64,
     /// What the kernel half spent on this process, and how often it looked.
     pub spent_nanos: u64,
     pub looks: u64,
     pub layout: PythonLayout,
 }
 
-/// A task: its address, and the number that its loop's library gave it, because addresses are used again. Zero where
-/// the program named the task itself.
+/// A task: the number that its loop's library gave it, because addresses are used again, and the code of its coroutine,
+/// which all tasks of its kind share. Zero and its address where the program named the task itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct TaskId {
@@ -162,6 +167,26 @@ fn awaited_by<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> u64 
     memory.word(task.wrapping_add(u64::from(process.layout.task_awaits)))
 }
 
+/// As it is told.
+#[inline(always)]
+pub fn told<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> TaskId {
+    let number = number(memory, process, task);
+    TaskId { address: if number == 0 { task } else { kind(memory, process, task) }, number }
+}
+
+/// The code of a task's coroutine; of what is none, its type.
+#[inline(always)]
+fn kind<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> u64 {
+    let layout = &process.layout;
+    let coroutine = memory.word(task.wrapping_add(u64::from(layout.task_coroutine)));
+    let coroutine_type = memory.word(coroutine.wrapping_add(TYPE));
+    if coroutine_type != process.coroutine_type {
+        return coroutine_type;
+    }
+    let frame = coroutine.wrapping_add(u64::from(layout.coroutine_frame));
+    memory.word(frame.wrapping_add(u64::from(layout.frame_code)))
+}
+
 /// `Task-`, the first byte lowest.
 const NAME: u64 = u64::from_le_bytes(*b"Task-\0\0\0");
 const NAME_MASK: u64 = 0xff_ffff_ffff;
@@ -170,7 +195,7 @@ const NAME_DIGITS: u32 = 11;
 
 /// The number in a task's name.
 #[inline(always)]
-fn number<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> u64 {
+pub fn number<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> u64 {
     let name = memory.word(task.wrapping_add(u64::from(process.layout.task_name)));
     if name == 0 {
         return 0;
@@ -353,7 +378,7 @@ impl Chain {
         self.object = task;
         self.len = 1;
         self.end = u32::from(chain_end::CUT);
-        self.tasks[0] = TaskId { address: task, number: number(memory, process, task) };
+        self.tasks[0] = told(memory, process, task);
     }
 
     /// Takes a step; true if another one is to be taken. To be called [`MAX_CHAIN_STEPS`] times at most.
@@ -458,7 +483,7 @@ impl Chain {
         if len >= CHAIN_TASKS {
             return self.ends(chain_end::CUT);
         }
-        self.tasks[len & (CHAIN_TASKS - 1)] = TaskId { address: task, number: number(memory, process, task) };
+        self.tasks[len & (CHAIN_TASKS - 1)] = told(memory, process, task);
         self.len += 1;
         self.object = task;
         true
@@ -490,11 +515,14 @@ pub struct Suspended {
 }
 
 impl Suspended {
-    /// `None`: there is no such task any more, or it does not wait.
+    /// `None`: at this address there is no task of this number any more, or it does not wait.
     #[inline(always)]
-    pub fn begin<M: Memory>(memory: &M, process: &PythonProcess, task: TaskId) -> Option<Self> {
-        let address = task.address;
-        if !is_task(memory, process, address) || number(memory, process, address) != task.number {
+    pub fn begin<M: Memory>(
+        memory: &M,
+        process: &PythonProcess,
+        TaskId { address, number: known }: TaskId,
+    ) -> Option<Self> {
+        if !is_task(memory, process, address) || number(memory, process, address) != known {
             return None;
         }
         let awaits = awaited_by(memory, process, address);

@@ -77,9 +77,6 @@ pub struct PythonWaits {
     pub looks: u64,
     pub functions: [Function; FUNCTIONS],
     pub layout: PythonLayout,
-    /// From a frame: its code.
-    pub frame_code: u32,
-    pub reserved: u32,
 }
 
 impl PythonWaits {
@@ -147,7 +144,7 @@ impl Waiting {
         if memory.byte(frame.wrapping_add(u64::from(layout.frame_owner))) == OWNED_BY_C {
             return true;
         }
-        let code = memory.word(frame.wrapping_add(u64::from(process.frame_code)));
+        let code = memory.word(frame.wrapping_add(u64::from(process.layout.frame_code)));
         if code == 0 || memory.word(code.wrapping_add(TYPE)) != process.code_type {
             // No stack of the interpreter's.
             self.awaited = Awaited::Unknown as u32;

@@ -88,7 +88,7 @@ impl Working {
         if frame == 0 {
             return false;
         }
-        let code = memory.word(frame.wrapping_add(u64::from(process.frame_code)));
+        let code = memory.word(frame.wrapping_add(u64::from(process.layout.frame_code)));
         if process.is(memory, code, function::WORK_RUN) {
             // What is not confirmed is not known: another one further out is not the one that runs here.
             let work = local(memory, &process.layout, frame, 0);
@@ -169,8 +169,11 @@ impl Futures {
             }
             frame = memory.word(frame.wrapping_add(u64::from(layout.frame_previous)));
         }
-        let code =
-            if frame == 0 { 0 } else { memory.word(frame.wrapping_add(u64::from(process.frame_code))) };
+        let code = if frame == 0 {
+            0
+        } else {
+            memory.word(frame.wrapping_add(u64::from(process.layout.frame_code)))
+        };
         if !process.is(memory, code, function::SUBMIT) {
             return;
         }

@@ -3,15 +3,17 @@
 //! | operation | told |
 //! |---|---|
 //! | a turn of egress begins | the task that runs, and the chain of its waiters |
-//! | a turn of ingress begins | the task that began the last turn of egress here, if it waits for these very bytes |
+//! | a turn of ingress begins | the task that began the last turn of egress here, if it waits for these very bytes; and |
+//! | | except of calls, how many tasks there have been |
 //!
 //! How the memory is walked is in [`tracer_abi::python`].
 
 use tracer_abi::config::identity_slot;
-use tracer_abi::conn::Direction;
+use tracer_abi::conn::{Direction, Role};
 use tracer_abi::event::Runtime;
 use tracer_abi::python::{
-    Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, PythonProcess, Suspended, TaskId,
+    Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, Memory as _, PythonProcess, Suspended, TaskId,
+    told,
 };
 use tracer_abi::python_work::Working;
 
@@ -54,22 +56,31 @@ fn ask(
     begin: u64,
 ) -> bool {
     let thread_pointer = task.thread_pointer();
-    let found = if thread.op.record.direction == Direction::Egress as u8 {
-        sent(thread, state, process, thread_pointer)
-    } else {
-        received(thread, state, process, thread_pointer)
-    };
-    if found {
-        let chain = &thread.walk.chain;
-        tell(thread, Runtime::Python, begin, chain.end as u8, |tasks| {
-            for (task, found) in tasks.iter_mut().zip(&chain.tasks) {
-                *task = *found;
-            }
-            chain.len as u8
+    if thread.op.record.direction == Direction::Egress as u8 {
+        let found = sent(thread, state, process, thread_pointer);
+        if found {
+            let chain = &thread.walk.chain;
+            tell(thread, Runtime::Python, begin, chain.end as u8, |tasks| {
+                for (task, found) in tasks.iter_mut().zip(&chain.tasks) {
+                    *task = *found;
+                }
+                chain.len as u8
+            });
+        }
+        return found;
+    }
+    let awaits = received(thread, state, process, thread_pointer);
+    let youngest = if process.task_counter == 0 { 0 } else { OwnMemory.word(process.task_counter) };
+    if awaits || youngest != 0 && state.role != Role::Client.code() {
+        let task = if awaits { told(&OwnMemory, process, state.sender.address) } else { TaskId::default() };
+        tell(thread, Runtime::Python, begin, 0, |tasks| {
+            tasks[0] = task;
+            tasks[1].address = youngest;
+            2
         });
     }
     // Threads beside a loop's may be those of a pool.
-    found
+    awaits
 }
 
 /// What the loops of the kernel's hand on.
@@ -93,8 +104,9 @@ fn sent(thread: &mut TaskState, state: &mut SockState, process: &PythonProcess, 
     if walk.frames.task == 0 {
         return false;
     }
-    walk.chain.begin(&OwnMemory, process, walk.frames.task);
-    state.sender = walk.chain.tasks[0];
+    let task = walk.frames.task;
+    walk.chain.begin(&OwnMemory, process, task);
+    state.sender = TaskId { address: task, number: walk.chain.tasks[0].number };
     let mut context = Context { walk, process };
     run(MAX_CHAIN_STEPS, chain_step, &mut context);
     true
@@ -119,11 +131,7 @@ fn received(
     walk.suspended = suspended;
     let mut context = Context { walk, process };
     run(MAX_AWAITS, await_step, &mut context);
-    let walk = context.walk;
-    walk.chain.tasks[0] = sender;
-    walk.chain.len = 1;
-    walk.chain.end = 0;
-    walk.suspended.waits_for_bytes(&OwnMemory, process, thread_pointer)
+    context.walk.suspended.waits_for_bytes(&OwnMemory, process, thread_pointer)
 }
 
 extern "C" fn frame_step(_index: u64, context: &mut Context<'_>) -> i64 {

@@ -18,6 +18,7 @@ use super::memory::Bytes;
 use super::module::{Modules, Symbols};
 use super::{Finding, Runtime, Waits};
 
+mod counter;
 mod waits;
 
 /// A version: where the kernel half and this module find what they read.
@@ -31,8 +32,8 @@ struct Version {
     /// From a thread state.
     thread_next: u64,
     thread_id: u64,
-    /// From a frame: its code.
-    frame_code: u64,
+    /// From what the tasks' library keeps of its own: the number of the youngest task. `None`: in a variable.
+    task_counter: Option<u64>,
     /// The interpreter itself says where these and some others are (`_Py_DebugOffsets`), and must agree.
     describes_itself: bool,
     layout: PythonLayout,
@@ -47,7 +48,7 @@ const VERSIONS: &[Version] = &[
         threads: 16,
         thread_next: 8,
         thread_id: 152,
-        frame_code: 32,
+        task_counter: None,
         describes_itself: false,
         layout: PythonLayout {
             thread_slot: 0,
@@ -58,12 +59,14 @@ const VERSIONS: &[Version] = &[
             frame_owner: 69,
             frame_stack_top: 64,
             frame_locals: 72,
+            frame_code: 32,
             coroutine_frame: 80,
             task_awaits: 128,
             task_coroutine: 136,
             task_name: 144,
             text: 48,
             values: values::BEFORE,
+            reserved: 0,
         },
     },
     Version {
@@ -73,7 +76,7 @@ const VERSIONS: &[Version] = &[
         threads: 72,
         thread_next: 8,
         thread_id: 136,
-        frame_code: 0,
+        task_counter: Some(168),
         describes_itself: false,
         layout: PythonLayout {
             thread_slot: 0,
@@ -84,12 +87,14 @@ const VERSIONS: &[Version] = &[
             frame_owner: 70,
             frame_stack_top: 64,
             frame_locals: 72,
+            frame_code: 0,
             coroutine_frame: 72,
             task_awaits: 128,
             task_coroutine: 136,
             task_name: 144,
             text: 40,
             values: values::MARKED,
+            reserved: 0,
         },
     },
     Version {
@@ -99,7 +104,7 @@ const VERSIONS: &[Version] = &[
         threads: 7344,
         thread_next: 8,
         thread_id: 152,
-        frame_code: 0,
+        task_counter: Some(152),
         describes_itself: true,
         layout: PythonLayout {
             thread_slot: 0,
@@ -110,12 +115,14 @@ const VERSIONS: &[Version] = &[
             frame_owner: 70,
             frame_stack_top: 64,
             frame_locals: 72,
+            frame_code: 0,
             coroutine_frame: 72,
             task_awaits: 112,
             task_coroutine: 120,
             task_name: 128,
             text: 40,
             values: values::INLINE,
+            reserved: 0,
         },
     },
 ];
@@ -147,7 +154,7 @@ pub(super) fn examine<M: Bytes>(process: ProcessKey, modules: &Modules, memory: 
         Err(needed) => return Finding::Unknown(name, needed),
     };
     let python = Python { memory, symbols: &found.symbols, version };
-    match python.process(process, found.runtime) {
+    match python.process(process, modules, found.runtime) {
         Ok(found) => Finding::Python(name, Box::new(found)),
         Err(Failure::NotYet(what)) => Finding::NotYet(name, what),
         Err(failure @ Failure::Unfit(_)) => Finding::Unknown(name, failure.to_string()),
@@ -225,7 +232,7 @@ struct Python<'p, M> {
 }
 
 impl<M: Bytes> Python<'_, M> {
-    fn process(&self, process: ProcessKey, runtime: u64) -> Result<PythonProcess, Failure> {
+    fn process(&self, process: ProcessKey, files: &Modules, runtime: u64) -> Result<PythonProcess, Failure> {
         let version = self.version;
         let (interpreter, modules) = self.interpreter(runtime)?;
         let asyncio = self.module(modules, "_asyncio").ok_or(Failure::NotYet("no event loop is loaded"))?;
@@ -255,6 +262,7 @@ impl<M: Bytes> Python<'_, M> {
                 .get(asyncio, "_current_tasks")
                 .filter(|dict| self.is_dict(*dict))
                 .unwrap_or(0),
+            task_counter: self.task_counter(modules, files).unwrap_or(0),
             spent_nanos: 0,
             looks: 0,
             layout,
@@ -291,7 +299,7 @@ impl<M: Bytes> Python<'_, M> {
             (184, layout.thread_frame.into()),
             (192, version.thread_id),
             (232, layout.frame_previous.into()),
-            (240, version.frame_code),
+            (240, layout.frame_code.into()),
             (256, layout.frame_locals.into()),
             (264, layout.frame_owner.into()),
         ];
@@ -334,7 +342,7 @@ impl<M: Bytes> Python<'_, M> {
             }
             match self.memory.byte(frame.wrapping_add(layout.frame_owner.into())) {
                 0..=2 => {
-                    let code = self.memory.word(frame.wrapping_add(self.version.frame_code));
+                    let code = self.memory.word(frame.wrapping_add(layout.frame_code.into()));
                     if self.memory.word(code.wrapping_add(TYPE)) != code_type {
                         return false;
                     }
@@ -350,10 +358,15 @@ impl<M: Bytes> Python<'_, M> {
 
     /// The globals of a module that is loaded.
     fn module(&self, modules: u64, name: &str) -> Option<u64> {
+        let module = self.module_object(modules, name)?;
+        let globals = self.memory.word(module.wrapping_add(MODULE_DICT));
+        self.is_dict(globals).then_some(globals)
+    }
+
+    fn module_object(&self, modules: u64, name: &str) -> Option<u64> {
         let module = self.get(modules, name)?;
         let of_modules = self.memory.word(module.wrapping_add(TYPE)) == self.symbols.find("PyModule_Type")?;
-        let globals = self.memory.word(module.wrapping_add(MODULE_DICT));
-        (of_modules && self.is_dict(globals)).then_some(globals)
+        of_modules.then_some(module)
     }
 
     fn is_dict(&self, object: u64) -> bool {

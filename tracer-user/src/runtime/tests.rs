@@ -32,8 +32,12 @@ def entered():
         chain.insert(0, asyncio.current_task())
 
 def stand_still():
-    tasks = " ".join(f"{id(task)}:{task.get_name().removeprefix('Task-')}" for task in chain)
-    print(threading.get_ident(), tasks, flush=True)
+    tasks = " ".join(f"{id(task)}:{id(task.get_coro().cr_code)}:{number(task)}" for task in chain)
+    youngest = asyncio.get_running_loop().create_task(other())
+    print(threading.get_ident(), number(youngest), tasks, flush=True)
+
+def number(task):
+    return task.get_name().removeprefix("Task-")
 
 async def deeper():
     async with asyncio.Lock():
@@ -123,7 +127,9 @@ asyncio.run(main(sys.argv[1]))
 struct Standing {
     child: Child,
     thread_pointer: u64,
-    tasks: Vec<TaskId>,
+    youngest: u64,
+    /// Each with its address.
+    tasks: Vec<(u64, TaskId)>,
     memory: ProcessMemory,
     process: ProcessKey,
 }
@@ -135,17 +141,19 @@ impl Standing {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let mut words = line.split_ascii_whitespace();
-        let thread_pointer = words.next().unwrap_or_else(|| panic!("{python:?} {way}")).parse().unwrap();
+        let mut number = || words.next().unwrap_or_else(|| panic!("{python:?} {way}")).parse().unwrap();
+        let (thread_pointer, youngest) = (number(), number());
         let task = |word: &str| {
-            let (address, number) = word.split_once(':').unwrap();
-            TaskId { address: address.parse().unwrap(), number: number.parse().unwrap() }
+            let numbers: Vec<u64> = word.split(':').map(|number| number.parse().unwrap()).collect();
+            let &[task, address, number] = numbers.as_slice() else { panic!("{word}") };
+            (task, TaskId { address, number })
         };
         let tasks = words.map(task).collect();
         let dir = ProcDir::open(Tgid(child.id())).unwrap();
         let start_boottime = dir.stat().unwrap().start.0 * 10_000_000;
         let process = ProcessKey { tgid: Tgid(child.id()), start_boottime };
         let memory = ProcessMemory::new(dir.file("mem").unwrap());
-        Self { child, thread_pointer, tasks, memory, process }
+        Self { child, thread_pointer, youngest, tasks, memory, process }
     }
 
     /// It says that it stands still a moment before it does.
@@ -254,10 +262,11 @@ fn real_interpreters_say_who_runs_and_who_waits() {
         for (way, end) in WAYS {
             let standing = Standing::start(&python, way);
             // What started the loop waits with a callback of its own.
-            let wanted = (standing.tasks.clone(), *end);
+            let wanted = (standing.tasks.iter().map(|(_, task)| *task).collect(), *end);
             let mut found = None;
             let right = standing.becomes(|known| {
                 *found.insert(sent(&standing.memory, known, standing.thread_pointer)) == wanted
+                    && standing.memory.word(known.task_counter) == standing.youngest
             });
             assert!(right, "{python:?} {way}: {found:?}, not {wanted:?}");
         }
@@ -270,7 +279,10 @@ fn real_interpreters_say_who_waited_for_bytes() {
         for (way, waits) in [("reads", true), ("reads_after", false)] {
             let standing = Standing::start(&python, way);
             let known = standing.known();
-            let &[task] = standing.tasks.as_slice() else { panic!("{:?}", standing.tasks) };
+            let &[(address, TaskId { number, .. })] = standing.tasks.as_slice() else {
+                panic!("{:?}", standing.tasks)
+            };
+            let task = TaskId { address, number };
             let found = |task| waited(&standing.memory, &known, standing.thread_pointer, task);
             let stands = || standing.child_sleeps();
             assert!(standing.becomes(|_| found(task) == waits && stands()), "{python:?} {way}");

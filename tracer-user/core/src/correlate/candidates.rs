@@ -15,7 +15,7 @@ use super::exchange::{Exchange, Key, Question, Settled, Undecided};
 use super::fragment::FragmentId;
 use super::ladder;
 use super::rules::{Moment, Tables, Verdict};
-use super::rules::{handoff, header_continuity, response_window, same_bytes, thread};
+use super::rules::{handoff, header_continuity, named, response_window, same_bytes, thread};
 use crate::attributes::keys;
 use crate::span::{Evidence, Link, Value};
 
@@ -33,9 +33,10 @@ pub(crate) struct Candidate {
 type Names = fn(&Tables, &Exchange) -> Vec<Key>;
 
 /// Beyond what the rules of the ladder would claim if nothing contradicted them.
-const NAMED: [(Evidence, Names); 4] = [
+const NAMED: [(Evidence, Names); 5] = [
     (Evidence::HeaderContinuity, header_continuity::names),
     (Evidence::Thread, thread::names),
+    (Evidence::RuntimeTask, named::names),
     (Evidence::ResponseWindow, response_window::names),
     (Evidence::ThreadHandOff, handoff::names),
 ];

@@ -298,11 +298,18 @@ pub(crate) struct ServedTask {
     pub(super) answered_by: Option<TaskId>,
     /// That task had answered another request before, or it is not known that it had not.
     pub(super) again: bool,
-    /// The highest number that a task of the process was known to have when the request came.
-    pub(super) newest_task: u64,
+    /// All tasks before had been made when the request came; zero where that is not known.
+    pub(super) next_task: u64,
 }
 
 impl ServedTask {
+    /// The place of the task that works on it, among some that wait for each other; and whether it had waited for its bytes.
+    pub(super) fn place(&self, tasks: &[TaskId]) -> Option<(usize, bool)> {
+        let place = |own: Option<TaskId>| tasks.iter().position(|task| Some(*task) == own);
+        let waited = place(self.awaited_by).map(|place| (place, true));
+        waited.or_else(|| Some((place(self.answered_by)?, false)))
+    }
+
     /// Those that are known to work on it.
     pub(super) fn tasks(&self) -> impl Iterator<Item = TaskId> {
         self.awaited_by.into_iter().chain(self.answered_by)

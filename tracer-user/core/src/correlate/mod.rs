@@ -27,6 +27,7 @@ pub(crate) mod hash;
 mod ids;
 mod intake;
 mod join;
+mod kinds;
 mod ladder;
 mod leave;
 mod processes;

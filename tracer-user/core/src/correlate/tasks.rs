@@ -12,8 +12,11 @@ use tracer_abi::time::KernelInstant;
 
 use super::Correlator;
 use super::conn::ConnFacts;
+use super::deadlines::Look;
 use super::exchange::{Answering, Key, Question, ServedTask};
 use super::hash::{HashKey, KeyedMap};
+use super::kinds::Kinds;
+use super::rules::awaited::SETTLE;
 use super::unsettled::Unsettled;
 use crate::event::TaskIdentified;
 use crate::exchange::Mark;
@@ -33,6 +36,8 @@ pub(super) struct Tasks {
     calls: Unsettled,
     /// The highest number of a task that was seen.
     newest: u64,
+    /// Kinds of tasks that are waited for.
+    pub(super) kinds: Kinds,
     /// Requests that were answered by a task of their own, or one that had waited for them.
     pub(super) proofs: u32,
     /// A task answered a request while another of another connection waited for it: tasks are no one request's.
@@ -105,8 +110,12 @@ impl Correlator {
             return;
         };
         tasks.open.insert(key);
-        let awaited_by = conn.tasks(Direction::Ingress, &first).and_then(|tasks| tasks.first()).copied();
-        let work = ServedTask { awaited_by, newest_task: tasks.newest, ..ServedTask::default() };
+        let told = conn.tasks(Direction::Ingress, &first).unwrap_or_default();
+        let awaited_by = told.first().copied().filter(|task| *task != TaskId::default());
+        // The youngest task's number. One that is less than what was seen is none.
+        let youngest = told.get(1).map(|told| told.address).filter(|youngest| *youngest >= tasks.newest);
+        let next_task = youngest.map_or(0, |youngest| youngest.saturating_add(1));
+        let work = ServedTask { awaited_by, next_task, ..ServedTask::default() };
         if let Some(served) = self.tables.exchanges.get_mut(&key).and_then(|request| request.served_mut()) {
             served.work = Some(Box::new(work));
         }
@@ -138,8 +147,33 @@ impl Correlator {
             })
             .copied()
             .collect();
+        if chain.len() > 1 {
+            self.plan(Look::Outlived, first.time.plus(SETTLE), key);
+        }
+        if let [request] = *answering.as_slice() {
+            self.task_is_awaited(key, request);
+        }
         for request in answering {
             self.name_request(key, request);
+        }
+    }
+
+    /// A request's task waits for those that make a call, as far as it works on no other.
+    fn task_is_awaited(&mut self, call: Key, request: Key) {
+        let exchanges = &self.tables.exchanges;
+        let work = exchanges.get(&request).and_then(|request| request.served()?.work.as_deref());
+        let Some(work) = work.filter(|work| work.next_task != 0) else { return };
+        let Some(call) = exchanges.get(&call) else { return };
+        let process = self.tables.processes.find_mut(call.process());
+        let tasks = process.and_then(|process| process.tasks.as_deref_mut());
+        let (Some(tasks), Some(called)) = (tasks, call.called()) else { return };
+        let Some((place, waited)) = work.place(&called.tasks) else { return };
+        if work.again && !waited {
+            return;
+        }
+        let below = called.tasks.get(..place).unwrap_or_default();
+        for task in below.iter().filter(|task| task.number != 0) {
+            tasks.kinds.awaited(*task, work.next_task);
         }
     }
 
@@ -180,6 +214,7 @@ impl Correlator {
             })
             .collect();
         for call in calls {
+            self.task_is_awaited(call, key);
             self.name_request(call, key);
         }
     }

@@ -14,20 +14,18 @@ use super::Correlator;
 use super::conn::ConnFacts;
 use super::deadlines::Look;
 use super::exchange::Key;
-use super::rules::tokio::SETTLE;
+use super::kinds::Kinds;
+use super::rules::awaited::SETTLE;
 use crate::exchange::Mark;
 
 /// Tasks remembered to have read requests: those of the youngest connections.
 const MAX_READERS: usize = 16_384;
 
-/// Kinds of tasks that call for the task that awaits them.
-const MAX_KINDS: usize = 1024;
-
 /// A process some of whose tasks are known.
 #[derive(Debug, Default)]
 pub(super) struct TokioTasks {
     readers: BTreeMap<u64, Reads>,
-    kinds: BTreeMap<u64, Kind>,
+    pub(super) kinds: Kinds,
 }
 
 /// What a task reads.
@@ -38,28 +36,6 @@ struct Reads {
     open: Vec<Key>,
     /// It reads several connections: it works for many at a time.
     several: bool,
-}
-
-/// A kind of tasks, all started with the same sort of future.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Kind {
-    /// Of the tasks of requests that awaited one of this kind, those that may have started it.
-    pub(super) proofs: u32,
-    /// One was awaited by the task of a request that is younger, so that another had started it.
-    pub(super) is_handed_on: bool,
-}
-
-impl TokioTasks {
-    pub(super) fn kind(&self, table: u64) -> Kind {
-        self.kinds.get(&table).copied().unwrap_or_default()
-    }
-
-    fn kind_mut(&mut self, table: u64) -> Option<&mut Kind> {
-        if self.kinds.len() >= MAX_KINDS && !self.kinds.contains_key(&table) {
-            return None;
-        }
-        Some(self.kinds.entry(table).or_default())
-    }
 }
 
 /// Which task reads a request.
@@ -145,12 +121,7 @@ impl Correlator {
                 exchanges.get(&request).and_then(|request| request.served()?.polled.as_deref())
             && polled.next_task != 0
         {
-            for task in below {
-                if let Some(kind) = tasks.kind_mut(task.address) {
-                    kind.proofs = kind.proofs.saturating_add(u32::from(!again));
-                    kind.is_handed_on |= task.number < polled.next_task;
-                }
-            }
+            below.iter().for_each(|task| tasks.kinds.awaited(*task, polled.next_task));
         }
         let later = !below.is_empty();
         if let Some(polls) = self.polls_mut(key) {
@@ -178,22 +149,5 @@ impl Correlator {
         if let Some(reads) = tasks.and_then(|tasks| tasks.readers.get_mut(&task)) {
             reads.open.retain(|request| *request != key);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_are_bounded() {
-        let mut tasks = TokioTasks::default();
-        for table in 0..5000 {
-            if let Some(kind) = tasks.kind_mut(table) {
-                kind.proofs += 1;
-            }
-        }
-        assert_eq!(tasks.kinds.len(), MAX_KINDS);
-        assert_eq!((tasks.kind(7).proofs, tasks.kind(4000).proofs), (1, 0));
     }
 }

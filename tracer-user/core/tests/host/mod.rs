@@ -183,6 +183,12 @@ impl Host {
         self.runtime = Runtime::Python;
     }
 
+    /// The next operation is a receive, before which all tasks up to this number were made.
+    pub(crate) fn counts(&mut self, waited: Option<u64>, youngest: u64) {
+        self.tasks = vec![waited.map(task).unwrap_or_default(), TaskId { address: youngest, number: 0 }];
+        self.runtime = Runtime::Python;
+    }
+
     /// The next operation is told of by Go: see `tracer_abi::event::IdentityRecord::tasks`.
     pub(crate) fn goes(&mut self, tasks: Vec<TaskId>) {
         self.tasks = tasks;
@@ -528,8 +534,9 @@ impl Host {
     }
 }
 
+/// Each thousand of them is a kind.
 pub(crate) fn task(number: u64) -> TaskId {
-    TaskId { address: 0x7f00_0000_0000 + number * 64, number }
+    TaskId { address: 0x7f00_0000_0000 + number / 1000 * 64, number }
 }
 
 pub(crate) const ALONE: Waited = Waited { known: true, alone: true, aside: false, several: false };

@@ -96,6 +96,31 @@ fn being_open_is_no_evidence() {
     assert!(links(&spans).is_empty());
 }
 
+/// It waits for the task that calls, which was there before.
+#[test]
+fn a_request_that_waits_for_a_task_of_another_is_named() {
+    let mut host = Host::new();
+    let shop = host.process("shop");
+    let (front, back) = (host.connect(NOBODY, Some(shop)), host.connect(Some(shop), None));
+    host.nonblocking(front.1);
+    for n in 0..40 {
+        host.request(NOBODY, front.0, "/a");
+        host.counts(Some(11), 2000 + n);
+        host.read(shop, front.1);
+        host.works(&[11]);
+        host.answers(NOBODY, front, shop);
+    }
+    host.request(NOBODY, front.0, "/waits");
+    host.counts(Some(11), 2100);
+    host.read(shop, front.1);
+    host.works(&[2050, 11]);
+    host.asks(shop, back, NOBODY, "/call");
+    host.answers(shop, back, NOBODY);
+    host.works(&[11]);
+    host.answers(NOBODY, front, shop);
+    assert_eq!(links(&host.spans()), ["/call: shop server /waits (runtime-task, task-older)"]);
+}
+
 const ID: &str = "X-Request-Id: 7f9c24e8-3b12-4fef-91e0-3c5d2a1b6f07\r\n";
 
 /// Two requests on an event loop with one id, and a call that carries it.

@@ -17,6 +17,8 @@ type Conn = (End, End);
 struct Loop {
     host: Host,
     main: T,
+    /// The number of the youngest task.
+    youngest: u64,
 }
 
 impl Loop {
@@ -24,7 +26,7 @@ impl Loop {
     fn new() -> Self {
         let mut host = Host::new();
         let main = host.process("shop");
-        let mut shop = Self { host, main };
+        let mut shop = Self { host, main, youngest: 2000 };
         let conn = shop.client();
         shop.arrives(conn, "/first");
         shop.answers(conn, 900);
@@ -42,6 +44,25 @@ impl Loop {
         shop
     }
 
+    /// One whose requests have waited for tasks of a kind that nobody had made before they came: [`Self::child`].
+    fn with_children() -> Self {
+        let mut shop = Self::proven();
+        for n in 100..116 {
+            let conn = shop.client();
+            shop.arrives(conn, "/w");
+            let child = shop.child();
+            shop.calls("/w", &[child, n]);
+            shop.answers(conn, n);
+        }
+        shop
+    }
+
+    /// Makes a task, always of the same kind.
+    fn child(&mut self) -> u64 {
+        self.youngest += 1;
+        self.youngest
+    }
+
     fn client(&mut self) -> Conn {
         let conn = self.host.connect(None, Some(self.main));
         self.host.nonblocking(conn.1);
@@ -49,13 +70,15 @@ impl Loop {
     }
 
     fn arrives(&mut self, conn: Conn, path: &str) {
-        self.host.asks(NOBODY, conn, self.main, path);
+        self.host.request(NOBODY, conn.0, path);
+        self.host.counts(None, self.youngest);
+        self.host.read(self.main, conn.1);
     }
 
     /// It arrives, and this task had waited for it.
     fn arrives_for(&mut self, conn: Conn, path: &str, task: u64) {
         self.host.request(NOBODY, conn.0, path);
-        self.host.works(&[task]);
+        self.host.counts(Some(task), self.youngest);
         self.host.read(self.main, conn.1);
     }
 
@@ -86,11 +109,13 @@ impl Loop {
         self.host.spans()
     }
 
-    /// What is said of calls, and of nothing else.
+    /// What is said of calls, and of nothing else; those of [`Self::with_children`] are left out.
     #[track_caller]
     fn expect(&self, wanted: &[&str]) {
-        let calls: Vec<String> =
-            lines(&self.spans()).into_iter().filter(|line| line.starts_with("shop client")).collect();
+        let said = lines(&self.spans()).into_iter();
+        let calls: Vec<String> = said
+            .filter(|line| line.starts_with("shop client") && !line.starts_with("shop client /w "))
+            .collect();
         let wanted: Vec<String> = wanted.iter().map(|line| format!("shop client {line}")).collect();
         assert_eq!(calls, wanted);
     }
@@ -144,11 +169,12 @@ fn a_call_waits_for_the_end_of_its_own_request_only() {
 
 #[test]
 fn a_task_that_is_waited_for_calls_for_whoever_waits() {
-    let mut shop = Loop::proven();
+    let mut shop = Loop::with_children();
     let conn = shop.client();
     shop.arrives(conn, "/a");
-    shop.calls("/a1", &[2001, 11]);
-    shop.calls("/a2", &[2003, 2002, 11]);
+    let [one, two, three] = [(); 3].map(|()| shop.child());
+    shop.calls("/a1", &[one, 11]);
+    shop.calls("/a2", &[three, two, 11]);
     shop.answers(conn, 11);
     shop.expect(&["/a1 < shop server /a (runtime-task)", "/a2 < shop server /a (runtime-task)"]);
     assert_eq!(confidence(&shop.spans(), "/a2"), Some(Confidence::Likely));
@@ -157,12 +183,72 @@ fn a_task_that_is_waited_for_calls_for_whoever_waits() {
 /// A server whose connections each have a task that answers, and makes the task that calls.
 #[test]
 fn the_task_that_answers_may_itself_be_waited_for() {
-    let mut shop = Loop::proven();
+    let mut shop = Loop::with_children();
     let conn = shop.client();
     shop.arrives(conn, "/a");
-    shop.calls("/a1", &[2002, 2001, 11]);
-    shop.answers(conn, 2001);
+    let child = shop.child();
+    shop.calls("/a1", &[child, 1501, 11]);
+    shop.answers(conn, 1501);
     shop.expect(&["/a1 < shop server /a (runtime-task)"]);
+}
+
+/// As when requests hand the tasks that they make to each other: that a task is younger than who waits for it is chance.
+#[test]
+fn tasks_of_a_kind_that_is_handed_on_name_nobody() {
+    let mut shop = Loop::with_children();
+    let (one, two) = (shop.client(), shop.client());
+    shop.arrives(one, "/a");
+    let of_a = shop.child();
+    shop.arrives(two, "/b");
+    shop.calls("/a1", &[of_a, 12]);
+    shop.answers(two, 12);
+    let of_b = shop.child();
+    shop.calls("/b1", &[of_b, 11]);
+    shop.answers(one, 11);
+    shop.expect(&["/a1 - task-older", "/b1 - task-older"]);
+}
+
+/// Each of them makes a task, and waits for that of another: all of these are younger than all requests.
+#[test]
+fn tasks_of_requests_that_come_at_once_prove_nothing() {
+    let mut shop = Loop::proven();
+    let conns = [(); 40].map(|()| shop.client());
+    conns.iter().for_each(|conn| shop.arrives(*conn, "/a"));
+    let children = conns.map(|_| shop.child());
+    for (n, child) in (100..).zip(children) {
+        shop.calls("/a1", &[child, n]);
+    }
+    for (n, conn) in (100..).zip(conns) {
+        shop.answers(conn, if n == 139 { 100 } else { n + 1 });
+    }
+    let calls = lines(&shop.spans()).into_iter().filter(|line| line.starts_with("shop client /a1"));
+    assert_eq!(calls.filter(|line| line.contains("- process-unproven")).count(), 40);
+}
+
+#[test]
+fn a_task_without_a_number_may_be_older() {
+    let mut shop = Loop::with_children();
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.calls("/a1", &[0, 11]);
+    shop.answers(conn, 11);
+    shop.expect(&["/a1 - task-older"]);
+}
+
+/// It says that fewer tasks were made than have been seen.
+#[test]
+fn a_count_that_cannot_be_proves_nothing() {
+    let mut shop = Loop::proven();
+    shop.calls("/poll", &[9001]);
+    for n in 100..140 {
+        let conn = shop.client();
+        shop.arrives(conn, "/a");
+        let child = shop.child();
+        shop.calls("/a1", &[child, n]);
+        shop.answers(conn, n);
+    }
+    let calls = lines(&shop.spans()).into_iter().filter(|line| line.starts_with("shop client /a1"));
+    assert_eq!(calls.filter(|line| line.contains("- process-unproven")).count(), 40);
 }
 
 #[test]
@@ -235,13 +321,14 @@ fn on_a_kept_connection_a_task_is_fresh_when_it_waited_for_the_request() {
 /// The client goes away before it is answered.
 #[test]
 fn a_task_that_waited_for_a_request_need_not_answer_it() {
-    let mut shop = Loop::new();
+    let mut shop = Loop::with_children();
     let conn = shop.client();
     shop.arrives(conn, "/a");
     shop.answers(conn, 11);
     shop.arrives_for(conn, "/b", 11);
     shop.calls("/b1", &[11]);
-    shop.calls("/b2", &[2001, 11]);
+    let child = shop.child();
+    shop.calls("/b2", &[child, 11]);
     shop.host.end_of_stream(shop.main, conn.1);
     shop.host.close(shop.main, conn.1);
     shop.expect(&["/b1 < shop server /b (runtime-task)", "/b2 < shop server /b (runtime-task)"]);
@@ -266,9 +353,10 @@ fn a_task_made_before_the_request_was_not_made_for_it() {
     let (one, two) = (shop.client(), shop.client());
     shop.arrives(one, "/a");
     // A task of the first request's, which the second one waits for.
-    shop.calls("/a1", &[2001]);
+    let child = shop.child();
+    shop.calls("/a1", &[child]);
     shop.arrives(two, "/b");
-    shop.calls("/a2", &[2001, 12]);
+    shop.calls("/a2", &[child, 12]);
     shop.answers(one, 11);
     shop.answers(two, 12);
     shop.expect(&["/a1 - task-unrelated", "/a2 - task-older"]);

@@ -189,7 +189,7 @@ fn a_task_that_reads_several_connections_works_for_none() {
 #[test]
 fn a_child_is_believed_when_enough_of_its_kind_were_seen() {
     let mut shop = Service::new();
-    shop.proves(16);
+    shop.proves(7);
     let conn = shop.client();
     shop.arrives(conn, "/a", 11);
     shop.calls("/a1", &[child(shop.next), serves(11)]);
@@ -198,7 +198,7 @@ fn a_child_is_believed_when_enough_of_its_kind_were_seen() {
     assert_eq!(shop.confidence("/a1"), Some(Confidence::Likely));
 
     let mut shop = Service::new();
-    shop.proves(14);
+    shop.proves(6);
     let conn = shop.client();
     shop.arrives(conn, "/a", 11);
     shop.calls("/a1", &[child(shop.next), serves(11)]);

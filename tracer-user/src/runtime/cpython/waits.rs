@@ -80,8 +80,6 @@ impl<M: Bytes> Python<'_, M> {
             looks: 0,
             functions,
             layout,
-            frame_code: version.frame_code as u32,
-            reserved: 0,
         })
     }
 

@@ -64,12 +64,14 @@ fn known() -> PythonProcess {
             frame_owner: 70,
             frame_stack_top: 64,
             frame_locals: 72,
+            frame_code: 0,
             coroutine_frame: 72,
             task_awaits: 128,
             task_coroutine: 136,
             task_name: 144,
             text: 40,
             values: values::MARKED,
+            reserved: 0,
         },
         ..PythonProcess::default()
     }
@@ -96,6 +98,8 @@ impl Image {
         self.put(address + 16, LOOP);
         self.put(address + 136, coroutine);
         self.put(address + 144, name);
+        // As if its code was where it is itself.
+        self.put(coroutine + 72, address);
         TaskId { address, number }
     }
 
@@ -292,8 +296,8 @@ proptest! {
         }
         image.change(&change, |at| !said.contains(&at));
         let (found, _) = sent(&image, &known(), THREAD);
-        let found: Vec<u64> = found.iter().map(|task| task.address).collect();
-        let wanted: Vec<u64> = tasks.iter().map(|task| task.address).collect();
+        let found: Vec<u64> = found.iter().map(|task| task.number).collect();
+        let wanted: Vec<u64> = tasks.iter().map(|task| task.number).collect();
         prop_assert!(wanted.starts_with(&found), "{found:x?} of {wanted:x?}");
     }
 

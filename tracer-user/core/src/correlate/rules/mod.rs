@@ -4,11 +4,12 @@
 //! reason, or asks to be asked again. It changes nothing and knows of no other rule: [`super::ladder`] weighs them.
 //! What a rule needs to have noted while events pass, `track` notes.
 
+pub(super) mod awaited;
 pub(super) mod goroutine;
 pub(super) mod handoff;
 pub(super) mod header;
 pub(super) mod header_continuity;
-mod named;
+pub(super) mod named;
 pub(super) mod process_fork;
 pub(super) mod response_window;
 pub(super) mod runtime_task;

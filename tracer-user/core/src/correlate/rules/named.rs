@@ -3,6 +3,14 @@
 use super::{Moment, Tables, Verdict};
 use crate::correlate::exchange::{Answering, Exchange, Key, Undecided};
 
+/// The request that a runtime has named for the call: its task made it, or awaits the one that did.
+pub(in crate::correlate) fn names(_: &Tables, call: &Exchange) -> Vec<Key> {
+    match call.called().map(|called| called.answered) {
+        Some(Answering::One(key)) => vec![key],
+        Some(Answering::None | Answering::Several) | None => Vec::new(),
+    }
+}
+
 /// The one request that was named for the call, once no other will be; else what the rule says. `changed`: another task
 /// was behind the call at its end than at its beginning.
 pub(super) fn request<'a>(

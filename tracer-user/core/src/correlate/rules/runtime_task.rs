@@ -11,8 +11,8 @@
 //!    the request came, so that nothing of an earlier one was left to be done. Or it answers the request, and has
 //!    never answered another. A task that serves a connection may answer, and make calls for that request when the
 //!    next one has come already: what it does then cannot be told apart, and is undecided;
-//! 4. of tasks that only waited, none between is known to be older than the request: such a one was made for
-//!    somebody else. That they are younger is not proof, so such edges are *likely*.
+//! 4. of tasks between, which are waited for, none was made for somebody else. Who made a task asyncio does not know: what is
+//!    asked of such tasks is in [`super::awaited`], and such edges are *likely*.
 //!
 //! Tasks that nobody waits for (background work, queues, fire and forget), and those that several wait for, work on
 //! nothing: their calls are undecided.
@@ -23,11 +23,8 @@
 
 use std::time::Duration;
 
-use tracer_abi::python::TaskId;
-
-use super::{Moment, Tables, Verdict};
+use super::{Moment, Tables, Verdict, awaited};
 use crate::correlate::exchange::{Answering, Exchange, Undecided};
-use crate::span::{Confidence, Evidence};
 
 /// Requests with a task of their own, before a process is believed at once.
 pub(in crate::correlate) const PROOFS: u32 = 32;
@@ -61,13 +58,10 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     if call.is_damaged() || request.is_damaged() {
         return Verdict::abstain(Undecided::EventsLost);
     }
-    let place = |task: Option<TaskId>| called.tasks.iter().position(|other| Some(*other) == task);
-    let place = if let Some(place) = place(work.awaited_by) {
-        place
-    } else {
-        let Some(place) = place(work.answered_by) else {
-            return Verdict::abstain(Undecided::TaskUnrelated);
-        };
+    let Some((place, waited)) = work.place(&called.tasks) else {
+        return Verdict::abstain(Undecided::TaskUnrelated);
+    };
+    if !waited {
         match answered_after(request, call) {
             Some(true) => {}
             Some(false) => return Verdict::abstain(Undecided::TaskNotFresh),
@@ -84,17 +78,9 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
         } else if tasks.proofs < PROOFS && !called.is_over(tasks) {
             return if moment.last { Verdict::abstain(Undecided::ProcessUnproven) } else { Verdict::Wait };
         }
-        place
-    };
+    }
     let below = called.tasks.get(..place).unwrap_or_default();
-    if below.is_empty() {
-        return Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Certain);
-    }
-    // Such a task was made for somebody else.
-    if below.iter().any(|task| task.number != 0 && task.number <= work.newest_task) {
-        return Verdict::abstain(Undecided::TaskOlder);
-    }
-    Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Likely)
+    awaited::judge(&tasks.kinds, below, (key, work.next_task), call, moment)
 }
 
 /// Whether the request was still being answered when the call was made; `None` while that is not known.

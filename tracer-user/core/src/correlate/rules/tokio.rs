@@ -7,26 +7,15 @@
 //!    when the response began, for the answer of the connection's task. No other task did at the other moment. The edge is
 //!    *certain*;
 //! 2. or it awaited the handle of the task that did, or of one that awaited that one, and so on. Handles can be handed on, and
-//!    who started a task tokio does not know. So such tasks must not be known to be older than the request, and tasks of their
-//!    kind must never have been awaited by the task of a request that is younger than them; [`PROOFS`] of them must have been
-//!    seen that were not. The edge is *likely*;
+//!    who started a task tokio does not know: what is asked of such tasks is in [`super::awaited`]. The edge is *likely*;
 //! 3. the request's head had been read, and its answer had not ended, and its first byte was not read before the answer to
 //!    the one before it on the connection had ended, by a task that reads no other connection.
 //!
 //! Background work, what was detached, tasks that take jobs from a channel, and what several wait for works on nothing that is
 //! known. A request whose task calls for others too (it leads a batch) is the parent of that call: it waits for it.
 
-use std::time::Duration;
-
-use super::{Moment, Tables, Verdict, named};
+use super::{Moment, Tables, Verdict, awaited, named};
 use crate::correlate::exchange::{Exchange, Undecided};
-use crate::span::{Confidence, Evidence};
-
-/// Tasks of a kind that were awaited by the requests for which they may have been started, before any is believed.
-const PROOFS: u32 = 16;
-
-/// How long a call waits for there to be so many.
-pub(in crate::correlate) const SETTLE: Duration = Duration::from_secs(2);
 
 pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
     let polls = call.called().and_then(|called| called.polls.as_deref());
@@ -41,23 +30,9 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     if polled.is_shared {
         return Verdict::abstain(Undecided::TaskNotFresh);
     }
-    if polls.below.is_empty() {
-        return Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Certain);
-    }
     let process = tables.processes.find(call.process());
-    let tasks = process.and_then(|process| process.tokio.as_deref());
-    let Some(tasks) = tasks else { return Verdict::Abstain(None) };
-    let mut proofs = PROOFS;
-    for task in &polls.below {
-        let kind = tasks.kind(task.address);
-        if kind.is_handed_on || task.number < polled.next_task {
-            return Verdict::abstain(Undecided::TaskOlder);
-        }
-        proofs = proofs.min(kind.proofs);
-    }
-    if proofs >= PROOFS {
-        return Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Likely);
-    }
-    let waited = call.first.time.plus(SETTLE) <= moment.now;
-    if moment.last || waited { Verdict::abstain(Undecided::ProcessUnproven) } else { Verdict::Wait }
+    let Some(tasks) = process.and_then(|process| process.tokio.as_deref()) else {
+        return Verdict::Abstain(None);
+    };
+    awaited::judge(&tasks.kinds, &polls.below, (key, polled.next_task), call, moment)
 }
