@@ -8,6 +8,9 @@
 --model coalesce  requests that come while a call is under way share it
 --model handed    the request's call is made by a task that another request waits for
 --model mixed     a task serves several connections in turn
+
+--through to_thread  calls are made by threads of the loop's pool, which tasks wait for so
+--through executor   the same, by futures of the pool that are handed around instead of tasks
 """
 
 import argparse
@@ -18,6 +21,7 @@ from calls import SIZES, Downstream, add_options
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--model", default="waits")
+parser.add_argument("--through", choices=["loop", "to_thread", "executor"], default="loop")
 add_options(parser)
 args = parser.parse_args()
 
@@ -43,6 +47,12 @@ async def read_body(reader, headers):
 
 async def call(cause, number):
     await asyncio.sleep(random.random() * 0.003)
+    if args.through == "to_thread":
+        await asyncio.to_thread(downstream.call, cause, number)
+        return
+    if args.through == "executor":
+        await asyncio.get_running_loop().run_in_executor(None, downstream.call, cause, number)
+        return
     call_id = downstream.name(cause, number)
     host, port = args.downstream.split(":")
     pooled = random.random() < 0.6
@@ -60,6 +70,13 @@ async def call(cause, number):
 
 
 def spawn(work):
+    if args.through == "executor":
+        # Not a task: the pool's future, for which whoever has it may wait.
+        known = work.cr_frame.f_locals
+        work.close()
+        return asyncio.get_running_loop().run_in_executor(
+            None, downstream.call, known["cause"], known["number"]
+        )
     # A callback of its own when it is done would be one more that waits for it.
     task = asyncio.get_running_loop().create_task(work)
     kept.append(task)

@@ -187,6 +187,16 @@ pub fn all() -> Vec<Workload> {
         tasks("asyncio, coalesce", "coalesce", Adversarial),
         tasks("asyncio, handed", "handed", Adversarial),
         tasks("asyncio, mixed", "mixed", Adversarial),
+        threads("to_thread, tasks", "waits", "to_thread", Reported),
+        threads("to_thread, forget", "forget", "to_thread", Adversarial),
+        threads("to_thread, after", "after", "to_thread", Adversarial),
+        threads("to_thread, queue", "queue", "to_thread", Adversarial),
+        threads("to_thread, coalesce", "coalesce", "to_thread", Adversarial),
+        threads("to_thread, handed", "handed", "to_thread", Adversarial),
+        threads("to_thread, mixed", "mixed", "to_thread", Adversarial),
+        threads("executor, forget", "forget", "executor", Adversarial),
+        threads("executor, coalesce", "coalesce", "executor", Adversarial),
+        threads("executor, handed", "handed", "executor", Adversarial),
         plain("node", "http", Runtime::Node),
         node("queueing agent", &["--client", "queue"]),
         node("undici", &["--client", "undici"]),
@@ -300,6 +310,15 @@ fn tasks(model: &'static str, way: &'static str, class: Class) -> Workload {
         let mut command = Command::new("/usr/bin/python3");
         command.arg(workload("service_tasks.py")).env("PYTHONDONTWRITEBYTECODE", "1");
         with(command, &["--model", way])
+    })
+}
+
+/// The same, whose tasks have threads of the loop's pool make the calls.
+fn threads(model: &'static str, way: &'static str, through: &'static str, class: Class) -> Workload {
+    start_service("python", model, class, move || {
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg(workload("service_tasks.py")).env("PYTHONDONTWRITEBYTECODE", "1");
+        with(command, &["--model", way, "--through", through])
     })
 }
 

@@ -26,6 +26,7 @@ mod layout;
 pub mod limits;
 pub mod openssl;
 pub mod python;
+pub mod python_thread;
 pub mod python_waits;
 pub mod python_work;
 pub mod sniff;

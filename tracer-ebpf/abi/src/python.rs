@@ -8,6 +8,8 @@
 //!
 //! What it does not do: it runs nothing in the program, stops nothing, and knows no version: layouts are values.
 
+use crate::python_waits::Function;
+
 /// Reads memory of a program. What cannot be read is zero.
 pub trait Memory {
     fn word(&self, address: u64) -> u64;
@@ -28,20 +30,21 @@ pub const MAX_CHAIN_STEPS: u32 = 16;
 pub const MAX_AWAITS: u32 = 16;
 
 /// Variables in a closure of the event loop's own library.
-const MAX_CELLS: u64 = 8;
+pub(crate) const MAX_CELLS: u64 = 8;
 
 /// Loops that run at once in one process, as far as they are looked through.
 const MAX_LOOPS: u64 = 8;
 
 // Of every version that is known: an object's type, and the first words of common objects.
 pub(crate) const TYPE: u64 = 8;
-const TUPLE_LEN: u64 = 16;
-const TUPLE_ITEMS: u64 = 24;
-const LIST_LEN: u64 = 16;
-const LIST_ITEMS: u64 = 24;
-const CELL_CONTENTS: u64 = 16;
-const FUNCTION_GLOBALS: u64 = 16;
-const FUNCTION_CLOSURE: u64 = 72;
+pub(crate) const TUPLE_LEN: u64 = 16;
+pub(crate) const TUPLE_ITEMS: u64 = 24;
+pub(crate) const LIST_LEN: u64 = 16;
+pub(crate) const LIST_ITEMS: u64 = 24;
+pub(crate) const CELL_CONTENTS: u64 = 16;
+pub(crate) const FUNCTION_GLOBALS: u64 = 16;
+pub(crate) const FUNCTION_CLOSURE: u64 = 72;
+pub(crate) const TEXT_LEN: u64 = 16;
 const BUILTIN_SELF: u64 = 24;
 const METHOD_FUNCTION: u64 = 16;
 const METHOD_SELF: u64 = 24;
@@ -69,7 +72,7 @@ const READER_WAITER: u64 = 4;
 const READER_TRANSPORT: u64 = 6;
 
 /// Who owns an interpreter frame.
-const OWNED_BY_GENERATOR: u8 = 1;
+pub(crate) const OWNED_BY_GENERATOR: u8 = 1;
 pub(crate) const OWNED_BY_C: u8 = 3;
 
 /// Where fields are that differ between versions, in bytes.
@@ -130,6 +133,13 @@ pub struct PythonProcess {
     /// The dictionaries that are the globals of `asyncio.tasks` and `asyncio.taskgroups`.
     pub tasks_globals: u64,
     pub groups_globals: u64,
+    /// For [`crate::python_thread`], zeroes where they are not known: the globals of `asyncio.futures`; the types of a loop's
+    /// futures, of those of pools and of code; and `asyncio.to_thread`.
+    pub futures_globals: u64,
+    pub loop_future_type: u64,
+    pub pool_future_type: u64,
+    pub code_type: u64,
+    pub to_thread: Function,
     /// The dictionary of the tasks that run, one per loop; or zero.
     pub current_tasks: u64,
     /// Where the number is kept that the youngest task was given; or zero.
@@ -366,6 +376,8 @@ pub mod chain_end {
 pub struct Chain {
     /// The task or future whose waiter is looked for.
     object: u64,
+    /// Where the first task is.
+    first: u64,
     pub tasks: [TaskId; CHAIN_TASKS],
     pub len: u32,
     /// [`chain_end`]
@@ -376,9 +388,25 @@ impl Chain {
     #[inline(always)]
     pub fn begin<M: Memory>(&mut self, memory: &M, process: &PythonProcess, task: u64) {
         self.object = task;
+        self.first = task;
         self.len = 1;
         self.end = u32::from(chain_end::CUT);
         self.tasks[0] = told(memory, process, task);
+    }
+
+    /// The first task, with its address.
+    #[inline(always)]
+    pub const fn first(&self) -> TaskId {
+        TaskId { address: self.first, number: self.tasks[0].number }
+    }
+
+    /// Without a task of its own: those that wait for a future of the loop's.
+    #[inline(always)]
+    pub fn begin_at(&mut self, future: u64) {
+        self.object = future;
+        self.first = 0;
+        self.len = 0;
+        self.end = u32::from(chain_end::CUT);
     }
 
     /// Takes a step; true if another one is to be taken. To be called [`MAX_CHAIN_STEPS`] times at most.
@@ -391,10 +419,10 @@ impl Chain {
         }
         let more = memory.word(object.wrapping_add(FUTURE_MORE_CALLBACKS));
         if more != 0 {
-            // `shield` has a callback on the future that it puts between, besides the waiter's.
-            let own =
-                !is_task(memory, process, object) && is_of(memory, process, callback, process.tasks_globals);
-            if !own || memory.word(more.wrapping_add(LIST_LEN)) != 1 {
+            // `shield` has a callback on the future that it puts between, besides the waiter's; so has what waits for a pool.
+            let own = is_of(memory, process, callback, process.tasks_globals)
+                || is_of(memory, process, callback, process.futures_globals);
+            if !own || is_task(memory, process, object) || memory.word(more.wrapping_add(LIST_LEN)) != 1 {
                 return self.ends(chain_end::SEVERAL);
             }
             let pair = memory.word(memory.word(more.wrapping_add(LIST_ITEMS)));
@@ -483,6 +511,9 @@ impl Chain {
         if len >= CHAIN_TASKS {
             return self.ends(chain_end::CUT);
         }
+        if len == 0 {
+            self.first = task;
+        }
         self.tasks[len & (CHAIN_TASKS - 1)] = told(memory, process, task);
         self.len += 1;
         self.object = task;
@@ -547,6 +578,17 @@ impl Suspended {
         let locals = self.frame.wrapping_add(u64::from(layout.frame_locals));
         self.object = memory.word(locals.wrapping_add(8 * (u64::from(top) - 1)));
         true
+    }
+
+    /// The code of the innermost coroutine; zero if there is none.
+    #[inline(always)]
+    pub(crate) fn code<M: Memory>(&self, memory: &M, process: &PythonProcess) -> u64 {
+        if self.frame == 0 { 0 } else { memory.word(self.frame.wrapping_add(u64::from(process.layout.frame_code))) }
+    }
+
+    /// The future that it waits for.
+    pub(crate) const fn awaits(&self) -> u64 {
+        self.awaits
     }
 
     /// Whether it waits in the read of a stream whose bytes the current thread has just received: the function that

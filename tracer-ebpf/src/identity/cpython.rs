@@ -3,10 +3,11 @@
 //! | operation | told |
 //! |---|---|
 //! | a turn of egress begins | the task that runs, and the chain of its waiters |
+//! | one does, and none runs | the task that waits for what the thread does, and the chain of its waiters |
 //! | a turn of ingress begins | the task that began the last turn of egress here, if it waits for these very bytes; and |
 //! | | except of calls, how many tasks there have been |
 //!
-//! How the memory is walked is in [`tracer_abi::python`].
+//! How the memory is walked is in [`tracer_abi::python`] and [`tracer_abi::python_thread`].
 
 use tracer_abi::config::identity_slot;
 use tracer_abi::conn::{Direction, Role};
@@ -15,6 +16,7 @@ use tracer_abi::python::{
     Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, Memory as _, PythonProcess, Suspended, TaskId,
     told,
 };
+use tracer_abi::python_thread::{self, Item};
 use tracer_abi::python_work::Working;
 
 use super::{OwnMemory, run, tell};
@@ -28,6 +30,7 @@ pub(crate) struct Walk {
     frames: Frames,
     chain: Chain,
     suspended: Suspended,
+    item: Item,
     pub(super) working: Working,
 }
 
@@ -57,7 +60,8 @@ fn ask(
 ) -> bool {
     let thread_pointer = task.thread_pointer();
     if thread.op.record.direction == Direction::Egress as u8 {
-        let found = sent(thread, state, process, thread_pointer);
+        let found = sent(thread, state, process, thread_pointer)
+            || handed_over(thread, process, thread_pointer);
         if found {
             let chain = &thread.walk.chain;
             tell(thread, Runtime::Python, begin, chain.end as u8, |tasks| {
@@ -106,10 +110,35 @@ fn sent(thread: &mut TaskState, state: &mut SockState, process: &PythonProcess, 
     }
     let task = walk.frames.task;
     walk.chain.begin(&OwnMemory, process, task);
-    state.sender = TaskId { address: task, number: walk.chain.tasks[0].number };
+    state.sender = walk.chain.first();
     let mut context = Context { walk, process };
     run(MAX_CHAIN_STEPS, chain_step, &mut context);
     true
+}
+
+/// Which task waits for what the thread does, and who for that one.
+#[inline(never)]
+fn handed_over(thread: &mut TaskState, process: &PythonProcess, thread_pointer: u64) -> bool {
+    let walk = &mut thread.walk;
+    walk.item = Item::begin(&OwnMemory, process, thread_pointer);
+    let mut context = Context { walk, process };
+    run(python_thread::MAX_FRAMES, item_step, &mut context);
+    let future = context.walk.item.chained(&OwnMemory, process);
+    if future == 0 {
+        return false;
+    }
+    context.walk.chain.begin_at(future);
+    run(MAX_CHAIN_STEPS, chain_step, &mut context);
+    if context.walk.chain.len == 0 {
+        return false;
+    }
+    let Some(suspended) = Suspended::begin(&OwnMemory, process, context.walk.chain.first()) else {
+        return false;
+    };
+    context.walk.suspended = suspended;
+    run(MAX_AWAITS, await_step, &mut context);
+    let walk = context.walk;
+    python_thread::is_own(&OwnMemory, process, &walk.chain, future, &walk.suspended)
 }
 
 /// Whether the task that sent here last waits for what was received.
@@ -136,6 +165,10 @@ fn received(
 
 extern "C" fn frame_step(_index: u64, context: &mut Context<'_>) -> i64 {
     i64::from(!context.walk.frames.step(&OwnMemory, context.process))
+}
+
+extern "C" fn item_step(_index: u64, context: &mut Context<'_>) -> i64 {
+    i64::from(!context.walk.item.step(&OwnMemory, context.process))
 }
 
 extern "C" fn chain_step(_index: u64, context: &mut Context<'_>) -> i64 {

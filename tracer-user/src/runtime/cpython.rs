@@ -246,6 +246,8 @@ impl<M: Bytes> Python<'_, M> {
         layout.thread_slot = self.thread_slot(interpreter)?;
         let symbol =
             |name| self.symbols.find(name).ok_or(Failure::Unfit("it exports fewer types than others"));
+        let code_type = symbol("PyCode_Type")?;
+        let to_thread = self.function(modules, code_type, "asyncio.threads", None, "to_thread");
         let partial = self.module(modules, "_functools").and_then(|globals| self.get(globals, "partial"));
         Ok(PythonProcess {
             start_boottime: process.start_boottime,
@@ -258,6 +260,14 @@ impl<M: Bytes> Python<'_, M> {
             partial_type: partial.unwrap_or(0),
             tasks_globals: tasks,
             groups_globals: self.module(modules, "asyncio.taskgroups").unwrap_or(0),
+            futures_globals: self.module(modules, "asyncio.futures").unwrap_or(0),
+            loop_future_type: self
+                .get(asyncio, "Future")
+                .filter(|future| self.is_type_named(*future, b"_asyncio.Future\0"))
+                .unwrap_or(0),
+            pool_future_type: self.class(modules, "concurrent.futures._base", "Future").unwrap_or(0),
+            code_type,
+            to_thread: to_thread.unwrap_or_default(),
             current_tasks: self
                 .get(asyncio, "_current_tasks")
                 .filter(|dict| self.is_dict(*dict))

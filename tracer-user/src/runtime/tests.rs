@@ -15,6 +15,7 @@ use tracer_abi::python::{
     CHAIN_TASKS, Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, Memory, PythonProcess, Suspended,
     TaskId, chain_end,
 };
+use tracer_abi::python_thread::{self, Item};
 use tracer_abi::task::{ProcessKey, Tgid};
 
 use super::memory::ProcessMemory;
@@ -23,7 +24,7 @@ use crate::process::procfs::ProcDir;
 
 /// Stands still inside the innermost of tasks that wait for each other, and says which they are.
 const SCRIPT: &str = r#"
-import asyncio, sys, threading, time, types
+import asyncio, concurrent.futures, gc, sys, threading, time, types
 
 chain = []
 
@@ -82,9 +83,46 @@ async def connects(serve):
     writer.write(b"hello")
     await asyncio.sleep(1000)
 
+def in_thread():
+    stand_still()
+    time.sleep(1000)
+
+class Holder:
+    """Has what an item has, and is another's."""
+    def __init__(self, future): self.future = future
+    def run(self): in_thread()
+
+async def threads():
+    entered()
+    await asyncio.to_thread(lambda: list(map(lambda _: in_thread(), [0])))
+
 async def main(way):
-    if way not in ("reads", "reads_after", "several"):
+    loop = asyncio.get_running_loop()
+    if way not in ("reads", "reads_after", "several", "submitted", "held", "shared"):
         entered()
+    if way == "thread":
+        await threads()
+    elif way == "thread_gathered":
+        await asyncio.gather(other(), threads())
+    elif way == "thread_task":
+        task = asyncio.create_task(asyncio.to_thread(in_thread))
+        chain.insert(0, task)
+        await asyncio.wait_for(asyncio.shield(task), 1000)
+    elif way == "submitted":
+        await loop.run_in_executor(None, in_thread)
+    elif way == "held":
+        # Beside the item, on a thread of the program's own.
+        task = asyncio.create_task(asyncio.to_thread(time.sleep, 1000))
+        await asyncio.sleep(0.1)
+        future = next(one for one in gc.get_objects() if type(one) is concurrent.futures.Future)
+        threading.Thread(target=Holder(future).run, daemon=True).start()
+        await task
+    elif way == "shared":
+        # Several loops' futures are set when it is done.
+        future = concurrent.futures.ThreadPoolExecutor().submit(lambda: (time.sleep(0.1), in_thread()))
+        await asyncio.gather(asyncio.wrap_future(future), asyncio.wrap_future(future))
+    if way.startswith("thread") or way in ("submitted", "held", "shared"):
+        return
     if way == "alone":
         await leaf()
     elif way == "task":
@@ -196,17 +234,42 @@ fn sent(memory: &impl Memory, known: &PythonProcess, thread_pointer: u64) -> (Ve
     if frames.is_at_end() {
         frames.among_current(memory, known);
     }
+    let mut chain = Chain::default();
+    let mut future = 0;
     if frames.task == 0 {
+        let mut item = Item::begin(memory, known, thread_pointer);
+        for _ in 0..python_thread::MAX_FRAMES {
+            if !item.step(memory, known) {
+                break;
+            }
+        }
+        future = item.chained(memory, known);
+        chain.begin_at(future);
+    } else {
+        chain.begin(memory, known, frames.task);
+    }
+    if frames.task == 0 && future == 0 {
         return (Vec::new(), chain_end::NOBODY);
     }
-    let mut chain = Chain::default();
-    chain.begin(memory, known, frames.task);
     for _ in 0..MAX_CHAIN_STEPS {
         if !chain.step(memory, known) {
             break;
         }
     }
     assert!(chain.len as usize <= CHAIN_TASKS);
+    if future != 0 {
+        let Some(mut suspended) = Suspended::begin(memory, known, chain.first()) else {
+            return (Vec::new(), chain_end::NOBODY);
+        };
+        for _ in 0..MAX_AWAITS {
+            if !suspended.step(memory, known) {
+                break;
+            }
+        }
+        if !python_thread::is_own(memory, known, &chain, future, &suspended) {
+            return (Vec::new(), chain_end::NOBODY);
+        }
+    }
     (chain.tasks[..chain.len as usize].to_vec(), chain.end as u8)
 }
 
@@ -257,6 +320,12 @@ fn real_interpreters_say_who_runs_and_who_waits() {
         ("several", chain_end::SEVERAL),
         ("callback", chain_end::FOREIGN),
         ("forgotten", chain_end::NOBODY),
+        ("thread", chain_end::FOREIGN),
+        ("thread_gathered", chain_end::FOREIGN),
+        ("thread_task", chain_end::FOREIGN),
+        ("submitted", chain_end::NOBODY),
+        ("held", chain_end::NOBODY),
+        ("shared", chain_end::NOBODY),
     ];
     for python in interpreters() {
         for (way, end) in WAYS {

@@ -136,13 +136,15 @@ impl Correlator {
         };
         called.tasks = chain.to_vec();
         called.key = Some(key);
-        // Requests for which a task had waited, or whose answers have begun to flow.
+        // Requests for which a task had waited, or whose answers have begun to flow. A thread of a pool may have called
+        // before what its loop was seen to do.
         let answering: Vec<Key> = tasks
             .open
             .iter()
             .filter(|request| {
-                let work =
-                    self.tables.exchanges.get(request).and_then(|request| request.served()?.work.as_deref());
+                let request = self.tables.exchanges.get(request);
+                let before = request.filter(|request| request.head_last.time < first.time);
+                let work = before.and_then(|request| request.served()?.work.as_deref());
                 work.is_some_and(|work| work.tasks().any(|task| chain.contains(&task)))
             })
             .copied()

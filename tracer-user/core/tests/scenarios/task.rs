@@ -605,6 +605,46 @@ fn an_event_that_comes_late_leaves_the_calls_of_other_tasks_their_parents() {
     assert!(late_events > 100, "{late_events}");
 }
 
+/// What a thread of the loop's pool does for a task comes from another thread than the loop's.
+#[test]
+fn a_thread_of_a_pool_calls_for_the_task_that_waits_for_it() {
+    let mut shop = Loop::proven();
+    let pool = shop.host.thread(shop.main, 7);
+    let (one, two) = (shop.client(), shop.client());
+    shop.arrives(one, "/a");
+    shop.arrives(two, "/b");
+    let call = shop.host.connect(Some(pool), None);
+    shop.host.works(&[12]);
+    shop.host.asks(pool, call, NOBODY, "/b1");
+    shop.host.answers(pool, call, NOBODY);
+    shop.answers(two, 12);
+    shop.answers(one, 11);
+    shop.expect(&["/b1 < shop server /b (runtime-task)"]);
+}
+
+/// It called before the request came for which its task waits by now, and was read late.
+#[test]
+fn a_request_that_came_behind_a_call_of_a_pool_is_not_its_cause() {
+    let mut shop = Loop::proven();
+    let pool = shop.host.thread(shop.main, 7);
+    let conn = shop.client();
+    shop.arrives_for(conn, "/a", 11);
+    let call = shop.host.connect(Some(pool), None);
+    let before = shop.host.events.len();
+    shop.host.works(&[11]);
+    shop.host.asks(pool, call, NOBODY, "/a1");
+    let made = shop.host.events.split_off(before);
+    shop.answers(conn, 11);
+    shop.arrives_for(conn, "/b", 11);
+    shop.host.sleep(Duration::from_millis(100));
+    let other = shop.client();
+    shop.arrives(other, "/c");
+    shop.host.events.extend(made);
+    shop.host.answers(pool, call, NOBODY);
+    shop.answers(conn, 11);
+    shop.expect(&["/a1 - task-unrelated"]);
+}
+
 /// It hides nothing of what the tracer has been there for.
 #[test]
 fn the_answer_to_a_call_from_before_the_tracer_is_no_loss() {

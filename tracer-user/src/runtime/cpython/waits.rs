@@ -62,19 +62,14 @@ impl<M: Bytes> Python<'_, M> {
         if functions[function::CONDITION_WAIT] == Function::default() {
             return Err(Failure::Unfit("its conditions are not of the library's kind"));
         }
-        let class = |module, name| {
-            self.module(modules, module)
-                .and_then(|globals| self.get(globals, name))
-                .filter(|class| self.is_type_named(*class, format!("{name}\0").as_bytes()))
-        };
         Ok(PythonWaits {
             start_boottime: process.start_boottime,
             own: runtime,
             own_end,
             interpreter,
             code_type,
-            work_type: class(POOLS, "_WorkItem").unwrap_or(0),
-            future_type: class(FUTURES, "Future").unwrap_or(0),
+            work_type: self.class(modules, POOLS, "_WorkItem").unwrap_or(0),
+            future_type: self.class(modules, FUTURES, "Future").unwrap_or(0),
             set_type: self.symbols.find("PySet_Type").unwrap_or(0),
             spent_nanos: 0,
             looks: 0,
@@ -83,7 +78,13 @@ impl<M: Bytes> Python<'_, M> {
         })
     }
 
-    fn function(
+    /// A class that the library defines.
+    pub(super) fn class(&self, modules: u64, module: &str, name: &str) -> Option<u64> {
+        let class = self.module(modules, module).and_then(|globals| self.get(globals, name))?;
+        self.is_type_named(class, format!("{name}\0").as_bytes()).then_some(class)
+    }
+
+    pub(super) fn function(
         &self,
         modules: u64,
         code_type: u64,

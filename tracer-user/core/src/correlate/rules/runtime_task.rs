@@ -14,6 +14,8 @@
 //! 4. of tasks between, which are waited for, none was made for somebody else. Who made a task asyncio does not know: what is
 //!    asked of such tasks is in [`super::awaited`], and such edges are *likely*.
 //!
+//! What a thread of a pool does for a task that waits for it in `asyncio.to_thread`, the task does.
+//!
 //! Tasks that nobody waits for (background work, queues, fire and forget), and those that several wait for, work on
 //! nothing: their calls are undecided.
 //!
@@ -30,7 +32,8 @@ use crate::correlate::exchange::{Answering, Exchange, Undecided};
 pub(in crate::correlate) const PROOFS: u32 = 32;
 
 /// How long before a call a loss may have hidden an answer after which its task still had something to do. What came late
-/// has hidden none: a task is one thread's, which has told what the task does in order, whenever that was learned.
+/// has hidden none of a loop's own calls: a task is one thread's, which has told what the task does in order, whenever that
+/// was learned. What a thread of a pool does for the task has no such order.
 const LOSS_MEMORY: Duration = Duration::from_secs(2);
 
 pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
@@ -68,7 +71,9 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
             None if moment.last => return Verdict::abstain(Undecided::RequestStillOpen),
             None => return Verdict::Wait,
         }
-        let lost = tables.last_loss.is_some_and(|at| at.plus(LOSS_MEMORY) >= call.first.time);
+        let of_loop = call.thread().tid == request.thread().tid;
+        let gap = if of_loop { tables.last_loss } else { tables.last_gap(call.process()) };
+        let lost = gap.is_some_and(|at| at.plus(LOSS_MEMORY) >= call.first.time);
         if work.again {
             return Verdict::abstain(Undecided::TaskNotFresh);
         } else if lost {
