@@ -41,7 +41,7 @@ impl Correlator {
                 if let Some(process) = self.tables.processes.find_mut(event.thread.process) {
                     process.lost_events_of(event.thread.tid, event.time);
                 }
-                self.lost(event.time);
+                self.damaged(event.thread.process, event.time);
             }
             Continuity::Fresh => {
                 let stale = std::mem::take(&mut thread.open);
@@ -476,13 +476,13 @@ impl Correlator {
             conn.last_call = Some(key);
         }
         conn.last_end = conn.last_end.max(Some(end.time));
-        let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
-        exchange.end = Some(end);
+        let Some(reader) = self.tables.exchanges.get(&key).map(Exchange::thread) else { return };
         if matches!(end.incomplete, Some(Incomplete::EventsLost)) {
             self.stats.exchanges_incomplete += 1;
-            self.tables.last_loss = self.tables.last_loss.max(Some(end.time));
+            self.damaged(reader.process, end.time);
         }
-        let reader = exchange.thread();
+        let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
+        exchange.end = Some(end);
         if let Some(served) = exchange.served() {
             let adrift = served.adrift;
             if let Some(thread) = self.tables.threads.find_mut(reader) {

@@ -132,6 +132,7 @@ impl Correlator {
                 handoffs: HandOffs::default(),
                 min_confidence: bounds.min_confidence,
                 last_loss: None,
+                last_damage: None,
                 last_late: None,
             },
             bounds,
@@ -206,6 +207,14 @@ impl Correlator {
             self.tables.processes.exited(process, at);
             self.forked_process_gone(process);
             self.wake = self.wake.min(at.plus(self.process_memory()));
+        }
+    }
+
+    /// Something is missing of this process.
+    pub(crate) fn damaged(&mut self, process: ProcessKey, at: KernelInstant) {
+        self.tables.last_damage = self.tables.last_damage.max(Some(at));
+        if let Some(process) = self.tables.processes.note(process) {
+            process.last_damage = process.last_damage.max(Some(at));
         }
     }
 

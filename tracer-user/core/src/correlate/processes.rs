@@ -41,6 +41,8 @@ pub(super) struct Process {
     gap_beside: Option<KernelInstant>,
     /// When an event of it came later than others that it was before.
     pub(super) last_late: Option<KernelInstant>,
+    /// When an exchange of it ended of which something was lost.
+    pub(super) last_damage: Option<KernelInstant>,
     /// Calls that stood the thread rule's examination, made beside a thread that had nothing to do.
     pub(super) proofs: u32,
     /// Calls that did, and wait for the process to be believed.

@@ -283,7 +283,10 @@ impl Connections {
             if entry.connection.has_stats() {
                 let stats = entry.connection.stats();
                 if stats.is_loss() {
-                    correlator.lost(now);
+                    match entry.process {
+                        Some(process) => correlator.damaged(process, now),
+                        None => correlator.lost(now),
+                    }
                 }
                 self.lost.add(stats);
             }

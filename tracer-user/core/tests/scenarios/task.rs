@@ -489,6 +489,27 @@ fn a_loss_may_have_hidden_an_earlier_answer() {
     }
 }
 
+/// What is known to be missing of one process is not missing of another.
+#[test]
+fn a_loss_on_a_connection_of_another_process_hides_nothing() {
+    for (elsewhere, wanted) in [(true, "/a1 < shop server /a (runtime-task)"), (false, "/a1 - events-lost")] {
+        let mut shop = Loop::proven();
+        let other = if elsewhere { shop.host.process("other") } else { shop.main };
+        let damaged = shop.host.connect(None, Some(other));
+        shop.host.asks(NOBODY, damaged, other, "/damaged");
+        let before = shop.host.events.len();
+        shop.host.write(other, damaged.1, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na");
+        shop.host.events.truncate(before);
+        shop.host.write(other, damaged.1, b"b");
+        shop.host.close(other, damaged.1);
+        let conn = shop.client();
+        shop.arrives(conn, "/a");
+        shop.calls("/a1", &[11]);
+        shop.answers(conn, 11);
+        shop.expect(&[wanted]);
+    }
+}
+
 /// As they come in when the processor is taken away from a thread between an event's stamp and its report, for so long:
 /// what the thread does next comes after it.
 fn stalled(events: &[Event], at: usize, by: Duration) -> Vec<Event> {

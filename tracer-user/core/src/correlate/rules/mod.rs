@@ -48,8 +48,10 @@ pub(super) struct Tables {
     pub(super) handoffs: HandOffs,
     /// What is less sure is not claimed.
     pub(super) min_confidence: Confidence,
-    /// When a loss was last learned of, wherever it was.
+    /// When a loss was last learned of that may have been anywhere.
     pub(super) last_loss: Option<KernelInstant>,
+    /// When an exchange last ended of which something was lost, of whatever process.
+    pub(super) last_damage: Option<KernelInstant>,
     /// When an event came later than others that it was before, of whatever process.
     pub(super) last_late: Option<KernelInstant>,
 }
@@ -57,12 +59,17 @@ pub(super) struct Tables {
 impl Tables {
     /// When something was last lost, or came out of order in this process: for what rests on the order of several threads.
     fn last_gap(&self, process: ProcessKey) -> Option<KernelInstant> {
-        self.last_loss.max(self.processes.find(process).and_then(|process| process.last_late))
+        self.last_loss_of(process).max(self.processes.find(process).and_then(|process| process.last_late))
+    }
+
+    /// When something of this process, or that may have been of it, was last lost.
+    fn last_loss_of(&self, process: ProcessKey) -> Option<KernelInstant> {
+        self.last_loss.max(self.processes.find(process).and_then(|process| process.last_damage))
     }
 
     /// The same for what rests on the order of several processes.
     fn last_gap_anywhere(&self) -> Option<KernelInstant> {
-        self.last_loss.max(self.last_late)
+        self.last_loss.max(self.last_damage).max(self.last_late)
     }
 }
 

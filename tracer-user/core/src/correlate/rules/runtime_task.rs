@@ -72,7 +72,8 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
             None => return Verdict::Wait,
         }
         let of_loop = call.thread().tid == request.thread().tid;
-        let gap = if of_loop { tables.last_loss } else { tables.last_gap(call.process()) };
+        let process = call.process();
+        let gap = if of_loop { tables.last_loss_of(process) } else { tables.last_gap(process) };
         let lost = gap.is_some_and(|at| at.plus(LOSS_MEMORY) >= call.first.time);
         if work.again {
             return Verdict::abstain(Undecided::TaskNotFresh);
