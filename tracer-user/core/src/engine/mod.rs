@@ -28,9 +28,9 @@ pub use self::connections::Unrecognised;
 pub struct EngineConfig {
     /// How long after its end a span waits for its parent and its trace id at most, the reorder window included.
     pub decide_timeout: Duration,
-    /// How late an event may come and still be put in its place; and how late it may where some have come later than
-    /// that, a quarter of `decide_timeout` at most.
+    /// How late an event may come and still be put in its place.
     pub reorder_window: Duration,
+    /// How late it may where some have come later than that; a quarter of `decide_timeout` at most.
     pub max_reorder_window: Duration,
     pub host: HostFacts,
     /// Replace the values of URL queries.
@@ -233,16 +233,11 @@ impl Engine {
         if self.reorder.push(event) {
             self.stats.events_late += 1;
             // Until now it was missing, and what it says of its place is lost.
+            self.correlator.wakes_lost(time);
             match place {
-                Place::AmongWakes => self.correlator.wakes_lost(time),
-                Place::AmongThreads(process) => {
-                    self.correlator.wakes_lost(time);
-                    self.correlator.came_late(process, time);
-                }
-                Place::Anywhere => {
-                    self.correlator.wakes_lost(time);
-                    self.correlator.lost(time);
-                }
+                Place::AmongWakes => {}
+                Place::AmongThreads(process) => self.correlator.came_late(process, time),
+                Place::Anywhere => self.correlator.lost(time),
             }
         }
         self.release();
