@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tracer_tests::raw::{FillWith, Put, Step, Take};
 use tracer_tests::scale;
+use tracer_tests::spans::Kind;
 
 use crate::case::Seen;
 use crate::{Case, Want};
@@ -231,21 +232,27 @@ fn slack(ordinary: u64) -> u64 {
     scale::time(Duration::from_millis(ordinary)).as_millis() as u64
 }
 
-/// Both ends' spans last at least `ms`, and no longer than the step after which, counted from the end, nothing of
-/// the exchange happened any more.
+/// Both ends' spans begin no later than their first byte and last no longer than `ms`, and no longer than the step after
+/// which, counted from the end, nothing of the exchange happened any more. What the client waits lasts so long at least; the
+/// server may be late to read what it is asked.
 fn lasts(seen: &Seen<'_>, ms: u64, idle_steps: usize) -> Result<(), String> {
     let last_byte = seen.client.marks[seen.client.marks.len() - 1 - idle_steps];
-    for span in seen.client_spans.iter().chain(seen.server_spans) {
+    let ends = [(seen.client, seen.client_spans), (seen.server, seen.server_spans)];
+    for (played, span) in ends.iter().flat_map(|(played, spans)| spans.iter().map(move |span| (played, span)))
+    {
         let lasted = (span.end - span.start) / 1_000_000;
-        // The first byte may be read late.
-        if lasted + slack(20) < ms || lasted > ms + slack(250) {
+        let short = span.kind == Kind::Client && lasted + slack(2) < ms;
+        if short || lasted > ms + slack(250) {
             return Err(format!("lasts {lasted} ms instead of {ms}"));
+        }
+        let late = span.start.saturating_sub(played.marks[0]) / 1_000_000;
+        if late > 0 {
+            return Err(format!("begins {late} ms after its first byte"));
         }
         let after = span.end.saturating_sub(last_byte) / 1_000_000;
         if after > slack(20) {
             return Err(format!("ends {after} ms after its last byte"));
         }
     }
-    let _ = seen.server;
     Ok(())
 }

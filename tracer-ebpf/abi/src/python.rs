@@ -583,7 +583,11 @@ impl Suspended {
     /// The code of the innermost coroutine; zero if there is none.
     #[inline(always)]
     pub(crate) fn code<M: Memory>(&self, memory: &M, process: &PythonProcess) -> u64 {
-        if self.frame == 0 { 0 } else { memory.word(self.frame.wrapping_add(u64::from(process.layout.frame_code))) }
+        if self.frame == 0 {
+            0
+        } else {
+            memory.word(self.frame.wrapping_add(u64::from(process.layout.frame_code)))
+        }
     }
 
     /// The future that it waits for.

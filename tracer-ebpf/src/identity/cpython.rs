@@ -60,8 +60,8 @@ fn ask(
 ) -> bool {
     let thread_pointer = task.thread_pointer();
     if thread.op.record.direction == Direction::Egress as u8 {
-        let found = sent(thread, state, process, thread_pointer)
-            || handed_over(thread, process, thread_pointer);
+        let found =
+            sent(thread, state, process, thread_pointer) || handed_over(thread, process, thread_pointer);
         if found {
             let chain = &thread.walk.chain;
             tell(thread, Runtime::Python, begin, chain.end as u8, |tasks| {
