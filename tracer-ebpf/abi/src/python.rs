@@ -98,6 +98,9 @@ pub struct PythonLayout {
     pub task_awaits: u32,
     pub task_coroutine: u32,
     pub task_name: u32,
+    /// From a task: what has this bit unless `gather` made the task.
+    pub task_logs: u32,
+    pub task_logs_bit: u32,
     /// From a string: its text, if that is ASCII.
     pub text: u32,
     /// [`values`]
@@ -176,6 +179,9 @@ fn is_task<M: Memory>(memory: &M, process: &PythonProcess, object: u64) -> bool 
 fn awaited_by<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> u64 {
     memory.word(task.wrapping_add(u64::from(process.layout.task_awaits)))
 }
+
+/// A bit of a task's number as it is told: what waits for the task has made it, a `gather` or a task group.
+pub const OWN: u64 = 1 << 63;
 
 /// As it is told.
 #[inline(always)]
@@ -397,7 +403,7 @@ impl Chain {
     /// The first task, with its address.
     #[inline(always)]
     pub const fn first(&self) -> TaskId {
-        TaskId { address: self.first, number: self.tasks[0].number }
+        TaskId { address: self.first, number: self.tasks[0].number & !OWN }
     }
 
     /// Without a task of its own: those that wait for a future of the loop's.
@@ -448,12 +454,19 @@ impl Chain {
             if !is_task(memory, process, parent) {
                 return self.ends(chain_end::UNCLEAR);
             }
+            self.last_is_own();
             return self.add(memory, process, parent);
         }
         // `gather`, `wait`, `shield` and `wait_for` put a future between.
         let next = if kind == process.function_type {
             if memory.word(callback.wrapping_add(FUNCTION_GLOBALS)) != process.tasks_globals {
                 return self.ends(chain_end::FOREIGN);
+            }
+            // Of a task that it made itself `gather` does not want to be told that it was destroyed.
+            let layout = &process.layout;
+            let logs = memory.half(object.wrapping_add(u64::from(layout.task_logs))) & layout.task_logs_bit;
+            if logs == 0 && is_task(memory, process, object) {
+                self.last_is_own();
             }
             self.enclosed(memory, memory.word(callback.wrapping_add(FUNCTION_CLOSURE)))
         } else if kind == process.partial_type && kind != 0 {
@@ -518,6 +531,14 @@ impl Chain {
         self.len += 1;
         self.object = task;
         true
+    }
+
+    #[inline(always)]
+    fn last_is_own(&mut self) {
+        let task = &mut self.tasks[(self.len as usize).wrapping_sub(1) & (CHAIN_TASKS - 1)];
+        if task.number != 0 {
+            task.number |= OWN;
+        }
     }
 
     #[inline(always)]

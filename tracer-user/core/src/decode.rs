@@ -17,7 +17,7 @@ use tracer_abi::event::{
     ciphertext_flags, flags, io_flags,
 };
 use tracer_abi::limits::{COMM_BYTES, UNIX_PATH_BYTES};
-use tracer_abi::python::{CHAIN_TASKS, TaskId};
+use tracer_abi::python::{CHAIN_TASKS, OWN, TaskId};
 use tracer_abi::python_work::MAX_FUTURES;
 use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid, Tid};
@@ -362,15 +362,25 @@ fn task_identified(fields: Fields<'_>, flags: u16) -> Result<TaskIdentified, Dec
     };
     let of_plaintext = flags & flags::PLAINTEXT != 0;
     let thread = fields.thread();
+    let runtime = Runtime::try_from(fields.u8(offset_of!(IdentityRecord, runtime)))?;
+    let mut tasks: Vec<TaskId> = (0..len).map(task).collect();
+    let mut own = 0;
+    if runtime == Runtime::Python {
+        for (place, task) in tasks.iter_mut().enumerate() {
+            own |= u8::from(task.number & OWN != 0) << place;
+            task.number &= !OWN;
+        }
+    }
     Ok(TaskIdentified {
         time: fields.time(),
         // As that of the operation: plaintext of others than Go is not asked about.
         thread: if of_plaintext { thread.nobodys() } else { thread },
         of_plaintext,
         cookie: fields.cookie(offset_of!(IdentityRecord, cookie)),
-        runtime: Runtime::try_from(fields.u8(offset_of!(IdentityRecord, runtime)))?,
+        runtime,
         direction: Direction::try_from(fields.u8(offset_of!(IdentityRecord, direction)))?,
-        tasks: (0..len).map(task).collect(),
+        tasks,
+        own,
         end: fields.u8(offset_of!(IdentityRecord, end)),
         stream: None,
     })

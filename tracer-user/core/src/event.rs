@@ -295,6 +295,8 @@ pub struct TaskIdentified {
     pub direction: Direction,
     /// Never empty: the task that acts, the one that waits for it, and so on.
     pub tasks: Vec<TaskId>,
+    /// A bit for each of these, the lowest for the first: what waits for it has made it.
+    pub own: u8,
     /// See `tracer_abi::event::IdentityRecord::end`.
     pub end: u8,
     /// Not of an operation: of this stream of the connection. See `tracer_abi::event::StreamRecord`.

@@ -82,9 +82,18 @@ impl ConnFacts {
 
     /// Whose work the operation was that moved a byte, if that is known.
     pub(super) fn tasks(&self, direction: Direction, byte: &Mark) -> Option<&[TaskId]> {
-        let identified = self.identified[usize::from(direction.code())].as_ref()?;
-        (identified.runtime == Runtime::Python && identified.thread == byte.thread)
-            .then_some(identified.tasks.as_slice())
+        self.python_tasks(direction, byte).map(|identified| identified.tasks.as_slice())
+    }
+
+    /// The same of what was sent, and [`TaskIdentified::own`].
+    pub(super) fn awaited_tasks(&self, byte: &Mark) -> Option<(&[TaskId], u8)> {
+        self.python_tasks(Direction::Egress, byte)
+            .map(|identified| (identified.tasks.as_slice(), identified.own))
+    }
+
+    fn python_tasks(&self, direction: Direction, byte: &Mark) -> Option<&TaskIdentified> {
+        let identified = self.identified[usize::from(direction.code())].as_deref()?;
+        (identified.runtime == Runtime::Python && identified.thread == byte.thread).then_some(identified)
     }
 
     /// The request's first byte was read, at that time, while the one before it was not done: what is left to be done for

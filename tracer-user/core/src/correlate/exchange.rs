@@ -273,6 +273,8 @@ pub(crate) struct Called {
     pub(super) awaited_by: Option<FragmentId>,
     /// The task that made it, the one that waits for it, and so on, as the runtime told.
     pub(super) tasks: Vec<TaskId>,
+    /// See [`crate::event::TaskIdentified::own`].
+    pub(super) own_tasks: u8,
     /// The request that one of them works on.
     pub(super) answered: Answering,
     /// The request that stays because `answered` named it.

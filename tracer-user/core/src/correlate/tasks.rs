@@ -123,7 +123,7 @@ impl Correlator {
 
     /// A call was made.
     pub(super) fn task_calls(&mut self, key: Key, first: Mark, conn: &ConnFacts) {
-        let Some(chain) = conn.tasks(Direction::Egress, &first) else { return };
+        let Some((chain, own)) = conn.awaited_tasks(&first) else { return };
         let process = first.thread.process;
         let Some(tasks) =
             self.tables.processes.find_mut(process).and_then(|process| process.tasks.as_deref_mut())
@@ -135,6 +135,7 @@ impl Correlator {
             return;
         };
         called.tasks = chain.to_vec();
+        called.own_tasks = own;
         called.key = Some(key);
         // Requests for which a task had waited, or whose answers have begun to flow. A thread of a pool may have called
         // before what its loop was seen to do.

@@ -66,6 +66,7 @@ pub(crate) struct Host {
     names: BTreeMap<u32, String>,
     /// Whose work the next operation is, as the runtime tells.
     tasks: Vec<TaskId>,
+    own: u8,
     runtime: Runtime,
     task_end: u8,
     next_port: u16,
@@ -98,6 +99,7 @@ impl Host {
             naps: BTreeMap::new(),
             names: BTreeMap::new(),
             tasks: Vec::new(),
+            own: 0,
             runtime: Runtime::Python,
             task_end: 0,
             next_port: 40_000,
@@ -179,7 +181,13 @@ impl Host {
     /// The next operation is the work of the first of these tasks, for which the second waits, and so on. A receive is
     /// what the task had waited for.
     pub(crate) fn works(&mut self, tasks: &[u64]) {
+        self.works_for(tasks, 0);
+    }
+
+    /// The same, of which what waits has made some, a bit for each.
+    pub(crate) fn works_for(&mut self, tasks: &[u64], own: u8) {
         self.tasks = tasks.iter().map(|number| task(*number)).collect();
+        self.own = own;
         self.runtime = Runtime::Python;
     }
 
@@ -215,6 +223,7 @@ impl Host {
             runtime: Runtime::Go,
             direction,
             tasks,
+            own: 0,
             end: 0,
             stream: Some(stream),
         })));
@@ -481,6 +490,7 @@ impl Host {
                 runtime,
                 direction,
                 tasks,
+                own: std::mem::take(&mut self.own),
                 end: self.task_end,
                 stream: None,
             };

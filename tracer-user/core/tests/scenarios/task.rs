@@ -208,6 +208,28 @@ fn tasks_of_a_kind_that_is_handed_on_name_nobody() {
     shop.expect(&["/a1 - task-older", "/b1 - task-older"]);
 }
 
+/// As `gather` and task groups do: nobody else can have been handed what was made where it is waited for. But that itself can.
+#[test]
+fn a_task_that_what_waits_has_made_needs_no_others_to_prove_it() {
+    let mut shop = Loop::proven();
+    let (one, two) = (shop.client(), shop.client());
+    shop.arrives(one, "/a");
+    let [of_a, other] = [(); 2].map(|()| shop.child());
+    let calls = |shop: &mut Loop, path: &str, tasks: &[u64], own: u8| {
+        let conn = shop.host.connect(Some(shop.main), None);
+        shop.host.works_for(tasks, own);
+        shop.host.asks(shop.main, conn, NOBODY, path);
+        shop.ends_call(conn);
+    };
+    calls(&mut shop, "/a1", &[of_a, 11], 0b1);
+    shop.arrives(two, "/b");
+    calls(&mut shop, "/b1", &[other, 12], 0b1);
+    shop.answers(one, 11);
+    shop.answers(two, 12);
+    shop.expect(&["/a1 < shop server /a (runtime-task)", "/b1 - task-older"]);
+    assert_eq!(confidence(&shop.spans(), "/a1"), Some(Confidence::Likely));
+}
+
 /// Each of them makes a task, and waits for that of another: all of these are younger than all requests.
 #[test]
 fn tasks_of_requests_that_come_at_once_prove_nothing() {

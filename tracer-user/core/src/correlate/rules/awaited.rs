@@ -2,6 +2,8 @@
 //!
 //! Handles can be handed on, so such a task must not be known to be older than the request, and tasks of its kind must never
 //! have been awaited by the task of a request that is younger than them; [`PROOFS`] of them must have been seen that were not.
+//! Where the very thing that is awaited has made the task (`gather`, a task group), that it is younger is enough: nobody had
+//! the task, though what is awaited could have been handed on.
 
 use std::time::Duration;
 
@@ -19,10 +21,10 @@ const PROOFS: u32 = 8;
 pub(in crate::correlate) const SETTLE: Duration = Duration::from_secs(2);
 
 /// Whether a call is the request's whose task awaits the tasks `below`, the one that calls first. All tasks from `next_task`
-/// on were started since the request came; zero where that is not known.
+/// on were started since the request came; zero where that is not known. `own` as in [`crate::event::TaskIdentified::own`].
 pub(super) fn judge(
     kinds: &Kinds,
-    below: &[TaskId],
+    (below, own): (&[TaskId], u8),
     (request, next_task): (Key, u64),
     call: &Exchange,
     moment: Moment,
@@ -31,12 +33,14 @@ pub(super) fn judge(
         return Verdict::Parent(request, Evidence::RuntimeTask, Confidence::Certain);
     }
     let mut proofs = PROOFS;
-    for task in below {
+    for (place, task) in below.iter().enumerate() {
         let kind = kinds.of(*task);
         if kind.is_handed_on || task.number < next_task {
             return Verdict::abstain(Undecided::TaskOlder);
         }
-        proofs = proofs.min(kind.proofs);
+        if u32::from(own) >> place.min(31) & 1 == 0 || next_task == 0 {
+            proofs = proofs.min(kind.proofs);
+        }
     }
     if proofs >= PROOFS {
         return Verdict::Parent(request, Evidence::RuntimeTask, Confidence::Likely);

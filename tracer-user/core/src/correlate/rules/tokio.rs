@@ -34,5 +34,5 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     let Some(tasks) = process.and_then(|process| process.tokio.as_deref()) else {
         return Verdict::Abstain(None);
     };
-    awaited::judge(&tasks.kinds, &polls.below, (key, polled.next_task), call, moment)
+    awaited::judge(&tasks.kinds, (&polls.below, 0), (key, polled.next_task), call, moment)
 }
