@@ -5,6 +5,8 @@
 //! another thread than read it shows that threads own nothing. A *reader* is told from that by what it never does: it has
 //! neither sent a byte of a response nor made a call. As soon as it does, the process is taken for what it looks like.
 //!
+//! A thread that answers what was handed over amid a request of its own does as much: it works for two at a time.
+//!
 //! What a reader hands over has no parents by thread: which thread took it up, and when, is not seen. A call that a
 //! thread without a request makes while one is handed over may be that one's. It is *unplaced* until its thread answers: if
 //! that is a request which a reader had read before the call, it is nothing unusual; if it is not, the call was made outside
@@ -58,6 +60,10 @@ pub(super) fn explain(tables: &mut Tables, request: Key, answered_by: Tid) -> bo
     let Some(exchange) = tables.exchanges.get(&request) else { return false };
     let Some(tid) = reader(&tables.threads, exchange).filter(|tid| *tid != answered_by) else { return false };
     let process = exchange.process();
+    // Amid a request of its own: then which of them it has called for cannot be told.
+    if tables.threads.find(process, answered_by).is_none_or(|thread| !thread.open.is_empty()) {
+        return false;
+    }
     let Some(thread) = tables.threads.find_mut(ThreadEvent { process, tid, ..exchange.thread() }) else {
         return false;
     };

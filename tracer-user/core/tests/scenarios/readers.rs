@@ -176,6 +176,24 @@ fn calls_before_an_answer_that_was_handed_over_are_nobodys() {
     shop.expect_gate(true);
 }
 
+/// A thread that has a request in its hands and takes another meanwhile: what it calls may be for either.
+#[test]
+fn who_answers_what_was_handed_over_amid_a_request_owns_nothing() {
+    let mut shop = Shop::new();
+    let worker = shop.worker(1);
+    for number in 0..20 {
+        shop.hands_over(worker, &format!("/handed{number}"));
+        shop.serves(worker, &format!("/own{number}"));
+    }
+    shop.arrives(0, worker, "/own");
+    shop.arrives(1, shop.reader, "/b");
+    shop.calls(worker, "/b1");
+    shop.answers(1, worker);
+    shop.answers(0, worker);
+    assert_eq!(shop.verdict("/b1"), "- not-thread-per-request");
+    shop.expect_gate(false);
+}
+
 /// A body that was not there at once: the thread that has begun to read gives the request away.
 #[test]
 fn a_reader_reads_on() {
