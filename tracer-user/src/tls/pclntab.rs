@@ -67,7 +67,7 @@ struct Found {
     end: u32,
 }
 
-/// The functions of these names.
+/// The functions of these names; none if there is not the first one.
 ///
 /// # Errors
 /// When there is no such table, or it is damaged.
@@ -79,7 +79,8 @@ pub(super) fn functions(
     let table =
         Table::find(file, segments).context("neither symbols nor Go's table of functions is there")?;
     let found = table.find_functions(names)?;
-    if found.is_empty() {
+    // Others do not tell where the code begins: they may all be alike.
+    if !found.iter().any(|found| names.first() == Some(&found.name)) {
         return Ok(Vec::new());
     }
     let text = table.text(segments, &found).context("where Go's code begins is not known")?;
