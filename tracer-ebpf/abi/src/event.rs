@@ -360,8 +360,9 @@ codes! {
 pub struct IdentityRecord {
     pub header: Header,
     pub cookie: SocketCookie,
-    /// Python, sends: the task that runs, the task that waits for it, and so on, some with [`crate::python::OWN`]; the first
-    /// `len` of them. Receives: the task that waited for these very bytes, or zeroes, and then as an address the number of the youngest task.
+    /// Python, sends: the task that runs, the task that waits for it, and so on; the first `len` of them, each with its kind
+    /// ([`crate::python::NUMBER_BITS`]). Receives: the task that waited for these very bytes, or zeroes, and then as an
+    /// address the number of the youngest task.
     ///
     /// Go: the goroutine that runs. Then on a connection of `net/http`'s client the goroutine that waits for the call, or
     /// zeroes, and where that was started and the number of the one that started it ([`crate::golang::Waiter`]). Else,

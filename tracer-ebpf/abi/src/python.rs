@@ -153,8 +153,8 @@ pub struct PythonProcess {
     pub layout: PythonLayout,
 }
 
-/// A task: the number that its loop's library gave it, because addresses are used again, and the code of its coroutine,
-/// which all tasks of its kind share. Zero and its address where the program named the task itself.
+/// A task: its address, and the number that its loop's library gave it, because addresses are used again. Zero where
+/// the program named the task itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct TaskId {
@@ -180,27 +180,37 @@ fn awaited_by<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> u64 
     memory.word(task.wrapping_add(u64::from(process.layout.task_awaits)))
 }
 
-/// A bit of a task's number as it is told: what waits for the task has made it, a `gather` or a task group.
-pub const OWN: u64 = 1 << 63;
+/// What a number takes of its word as it is told. Above it is of which kind the task is, zero where the number is.
+pub const NUMBER_BITS: u32 = 40;
+const KIND_BITS: u32 = 23;
+
+/// The last bit: what waits for the task has made it, a `gather` or a task group.
+pub const OWN: u64 = 1 << (NUMBER_BITS + KIND_BITS);
 
 /// As it is told.
 #[inline(always)]
-pub fn told<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> TaskId {
+fn told<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> TaskId {
     let number = number(memory, process, task);
-    TaskId { address: if number == 0 { task } else { kind(memory, process, task) }, number }
+    if number == 0 || number >> NUMBER_BITS != 0 {
+        return TaskId { address: task, number: 0 };
+    }
+    TaskId { address: task, number: number | kind(memory, process, task) << NUMBER_BITS }
 }
 
-/// The code of a task's coroutine; of what is none, its type.
+/// What tasks have in common whose coroutines have the same code: what of its address tells it from others nearby. Of what is
+/// no coroutine, the same of its type.
 #[inline(always)]
 fn kind<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> u64 {
     let layout = &process.layout;
     let coroutine = memory.word(task.wrapping_add(u64::from(layout.task_coroutine)));
     let coroutine_type = memory.word(coroutine.wrapping_add(TYPE));
-    if coroutine_type != process.coroutine_type {
-        return coroutine_type;
-    }
-    let frame = coroutine.wrapping_add(u64::from(layout.coroutine_frame));
-    memory.word(frame.wrapping_add(u64::from(layout.frame_code)))
+    let kind = if coroutine_type == process.coroutine_type {
+        let frame = coroutine.wrapping_add(u64::from(layout.coroutine_frame));
+        memory.word(frame.wrapping_add(u64::from(layout.frame_code)))
+    } else {
+        coroutine_type
+    };
+    kind >> 4 & ((1 << KIND_BITS) - 1)
 }
 
 /// `Task-`, the first byte lowest.
@@ -211,7 +221,7 @@ const NAME_DIGITS: u32 = 11;
 
 /// The number in a task's name.
 #[inline(always)]
-pub fn number<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> u64 {
+fn number<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> u64 {
     let name = memory.word(task.wrapping_add(u64::from(process.layout.task_name)));
     if name == 0 {
         return 0;
@@ -382,8 +392,6 @@ pub mod chain_end {
 pub struct Chain {
     /// The task or future whose waiter is looked for.
     object: u64,
-    /// Where the first task is.
-    first: u64,
     pub tasks: [TaskId; CHAIN_TASKS],
     pub len: u32,
     /// [`chain_end`]
@@ -394,23 +402,15 @@ impl Chain {
     #[inline(always)]
     pub fn begin<M: Memory>(&mut self, memory: &M, process: &PythonProcess, task: u64) {
         self.object = task;
-        self.first = task;
         self.len = 1;
         self.end = u32::from(chain_end::CUT);
         self.tasks[0] = told(memory, process, task);
-    }
-
-    /// The first task, with its address.
-    #[inline(always)]
-    pub const fn first(&self) -> TaskId {
-        TaskId { address: self.first, number: self.tasks[0].number & !OWN }
     }
 
     /// Without a task of its own: those that wait for a future of the loop's.
     #[inline(always)]
     pub fn begin_at(&mut self, future: u64) {
         self.object = future;
-        self.first = 0;
         self.len = 0;
         self.end = u32::from(chain_end::CUT);
     }
@@ -524,9 +524,6 @@ impl Chain {
         if len >= CHAIN_TASKS {
             return self.ends(chain_end::CUT);
         }
-        if len == 0 {
-            self.first = task;
-        }
         self.tasks[len & (CHAIN_TASKS - 1)] = told(memory, process, task);
         self.len += 1;
         self.object = task;
@@ -567,14 +564,11 @@ pub struct Suspended {
 }
 
 impl Suspended {
-    /// `None`: at this address there is no task of this number any more, or it does not wait.
+    /// Of a task as it was told. `None`: there is no such task any more, or it does not wait.
     #[inline(always)]
-    pub fn begin<M: Memory>(
-        memory: &M,
-        process: &PythonProcess,
-        TaskId { address, number: known }: TaskId,
-    ) -> Option<Self> {
-        if !is_task(memory, process, address) || number(memory, process, address) != known {
+    pub fn begin<M: Memory>(memory: &M, process: &PythonProcess, task: TaskId) -> Option<Self> {
+        let address = task.address;
+        if !is_task(memory, process, address) || told(memory, process, address).number != task.number & !OWN {
             return None;
         }
         let awaits = awaited_by(memory, process, address);

@@ -14,7 +14,6 @@ use tracer_abi::conn::{Direction, Role};
 use tracer_abi::event::Runtime;
 use tracer_abi::python::{
     Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, Memory as _, PythonProcess, Suspended, TaskId,
-    told,
 };
 use tracer_abi::python_thread::{self, Item};
 use tracer_abi::python_work::Working;
@@ -76,7 +75,7 @@ fn ask(
     let awaits = received(thread, state, process, thread_pointer);
     let youngest = if process.task_counter == 0 { 0 } else { OwnMemory.word(process.task_counter) };
     if awaits || youngest != 0 && state.role != Role::Client.code() {
-        let task = if awaits { told(&OwnMemory, process, state.sender.address) } else { TaskId::default() };
+        let task = if awaits { state.sender } else { TaskId::default() };
         tell(thread, Runtime::Python, begin, 0, |tasks| {
             tasks[0] = task;
             tasks[1].address = youngest;
@@ -108,9 +107,8 @@ fn sent(thread: &mut TaskState, state: &mut SockState, process: &PythonProcess, 
     if walk.frames.task == 0 {
         return false;
     }
-    let task = walk.frames.task;
-    walk.chain.begin(&OwnMemory, process, task);
-    state.sender = walk.chain.first();
+    walk.chain.begin(&OwnMemory, process, walk.frames.task);
+    state.sender = walk.chain.tasks[0];
     let mut context = Context { walk, process };
     run(MAX_CHAIN_STEPS, chain_step, &mut context);
     true
@@ -132,7 +130,7 @@ fn handed_over(thread: &mut TaskState, process: &PythonProcess, thread_pointer: 
     if context.walk.chain.len == 0 {
         return false;
     }
-    let Some(suspended) = Suspended::begin(&OwnMemory, process, context.walk.chain.first()) else {
+    let Some(suspended) = Suspended::begin(&OwnMemory, process, context.walk.chain.tasks[0]) else {
         return false;
     };
     context.walk.suspended = suspended;

@@ -17,14 +17,14 @@ use tracer_abi::event::{
     ciphertext_flags, flags, io_flags,
 };
 use tracer_abi::limits::{COMM_BYTES, UNIX_PATH_BYTES};
-use tracer_abi::python::{CHAIN_TASKS, OWN, TaskId};
+use tracer_abi::python::{CHAIN_TASKS, NUMBER_BITS, OWN, TaskId};
 use tracer_abi::python_work::MAX_FUTURES;
 use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 
 use crate::event::{
-    Cause, CiphertextMoved, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, ListenStarted, Origin,
+    Cause, CiphertextMoved, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, ListenStarted, Made, Origin,
     PlaintextMoved, ProcessExeced, ProcessForked, Results, SessionEnded, SessionSecured, TaskExited,
     TaskIdentified, Thread, ThreadWoken, Waited,
 };
@@ -364,12 +364,13 @@ fn task_identified(fields: Fields<'_>, flags: u16) -> Result<TaskIdentified, Dec
     let thread = fields.thread();
     let runtime = Runtime::try_from(fields.u8(offset_of!(IdentityRecord, runtime)))?;
     let mut tasks: Vec<TaskId> = (0..len).map(task).collect();
-    let mut own = 0;
+    let mut made = Vec::new();
     if runtime == Runtime::Python {
-        for (place, task) in tasks.iter_mut().enumerate() {
-            own |= u8::from(task.number & OWN != 0) << place;
-            task.number &= !OWN;
-        }
+        made.extend(tasks.iter().map(|task| Made {
+            kind: ((task.number & !OWN) >> NUMBER_BITS) as u32,
+            own: task.number & OWN != 0,
+        }));
+        tasks.iter_mut().for_each(|task| task.number &= (1 << NUMBER_BITS) - 1);
     }
     Ok(TaskIdentified {
         time: fields.time(),
@@ -380,7 +381,7 @@ fn task_identified(fields: Fields<'_>, flags: u16) -> Result<TaskIdentified, Dec
         runtime,
         direction: Direction::try_from(fields.u8(offset_of!(IdentityRecord, direction)))?,
         tasks,
-        own,
+        made,
         end: fields.u8(offset_of!(IdentityRecord, end)),
         stream: None,
     })

@@ -295,12 +295,21 @@ pub struct TaskIdentified {
     pub direction: Direction,
     /// Never empty: the task that acts, the one that waits for it, and so on.
     pub tasks: Vec<TaskId>,
-    /// A bit for each of these, the lowest for the first: what waits for it has made it.
-    pub own: u8,
+    /// Of CPython's, for each of these: how it came to be.
+    pub made: Vec<Made>,
     /// See `tracer_abi::event::IdentityRecord::end`.
     pub end: u8,
     /// Not of an operation: of this stream of the connection. See `tracer_abi::event::StreamRecord`.
     pub stream: Option<u32>,
+}
+
+/// See `tracer_abi::python::NUMBER_BITS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// What its coroutine's code has in common with no other's, or hardly any.
+    pub kind: u32,
+    /// What waits for it has made it.
+    pub own: bool,
 }
 
 /// See `tracer_abi::event::WokenRecord`.

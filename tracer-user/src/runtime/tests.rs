@@ -12,8 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tracer_abi::python::{
-    CHAIN_TASKS, Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, Memory, OWN, PythonProcess,
-    Suspended, TaskId, chain_end,
+    CHAIN_TASKS, Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, Memory, NUMBER_BITS, OWN,
+    PythonProcess, Suspended, TaskId, chain_end,
 };
 use tracer_abi::python_thread::{self, Item};
 use tracer_abi::task::{ProcessKey, Tgid};
@@ -168,8 +168,8 @@ struct Standing {
     thread_pointer: u64,
     /// The number of the youngest task; zero on a thread that may not make one.
     youngest: u64,
-    /// Each with its address.
-    tasks: Vec<(u64, TaskId)>,
+    /// As they are told.
+    tasks: Vec<TaskId>,
     memory: ProcessMemory,
     process: ProcessKey,
 }
@@ -185,8 +185,9 @@ impl Standing {
         let (thread_pointer, youngest) = (number(), number());
         let task = |word: &str| {
             let numbers: Vec<u64> = word.split(':').map(|number| number.parse().unwrap()).collect();
-            let &[task, address, number] = numbers.as_slice() else { panic!("{word}") };
-            (task, TaskId { address, number })
+            let &[address, code, number] = numbers.as_slice() else { panic!("{word}") };
+            let kind = code >> 4 & ((OWN >> NUMBER_BITS) - 1);
+            TaskId { address, number: number | kind << NUMBER_BITS }
         };
         let tasks = words.map(task).collect();
         let dir = ProcDir::open(Tgid(child.id())).unwrap();
@@ -260,7 +261,7 @@ fn sent(memory: &impl Memory, known: &PythonProcess, thread_pointer: u64) -> (Ve
     }
     assert!(chain.len as usize <= CHAIN_TASKS);
     if future != 0 {
-        let Some(mut suspended) = Suspended::begin(memory, known, chain.first()) else {
+        let Some(mut suspended) = Suspended::begin(memory, known, chain.tasks[0]) else {
             return (Vec::new(), chain_end::NOBODY);
         };
         for _ in 0..MAX_AWAITS {
@@ -334,7 +335,7 @@ fn real_interpreters_say_who_runs_and_who_waits() {
         for (way, end, own) in WAYS {
             let standing = Standing::start(&python, way);
             // What started the loop waits with a callback of its own.
-            let told = |(place, (_, task)): (usize, &(u64, TaskId))| TaskId {
+            let told = |(place, task): (usize, &TaskId)| TaskId {
                 number: if own >> place & 1 == 0 { task.number } else { task.number | OWN },
                 ..*task
             };
@@ -355,10 +356,7 @@ fn real_interpreters_say_who_waited_for_bytes() {
         for (way, waits) in [("reads", true), ("reads_after", false)] {
             let standing = Standing::start(&python, way);
             let known = standing.known();
-            let &[(address, TaskId { number, .. })] = standing.tasks.as_slice() else {
-                panic!("{:?}", standing.tasks)
-            };
-            let task = TaskId { address, number };
+            let &[task] = standing.tasks.as_slice() else { panic!("{:?}", standing.tasks) };
             let found = |task| waited(&standing.memory, &known, standing.thread_pointer, task);
             let stands = || standing.child_sleeps();
             assert!(standing.becomes(|_| found(task) == waits && stands()), "{python:?} {way}");

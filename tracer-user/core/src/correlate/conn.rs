@@ -13,7 +13,7 @@ use super::exchange::Key;
 use super::join::{OtherEnd, PeerTraced};
 use super::streams::Taken;
 use crate::attributes::Socket;
-use crate::event::{ConnOpened, DataMoved, IoOutcome, TaskIdentified};
+use crate::event::{ConnOpened, DataMoved, IoOutcome, Made, TaskIdentified};
 use crate::exchange::Mark;
 use crate::tls::TlsFacts;
 
@@ -85,10 +85,10 @@ impl ConnFacts {
         self.python_tasks(direction, byte).map(|identified| identified.tasks.as_slice())
     }
 
-    /// The same of what was sent, and [`TaskIdentified::own`].
-    pub(super) fn awaited_tasks(&self, byte: &Mark) -> Option<(&[TaskId], u8)> {
+    /// The same of what was sent, and how they came to be.
+    pub(super) fn made_tasks(&self, byte: &Mark) -> Option<(&[TaskId], &[Made])> {
         self.python_tasks(Direction::Egress, byte)
-            .map(|identified| (identified.tasks.as_slice(), identified.own))
+            .map(|identified| (identified.tasks.as_slice(), identified.made.as_slice()))
     }
 
     fn python_tasks(&self, direction: Direction, byte: &Mark) -> Option<&TaskIdentified> {

@@ -13,12 +13,13 @@ use super::fragment::FragmentId;
 use super::goroutines::{Caller, Reader};
 use super::handoffs::MAX_HOPS;
 use super::join::Seats;
+use super::kinds::Awaited;
 use super::tasks::Tasks;
 use super::tokio::{Polled, Polls};
 use super::waits::ServedWaits;
 use super::works::InWork;
 use crate::context::{RemoteContext, RequestContext};
-use crate::event::Thread;
+use crate::event::{Made, Thread};
 use crate::exchange::{BodyLen, ExchangeId, Incomplete, Mark, Outcome, RequestHead, ResponseHead, Trailer};
 use crate::span::{Confidence, Evidence, SpanId};
 
@@ -273,8 +274,8 @@ pub(crate) struct Called {
     pub(super) awaited_by: Option<FragmentId>,
     /// The task that made it, the one that waits for it, and so on, as the runtime told.
     pub(super) tasks: Vec<TaskId>,
-    /// See [`crate::event::TaskIdentified::own`].
-    pub(super) own_tasks: u8,
+    /// How each of these came to be.
+    pub(super) made: Vec<Made>,
     /// The request that one of them works on.
     pub(super) answered: Answering,
     /// The request that stays because `answered` named it.
@@ -322,6 +323,15 @@ impl ServedTask {
 pub(super) type Answering = Window;
 
 impl Called {
+    /// The first of the tasks, so many of them.
+    pub(super) fn awaited(&self, count: usize) -> impl Iterator<Item = Awaited> {
+        let made = self.made.iter().map(Some).chain(std::iter::repeat(None));
+        self.tasks.iter().zip(made).take(count).map(|(task, made)| {
+            let Made { kind, own } = made.copied().unwrap_or_default();
+            Awaited { kind: kind.into(), number: task.number, own }
+        })
+    }
+
     /// Whether every request that was open when this call was made has ended.
     pub(super) fn is_over(&self, tasks: &Tasks) -> bool {
         self.key.is_none_or(|key| tasks.is_over(key))

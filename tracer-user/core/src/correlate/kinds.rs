@@ -10,7 +10,24 @@ use tracer_abi::python::TaskId;
 /// Kinds of tasks that call for the task that awaits them.
 const MAX_KINDS: usize = 1024;
 
-/// By what stands for a kind: [`TaskId::address`].
+/// A task that is awaited.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Awaited {
+    /// What stands for its kind.
+    pub(super) kind: u64,
+    pub(super) number: u64,
+    /// The very thing that is awaited has made it.
+    pub(super) own: bool,
+}
+
+impl Awaited {
+    /// One of tokio's: the table of functions of its kind, and its number.
+    pub(super) const fn started(task: &TaskId) -> Self {
+        Self { kind: task.address, number: task.number, own: false }
+    }
+}
+
+/// By what stands for a kind.
 #[derive(Debug, Default)]
 pub(super) struct Kinds(BTreeMap<u64, Kind>);
 
@@ -26,16 +43,16 @@ pub(super) struct Kind {
 }
 
 impl Kinds {
-    pub(super) fn of(&self, task: TaskId) -> Kind {
-        self.0.get(&task.address).copied().unwrap_or_default()
+    pub(super) fn of(&self, kind: u64) -> Kind {
+        self.0.get(&kind).copied().unwrap_or_default()
     }
 
     /// A task is awaited by a request that came before all tasks from that number on were started.
-    pub(super) fn awaited(&mut self, task: TaskId, next_task: u64) {
-        if self.0.len() >= MAX_KINDS && !self.0.contains_key(&task.address) {
+    pub(super) fn awaited(&mut self, task: Awaited, next_task: u64) {
+        if self.0.len() >= MAX_KINDS && !self.0.contains_key(&task.kind) {
             return;
         }
-        let kind = self.0.entry(task.address).or_default();
+        let kind = self.0.entry(task.kind).or_default();
         kind.is_handed_on |= task.number < next_task;
         if next_task > kind.next_task {
             kind.proofs = kind.proofs.saturating_add(1);
@@ -48,8 +65,8 @@ impl Kinds {
 mod tests {
     use super::*;
 
-    const fn task(address: u64, number: u64) -> TaskId {
-        TaskId { address, number }
+    const fn task(kind: u64, number: u64) -> Awaited {
+        Awaited { kind, number, own: false }
     }
 
     #[test]
@@ -57,7 +74,7 @@ mod tests {
         let mut kinds = Kinds::default();
         (0..5000).for_each(|address| kinds.awaited(task(address, 9), 5));
         assert_eq!(kinds.0.len(), MAX_KINDS);
-        assert_eq!((kinds.of(task(7, 0)).proofs, kinds.of(task(4000, 0)).proofs), (1, 0));
+        assert_eq!((kinds.of(7).proofs, kinds.of(4000).proofs), (1, 0));
     }
 
     /// Requests that came at once are one proof, however many they are.
@@ -65,11 +82,11 @@ mod tests {
     fn what_came_at_once_proves_once() {
         let mut kinds = Kinds::default();
         (10..20).for_each(|number| kinds.awaited(task(1, number), 10));
-        assert_eq!(kinds.of(task(1, 0)).proofs, 1);
+        assert_eq!(kinds.of(1).proofs, 1);
         (20..30).for_each(|number| kinds.awaited(task(1, number), number));
-        assert_eq!((kinds.of(task(1, 0)).proofs, kinds.of(task(1, 0)).is_handed_on), (11, false));
+        assert_eq!((kinds.of(1).proofs, kinds.of(1).is_handed_on), (11, false));
         kinds.awaited(task(1, 29), 30);
-        assert!(kinds.of(task(1, 0)).is_handed_on);
-        assert!(!kinds.of(task(2, 0)).is_handed_on);
+        assert!(kinds.of(1).is_handed_on);
+        assert!(!kinds.of(2).is_handed_on);
     }
 }

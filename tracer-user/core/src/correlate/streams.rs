@@ -82,7 +82,7 @@ mod tests {
             runtime: Runtime::Go,
             direction: Direction::Egress,
             tasks: Vec::new(),
-            own: 0,
+            made: Vec::new(),
             end: 0,
             stream: Some(1),
         };

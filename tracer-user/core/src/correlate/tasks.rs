@@ -123,7 +123,7 @@ impl Correlator {
 
     /// A call was made.
     pub(super) fn task_calls(&mut self, key: Key, first: Mark, conn: &ConnFacts) {
-        let Some((chain, own)) = conn.awaited_tasks(&first) else { return };
+        let Some((chain, made)) = conn.made_tasks(&first) else { return };
         let process = first.thread.process;
         let Some(tasks) =
             self.tables.processes.find_mut(process).and_then(|process| process.tasks.as_deref_mut())
@@ -135,7 +135,7 @@ impl Correlator {
             return;
         };
         called.tasks = chain.to_vec();
-        called.own_tasks = own;
+        called.made = made.to_vec();
         called.key = Some(key);
         // Requests for which a task had waited, or whose answers have begun to flow. A thread of a pool may have called
         // before what its loop was seen to do.
@@ -174,9 +174,8 @@ impl Correlator {
         if work.again && !waited {
             return;
         }
-        let below = called.tasks.get(..place).unwrap_or_default();
-        for task in below.iter().filter(|task| task.number != 0) {
-            tasks.kinds.awaited(*task, work.next_task);
+        for task in called.awaited(place).filter(|task| task.number != 0) {
+            tasks.kinds.awaited(task, work.next_task);
         }
     }
 

@@ -14,7 +14,7 @@ use super::Correlator;
 use super::conn::ConnFacts;
 use super::deadlines::Look;
 use super::exchange::Key;
-use super::kinds::Kinds;
+use super::kinds::{Awaited, Kinds};
 use super::rules::awaited::SETTLE;
 use crate::exchange::Mark;
 
@@ -121,7 +121,8 @@ impl Correlator {
                 exchanges.get(&request).and_then(|request| request.served()?.polled.as_deref())
             && polled.next_task != 0
         {
-            below.iter().for_each(|task| tasks.kinds.awaited(*task, polled.next_task));
+            let kinds = &mut tasks.kinds;
+            below.iter().map(Awaited::started).for_each(|task| kinds.awaited(task, polled.next_task));
         }
         let later = !below.is_empty();
         if let Some(polls) = self.polls_mut(key) {

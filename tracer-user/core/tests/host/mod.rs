@@ -15,7 +15,7 @@ use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 use tracer_core::event::{
-    Cause, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, Origin, ProcessDescribed, ProcessFacts,
+    Cause, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, Made, Origin, ProcessDescribed, ProcessFacts,
     ProcessForked, Results, TaskExited, TaskIdentified, Thread, ThreadWoken, Waited,
 };
 use tracer_core::span::{Span, SpanKind, Value};
@@ -66,7 +66,7 @@ pub(crate) struct Host {
     names: BTreeMap<u32, String>,
     /// Whose work the next operation is, as the runtime tells.
     tasks: Vec<TaskId>,
-    own: u8,
+    made: Vec<Made>,
     runtime: Runtime,
     task_end: u8,
     next_port: u16,
@@ -99,7 +99,7 @@ impl Host {
             naps: BTreeMap::new(),
             names: BTreeMap::new(),
             tasks: Vec::new(),
-            own: 0,
+            made: Vec::new(),
             runtime: Runtime::Python,
             task_end: 0,
             next_port: 40_000,
@@ -181,13 +181,14 @@ impl Host {
     /// The next operation is the work of the first of these tasks, for which the second waits, and so on. A receive is
     /// what the task had waited for.
     pub(crate) fn works(&mut self, tasks: &[u64]) {
-        self.works_for(tasks, 0);
+        self.works_for(tasks, &[]);
     }
 
-    /// The same, of which what waits has made some, a bit for each.
-    pub(crate) fn works_for(&mut self, tasks: &[u64], own: u8) {
+    /// The same, of which what waits has made some. Each thousand of numbers is a kind.
+    pub(crate) fn works_for(&mut self, tasks: &[u64], own: &[u64]) {
         self.tasks = tasks.iter().map(|number| task(*number)).collect();
-        self.own = own;
+        self.made =
+            tasks.iter().map(|task| Made { kind: (task / 1000) as u32, own: own.contains(task) }).collect();
         self.runtime = Runtime::Python;
     }
 
@@ -223,7 +224,7 @@ impl Host {
             runtime: Runtime::Go,
             direction,
             tasks,
-            own: 0,
+            made: Vec::new(),
             end: 0,
             stream: Some(stream),
         })));
@@ -490,7 +491,7 @@ impl Host {
                 runtime,
                 direction,
                 tasks,
-                own: std::mem::take(&mut self.own),
+                made: std::mem::take(&mut self.made),
                 end: self.task_end,
                 stream: None,
             };
@@ -544,9 +545,8 @@ impl Host {
     }
 }
 
-/// Each thousand of them is a kind.
 pub(crate) fn task(number: u64) -> TaskId {
-    TaskId { address: 0x7f00_0000_0000 + number / 1000 * 64, number }
+    TaskId { address: 0x7f00_0000_0000 + number * 64, number }
 }
 
 pub(crate) const ALONE: Waited = Waited { known: true, alone: true, aside: false, several: false };

@@ -215,15 +215,15 @@ fn a_task_that_what_waits_has_made_needs_no_others_to_prove_it() {
     let (one, two) = (shop.client(), shop.client());
     shop.arrives(one, "/a");
     let [of_a, other] = [(); 2].map(|()| shop.child());
-    let calls = |shop: &mut Loop, path: &str, tasks: &[u64], own: u8| {
+    let calls = |shop: &mut Loop, path: &str, tasks: &[u64], own: u64| {
         let conn = shop.host.connect(Some(shop.main), None);
-        shop.host.works_for(tasks, own);
+        shop.host.works_for(tasks, &[own]);
         shop.host.asks(shop.main, conn, NOBODY, path);
         shop.ends_call(conn);
     };
-    calls(&mut shop, "/a1", &[of_a, 11], 0b1);
+    calls(&mut shop, "/a1", &[of_a, 11], of_a);
     shop.arrives(two, "/b");
-    calls(&mut shop, "/b1", &[other, 12], 0b1);
+    calls(&mut shop, "/b1", &[other, 12], other);
     shop.answers(one, 11);
     shop.answers(two, 12);
     shop.expect(&["/a1 < shop server /a (runtime-task)", "/b1 - task-older"]);
@@ -395,6 +395,24 @@ fn an_address_that_is_used_again_is_another_task() {
         if let Event::TaskIdentified(identified) = event {
             for known in &mut identified.tasks {
                 known.address = if [7, 8].contains(&known.number) { task(7).address } else { known.address };
+            }
+        }
+    }
+    shop.expect(&["/poll - task-unrelated"]);
+}
+
+/// A program may give two tasks the same name.
+#[test]
+fn a_number_that_is_used_twice_is_two_tasks() {
+    let mut shop = Loop::proven();
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.calls("/poll", &[7]);
+    shop.answers(conn, 8);
+    for event in &mut shop.host.events {
+        if let Event::TaskIdentified(identified) = event {
+            for known in &mut identified.tasks {
+                known.number = if known.number == 8 { 7 } else { known.number };
             }
         }
     }

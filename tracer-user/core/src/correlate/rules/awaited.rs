@@ -7,11 +7,9 @@
 
 use std::time::Duration;
 
-use tracer_abi::python::TaskId;
-
 use super::{Moment, Verdict};
 use crate::correlate::exchange::{Exchange, Key, Undecided};
-use crate::correlate::kinds::Kinds;
+use crate::correlate::kinds::{Awaited, Kinds};
 use crate::span::{Confidence, Evidence};
 
 /// Requests that awaited tasks of a kind which they may have started, before any is believed: see [`Kinds`].
@@ -21,24 +19,25 @@ const PROOFS: u32 = 8;
 pub(in crate::correlate) const SETTLE: Duration = Duration::from_secs(2);
 
 /// Whether a call is the request's whose task awaits the tasks `below`, the one that calls first. All tasks from `next_task`
-/// on were started since the request came; zero where that is not known. `own` as in [`crate::event::TaskIdentified::own`].
+/// on were started since the request came; zero where that is not known.
 pub(super) fn judge(
     kinds: &Kinds,
-    (below, own): (&[TaskId], u8),
+    below: impl Iterator<Item = Awaited>,
     (request, next_task): (Key, u64),
     call: &Exchange,
     moment: Moment,
 ) -> Verdict {
-    if below.is_empty() {
+    let mut below = below.peekable();
+    if below.peek().is_none() {
         return Verdict::Parent(request, Evidence::RuntimeTask, Confidence::Certain);
     }
     let mut proofs = PROOFS;
-    for (place, task) in below.iter().enumerate() {
-        let kind = kinds.of(*task);
+    for task in below {
+        let kind = kinds.of(task.kind);
         if kind.is_handed_on || task.number < next_task {
             return Verdict::abstain(Undecided::TaskOlder);
         }
-        if u32::from(own) >> place.min(31) & 1 == 0 || next_task == 0 {
+        if !task.own || next_task == 0 {
             proofs = proofs.min(kind.proofs);
         }
     }

@@ -85,8 +85,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
             return if moment.last { Verdict::abstain(Undecided::ProcessUnproven) } else { Verdict::Wait };
         }
     }
-    let below = called.tasks.get(..place).unwrap_or_default();
-    awaited::judge(&tasks.kinds, (below, called.own_tasks), (key, work.next_task), call, moment)
+    awaited::judge(&tasks.kinds, called.awaited(place), (key, work.next_task), call, moment)
 }
 
 /// Whether the request was still being answered when the call was made; `None` while that is not known.

@@ -16,6 +16,7 @@
 
 use super::{Moment, Tables, Verdict, awaited, named};
 use crate::correlate::exchange::{Exchange, Undecided};
+use crate::correlate::kinds::Awaited;
 
 pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
     let polls = call.called().and_then(|called| called.polls.as_deref());
@@ -34,5 +35,6 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     let Some(tasks) = process.and_then(|process| process.tokio.as_deref()) else {
         return Verdict::Abstain(None);
     };
-    awaited::judge(&tasks.kinds, (&polls.below, 0), (key, polled.next_task), call, moment)
+    let below = polls.below.iter().map(Awaited::started);
+    awaited::judge(&tasks.kinds, below, (key, polled.next_task), call, moment)
 }
