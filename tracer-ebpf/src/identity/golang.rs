@@ -107,20 +107,26 @@ fn found(thread: &TaskState, state: &mut SockState, process: &GoProcess, gorouti
             return 3;
         }
         let reads = !egress && (of_session || !calls);
-        let last = if reads { golang::last_number(&OwnMemory, process) } else { 0 };
-        if last == 0 {
-            return 1;
-        }
-        let words: *mut u64 = tasks.as_mut_ptr().cast();
-        // SAFETY: of the tasks' words.
-        unsafe {
-            words.add(FIRST_CACHE - 1).write(last);
-            for index in 0..MAX_CACHES {
-                words.add(FIRST_CACHE + index).write(golang::unused(&OwnMemory, process, index as u64));
-            }
-        }
-        CHAIN_TASKS as u8
+        if reads { unborn(tasks, process) } else { 1 }
     });
+}
+
+/// Tells behind the goroutine that runs which numbers none has yet, where that can be known; returns how many tasks are told.
+#[inline(always)]
+pub(super) fn unborn(tasks: &mut [TaskId; CHAIN_TASKS], process: &GoProcess) -> u8 {
+    let last = golang::last_number(&OwnMemory, process);
+    if last == 0 {
+        return 1;
+    }
+    let words: *mut u64 = tasks.as_mut_ptr().cast();
+    // SAFETY: of the tasks' words.
+    unsafe {
+        words.add(FIRST_CACHE - 1).write(last);
+        for index in 0..MAX_CACHES {
+            words.add(FIRST_CACHE + index).write(golang::unused(&OwnMemory, process, index as u64));
+        }
+    }
+    CHAIN_TASKS as u8
 }
 
 extern "C" fn stack_step(_index: u64, context: &mut Context<'_>) -> i64 {

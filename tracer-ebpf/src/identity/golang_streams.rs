@@ -16,11 +16,12 @@ use tracer_abi::config::{GoTlsSite, tls_site};
 use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{EventKind, Runtime, StreamRecord};
-use tracer_abi::golang::{self, FIRST_CACHE, GoProcess, MAX_CACHES, Waiter};
+use tracer_abi::golang::{self, GoProcess, Waiter};
 use tracer_abi::golang_streams::{self as streams, MAX_WRAPPED, Wrapped};
-use tracer_abi::python::{CHAIN_TASKS, TaskId};
+use tracer_abi::python::TaskId;
 
-use super::{OwnMemory, is_process, now};
+use super::golang::unborn;
+use super::{OwnMemory, is_process, now, zeroed};
 use crate::emit;
 use crate::filter::{self, Actor};
 use crate::maps::{TRACER_DATA, TRACER_GO, count};
@@ -83,8 +84,7 @@ fn taken(ctx: &ProbeContext, actor: &Actor, process: &GoProcess) {
     };
     let record = entry.as_mut_ptr();
     let direction = if serves { Direction::Ingress } else { Direction::Egress };
-    // SAFETY: memory of this size and alignment, all of which is written. Word by word: a call of `memset` would be a loop
-    // over bytes.
+    // SAFETY: memory of this size and alignment, all of which is written before it is read.
     unsafe {
         (*record).identity.header = emit::header::<StreamRecord>(EventKind::StreamTaken, Some(actor));
         (*record).identity.cookie = SocketCookie(cookie);
@@ -94,25 +94,15 @@ fn taken(ctx: &ProbeContext, actor: &Actor, process: &GoProcess) {
         (*record).identity.cost_nanos = 0;
         (*record).stream = stream.id;
         (*record).reserved = 0;
-        let words: *mut u64 = (&raw mut (*record).identity.tasks).cast();
-        for index in 0..2 * CHAIN_TASKS {
-            words.add(index).write_volatile(0);
-        }
-        (*record).identity.tasks[0] = goroutine;
-        if serves {
-            let last = golang::last_number(&OwnMemory, process);
-            (*record).identity.len = if last == 0 { 1 } else { CHAIN_TASKS as u8 };
-            if last != 0 {
-                words.add(FIRST_CACHE - 1).write(last);
-                for index in 0..MAX_CACHES {
-                    words.add(FIRST_CACHE + index).write(golang::unused(&OwnMemory, process, index as u64));
-                }
-            }
+        let tasks = zeroed(&raw mut (*record).identity.tasks);
+        tasks[0] = goroutine;
+        (*record).identity.len = if serves {
+            unborn(tasks, process)
         } else {
-            (*record).identity.tasks[1] = caller.task;
-            (*record).identity.tasks[2] = TaskId { address: caller.started_at, number: caller.parent };
-            (*record).identity.len = 3;
-        }
+            tasks[1] = caller.task;
+            tasks[2] = TaskId { address: caller.started_at, number: caller.parent };
+            3
+        };
     }
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
 }

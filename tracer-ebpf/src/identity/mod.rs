@@ -216,13 +216,9 @@ fn tell(
     };
     let op = &thread.op.record;
     let record = entry.as_mut_ptr();
-    // SAFETY: memory of this size and alignment, all of which is written before it is read. Word by word: a call of `memset`
-    // would be a loop over bytes.
+    // SAFETY: memory of this size and alignment, all of which is written before it is read.
     unsafe {
-        let words: *mut u64 = (&raw mut (*record).tasks).cast();
-        for index in 0..2 * CHAIN_TASKS {
-            words.add(index).write_volatile(0);
-        }
+        let tasks = zeroed(&raw mut (*record).tasks);
         (*record).header = op.header;
         (*record).header.kind = EventKind::TaskIdentified.code();
         (*record).header.flags = if op.source == Source::Socket.code() { 0 } else { flags::PLAINTEXT };
@@ -231,10 +227,27 @@ fn tell(
         (*record).runtime = runtime.code();
         (*record).direction = op.direction;
         (*record).end = end;
-        (*record).len = fill(&mut (*record).tasks);
+        (*record).len = fill(tasks);
         (*record).cost_nanos = (now() - begin) as u32;
     }
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// Zeroes, word by word: a call of `memset` would be a loop over bytes.
+///
+/// # Safety
+///
+/// `tasks` must be valid for writes.
+#[inline(always)]
+unsafe fn zeroed<'r>(tasks: *mut [TaskId; CHAIN_TASKS]) -> &'r mut [TaskId; CHAIN_TASKS] {
+    // SAFETY: as the caller promises; integers may be zero.
+    unsafe {
+        let words: *mut u64 = tasks.cast();
+        for index in 0..2 * CHAIN_TASKS {
+            words.add(index).write_volatile(0);
+        }
+        &mut *tasks
+    }
 }
 
 /// The current process.
