@@ -20,7 +20,11 @@ pub(crate) fn note(sleep: &mut SleepState, regs: Regs, event_fds: u64) {
     match regs.awaited() {
         // A sleep for a time.
         Awaited::Nothing | Awaited::Polled { count: 0, .. } => {}
-        Awaited::Polled { address, count: 1 } => note_one(sleep, read_user::<u64>(address)),
+        Awaited::Polled { address, count: 1 } => match read_user::<u64>(address) {
+            // A sleep until another thread has something to say, as at a futex.
+            Some(polled) if is_event(polled, event_fds) => {}
+            polled => note_one(sleep, polled),
+        },
         Awaited::Polled { address, count: 2 }
             if read_user::<u64>(address + POLLFD_BYTES).is_some_and(|second| is_event(second, event_fds)) =>
         {

@@ -134,7 +134,7 @@ pub struct Followed {
     /// Of them: reported.
     pub reported: u64,
     /// Descriptors below 64 that are event counters (`eventfd`), one bit each, as they were when following began: what
-    /// waits for one besides a socket waits for that socket alone.
+    /// waits for one besides a socket waits for that socket alone, and what waits for nothing else for other threads.
     pub event_fds: u64,
     /// Not zero: a runtime's program may know what its threads wait for.
     pub asked: u64,
