@@ -155,9 +155,10 @@ impl Correlator {
         let Some(called) = thread.reading.unplaced.take() else { return };
         let request = conn.open.front().and_then(|(_, key)| self.tables.exchanges.get(key));
         let handed_over = request.is_some_and(|request| {
-            let others = request.thread().tid != event.thread.tid;
             let before = request.head_last.time < called;
-            others && before && reader(&self.tables.threads, request).is_some()
+            // Who has begun to read it may be the one that it is handed to.
+            let reader = reader(&self.tables.threads, request);
+            before && reader.is_some_and(|reader| reader != event.thread.tid)
         });
         if !handed_over {
             self.called_outside(event.thread);

@@ -219,3 +219,45 @@ fn a_reader_reads_on() {
     assert!(shop.verdict("/11.0").starts_with("- "));
     shop.expect_gate(true);
 }
+
+/// A reader reads on, and the thread that had begun is the next that is free.
+#[test]
+fn who_has_begun_to_read_may_be_handed_it() {
+    let mut shop = Shop::new();
+    let worker = shop.worker(1);
+    for number in 0..12 {
+        shop.hands_over(worker, &format!("/handed{number}"));
+    }
+    let front = shop.fronts[1];
+    shop.host.write(NOBODY, front.0, b"POST /begun HTTP/1.1\r\nContent-Length: 4\r\n\r\n");
+    shop.host.read(worker, front.1);
+    shop.host.write(NOBODY, front.0, b"body");
+    shop.host.read(shop.reader, front.1);
+    shop.calls(worker, "/begun.0");
+    shop.answers(1, worker);
+    assert!(shop.verdict("/begun.0").starts_with("- "));
+    shop.expect_gate(true);
+}
+
+/// What it calls before the reader has read anything is not for that request.
+#[test]
+fn who_has_begun_to_read_and_calls_before_it_is_handed_it_closes_the_gate() {
+    let mut shop = Shop::new();
+    let worker = shop.worker(1);
+    for number in 0..12 {
+        shop.hands_over(worker, &format!("/handed{number}"));
+    }
+    let front = shop.fronts[1];
+    shop.arrives(0, shop.reader, "/other");
+    shop.host.write(NOBODY, front.0, b"POST /begun HTTP/1.1\r\n");
+    shop.host.read(worker, front.1);
+    shop.host.write(NOBODY, front.0, b"Content-Length: 4\r\n");
+    shop.host.read(shop.reader, front.1);
+    shop.calls(worker, "/after");
+    shop.host.write(NOBODY, front.0, b"\r\nbody");
+    shop.host.read(shop.reader, front.1);
+    shop.answers(1, worker);
+    shop.answers(0, shop.worker(2));
+    assert!(shop.verdict("/after").starts_with("- "));
+    shop.expect_gate(false);
+}
