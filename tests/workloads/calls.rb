@@ -95,8 +95,9 @@ class Downstream
 
   # Calls that no request causes, for as long as the process lives.
   def background
+    period = @options.fetch("background-ms", "15").to_f / 1000
     (0..).each do |number|
-      sleep(rand * 0.03)
+      sleep(rand * 2 * period)
       call(nil, number)
     end
   end

@@ -21,7 +21,7 @@ use crate::nginx;
 use crate::score::{Call, Naming, Score, Truth, ledger};
 use crate::tracer::Tracer;
 pub use cell::{Cell, Tally};
-use workloads::{Running, Workload};
+use workloads::{Manner, Running, Workload};
 
 /// How to fill a cell.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,8 @@ pub fn measure(
     let mut cell = Cell::new(workload, concurrency);
     for seed in 0..effort.seeds {
         let wanted = effort.min_edges.div_ceil(effort.seeds);
-        let running = (workload.start)(random_names).with_context(|| format!("start {}", workload.name()))?;
+        let manner = Manner { random_names, ..Manner::default() };
+        let running = (workload.start)(manner).with_context(|| format!("start {}", workload.name()))?;
         let (score, log) = once(binary, &running, concurrency, wanted, seed, random_names)
             .with_context(|| format!("{} at {concurrency}: {}", workload.name(), running.complaints()))?;
         for what in &score.notes {
@@ -87,7 +88,7 @@ fn once(
     for number in 0..if running.warms_up { 3 } else { 0 } {
         old.get(&format!("{}/work/warm{seed}x{number}", running.prefix)).context("warm up")?;
     }
-    let front = lasting(running)?;
+    let front = running.lasting()?;
     let options: Vec<String> = front
         .iter()
         .chain(&running.proxy())
@@ -143,19 +144,6 @@ fn once(
     let mut score = Score::of(&report.spans, &inner);
     score.add(Score::of(&report.spans, &outer));
     Ok((score, report.log))
-}
-
-/// The processes that serve, once none is left that lived for a request only.
-fn lasting(running: &Running) -> anyhow::Result<BTreeSet<u32>> {
-    let mut front = running.front()?;
-    loop {
-        std::thread::sleep(Duration::from_millis(100));
-        let now = running.front()?;
-        if now == front {
-            return Ok(now);
-        }
-        front = now;
-    }
 }
 
 /// Waits until no request's calls are under way any more: some are made after the answer.

@@ -1,5 +1,6 @@
 //! Workloads that are an application inside of a server with a configuration: nginx, gunicorn, Puma, PHP-FPM, CGI.
 
+use std::fs::{Permissions, copy, create_dir, set_permissions, write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use anyhow::{Context, bail};
 use rustix::process::Signal;
 
 use super::family;
-use super::workloads::{Class, Oracle, Running, Workload, options};
+use super::workloads::{Class, Manner, Oracle, Running, Workload, options};
 use crate::nginx::{Config, Nginx};
 use crate::program::{Program, free_port, wait_listening};
 use crate::service::{Runtime, Service, go_program, workload};
@@ -47,11 +48,11 @@ pub(super) fn nginx(model: &'static str, directives: &'static str, keep_alive: b
 
 /// The Go service with TLS in both roles. Who asks does so through nginx, which is not traced.
 pub(super) fn go_tls(model: &'static str, option: &'static str, class: Class) -> Workload {
-    let start = move |random_names: bool| {
+    let start = move |manner: Manner| {
         let dir = TempDir::new()?;
         let back = Service::start_with(Runtime::Go, None, &["--tls"])?;
         let downstream = back.addr.to_string();
-        let mut arguments = options(&dir, random_names);
+        let mut arguments = options(&dir, manner);
         arguments.extend(["--tls", "--downstream", &downstream, "--model", option].map(str::to_owned));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let front = Service::start_with(Runtime::Go, None, &arguments)?;
@@ -77,7 +78,7 @@ pub(super) enum Http2 {
 /// The Go service with HTTP/2. Who asks it by that does so through a relay, which is not traced. What goes over connections
 /// that are older than the tracer is not all known, so it is not asked before.
 pub(super) fn go_http2(model: &'static str, http2: Http2, option: &'static str, class: Class) -> Workload {
-    let start = move |random_names: bool| {
+    let start = move |manner: Manner| {
         let dir = TempDir::new()?;
         let (serves, calls) = (http2 != Http2::Calls, http2 != Http2::Serves);
         let tls: &[&str] = if http2 == Http2::UnderTls { &["--tls"] } else { &[] };
@@ -90,7 +91,7 @@ pub(super) fn go_http2(model: &'static str, http2: Http2, option: &'static str, 
             Http2::Calls => "call",
             Http2::Both | Http2::UnderTls => "both",
         };
-        let (downstream, names) = (back.addr.to_string(), options(&dir, random_names));
+        let (downstream, names) = (back.addr.to_string(), options(&dir, manner));
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let own = ["--http2", way, "--downstream", &downstream, "--model", option];
         let front = Service::start_with(Runtime::Go, None, &[&own, tls, &names].concat())?;
@@ -108,11 +109,11 @@ pub(super) fn go_http2(model: &'static str, http2: Http2, option: &'static str, 
 
 /// The WSGI service under gunicorn with one sort of worker.
 pub(super) fn gunicorn(worker: &'static str, model: &'static str, class: Class) -> Workload {
-    let start = move |random_names: bool| {
+    let start = move |manner: Manner| {
         let dir = TempDir::new()?;
         let back = Service::start(Runtime::Python, None)?;
         let addr = SocketAddr::from(([127, 0, 0, 1], free_port()?));
-        let mut options = options(&dir, random_names);
+        let mut options = options(&dir, manner);
         options.extend(["--downstream".to_owned(), back.addr.to_string()]);
         let mut command = Command::new("gunicorn");
         command
@@ -141,11 +142,11 @@ pub(super) fn gunicorn(worker: &'static str, model: &'static str, class: Class) 
 
 /// The Rack service under Puma, which has a pool of threads itself.
 pub(super) fn puma(model: &'static str, class: Class) -> Workload {
-    let start = move |random_names: bool| {
+    let start = move |manner: Manner| {
         let dir = TempDir::new()?;
         let back = Service::start(Runtime::Python, None)?;
         let addr = SocketAddr::from(([127, 0, 0, 1], free_port()?));
-        let mut options = options(&dir, random_names);
+        let mut options = options(&dir, manner);
         options.extend(["--downstream", &back.addr.to_string(), "--model", model].map(str::to_owned));
         let mut command = Command::new("puma");
         command
@@ -168,7 +169,7 @@ pub(super) fn puma(model: &'static str, class: Class) -> Workload {
 
 /// A PHP script under PHP-FPM, which nginx asks over TCP, on connections that are kept.
 pub(super) fn php_fpm(class: Class) -> Workload {
-    let start = move |random_names: bool| {
+    let start = move |manner: Manner| {
         let dir = TempDir::new()?;
         let back = Service::start(Runtime::Python, None)?;
         let addr = SocketAddr::from(([127, 0, 0, 1], free_port()?));
@@ -186,7 +187,10 @@ pub(super) fn php_fpm(class: Class) -> Workload {
         let fpm = Program::spawn_dying_by("php-fpm", command, Signal::TERM)?;
         wait_family(&fpm, addr, 1 + WORKERS)?;
         let upstream = (addr.to_string(), "keepalive 4;", "fastcgi_keep_conn on;");
-        behind_nginx(upstream, &workload("fpm/work.php"), random_names, fpm, back, dir)
+        // Its path is in every request.
+        let script = dir.join("work.php");
+        copy(workload("fpm/work.php"), &script).context("copy the script")?;
+        behind_nginx(upstream, &script, manner, fpm, back, dir)
     };
     Workload { runtime: "php", model: "PHP-FPM", class, start: Box::new(start) }
 }
@@ -204,7 +208,7 @@ pub(super) enum Cgi {
 
 /// A shell script as a process per request, which calls with curl.
 pub(super) fn cgi(server: Cgi, class: Class) -> Workload {
-    let start = move |random_names: bool| {
+    let start = move |manner: Manner| {
         let dir = TempDir::new()?;
         let back = Service::start(Runtime::Python, None)?;
         let addr = SocketAddr::from(([127, 0, 0, 1], free_port()?));
@@ -228,7 +232,7 @@ pub(super) fn cgi(server: Cgi, class: Class) -> Workload {
                 command
             }
         };
-        for (name, value) in surroundings(&dir, &back, random_names) {
+        for (name, value) in surroundings(&dir, &back, manner) {
             command.env(name, value);
         }
         let program = Program::spawn_dying_by("cgi", command, Signal::TERM)?;
@@ -241,7 +245,7 @@ pub(super) fn cgi(server: Cgi, class: Class) -> Workload {
                 std::thread::sleep(Duration::from_millis(10));
             }
             let upstream = (format!("unix:{}", socket.display()), "", "");
-            return behind_nginx(upstream, &script, random_names, program, back, dir);
+            return behind_nginx(upstream, &script, manner, program, back, dir);
         }
         wait_family(&program, addr, 1)?;
         Ok(Running { prefix: "/cgi-bin", ..listening(addr, program, back, dir) })
@@ -257,7 +261,6 @@ pub(super) fn cgi(server: Cgi, class: Class) -> Workload {
 /// Puts the script and an empty ledger where a user without rights may run and write them: Python's server runs scripts
 /// as `nobody`.
 fn open_to_all(dir: &TempDir) -> anyhow::Result<PathBuf> {
-    use std::fs::{Permissions, copy, create_dir, set_permissions, write};
     let (folder, ledger) = (dir.join("cgi-bin"), dir.join("ledger"));
     let script = folder.join("work");
     create_dir(&folder)?;
@@ -270,11 +273,11 @@ fn open_to_all(dir: &TempDir) -> anyhow::Result<PathBuf> {
 }
 
 /// What a script is told.
-fn surroundings(dir: &TempDir, back: &Service, random_names: bool) -> [(&'static str, String); 3] {
+fn surroundings(dir: &TempDir, back: &Service, manner: Manner) -> [(&'static str, String); 3] {
     [
         ("DOWNSTREAM", back.addr.to_string()),
         ("LEDGER", dir.join("ledger").to_string_lossy().into_owned()),
-        ("NAMES", if random_names { "random" } else { "numbered" }.to_owned()),
+        ("NAMES", if manner.random_names { "random" } else { "numbered" }.to_owned()),
     ]
 }
 
@@ -282,7 +285,7 @@ fn surroundings(dir: &TempDir, back: &Service, random_names: bool) -> [(&'static
 fn behind_nginx(
     (upstream, pool, kept): (String, &str, &str),
     script: &Path,
-    random_names: bool,
+    manner: Manner,
     program: Program,
     back: Service,
     dir: TempDir,
@@ -305,7 +308,7 @@ fn behind_nginx(
     ] {
         params.push((name, variable.to_owned()));
     }
-    params.extend(surroundings(&dir, &back, random_names));
+    params.extend(surroundings(&dir, &back, manner));
     let params: String =
         params.iter().map(|(name, value)| format!("fastcgi_param {name} '{value}'; ")).collect();
     let nginx = Nginx::start(&Config {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use super::servers::{Cgi, Http2, cgi, go_http2, go_tls, gunicorn, nginx, php_fpm, puma};
 use super::{family, read_ledger};
@@ -18,8 +19,16 @@ pub struct Workload {
     pub runtime: &'static str,
     pub model: &'static str,
     pub class: Class,
-    /// Starts it; with random ids or telling ones.
-    pub start: Box<dyn Fn(bool) -> anyhow::Result<Running> + Send + Sync>,
+    pub start: Box<dyn Fn(Manner) -> anyhow::Result<Running> + Send + Sync>,
+}
+
+/// What its programs are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// Ids tell nothing, not even a person; else they are numbered.
+    pub random_names: bool,
+    /// Time from a background call to the next, on average; else each program has its own.
+    pub background_ms: Option<u32>,
 }
 
 impl Workload {
@@ -102,6 +111,19 @@ pub(super) enum Oracle {
 impl Running {
     pub fn front(&self) -> anyhow::Result<BTreeSet<u32>> {
         Ok(self.front.iter().flat_map(|pid| family(*pid)).collect())
+    }
+
+    /// The same, once none is left that lives for a request only.
+    pub fn lasting(&self) -> anyhow::Result<BTreeSet<u32>> {
+        let mut front = self.front()?;
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = self.front()?;
+            if now == front {
+                return Ok(now);
+            }
+            front = now;
+        }
     }
 
     /// The proxy's processes.
@@ -328,11 +350,11 @@ fn start_service(
     class: Class,
     command: impl Fn() -> anyhow::Result<Command> + Send + Sync + 'static,
 ) -> Workload {
-    let start = move |random_names: bool| {
+    let start = move |manner: Manner| {
         let dir = TempDir::new()?;
         let back = Service::start(Runtime::Python, None)?;
         let mut command = command()?;
-        command.args(["--downstream", &back.addr.to_string()]).args(options(&dir, random_names));
+        command.args(["--downstream", &back.addr.to_string()]).args(options(&dir, manner));
         let front = Service::from_command(model, command)?;
         Ok(Running {
             addr: front.addr,
@@ -350,8 +372,12 @@ fn start_service(
 }
 
 /// What every service with a ledger is told.
-pub(super) fn options(dir: &TempDir, random_names: bool) -> Vec<String> {
-    let names = if random_names { "random" } else { "numbered" };
+pub(super) fn options(dir: &TempDir, manner: Manner) -> Vec<String> {
+    let names = if manner.random_names { "random" } else { "numbered" };
     let ledger = dir.join("ledger").to_string_lossy().into_owned();
-    ["--ledger", &ledger, "--names", names].map(str::to_owned).to_vec()
+    let mut options = ["--ledger", &ledger, "--names", names].map(str::to_owned).to_vec();
+    if let Some(period) = manner.background_ms {
+        options.extend(["--background-ms".to_owned(), period.to_string()]);
+    }
+    options
 }
