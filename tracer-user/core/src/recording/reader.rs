@@ -69,6 +69,11 @@ impl<R: Read> Reader<R> {
         &self.preamble
     }
 
+    /// The bytes of the frame that was read last.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// The file ended inside a frame: its writer was stopped, or the file was cut.
     pub const fn truncated(&self) -> bool {
         matches!(self.state, State::Truncated)
