@@ -249,6 +249,14 @@ fn no_parent_is_wrong_where_one_event_is_lost() {
 }
 
 #[test]
+fn no_parent_is_wrong_where_events_in_a_row_are_lost() {
+    check_all(3, |len, rng| {
+        let at = below(len, rng);
+        Trouble { lost: at..at + 2 + below(len / 3, rng), ..CALM }
+    });
+}
+
+#[test]
 fn no_parent_is_wrong_where_events_are_lost_and_late() {
     const DELAYS: [u64; 5] = [0, 1_000_000, 45_000_000, 350_000_000, 2_000_000_000];
     const LOST: [u32; 4] = [0, 2, 20, 200];

@@ -279,3 +279,18 @@ fn what_is_not_told_is_not_claimed() {
         }
     }
 }
+
+/// What was lost is known only later; the goroutine seems to work on the first request still.
+#[test]
+fn the_end_of_a_request_and_the_beginning_of_the_next_may_be_lost() {
+    let mut shop = Service::new();
+    let conn = shop.client();
+    shop.arrives(conn, "/a", 11);
+    let before = shop.host.events.len();
+    shop.answers(conn);
+    shop.arrives(conn, "/b", 11);
+    shop.host.events.truncate(before);
+    shop.calls("/b1", 11, 1);
+    shop.answers(conn);
+    shop.expect(&["/b1 - events-lost"]);
+}

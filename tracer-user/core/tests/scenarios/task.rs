@@ -766,3 +766,18 @@ fn the_order_in_which_records_are_read_does_not_matter() {
     let spans = run(&swapped, EngineConfig::default(), shop.host.clock);
     assert_eq!(lines(&spans), lines(&shop.spans()));
 }
+
+/// What was lost is known only later; the task seems to work on the first request still.
+#[test]
+fn the_end_of_a_request_and_the_beginning_of_the_next_may_be_lost() {
+    let mut shop = Loop::new();
+    let conn = shop.client();
+    shop.arrives_for(conn, "/a", 11);
+    let before = shop.host.events.len();
+    shop.answers(conn, 11);
+    shop.arrives_for(conn, "/b", 11);
+    shop.host.events.truncate(before);
+    shop.calls("/b1", &[11]);
+    shop.answers(conn, 11);
+    shop.expect(&["/b1 - events-lost"]);
+}

@@ -1,7 +1,13 @@
-//! What the rules share that ask a runtime who waits for a call: which request it named.
+//! What the rules share that ask a runtime who waits for a call: which request it named, and that it was that one still.
+//!
+//! A task, a goroutine or a greenlet that serves a connection goes from one request to the next, on any thread. Where the
+//! end of one and the beginning of the next are lost, it seems to work on the first one still. The connection's bytes tell:
+//! what is missing between is missing before the next answer, which is then taken for the first one's. So a request's
+//! calls are its own once it has ended with nothing missing.
 
 use super::{Moment, Tables, Verdict};
 use crate::correlate::exchange::{Answering, Exchange, Key, Undecided};
+use crate::exchange::Incomplete;
 
 /// The request that a runtime has named for the call: its task made it, or awaits the one that did.
 pub(in crate::correlate) fn names(_: &Tables, call: &Exchange) -> Vec<Key> {
@@ -37,8 +43,23 @@ pub(super) fn request<'a>(
         Answering::None => return Err(Verdict::abstain(Undecided::TaskUnrelated)),
     };
     let request = tables.exchanges.get(&key).ok_or(Verdict::abstain(Undecided::LimitReached))?;
-    if call.is_damaged() || request.is_damaged() {
+    if call.is_damaged() {
         return Err(Verdict::abstain(Undecided::EventsLost));
     }
+    is_whole(tables, request, moment)?;
     Ok((key, request))
+}
+
+/// Whether nothing is missing between the beginning of a request and its end. Of one that goes on for long, and of which
+/// nothing more will be known, that nothing was lost anywhere.
+pub(super) fn is_whole(tables: &Tables, request: &Exchange, moment: Moment) -> Result<(), Verdict> {
+    let has_ended = request.end.is_some_and(|end| end.incomplete != Some(Incomplete::StillOpen));
+    if !has_ended && !moment.last {
+        return Err(Verdict::Wait);
+    }
+    let lost = tables.last_gap(request.process()).is_some_and(|at| at >= request.first.time);
+    if request.is_damaged() || (!has_ended && lost) {
+        return Err(Verdict::abstain(Undecided::EventsLost));
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@
 //!
 //! 1. the task that works on the request made the call, or waited, at the very moment of the call, for the task that
 //!    did: step by step, each the only one that waits for the next;
-//! 2. the request's head had been read, and its answer had not ended;
+//! 2. the request's head had been read, and its answer had not ended, which its end shows: see [`named::is_whole`];
 //! 3. that task works on this request and no other. Either it was seen to wait for the bytes of this very connection when
 //!    the request came, so that nothing of an earlier one was left to be done. Or it answers the request, and has
 //!    never answered another. A task that serves a connection may answer, and make calls for that request when the
@@ -25,7 +25,7 @@
 
 use std::time::Duration;
 
-use super::{Moment, Tables, Verdict, awaited};
+use super::{Moment, Tables, Verdict, awaited, named};
 use crate::correlate::exchange::{Answering, Exchange, Undecided};
 
 /// Requests with a task of their own, before a process is believed at once.
@@ -64,7 +64,11 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     let Some((place, waited)) = work.place(&called.tasks) else {
         return Verdict::abstain(Undecided::TaskUnrelated);
     };
-    if !waited {
+    if waited {
+        if let Err(verdict) = named::is_whole(tables, request, moment) {
+            return verdict;
+        }
+    } else {
         match answered_after(request, call) {
             Some(true) => {}
             Some(false) => return Verdict::abstain(Undecided::TaskNotFresh),
