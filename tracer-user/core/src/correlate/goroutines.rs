@@ -147,8 +147,19 @@ pub(crate) struct Caller {
     pub(super) is_child: bool,
     /// Another one waited at its end than at its beginning.
     pub(super) changed: bool,
-    /// It is one of the connection's streams, and another goroutine was started to send it.
+    /// It is one of the connection's streams, which others send.
     pub(super) is_of_stream: bool,
+}
+
+impl Caller {
+    const fn of(started_at: u64, is_of_stream: bool) -> Self {
+        Self { goroutine: None, started_at, is_child: false, changed: false, is_of_stream }
+    }
+
+    /// Of a stream, whose it is may be told yet.
+    pub(super) const fn is_awaited(&self) -> bool {
+        self.is_of_stream && self.goroutine.is_none()
+    }
 }
 
 impl Correlator {
@@ -158,6 +169,10 @@ impl Correlator {
         let Some(request) = self.tables.exchanges.get_mut(&key) else { return };
         let (first, last, process) = (request.first.time, request.head_last, request.process());
         let Some(&goroutine) = identified.tasks.first() else { return };
+        // Of streams others read all, and may themselves start who serves them.
+        if request.stream.is_some() {
+            return;
+        }
         // Bytes before may have been read ahead by another one, bytes behind by the same.
         if identified.time < first || identified.time > last.time {
             return;
@@ -212,7 +227,8 @@ impl Correlator {
     pub(super) fn goroutine_calls(&mut self, key: Key, direction: Direction, at: &Mark, conn: &ConnFacts) {
         let Some(identified) = conn.goes(direction) else { return };
         let Some(call) = self.tables.exchanges.get_mut(&key) else { return };
-        if identified.time < call.first.time || identified.time > at.time {
+        // Streams are sent by others.
+        if call.stream.is_some() || identified.time < call.first.time || identified.time > at.time {
             return;
         }
         let (sent, process) = (call.first.time, call.process());
@@ -225,32 +241,40 @@ impl Correlator {
         self.goroutine_waits(key, waiter, false, (sent, process, at.time));
     }
 
-    /// A stream's request is about to be sent.
+    /// A stream's request is about to be sent, or has just been, by a goroutine that sends for all.
     pub(super) fn goroutine_sends(&mut self, key: Key, identified: &TaskIdentified) {
         let Some(call) = self.tables.exchanges.get(&key) else { return };
         let (sent, process) = (call.first.time, call.process());
         let &[_, task, TaskId { address: started_at, number: parent }] = identified.tasks.as_slice() else {
             return;
         };
-        if identified.time > sent || identified.thread.process != process {
+        if identified.thread.process != process {
             return;
         }
-        self.goroutine_waits(key, Waiter { task, parent, started_at }, true, (sent, process, sent));
+        // Whatever is sent later may be so when the goroutine is about something else.
+        let (called, now) = (identified.time.min(sent), identified.time.max(sent));
+        self.goroutine_waits(key, Waiter { task, parent, started_at }, true, (called, process, now));
     }
 
-    /// A goroutine waits for a call of its process that was sent at some time, as is known now.
+    /// Whose a stream's request is, that was sent just now, will be told.
+    pub(super) fn goroutine_will_tell(&mut self, key: Key) {
+        let call = self.tables.exchanges.get_mut(&key);
+        if let Some(called) = call.and_then(|call| call.called_mut()) {
+            called.caller.get_or_insert_with(|| Box::new(Caller::of(0, true)));
+        }
+    }
+
+    /// A goroutine waits for a call of its process that it made at some time, as is known now.
     fn goroutine_waits(
         &mut self,
         key: Key,
         Waiter { task: goroutine, parent, started_at }: Waiter,
         is_of_stream: bool,
-        (sent, process, now): (KernelInstant, ProcessKey, KernelInstant),
+        (made, process, now): (KernelInstant, ProcessKey, KernelInstant),
     ) {
         let call = self.tables.exchanges.get_mut(&key);
         let Some(called) = call.and_then(|call| call.called_mut()) else { return };
-        let caller = called.caller.get_or_insert_with(|| {
-            Box::new(Caller { goroutine: None, started_at, is_child: false, changed: false, is_of_stream })
-        });
+        let caller = called.caller.get_or_insert_with(|| Box::new(Caller::of(started_at, is_of_stream)));
         if goroutine == TaskId::default() {
             return;
         }
@@ -265,7 +289,7 @@ impl Correlator {
         goroutines.count_proofs(now);
         let exchanges = &self.tables.exchanges;
         let read_by =
-            |number: u64| exchanges.read_before(goroutines.reads.get(&number).into_iter().flatten(), sent);
+            |number: u64| exchanges.read_before(goroutines.reads.get(&number).into_iter().flatten(), made);
         let reader = |request: &Key| exchanges.get(request)?.served()?.reader.as_deref();
         let own = read_by(goroutine.number);
         let (requests, is_child) = if own.is_empty() && parent != 0 && started_at != 0 {

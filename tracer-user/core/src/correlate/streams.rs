@@ -20,6 +20,10 @@ const MAX_TAKEN: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     streams: BTreeMap<u32, TaskIdentified>,
+    /// Calls that were sent before it was told whose they are.
+    untold: BTreeMap<u32, Key>,
+    /// Of calls it is told.
+    tells_calls: bool,
 }
 
 impl Taken {
@@ -30,26 +34,45 @@ impl Taken {
             self.streams.pop_first();
         }
     }
+
+    fn awaits(&mut self, stream: u32, call: Key) {
+        self.untold.insert(stream, call);
+        if self.untold.len() > MAX_TAKEN {
+            self.untold.pop_first();
+        }
+    }
 }
 
 impl Correlator {
-    /// A goroutine takes up a stream.
+    /// A goroutine takes up a stream, or has done so.
     pub(super) fn stream_taken(&mut self, event: TaskIdentified, conn: &mut ConnFacts) {
         let Some(stream) = event.stream else { return };
+        let taken = conn.taken.get_or_insert_default();
+        taken.tells_calls |= event.direction == Direction::Egress;
+        // Who sends for all may be ahead of who calls, and so may be who answers.
+        if let Some(key) = taken.untold.remove(&stream) {
+            self.goroutine_takes(key, &event);
+            self.decide(key, false);
+            return;
+        }
         let exchanges = &self.tables.exchanges;
         let is = |key: &Key| exchanges.get(key).is_some_and(|exchange| exchange.stream == Some(stream));
         match conn.open.iter().rev().map(|(_, key)| *key).find(is) {
             Some(key) => self.goroutine_takes(key, &event),
-            None => conn.taken.get_or_insert_default().add(stream, event),
+            None => taken.add(stream, event),
         }
     }
 
     /// A stream begins, whose goroutine may be known.
     pub(super) fn stream_began(&mut self, key: Key, conn: &mut ConnFacts) {
         let Some(taken) = conn.taken.as_deref_mut() else { return };
-        let stream = self.tables.exchanges.get(&key).and_then(|exchange| exchange.stream);
-        if let Some(event) = stream.and_then(|stream| taken.streams.remove(&stream)) {
+        let Some(exchange) = self.tables.exchanges.get(&key) else { return };
+        let Some(stream) = exchange.stream else { return };
+        if let Some(event) = taken.streams.remove(&stream) {
             self.goroutine_takes(key, &event);
+        } else if taken.tells_calls && exchange.called().is_some() {
+            taken.awaits(stream, key);
+            self.goroutine_will_tell(key);
         }
     }
 
@@ -90,5 +113,7 @@ mod tests {
         (0..5000).for_each(|stream| taken.add(2 * stream + 1, event.clone()));
         assert_eq!(taken.streams.len(), MAX_TAKEN);
         assert_eq!(taken.streams.last_key_value().map(|(stream, _)| *stream), Some(9999));
+        (0..5000).for_each(|stream| taken.awaits(2 * stream + 1, Key { number: 1, slot: 0 }));
+        assert_eq!(taken.untold.len(), MAX_TAKEN);
     }
 }

@@ -81,11 +81,13 @@ impl Shop {
 
     /// A goroutine sends a stream's request for the one that has started it.
     fn sends(&mut self, stream: u32, path: &str, caller: TaskId, parent: u64) {
-        self.sends_untold(stream, path, |shop| {
-            let started_at = if parent == 0 { 0 } else { SITE };
-            let tasks = vec![task(60), caller, TaskId { address: started_at, number: parent }];
-            shop.host.takes(shop.main, shop.back.0, stream, Direction::Egress, tasks);
-        });
+        self.sends_untold(stream, path, |shop| shop.tells(stream, caller, parent));
+    }
+
+    fn tells(&mut self, stream: u32, caller: TaskId, parent: u64) {
+        let started_at = if parent == 0 { 0 } else { SITE };
+        let tasks = vec![task(60), caller, TaskId { address: started_at, number: parent }];
+        self.host.takes(self.main, self.back.0, stream, Direction::Egress, tasks);
     }
 
     fn sends_untold(&mut self, stream: u32, path: &str, before: impl FnOnce(&mut Self)) {
@@ -165,6 +167,75 @@ fn a_goroutine_that_a_stream_s_has_started_calls_for_it() {
     shop.host.sleep(Duration::from_millis(200));
     shop.expect(&["/a1 < shop server /a (runtime-task)", "/b1 < shop server /b (runtime-task)"]);
     assert_eq!(shop.confidence("/b1"), Some(Confidence::Likely));
+}
+
+/// Who sends for all may do so before the caller has told of its stream, and may even be answered.
+#[test]
+fn a_call_may_be_told_of_when_it_has_been_sent() {
+    let mut shop = Shop::new();
+    shop.takes(1, "/a", 11);
+    shop.takes(3, "/b", 12);
+    shop.sends(1, "/a1", task(11), 5);
+    shop.sends_untold(3, "/b1", |_| {});
+    shop.tells(3, task(12), 5);
+    shop.sends_untold(5, "/a2", |_| {});
+    [1, 3, 5].into_iter().for_each(|stream| shop.is_answered(stream));
+    shop.tells(5, task(11), 5);
+    shop.sends_untold(7, "/untold", |_| {});
+    shop.is_answered(7);
+    [1, 3].into_iter().for_each(|stream| shop.answers(stream));
+    shop.host.sleep(Duration::from_millis(200));
+    shop.expect(&[
+        "/a1 < shop server /a (runtime-task)",
+        "/b1 < shop server /b (runtime-task)",
+        "/a2 < shop server /a (runtime-task)",
+        "/untold - task-unrelated",
+    ]);
+    assert_eq!(shop.confidence("/a2"), Some(Confidence::Certain));
+}
+
+/// It may also do so when the caller is about something else.
+#[test]
+fn a_call_that_is_sent_late_is_not_of_what_its_goroutine_does_then() {
+    let mut shop = Shop::new();
+    shop.takes(1, "/a", 11);
+    shop.tells(1, task(11), 5);
+    shop.tells(3, task(101), 11);
+    shop.answers(1);
+    shop.takes(3, "/b", 11);
+    shop.sends_untold(1, "/a1", |_| {});
+    shop.sends_untold(3, "/a2", |_| {});
+    [1, 3].into_iter().for_each(|stream| shop.is_answered(stream));
+    shop.answers(3);
+    shop.host.sleep(Duration::from_millis(200));
+    shop.expect(&["/a1 - task-unrelated", "/a2 - task-unrelated"]);
+}
+
+/// The goroutine that reads a connection starts those that serve its streams, and is known to have read them.
+#[test]
+fn who_reads_for_all_streams_serves_none() {
+    let mut shop = Shop::new();
+    let reader = 5;
+    for (stream, goroutine, path) in [(1, 101, "/a"), (3, 301, "/b")] {
+        let mut tasks = vec![TaskId::default(); 8];
+        tasks[0] = task(reader);
+        tasks[1] = TaskId { address: shop.last, number: 0 };
+        shop.host.write(NOBODY, shop.front.0, &ask(stream, path, true));
+        shop.host.goes(tasks);
+        shop.host.read(shop.main, shop.front.1);
+        shop.last = goroutine;
+        shop.serves(stream, goroutine);
+        shop.calls(&format!("{path}1"), goroutine, reader);
+        shop.calls(&format!("{path}2"), goroutine + 100, goroutine);
+        shop.answers(stream);
+    }
+    shop.host.sleep(Duration::from_millis(200));
+    shop.expect(&[
+        "/a1 < shop server /a (runtime-task)",
+        "/a2 < shop server /a (runtime-task)",
+        "/b1 < shop server /b (runtime-task)",
+        "/b2 < shop server /b (runtime-task)",
+    ]);
 }
 
 /// Another goroutine has that address now.
@@ -258,8 +329,8 @@ fn what_does_not_fit_is_not_believed() {
     shop.expect(&[
         "/a1 - task-unrelated",
         "/b1 - task-unrelated",
-        "/other - event-loop",
-        "/untold - event-loop",
+        "/other - task-unrelated",
+        "/untold - task-unrelated",
     ]);
 }
 

@@ -14,6 +14,7 @@
 //!
 //! Goroutines that take jobs from a channel, background work and what was detached work on nothing that is known.
 
+use super::response_window::SETTLE;
 use super::{Moment, Tables, Verdict, named};
 use crate::correlate::exchange::{Exchange, Undecided};
 use crate::correlate::goroutines::OUTLIVE;
@@ -25,6 +26,10 @@ const PROOFS: u32 = 16;
 pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
     let caller = call.called().and_then(|called| called.caller.as_deref());
     let Some(caller) = caller else { return Verdict::Abstain(None) };
+    // A goroutine may be held up before it can tell, until the call is over.
+    if caller.is_awaited() && !moment.last && call.end.is_none_or(|end| moment.now.since(end.time) < SETTLE) {
+        return Verdict::Wait;
+    }
     let (key, request) = match named::request(tables, call, caller.changed, moment) {
         Ok(named) => named,
         Err(verdict) => return verdict,
