@@ -180,6 +180,9 @@ pub mod tls_site {
     /// A goroutine begins to serve a stream of HTTP/2, or to send the request of one: for another program than the others.
     pub const STREAM_SERVES: u64 = 20;
     pub const STREAM_CALLS: u64 = 21;
+    /// The same in grpc-go, where one has been given the number that it sends a request with.
+    pub const GRPC_SERVES: u64 = 22;
+    pub const GRPC_CALLS: u64 = 23;
 }
 
 /// A place in a program of Go, as the cookie of its probe has it: what passing it means, which is a [`TlsCall`] or one of
@@ -200,6 +203,41 @@ impl GoTlsSite {
 
     pub const fn of_cookie(cookie: u64) -> Self {
         Self { site: cookie as u32, number: (cookie >> 32) as u16, unread: (cookie >> 48) as u16 }
+    }
+}
+
+/// A place in grpc-go, as the cookie of its probe has it: what passing it means, which is one of [`tls_site`], and where the
+/// module's version has its fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GrpcSite {
+    pub site: u8,
+    pub fields: GrpcFields,
+}
+
+/// From a stream of grpc-go's server or client, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GrpcFields {
+    /// What both sorts of streams have is an object of its own, whose address a stream begins with.
+    pub is_apart: bool,
+    /// From there: the stream's number.
+    pub number: u16,
+    /// The address of the connection's `http2Server` or `http2Client`.
+    pub transport: u16,
+}
+
+impl GrpcSite {
+    pub const fn to_cookie(self) -> u64 {
+        let GrpcFields { is_apart, number, transport } = self.fields;
+        self.site as u64 | (is_apart as u64) << 8 | (number as u64) << 16 | (transport as u64) << 32
+    }
+
+    pub const fn of_cookie(cookie: u64) -> Self {
+        let fields = GrpcFields {
+            is_apart: cookie >> 8 & 1 != 0,
+            number: (cookie >> 16) as u16,
+            transport: (cookie >> 32) as u16,
+        };
+        Self { site: cookie as u8, fields }
     }
 }
 

@@ -40,6 +40,10 @@ const CONNECTION_WRITES: u64 = 136;
 const WRITE_BYTES: u32 = 24;
 const RESPONSE_BYTES: u32 = 24;
 
+/// Below the top of a goroutine's stack: where the first function has its caller's frame pointer, behind four words and the
+/// address that it returns to (`newproc1` and `gostartcall` in `src/runtime`).
+const OUTERMOST_FRAME: u64 = 6 * 8;
+
 /// `_Gwaiting`; a scan by the collector sets another bit.
 const WAITING: u32 = 4;
 const SCANNED: u32 = 0x1000;
@@ -94,6 +98,12 @@ pub fn running<M: Memory>(
     let number = memory.word(goroutine.wrapping_add(process.layout.number.into()));
     let fits = low < stack_pointer && stack_pointer <= high && high - low <= MAX_STACK_BYTES;
     (goroutine != 0 && number != 0 && fits).then_some(TaskId { address: goroutine, number })
+}
+
+/// Whether a function was called by the one that a goroutine was started for, of its frame pointer while it is its caller's.
+#[inline(always)]
+pub fn is_called_by_outermost<M: Memory>(memory: &M, goroutine: TaskId, frame_pointer: u64) -> bool {
+    stack(memory, goroutine.address).1.wrapping_sub(frame_pointer) == OUTERMOST_FRAME
 }
 
 #[inline(always)]
@@ -192,11 +202,17 @@ pub fn waits<M: Memory>(memory: &M, process: &GoProcess, channel: u64) -> Option
     {
         return None;
     }
-    Some(Waiter {
-        task: TaskId { address: goroutine, number },
-        parent: field(process.layout.parent),
-        started_at: field(process.layout.started_at),
-    })
+    Some(as_waiter(memory, process, TaskId { address: goroutine, number }))
+}
+
+/// What is told of a goroutine that waits for a call, or will.
+#[inline(always)]
+pub fn as_waiter<M: Memory>(memory: &M, process: &GoProcess, goroutine: TaskId) -> Waiter {
+    Waiter {
+        task: goroutine,
+        parent: parent(memory, process, goroutine),
+        started_at: memory.word(goroutine.address.wrapping_add(process.layout.started_at.into())),
+    }
 }
 
 /// The number of the goroutine that started another one.

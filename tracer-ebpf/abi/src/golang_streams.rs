@@ -60,7 +60,7 @@ pub struct Stream {
 
 /// Whether a word can be the address of an object of the program's.
 #[inline(always)]
-const fn is_address(word: u64) -> bool {
+pub(crate) const fn is_address(word: u64) -> bool {
     word >> 47 == 0 && word & 7 == 0 && word >= 0x1_0000
 }
 
@@ -101,7 +101,7 @@ pub fn answers<M: Memory>(memory: &M, stream: u64) -> Option<u64> {
 
 /// Streams that a client begins have odd numbers (RFC 9113, section 5.1.1).
 #[inline(always)]
-fn known(id: u32, connection: u64) -> Option<Stream> {
+pub(crate) fn known(id: u32, connection: u64) -> Option<Stream> {
     (id & 1 == 1 && id >> 31 == 0).then_some(Stream { id, connection })
 }
 

@@ -18,6 +18,7 @@ pub mod error;
 pub mod event;
 pub mod frame;
 pub mod golang;
+pub mod golang_grpc;
 pub mod golang_streams;
 pub mod greenlet;
 pub mod java;

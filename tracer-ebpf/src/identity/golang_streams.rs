@@ -3,20 +3,22 @@
 //! | where | told |
 //! |---|---|
 //! | a goroutine begins to serve a stream | that it does, and which numbers no goroutine has yet |
-//! | one begins to send a stream's request | the goroutine that started it for that, and waits |
+//! | one of `net/http` begins to send a stream's request | the goroutine that started it for that, and waits |
+//! | one of grpc-go has the number of a stream that it calls by | that one |
 //!
 //! The socket is found by the program's own descriptor of it. How the memory is walked is in
-//! [`tracer_abi::golang_streams`].
+//! [`tracer_abi::golang_streams`] and [`tracer_abi::golang_grpc`].
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
-use tracer_abi::config::{GoTlsSite, tls_site};
+use tracer_abi::config::{GrpcSite, tls_site};
 use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{EventKind, Runtime, StreamRecord};
 use tracer_abi::golang::{self, GoProcess, Waiter};
+use tracer_abi::golang_grpc as grpc;
 use tracer_abi::golang_streams::{self as streams, MAX_WRAPPED, Wrapped};
 use tracer_abi::python::TaskId;
 
@@ -52,14 +54,19 @@ fn tracer_go_stream(ctx: ProbeContext) -> u32 {
 fn taken(ctx: &ProbeContext, actor: &Actor, process: &GoProcess) {
     // SAFETY: a probe's context is the register frame, beside which the kernel keeps what the helper reads.
     let (regs, cookie) = unsafe { (&*ctx.regs, helpers::bpf_get_attach_cookie(ctx.regs.cast())) };
-    let serves = u64::from(GoTlsSite::of_cookie(cookie).site) == tls_site::STREAM_SERVES;
+    let GrpcSite { site, fields } = GrpcSite::of_cookie(cookie);
+    let site = u64::from(site);
+    let serves = site == tls_site::STREAM_SERVES || site == tls_site::GRPC_SERVES;
     let Some(goroutine) = golang::running(&OwnMemory, process, regs.r14, regs.rsp) else {
         return;
     };
-    let stream = if serves {
-        streams::served(&OwnMemory, regs.rax, regs.rbx)
-    } else {
-        streams::called(&OwnMemory, regs.rax)
+    let stream = match site {
+        tls_site::STREAM_SERVES => streams::served(&OwnMemory, regs.rax, regs.rbx),
+        // One that serves for good would be another stream's the moment that is not told of.
+        tls_site::GRPC_SERVES if !golang::is_called_by_outermost(&OwnMemory, goroutine, regs.rbp) => return,
+        tls_site::GRPC_SERVES => grpc::served(&OwnMemory, fields, regs.rcx, regs.rdi),
+        tls_site::GRPC_CALLS => grpc::called(&OwnMemory, fields, regs.rax),
+        _ => streams::called(&OwnMemory, regs.rax),
     };
     let Some(stream) = stream else {
         return;
@@ -77,7 +84,11 @@ fn taken(ctx: &ProbeContext, actor: &Actor, process: &GoProcess) {
     if cookie == 0 || way.descriptor(&OwnMemory) != Some(descriptor) {
         return;
     }
-    let caller = if serves { Waiter::default() } else { caller(process, goroutine, regs.rax) };
+    let caller = match site {
+        tls_site::STREAM_CALLS => caller(process, goroutine, regs.rax),
+        tls_site::GRPC_CALLS => golang::as_waiter(&OwnMemory, process, goroutine),
+        _ => Waiter::default(),
+    };
     let Some(mut entry) = TRACER_DATA.reserve::<StreamRecord>(0) else {
         count(KernelLoss::DataRingFull);
         return;

@@ -16,7 +16,7 @@ use crate::capture::{self, Capture, CaptureConfig, Rung};
 use crate::config::{Doctor, DoctorFormat};
 use crate::process::procfs::ProcDir;
 use crate::runtime::{self, Finding, Waits};
-use crate::tls::{self, Stack};
+use crate::tls::{self, Mapped, Stack};
 
 /// What was found. This is also the machine-readable form; keys are stable.
 #[derive(Debug, Serialize)]
@@ -209,13 +209,19 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
             report(Identity::Known, format!("{runtime}: its goroutines are known{partly}"), None)
         }
     };
-    let first = ProcessReport { tls: tls_of(process, verbose), ..tasks };
-    std::iter::once(first).chain(waits).collect()
+    let mapped = tls::look(process, &mut tls::Known::new());
+    let grpc = mapped.iter().flat_map(|mapped| &mapped.libraries).find_map(|library| library.grpc.as_ref());
+    let streams = grpc.map(|grpc| match grpc.needed() {
+        None => report(Identity::Known, format!("{grpc}: whose work a stream is, is known"), None),
+        needed => report(Identity::Unknown, format!("{grpc}: whose work a stream is, is not known"), needed),
+    });
+    let first =
+        ProcessReport { tls: mapped.map_or_else(Vec::new, |mapped| tls_of(mapped, verbose)), ..tasks };
+    std::iter::once(first).chain(waits).chain(streams).collect()
 }
 
-fn tls_of(process: ProcessKey, verbose: bool) -> Vec<TlsReport> {
-    let Some(mapped) = tls::look(process, &mut tls::Known::new()) else { return Vec::new() };
-    let seen = mapped.libraries.iter().map(|library| {
+fn tls_of(mapped: Mapped, verbose: bool) -> Vec<TlsReport> {
+    let seen = mapped.libraries.iter().filter(|library| library.has_tls()).map(|library| {
         let probes =
             if verbose { library.points.iter().map(ToString::to_string).collect() } else { Vec::new() };
         let emulated = library.points.iter().filter(|point| point.emulated).count();

@@ -127,23 +127,38 @@ fn version_text<M: Bytes>(memory: &M, place: Writable) -> Option<String> {
     if !memory.fill(place.start, &mut found) {
         return None;
     }
-    version_in(&found)
+    build_info(&found).map(|(version, _)| version)
 }
 
-/// The same, of a program's variables as its file has them.
-pub(crate) fn version_in(variables: &[u8]) -> Option<String> {
+/// The same, of a program's variables as its file has them, and the modules that it was built of: text in lines, which is
+/// empty where it does not say.
+pub(crate) fn build_info(variables: &[u8]) -> Option<(String, &str)> {
     let at = (0..variables.len()).step_by(16).find(|at| variables[*at..].starts_with(MAGIC))?;
     let info = variables.get(at..)?;
     if info.get(MAGIC.len() + 1)? & FLAG_INLINE == 0 {
         // Before 1.18.
-        return Some("go1.17 or older".to_owned());
+        return Some(("go1.17 or older".to_owned(), ""));
     }
     // A length of one byte: versions are short.
     let len = usize::from(*info.get(INFO_VERSION)?);
-    let text = info.get(INFO_VERSION + 1..)?.get(..len)?;
+    let (text, rest) = info.get(INFO_VERSION + 1..)?.split_at_checked(len)?;
     let is_version =
         len < 64 && text.starts_with(b"go") && text.iter().all(|byte| (b' '..0x7f).contains(byte));
-    is_version.then(|| String::from_utf8_lossy(text).into_owned())
+    is_version.then(|| (String::from_utf8_lossy(text).into_owned(), modules(rest).unwrap_or_default()))
+}
+
+/// Between two marks of 16 bytes, behind their length, of which each byte but the last has its highest bit set.
+fn modules(info: &[u8]) -> Option<&str> {
+    const MARK: usize = 16;
+    let mut len = 0;
+    for (place, byte) in info.iter().enumerate().take(4) {
+        len |= usize::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            let text = info.get(place + 1..)?.get(..len)?;
+            return str::from_utf8(text.get(MARK..len.checked_sub(MARK)?)?).ok();
+        }
+    }
+    None
 }
 
 /// What is needed for one that has no row.

@@ -3,7 +3,8 @@
 //! A return must not be caught in Go, whose stacks move, so each `ret` has a probe. A handshake is watched for the socket
 //! that it uses, and the closing of a connection ends its session.
 //!
-//! Programs that have HTTP/2 have TLS, too, so the places where their goroutines take up streams are found here as well.
+//! The places where goroutines take up streams of HTTP/2 are found here as well: `net/http` has it together with TLS, and
+//! grpc-go may have it alone.
 
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use anyhow::{Context as _, ensure};
 use tracer_abi::config::TlsCall;
 
 use super::elf::{self, Function, Segment};
+use super::grpc_go::{self, GrpcGo};
 use super::pclntab;
 use super::place::{self, Point, Site};
 use crate::runtime::golang;
@@ -35,6 +37,16 @@ const STREAMS: [(&str, Site); 4] = [
     ("golang.org/x/net/http2.(*clientStream).encodeAndWriteHeaders", Site::CallsStream),
 ];
 
+/// By these, too, it is found out where the code of a program begins that has no TLS: who serves or calls has them.
+const NET: [&str; 6] = [
+    "net.(*conn).Read",
+    "net.(*conn).Write",
+    "net.(*conn).Close",
+    "net.(*netFD).Read",
+    "net.(*netFD).Write",
+    "net.(*netFD).Close",
+];
+
 /// A program's variables, as far as its version is looked for.
 const MAX_VARIABLES: u64 = 8 << 20;
 
@@ -47,22 +59,38 @@ pub(crate) struct Fields {
     pub(crate) unread: u16,
 }
 
-/// The version of Go that a program was built with, as it says itself. `None`: it is none of Go's.
-pub(super) fn version(file: &File) -> Option<String> {
+/// What a program of Go says of itself.
+pub(super) struct Build {
+    /// The version of Go that it was built with.
+    pub(super) version: String,
+    pub(super) grpc: Option<GrpcGo>,
+}
+
+/// `None`: it is none of Go's.
+pub(super) fn build(file: &File) -> Option<Build> {
     let segments = elf::segments(file).ok()?;
     let variables = segments.iter().rev().find(|segment| segment.writable)?;
     let bytes = elf::read(file, variables.offset, variables.len.min(MAX_VARIABLES)).ok()?;
-    golang::version_in(&bytes)
+    let (version, modules) = golang::build_info(&bytes)?;
+    Some(Build { version, grpc: grpc_go::among(modules) })
 }
 
 /// # Errors
 /// When the version is not known, or its functions are not found or not understood.
-pub(super) fn points(file: &File, version: &str) -> anyhow::Result<(Fields, Vec<Point>)> {
+pub(super) fn points(file: &File, build: &Build) -> anyhow::Result<(Fields, Vec<Point>)> {
     let segments = elf::segments(file)?;
-    let functions = functions(file, &segments)?;
+    let functions = functions(file, &segments, build.grpc.is_some())?;
     let find = |name: &str| functions.iter().find(|function| function.name == name);
-    ensure!(find(MOVING[0].0).is_some(), "it has no {}: no crypto/tls, or under other names", MOVING[0].0);
-    let fields = fields(version).with_context(golang::unknown_version)?;
+    // Without them it is not known whose work a stream is.
+    let mut streams: Vec<Point> =
+        STREAMS.iter().filter_map(|(name, site)| place::of_stream(find(name)?, *site)).collect();
+    streams.extend(build.grpc.iter().flat_map(|grpc| grpc.points(find)));
+    let has_tls = find(MOVING[0].0).is_some();
+    ensure!(has_tls || !streams.is_empty(), "it has no {}: no crypto/tls, or under other names", MOVING[0].0);
+    let fields = fields(&build.version).with_context(golang::unknown_version)?;
+    if !has_tls {
+        return Ok((fields, streams));
+    }
     let mut points = Vec::new();
     for (name, call) in MOVING {
         let function = find(name).with_context(|| format!("it has no {name}"))?;
@@ -86,8 +114,7 @@ pub(super) fn points(file: &File, version: &str) -> anyhow::Result<(Fields, Vec<
     }
     let close = find(CLOSE).and_then(place::closing);
     points.push(close.with_context(|| format!("{CLOSE} is not understood"))?);
-    // Without them it is not known whose work a stream is.
-    points.extend(STREAMS.iter().filter_map(|(name, site)| place::of_stream(find(name)?, *site)));
+    points.extend(streams);
     Ok((fields, points))
 }
 
@@ -97,13 +124,24 @@ fn fields(version: &str) -> Option<Fields> {
 }
 
 /// By symbols, or by the runtime's own table where those are stripped.
-fn functions(file: &File, segments: &[Segment]) -> anyhow::Result<Vec<Function>> {
+fn functions(file: &File, segments: &[Segment], has_grpc: bool) -> anyhow::Result<Vec<Function>> {
     let mut names: Vec<&'static str> = MOVING.iter().map(|(name, _)| *name).collect();
     names.extend(HANDSHAKES);
     names.push(CLOSE);
     names.extend(STREAMS.iter().map(|(name, _)| *name));
-    match elf::functions(file, &names) {
-        Ok(functions) if !functions.is_empty() => Ok(functions),
-        _ => pclntab::functions(file, segments, &names),
+    names.extend(grpc_go::FUNCTIONS);
+    if let Ok(functions) = elf::functions(file, &names)
+        && !functions.is_empty()
+    {
+        return Ok(functions);
     }
+    let mut found = pclntab::functions(file, segments, &names)?;
+    // Without TLS, if it serves, or calls.
+    for first in 0..grpc_go::FUNCTIONS.len() {
+        if found.is_empty() && has_grpc {
+            let names = [&grpc_go::FUNCTIONS[first..], &NET].concat();
+            found = pclntab::functions(file, segments, &names)?;
+        }
+    }
+    Ok(found)
 }

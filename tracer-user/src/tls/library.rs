@@ -11,6 +11,8 @@ use tracer_abi::config::TlsCall;
 use tracer_abi::openssl::OpenSslLayout;
 
 use super::elf::{self, Function};
+use super::golang::Build;
+use super::grpc_go::GrpcGo;
 use super::openssl;
 use super::place::{self, Point};
 use super::{gnutls, golang};
@@ -88,6 +90,8 @@ pub(crate) struct Library {
     pub(crate) points: Vec<Point>,
     /// Where OpenSSL keeps what ties a session to its socket.
     pub(crate) layout: Option<OpenSslLayout>,
+    /// What the program that it is part of has of grpc-go.
+    pub(crate) grpc: Option<GrpcGo>,
     /// It is part of the program, which it may call back.
     pub(crate) is_program: bool,
     file: File,
@@ -112,7 +116,8 @@ impl Library {
         let inode = inode(&file)?;
         let (version, fields, points) = gnutls::examine(&file)?;
         let stack = Stack::GnuTls(version, fields);
-        Ok(Self { stack, path: path.to_owned(), inode, points, layout: None, is_program: false, file })
+        let path = path.to_owned();
+        Ok(Self { stack, path, inode, points, layout: None, grpc: None, is_program: false, file })
     }
 
     /// The library that is a part of a program. Nothing: it has none.
@@ -120,9 +125,9 @@ impl Library {
     /// # Errors
     /// When it has one whose plaintext cannot be seen.
     pub(crate) fn inside(file: File, path: &Path) -> anyhow::Result<Option<Self>> {
-        if let Some(version) = golang::version(&file) {
-            let name = go_name(&version);
-            return Self::of_go(file, path, version).context(name).map(Some);
+        if let Some(build) = golang::build(&file) {
+            let name = go_name(&build.version);
+            return Self::of_go(file, path, build).context(name).map(Some);
         }
         // What it cannot be read as, it is not.
         let Ok(functions) = elf::functions(&file, &names()) else { return Ok(None) };
@@ -134,11 +139,12 @@ impl Library {
         Ok(Some(Self { is_program: true, ..Self::of(file, &functions, path)? }))
     }
 
-    fn of_go(file: File, path: &Path, version: String) -> anyhow::Result<Self> {
+    fn of_go(file: File, path: &Path, build: Build) -> anyhow::Result<Self> {
         let inode = inode(&file)?;
-        let (fields, points) = golang::points(&file, &version)?;
-        let stack = Stack::Go(version, fields);
-        Ok(Self { stack, path: path.to_owned(), inode, points, layout: None, is_program: true, file })
+        let (fields, points) = golang::points(&file, &build)?;
+        let Build { version, grpc } = build;
+        let (stack, path) = (Stack::Go(version, fields), path.to_owned());
+        Ok(Self { stack, path, inode, points, layout: None, grpc, is_program: true, file })
     }
 
     fn of(file: File, functions: &[Function], path: &Path) -> anyhow::Result<Self> {
@@ -169,7 +175,13 @@ impl Library {
         };
         points.push(free);
         let (stack, layout) = (Stack::OpenSsl(openssl::version(functions)), openssl::layout(functions));
-        Ok(Self { stack, path: path.to_owned(), inode, points, layout, is_program: false, file })
+        let path = path.to_owned();
+        Ok(Self { stack, path, inode, points, layout, grpc: None, is_program: false, file })
+    }
+
+    /// Not so of a program of Go in which goroutines take up streams in clear only.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.points.iter().any(|point| !point.site.is_of_streams())
     }
 
     /// The functions that are probed, each once.

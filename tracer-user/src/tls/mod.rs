@@ -9,6 +9,7 @@ mod elf;
 mod follow;
 mod gnutls;
 mod golang;
+mod grpc_go;
 mod library;
 mod mapped;
 mod openssl;

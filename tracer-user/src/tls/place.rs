@@ -12,7 +12,7 @@ use iced_x86::{
     Decoder, DecoderOptions, FastFormatter, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
     OpAccess, OpKind, Register,
 };
-use tracer_abi::config::TlsCall;
+use tracer_abi::config::{GrpcFields, TlsCall};
 
 use super::elf::Function;
 
@@ -32,12 +32,15 @@ pub(crate) enum Site {
     ServesStream,
     /// One begins to send the request of a stream.
     CallsStream,
+    /// The same in grpc-go, where one has the stream that it will send the request of.
+    ServesGrpc(GrpcFields),
+    CallsGrpc(GrpcFields),
 }
 
 impl Site {
     /// It is no place of TLS.
     pub(crate) const fn is_of_streams(self) -> bool {
-        matches!(self, Self::ServesStream | Self::CallsStream)
+        matches!(self, Self::ServesStream | Self::CallsStream | Self::ServesGrpc(_) | Self::CallsGrpc(_))
     }
 }
 
@@ -126,6 +129,9 @@ pub(super) fn decode(function: &Function) -> Option<Vec<Instruction>> {
 /// The registers of the first arguments in Go (`src/cmd/compile/abi-internal.md`).
 const GO_ARGUMENTS: [Register; 3] = [Register::RAX, Register::RBX, Register::RCX];
 
+/// And where grpc-go has what it serves, behind an interface's first word, as long as the frame is the caller's.
+const GRPC_SERVED: [Register; 3] = [Register::RCX, Register::RDI, Register::RBP];
+
 /// `cmp 16(%r14),%rsp` and `cmp 16(%r14),%r12`, before which there is a `lea` where the frame is large: whether there is
 /// room on the goroutine's stack.
 const STACK_CHECKS: [[u8; 4]; 2] = [[0x49, 0x3b, 0x66, 0x10], [0x4d, 0x3b, 0x66, 0x10]];
@@ -144,17 +150,24 @@ pub(super) fn closing(function: &Function) -> Option<Point> {
 
 /// The same of a function that takes up a stream: where it begins for good, with its first arguments.
 pub(super) fn of_stream(function: &Function, site: Site) -> Option<Point> {
-    let arguments = if site == Site::ServesStream { 2 } else { 1 };
-    Body::of(function)?.behind_stack_check(site, &GO_ARGUMENTS[..arguments])
+    let arguments = if let Site::ServesGrpc(_) = site {
+        &GRPC_SERVED[..]
+    } else {
+        &GO_ARGUMENTS[..if site == Site::ServesStream { 2 } else { 1 }]
+    };
+    Body::of(function)?.behind_stack_check(site, arguments)
 }
 
 /// All returns of a function, where the stack is as at its beginning; or none, where it may be left elsewhere.
 pub(super) fn returns(function: &Function) -> Option<Vec<Point>> {
     let body = Body::of(function)?;
-    let returns =
-        body.instructions.iter().zip(0..).filter(|(is, _)| is.flow_control() == FlowControl::Return);
-    let points: Vec<Point> = returns.map(|(_, at)| body.point(at, Site::Ends(Gate::Always))).collect();
+    let points = body.returns(Site::Ends(Gate::Always));
     (!body.opaque && !points.is_empty()).then_some(points)
+}
+
+/// The same of a function that hands out a stream; it may be left elsewhere, too.
+pub(super) fn hand_out(function: &Function, site: Site) -> Vec<Point> {
+    Body::of(function).map(|body| body.returns(site)).unwrap_or_default()
 }
 
 /// Whether code is that of a function of Go's that needs room on the stack.
@@ -197,6 +210,12 @@ impl<'f> Body<'f> {
             body.instructions.push(instruction);
         }
         (!body.instructions.is_empty()).then_some(body)
+    }
+
+    fn returns(&self, site: Site) -> Vec<Point> {
+        let returns =
+            self.instructions.iter().zip(0..).filter(|(is, _)| is.flow_control() == FlowControl::Return);
+        returns.map(|(_, at)| self.point(at, site)).collect()
     }
 
     /// In the straight line from the beginning, while no argument has changed; else the beginning itself.

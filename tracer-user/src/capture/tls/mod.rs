@@ -398,14 +398,17 @@ impl Watch {
             if watched.probed.iter().any(|known| known.inode == library.inode) {
                 continue;
             }
-            let stacks = watched.probed.iter().chain([&library]).fold(0, |stacks, library| {
+            let with_tls = watched.probed.iter().chain([&library]).filter(|library| library.has_tls());
+            let stacks = with_tls.fold(0, |stacks, library| {
                 stacks
                     | match library.stack {
                         Stack::OpenSsl(_) | Stack::GnuTls(..) => tls_stacks::OF_THREADS,
                         Stack::Go(..) => tls_stacks::OF_GOROUTINES,
                     }
             });
-            if let Err(error) = kernel.follow(process.tgid, stacks) {
+            if stacks != 0
+                && let Err(error) = kernel.follow(process.tgid, stacks)
+            {
                 watched.refused.push((library.path.display().to_string(), format!("{error:#}")));
                 continue;
             }

@@ -11,7 +11,7 @@ use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 use rustix::io::Errno;
 use tokio::sync::Notify;
-use tracer_abi::config::{GnuTlsSite, GoTlsSite, tls_site};
+use tracer_abi::config::{GnuTlsSite, GoTlsSite, GrpcSite, tls_site};
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
@@ -234,7 +234,7 @@ fn points(library: &Library) -> impl Iterator<Item = &Point> {
 fn program(library: &Library, point: &Point) -> &'static str {
     match point.site {
         Site::Returns => RETURNS,
-        Site::ServesStream | Site::CallsStream => GO_STREAMS,
+        Site::ServesStream | Site::CallsStream | Site::ServesGrpc(_) | Site::CallsGrpc(_) => GO_STREAMS,
         Site::Begins(_) | Site::Ends(_) | Site::Frees => moving(library),
     }
 }
@@ -249,6 +249,7 @@ const fn moving(library: &Library) -> &'static str {
 }
 
 fn cookie(job: &Job, point: &Point) -> u64 {
+    let grpc = |site, fields| GrpcSite { site: site as u8, fields }.to_cookie();
     let calls_back = if job.library.is_program { tls_site::CALLS_BACK } else { 0 };
     let site = match point.site {
         Site::Begins(call) => u64::from(call.code()),
@@ -258,6 +259,8 @@ fn cookie(job: &Job, point: &Point) -> u64 {
         Site::Frees => tls_site::FREES,
         Site::ServesStream => tls_site::STREAM_SERVES,
         Site::CallsStream => tls_site::STREAM_CALLS,
+        Site::ServesGrpc(fields) => return grpc(tls_site::GRPC_SERVES, fields),
+        Site::CallsGrpc(fields) => return grpc(tls_site::GRPC_CALLS, fields),
     };
     match &job.library.stack {
         Stack::OpenSsl(_) => site | calls_back | u64::from(job.layout) << tls_site::LAYOUT_SHIFT,

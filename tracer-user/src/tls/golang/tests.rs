@@ -53,9 +53,9 @@ fn a_stripped_program_has_the_places_of_one_with_symbols() {
             continue;
         };
         seen += 1;
-        let text = super::version(&whole).expect("its version");
-        assert!(text.starts_with(start), "{text}");
-        let (fields, points) = points(&whole, &text).unwrap();
+        let said = super::build(&whole).expect("its version");
+        assert!(said.version.starts_with(start) && said.grpc.is_none(), "{}", said.version);
+        let (fields, points) = points(&whole, &said).unwrap();
         let begins: Vec<&Point> =
             points.iter().filter(|point| !matches!(point.site, Site::Ends(_))).collect();
         // Both ends of TLS, and of HTTP/2.
@@ -73,7 +73,7 @@ fn a_stripped_program_has_the_places_of_one_with_symbols() {
             assert!(function.code.starts_with(&same[0].code), "{version} {}", function.name);
         }
         let stripped = build(dir.path(), version, &[STRIP]).expect("stripped");
-        let (same, found) = super::points(&stripped, &text).unwrap();
+        let (same, found) = super::points(&stripped, &said).unwrap();
         assert_eq!((same, places(&found)), (fields, places(&points)), "{version}");
     }
     assert!(seen > 0 || Command::new("go").arg("version").output().is_err());
@@ -93,8 +93,8 @@ fn go_s_code_is_found_behind_that_of_others() {
                 eprintln!("{version} {flags:?} is not to be had here");
                 continue;
             };
-            let text = super::version(&file).expect("its version");
-            let (_, points) = points(&file, &text).unwrap();
+            let said = super::build(&file).expect("its version");
+            let (_, points) = points(&file, &said).unwrap();
             assert!(points.iter().all(|point| !point.instruction.is_empty()), "{version} {flags:?}");
         }
     }
@@ -214,7 +214,7 @@ proptest! {
     #[test]
     fn any_program_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..600), version in ".{0,20}") {
         let file = file_of(&bytes);
-        let _ = super::version(&file);
-        let _ = points(&file, &version);
+        let _ = super::build(&file);
+        let _ = points(&file, &Build { version, grpc: None });
     }
 }
