@@ -25,7 +25,7 @@ impl Grpc {
     /// With these options, `--name value` or `--name`.
     pub fn command(self, options: &[&str]) -> anyhow::Result<Command> {
         let mut command = match self {
-            Self::Go => Command::new(go_program()?),
+            Self::Go => Command::new(go_program("grpc-go", ".")?),
             Self::Python => {
                 // Debian's own, which has the package.
                 let mut python = Command::new("/usr/bin/python3");
@@ -100,22 +100,32 @@ pub fn ledger(text: &str) -> anyhow::Result<BTreeMap<String, Call>> {
     Ok(calls)
 }
 
-/// The program in Go, built on first use.
-fn go_program() -> anyhow::Result<PathBuf> {
+/// The service of grpc-go whose requests call.
+pub fn grpc_service() -> anyhow::Result<Command> {
+    go_program("grpc-go-service", "./service").map(Command::new)
+}
+
+/// A program in Go with grpc-go, built on first use.
+fn go_program(name: &str, package: &str) -> anyhow::Result<PathBuf> {
     let folder = build_folder();
-    let (built, source) = (folder.join("grpc-go"), workload("grpc"));
+    let (built, source) = (folder.join(name), workload("grpc"));
     let changed = |path: &Path| path.metadata().and_then(|data| data.modified());
     // Where the folder is read-only, as in a virtual machine, what was built before must do.
-    if let (Ok(built_at), Ok(source_at)) = (changed(&built), changed(&source.join("main.go")))
+    if let (Ok(built_at), Ok(source_at)) = (changed(&built), changed(&source.join(package).join("main.go")))
         && built_at > source_at
     {
         return Ok(built);
     }
     std::fs::create_dir_all(&folder)?;
     // Tests of several processes may build at once: build aside, then move into place.
-    let aside = folder.join(format!("grpc-go.{}.{:?}", std::process::id(), std::thread::current().id()));
+    let aside = folder.join(format!("{name}.{}.{:?}", std::process::id(), std::thread::current().id()));
     let mut build = Command::new("go");
-    build.args(["build", "-mod=readonly", "-o"]).arg(&aside).arg(".").current_dir(source).env("GOFLAGS", "");
+    build
+        .args(["build", "-mod=readonly", "-o"])
+        .arg(&aside)
+        .arg(package)
+        .current_dir(source)
+        .env("GOFLAGS", "");
     let output = build.stdin(Stdio::null()).output().context("run go build")?;
     if !output.status.success() {
         bail!("go build: {}", String::from_utf8_lossy(&output.stderr));

@@ -176,7 +176,7 @@ impl Score {
             let served = back_servers.get(id.as_str()).copied();
             if let (Some(client), Some(served)) = (client, served) {
                 for span in [client, served] {
-                    if !given_up || span.int("http.response.status_code").is_some() {
+                    if !given_up || status_of(span).is_some() {
                         score.check_facts(span, id, call.status, None);
                     }
                 }
@@ -260,7 +260,7 @@ impl Score {
 
     fn check_facts(&mut self, span: &Span, id: &str, status: i64, body_len: Option<u64>) {
         // What says of itself that it is not whole may lack the status, but not state another one.
-        match (span.int("http.response.status_code"), span.str("tracer.incomplete")) {
+        match (status_of(span), span.str("tracer.incomplete")) {
             (Some(said), _) if said == status => {}
             (None, Some(_)) => {}
             (said, _) => self.flaw(span, &format!("status of {id} is not {status} but {said:?}")),
@@ -360,6 +360,16 @@ fn judge_root(span: Option<&Span>) -> Verdict {
         None => Verdict::Lost,
         Some(span) if span.parent.is_none() => Verdict::Right,
         Some(_) => Verdict::Wrong,
+    }
+}
+
+/// As HTTP has it, also of a call by gRPC.
+fn status_of(span: &Span) -> Option<i64> {
+    match span.str("rpc.response.status_code") {
+        Some("OK") => Some(200),
+        Some("UNAVAILABLE") => Some(503),
+        Some(_) => Some(500),
+        None => span.int("http.response.status_code"),
     }
 }
 

@@ -54,9 +54,9 @@ impl Span {
             .unwrap_or(0)
     }
 
-    /// The path of the request target, wherever this kind of span says it.
+    /// The path of the request target, wherever this kind of span says it; of gRPC without what it begins with.
     pub fn path(&self) -> Option<&str> {
-        if let Some(path) = self.str("url.path") {
+        if let Some(path) = self.str("url.path").or_else(|| self.str("rpc.method")) {
             return Some(path);
         }
         let full = self.str("url.full")?;

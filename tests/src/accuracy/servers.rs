@@ -12,6 +12,7 @@ use rustix::process::Signal;
 
 use super::family;
 use super::workloads::{Class, Manner, Oracle, Running, Workload, options};
+use crate::http2::grpc_service;
 use crate::nginx::{Config, Nginx};
 use crate::program::{Program, free_port, wait_listening};
 use crate::service::{Runtime, Service, go_program, workload};
@@ -101,6 +102,54 @@ pub(super) fn go_http2(model: &'static str, http2: Http2, option: &'static str, 
         let mut command = Command::new(go_program("http2_relay.go", "http2-relay", "local", &[])?);
         command.args(["--to", &front.addr.to_string()]).args(tls);
         let relay = Service::from_command("relay", command)?;
+        let running = Running { warms_up: false, ..listening(relay.addr, front.program, back, dir) };
+        Ok(running.with(relay))
+    };
+    Workload { runtime: "go", model, class, start: Box::new(start) }
+}
+
+/// Where the service of grpc-go speaks something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grpc {
+    Everywhere,
+    ServesHttp,
+    CallsHttp,
+    UnderTls,
+}
+
+/// The service of grpc-go. Who asks it by gRPC does so through another one, which is not traced. Connections are young, as
+/// above.
+pub(super) fn grpc_go(
+    model: &'static str,
+    grpc: Grpc,
+    options: &'static [&'static str],
+    class: Class,
+) -> Workload {
+    let start = move |manner: Manner| {
+        let dir = TempDir::new()?;
+        let other: &[&str] = match grpc {
+            Grpc::Everywhere => &[],
+            Grpc::ServesHttp => &["--http", "serve"],
+            Grpc::CallsHttp => &["--http", "call"],
+            Grpc::UnderTls => &["--tls"],
+        };
+        let tls: &[&str] = if grpc == Grpc::UnderTls { other } else { &[] };
+        let service = |arguments: &[&str]| {
+            let mut command = grpc_service()?;
+            command.args(arguments);
+            Service::from_command("grpc-go", command)
+        };
+        let back = match grpc {
+            Grpc::CallsHttp => Service::start(Runtime::Python, None)?,
+            Grpc::Everywhere | Grpc::ServesHttp | Grpc::UnderTls => service(tls)?,
+        };
+        let (downstream, names) = (back.addr.to_string(), self::options(&dir, manner));
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let front = service(&[&["--downstream", &downstream], other, options, &names].concat())?;
+        if grpc == Grpc::ServesHttp {
+            return Ok(Running { warms_up: false, ..listening(front.addr, front.program, back, dir) });
+        }
+        let relay = service(&[&["--hand-on", "--downstream", &front.addr.to_string()], tls].concat())?;
         let running = Running { warms_up: false, ..listening(relay.addr, front.program, back, dir) };
         Ok(running.with(relay))
     };

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::servers::{Cgi, Http2, cgi, go_http2, go_tls, gunicorn, nginx, php_fpm, puma};
+use super::servers::{Cgi, Grpc, Http2, cgi, go_http2, go_tls, grpc_go, gunicorn, nginx, php_fpm, puma};
 use super::{family, read_ledger};
 use crate::program::Program;
 use crate::score::{Call, Naming};
@@ -238,6 +238,14 @@ pub fn all() -> Vec<Workload> {
         go_http2("hired workers, HTTP/2", Http2::Both, "hired", Adversarial),
         go_http2("forget, HTTP/2", Http2::Both, "forget", Adversarial),
         go_http2("after, HTTP/2", Http2::Both, "after", Adversarial),
+        grpc_go("grpc-go", Grpc::Everywhere, &[], EventLoop),
+        grpc_go("grpc-go, calls HTTP/1", Grpc::CallsHttp, &[], EventLoop),
+        grpc_go("grpc-go, serves HTTP/1", Grpc::ServesHttp, &[], EventLoop),
+        grpc_go("grpc-go, TLS", Grpc::UnderTls, &[], EventLoop),
+        grpc_go("grpc-go, stream workers", Grpc::Everywhere, &["--stream-workers", "12"], Adversarial),
+        grpc_go("grpc-go, worker pool", Grpc::Everywhere, &["--model", "workers"], Adversarial),
+        grpc_go("grpc-go, hired workers", Grpc::Everywhere, &["--model", "hired"], Adversarial),
+        grpc_go("grpc-go, forget", Grpc::Everywhere, &["--model", "forget"], Adversarial),
         Workload { class: EventLoop, ..plain("rust", "tokio", Runtime::Tokio) },
         axum("axum, reqwest", "", EventLoop),
         axum("spawn_blocking", "blocking", EventLoop),
