@@ -140,7 +140,7 @@ pub(crate) fn wakeup(now: u64) -> u64 {
             }
             (*wake).looked = now;
             let waiting = helpers::bpf_ringbuf_query((&raw const TRACER_DATA).cast_mut().cast(), 0);
-            if waiting < u64::from(config!(data_ring_bytes) / 8) {
+            if waiting < u64::from(config!(data_ring_bytes) / 2) {
                 return u64::from(BPF_RB_NO_WAKEUP);
             }
         }
