@@ -9,8 +9,9 @@
 mod account;
 mod asked;
 mod btf;
-mod courtesy;
+mod deference;
 mod examiner;
+mod fill;
 mod handoffs;
 mod identity;
 mod ladder;
@@ -169,7 +170,7 @@ impl Capture {
             data_ring_bytes: config.data_ring_bytes,
         };
         let mut loaded = object::load(rung, &types, kernel_config, config.kernel_log)?;
-        let mut rings = Rings::new(&mut loaded)?;
+        let mut rings = Rings::new(&mut loaded, config.data_ring_bytes)?;
         let mut processes = Processes::new(&mut loaded)?;
         loaded.await_ports(&config.watch_ports)?;
         let early = self_test::run(&mut rings, &mut processes).context("self-test")?;

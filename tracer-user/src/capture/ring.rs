@@ -14,7 +14,8 @@ use tokio::io::unix::AsyncFd;
 use tracer_abi::limits::WAKE_INTERVAL_NANOS;
 use tracer_abi::time::KernelInstant;
 
-use super::courtesy::Courtesy;
+use super::deference::Deference;
+use super::fill::Fill;
 use super::object::Loaded;
 use super::record;
 use crate::clock;
@@ -25,12 +26,15 @@ const DRAIN_RECORDS: usize = 4096;
 /// Control records held back at most: what the control ring itself can hold, so that a full ring can be emptied.
 const WAITING_RECORDS: usize = 8192;
 
-/// How often the reader looks by itself while there is traffic: what live output may lag behind. It does better with many
-/// records at a time, whose code and data the traced programs have not pushed out of the processor's caches meanwhile.
+/// How often the reader looks by itself while there is traffic: what live output may lag behind.
 const POLL_INTERVAL: Duration = Duration::from_millis(16);
 
-/// For how long after a wake-up or a find: several times the interval in which a CPU does not wake again.
-const ACTIVE_FOR: Duration = Duration::from_nanos(4 * WAKE_INTERVAL_NANOS);
+/// The same where there is much to read. It does better with many records at a time, whose code and data the traced
+/// programs have not pushed out of the processor's caches meanwhile, and each time it disturbs where these run.
+const BUSY_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// For how long after a wake-up or a find: longer than a CPU does not wake again.
+const ACTIVE_FOR: Duration = Duration::from_nanos(WAKE_INTERVAL_NANOS + WAKE_INTERVAL_NANOS / 4);
 
 pub(super) struct Rings {
     /// Made at the first wait, because they need a runtime.
@@ -43,25 +47,29 @@ pub(super) struct Rings {
     /// Control records read, but younger than the data records read so far.
     waiting: VecDeque<Vec<u8>>,
     active_until: Instant,
-    courtesy: Courtesy,
+    deference: Deference,
     /// The last drain stopped at its bound.
     more: bool,
 }
 
 impl Rings {
-    pub(super) fn new(loaded: &mut Loaded) -> anyhow::Result<Self> {
+    pub(super) fn new(loaded: &mut Loaded, data_ring_bytes: u32) -> anyhow::Result<Self> {
         let mut ring = |name| -> anyhow::Result<RingBuf<MapData>> {
             RingBuf::try_from(loaded.take_map(name)?).with_context(|| format!("open ring {name}"))
         };
+        let (control, data) = (ring("TRACER_CTRL")?, ring("TRACER_DATA")?);
+        let half = u64::from(data_ring_bytes / 2);
+        // New processes and connections, and what the kernel half wakes the reader for.
+        let fills = vec![Fill::of(control.as_fd(), 1)?, Fill::of(data.as_fd(), half)?];
         Ok(Self {
             wakers: None,
-            control: ring("TRACER_CTRL")?,
-            data: ring("TRACER_DATA")?,
+            control,
+            data,
             woken: ring("TRACER_WOKEN")?,
             next_woken: None,
             waiting: VecDeque::new(),
             active_until: Instant::now(),
-            courtesy: Courtesy::default(),
+            deference: Deference::new(fills),
             more: false,
         })
     }
@@ -85,7 +93,8 @@ impl Rings {
             }
         };
         let now = Instant::now();
-        let poll = (now < self.active_until).then(|| now + POLL_INTERVAL);
+        let interval = if self.deference.is_busy() { BUSY_POLL_INTERVAL } else { POLL_INTERVAL };
+        let poll = (now < self.active_until).then(|| now + interval);
         let alarm = poll.into_iter().chain(deadline).min();
         tokio::select! {
             guard = control.readable() => guard?.clear_ready(),
@@ -111,7 +120,7 @@ impl Rings {
                 break;
             };
             left -= 1;
-            self.courtesy.record();
+            self.deference.record();
             let record = record::trimmed(&item);
             let time = record::time(record);
             if time >= control_read_at {
@@ -129,7 +138,7 @@ impl Rings {
         }
         self.more = left == 0;
         if !self.more {
-            self.courtesy.finished();
+            self.deference.emptied(Instant::now());
             // Wake-ups have no order to keep with what is younger than the last of the data.
             let now = clock::now();
             while let Some(record) = woken_until(&mut self.woken, &mut self.next_woken, now) {
