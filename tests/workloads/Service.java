@@ -9,6 +9,7 @@
 // --mode semaphore a task gives back what another request waits for
 // --mode coalesce  requests that come while a call is on its way share its result
 // --mode mixed     calls on the second pool that nobody waits for, between other work there that is waited for
+// --mode handed    who submits a call waits for the result of the one that was submitted longest ago, for whomever
 // --mode latch     the end of any call lets every request that waits go on
 // --mode refresh   requests wait for a refresh that no request causes
 // --mode client    calls by java.net.http.HttpClient, which waits for threads of its own
@@ -55,6 +56,7 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.ForkJoinPool;
 import java.util.concurrent.ForkJoinTask;
 import java.util.concurrent.Future;
+import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
@@ -69,6 +71,7 @@ public class Service {
     static final Object SHARED = new Object();
     static Future<?> shared;
     static final Object LATCH = new Object();
+    static final BlockingQueue<Future<?>> SUBMITTED = new LinkedBlockingQueue<>();
     static long turn;
     static long generation;
     static HttpClient client;
@@ -212,6 +215,11 @@ public class Service {
             case "hop" -> CompletableFuture.runAsync(() -> call(cause, number), callers).join();
             case "nested" -> await(between.submit(() -> await(callers.submit(() -> call(cause, number)))));
             case "forget" -> callers.submit(() -> call(cause, number));
+            case "handed" -> {
+                SUBMITTED.add(callers.submit(() -> call(cause, number)));
+                pause(3);
+                await(SUBMITTED.remove());
+            }
             case "mixed" -> {
                 callers.submit(() -> call(cause, number));
                 await(callers.submit(Service::compute));

@@ -276,6 +276,8 @@ pub fn all() -> Vec<Workload> {
         puma("after", Adversarial),
         puma("seldom-after", Adversarial),
         java("forget", Adversarial),
+        java("handed", Adversarial),
+        newest_java("25, handed", Adversarial, &["--mode", "handed"]),
         java("mixed", Adversarial),
         newest_java("25, mixed, in lanes", Adversarial, &["--mode", "mixed", "--pool", "lanes"]),
         newest_java("25, mixed", Adversarial, &["--mode", "mixed"]),
