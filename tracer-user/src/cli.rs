@@ -210,7 +210,8 @@ pub(crate) struct SpanArgs {
     #[arg(long, value_name = "LIST")]
     pub(crate) baggage_keys: Option<String>,
 
-    /// Claim no parent that is less sure than this
+    /// Claim no parent that is less sure than this. What is only possible is wrong in programs whose requests wait for
+    /// results that others have asked for; those that are not claimed are linked to
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = MinConfidence::Likely)]
     pub(crate) min_confidence: MinConfidence,
 
@@ -253,6 +254,7 @@ pub(crate) enum Format {
 pub(crate) enum MinConfidence {
     Certain,
     Likely,
+    Possible,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -286,6 +286,7 @@ fn spans(args: SpanArgs, otel: OtelEnv) -> Result<Spans, UsageError> {
     let min_confidence = match min_confidence {
         MinConfidence::Certain => Confidence::Certain,
         MinConfidence::Likely => Confidence::Likely,
+        MinConfidence::Possible => Confidence::Possible,
     };
     let sdk_spans = match sdk_spans {
         SdkPolicy::Keep => SdkSpans::Keep,

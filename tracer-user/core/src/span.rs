@@ -129,6 +129,8 @@ impl Evidence {
 /// How sure it is: value of `tracer.parent.confidence`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Confidence {
+    /// It holds in programs as they mostly are, and a program can be written in which it does not: claimed where asked for.
+    Possible,
     Likely,
     Certain,
 }
@@ -136,6 +138,7 @@ pub enum Confidence {
 impl Confidence {
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Possible => "possible",
             Self::Likely => "likely",
             Self::Certain => "certain",
         }

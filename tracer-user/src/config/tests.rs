@@ -181,6 +181,7 @@ fn what_is_claimed_and_kept_is_chosen_by_flags() {
         chosen(&["--min-confidence", "certain", "--sdk-spans", "suppress", "--accuracy"]),
         (Confidence::Certain, SdkSpans::Suppress, true)
     );
+    assert_eq!(chosen(&["--min-confidence", "possible"]).0, Confidence::Possible);
 }
 
 #[test]

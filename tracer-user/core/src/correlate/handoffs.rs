@@ -404,11 +404,6 @@ impl Followed {
         self.unseen == 0 && self.open.front().is_none_or(|(oldest, _)| *oldest > call)
     }
 
-    /// Whether several requests have been open since then.
-    pub(super) fn are_several_open(&self, since: KernelInstant) -> bool {
-        self.open.iter().filter(|(_, first)| *first < since).nth(1).is_some()
-    }
-
     /// How many requests were open all the time from `sent` to `end`; one more than one is as good as many. `None` when
     /// that is not known.
     pub(super) fn causes(&self, sent: KernelInstant, end: KernelInstant) -> Option<usize> {

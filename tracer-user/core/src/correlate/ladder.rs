@@ -155,7 +155,7 @@ pub(super) fn shown(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict
             (Verdict::Wait, None) => return Verdict::Wait,
             (Verdict::Parent(key, evidence, confidence), None) => named = Some((key, evidence, confidence)),
             (Verdict::Parent(key, _, confidence), Some((first, _, sure)))
-                if key != first && (confidence == Confidence::Certain || sure == Confidence::Likely) =>
+                if key != first && (confidence == Confidence::Certain || sure != Confidence::Certain) =>
             {
                 return Verdict::abstain(Undecided::Contradiction);
             }
@@ -203,7 +203,7 @@ fn veto(tables: &Tables, call: &Exchange, request: Key, confidence: Confidence) 
         return Some(Undecided::BelowConfidence);
     }
     let ended_first = tables.exchanges.get(&request).is_some_and(|request| ended_before(request, call));
-    (confidence == Confidence::Likely && ended_first).then_some(Undecided::CauseEndedFirst)
+    (confidence != Confidence::Certain && ended_first).then_some(Undecided::CauseEndedFirst)
 }
 
 /// The request was over before the call was, or before now while the call still is not. Where a response ends may show

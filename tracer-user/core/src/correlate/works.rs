@@ -35,10 +35,8 @@ const MAX_FUTURES: usize = 16_384;
 /// Calls inside of one item, the latest of them.
 const MAX_MADE: usize = 32;
 
-/// Results that were waited for by who had submitted the item while other requests were open, before that is believed where
-/// the submitting is not seen; and in how many of a hundred another may have waited. While one request is open, nobody else
-/// could: that shows nothing of the program.
-const AGREEMENTS: u32 = 4;
+/// In how many of a hundred results that were waited for, another may have waited than had submitted the item: beyond it, the
+/// program hands them on.
 const MAX_DIFFERENT_PERCENT: u32 = 1;
 
 /// What is known of items of a process.
@@ -92,6 +90,8 @@ pub(super) enum Submitter {
 #[derive(Clone, Copy, Debug)]
 struct Submitted {
     by: Owner,
+    /// The thread that runs the item.
+    run_by: Option<Tid>,
     /// When somebody was first told of its result.
     told: Option<KernelInstant>,
 }
@@ -110,8 +110,6 @@ enum Owner {
 struct Waiting {
     owner: Owner,
     since: KernelInstant,
-    /// Several requests have been open since then.
-    among_others: bool,
 }
 
 /// The item inside of which a call is made.
@@ -131,23 +129,31 @@ impl Works {
         self.submitted.clear();
     }
 
-    /// Whether who waits for a result is who submitted the item, as a rule.
-    pub(super) const fn is_kept(&self) -> bool {
-        self.agreed >= AGREEMENTS
-            && self.different as u64 * 100 <= self.agreed as u64 * MAX_DIFFERENT_PERCENT as u64
+    /// Whether results are handed on: others wait for them than have submitted the items.
+    pub(super) const fn are_handed_on(&self) -> bool {
+        self.different as u64 * 100 > self.agreed as u64 * MAX_DIFFERENT_PERCENT as u64
     }
 
     fn submit(&mut self, future: u64, by: Owner) {
         if self.submitted.len() >= MAX_FUTURES && !self.submitted.contains_key(&future) {
             self.submitted.clear();
         }
-        self.submitted.insert(future, Submitted { by, told: None });
+        self.submitted.insert(future, Submitted { by, run_by: None, told: None });
+    }
+
+    /// A thread is inside of an item. An item runs on one thread: where it is another one now, the item that was seen to be
+    /// submitted is over, and its future's address another's.
+    fn runs(&mut self, future: u64, by: Tid) {
+        let Some(submitted) = self.submitted.get_mut(&future) else { return };
+        if *submitted.run_by.get_or_insert(by) != by {
+            self.submitted.remove(&future);
+        }
     }
 
     /// Whether the one that waits has submitted the item. What was seen of a future goes for those that had gone to wait
     /// before anybody was told of its result, and for nobody once the submitter's request is over: others may have the
-    /// address by then. Between a result that nobody slept for and that, they may, too; then the same request has
-    /// submitted both, or it is taken for another's.
+    /// address by then. Between a result that nobody slept for and that, they may, too; then another thread runs their item
+    /// ([`Self::runs`]), or the same request has submitted both, or it is taken for another's.
     fn submitter(
         &mut self,
         exchanges: &Exchanges,
@@ -155,7 +161,7 @@ impl Works {
         waits: Waiting,
         now: KernelInstant,
     ) -> Submitter {
-        let Waiting { owner: waits, since, among_others } = waits;
+        let Waiting { owner: waits, since } = waits;
         let Some(submitted) = self.submitted.get_mut(&future) else { return Submitter::Unseen };
         if submitted.told.is_some_and(|told| since >= told) || submitted.by.is_over(exchanges, since) {
             self.submitted.remove(&future);
@@ -166,7 +172,7 @@ impl Works {
             // Work of the program's own.
             Submitter::Unseen
         } else if submitted.by == waits {
-            self.agreed = self.agreed.saturating_add(among_others.into());
+            self.agreed = self.agreed.saturating_add(1);
             Submitter::Same
         } else {
             self.different = self.different.saturating_add(1);
@@ -235,6 +241,7 @@ impl Correlator {
                 *in_work = Some(Box::new(InWork { work, changed: false, link: None }));
                 called.key = Some(key);
                 works.calls.note(key);
+                works.runs(work.number, at.thread.tid);
             }
             (Direction::Ingress, Some(in_work)) if in_work.work == work => {
                 let link = Link { sure: true, submitter: Submitter::Same };
@@ -254,6 +261,10 @@ impl Correlator {
     pub(super) fn note_results(&mut self, event: &ThreadWoken) {
         let Some(results) = event.results.as_deref() else { return };
         let process = event.by.process;
+        let inside = if awaited(event).is_some() { event.woken } else { event.by.tid };
+        if let (Some(item), Some(followed)) = (results.within, self.tables.handoffs.find_mut(process)) {
+            followed.works.runs(item, inside);
+        }
         let futures = results.futures.iter().copied().filter(|future| *future != 0);
         if awaited(event).is_none() {
             let by = self.owner(process, event.by.tid, results.within);
@@ -266,7 +277,7 @@ impl Correlator {
         let waits = self.owner(process, event.woken, results.within);
         for future in futures {
             let Some(followed) = self.tables.handoffs.find_mut(process) else { return };
-            let waiting = Waiting { owner: waits, since, among_others: followed.are_several_open(since) };
+            let waiting = Waiting { owner: waits, since };
             let works = &mut followed.works;
             let submitter = works.submitter(&self.tables.exchanges, future, waiting, event.time);
             for made in works.inside(future, since) {

@@ -106,6 +106,13 @@ impl Shop {
 
     fn spans(&mut self) -> Vec<Span> {
         self.host.sleep(Duration::from_secs(2));
+        let config = EngineConfig { min_confidence: Confidence::Possible, ..EngineConfig::default() };
+        run(&self.host.events, config, self.host.clock)
+    }
+
+    /// The same, where no more is claimed than is likely.
+    fn likely_spans(&mut self) -> Vec<Span> {
+        self.host.sleep(Duration::from_secs(2));
         run(&self.host.events, EngineConfig::default(), self.host.clock)
     }
 
@@ -379,7 +386,7 @@ fn a_queue_is_no_result_and_no_end() {
     shop.response(0);
     let spans = shop.spans();
     let call = spans.iter().find(|span| path(span) == "/1.0").and_then(|span| span.parent);
-    assert_eq!(call.map(|parent| parent.confidence), Some(Confidence::Likely));
+    assert_eq!(call.map(|parent| parent.confidence), Some(Confidence::Possible));
 }
 
 /// One that waits for something else does not make it unclear which of two it is.
@@ -396,4 +403,17 @@ fn others_that_are_woken_beside_a_result_count_for_nothing() {
     shop.response(0);
     shop.response(1);
     assert_eq!(shop.verdict("/1.0"), "below /1");
+}
+
+/// A program may hand results on: who waits for one need not have asked for it.
+#[test]
+fn who_is_told_is_linked_to_unless_more_is_asked_for() {
+    let mut shop = Shop::new();
+    shop.alone("/x");
+    assert_eq!(shop.verdict("/x.0"), "below /x");
+    let spans = shop.likely_spans();
+    let find = |of: &str| spans.iter().find(|span| path(span) == of).expect("a span");
+    let (request, call) = (find("/x"), find("/x.0"));
+    assert_eq!((call.parent, call.undecided), (None, Some("below-confidence")));
+    assert_eq!(call.links.iter().map(|link| link.span_id).collect::<Vec<_>>(), [request.span_id]);
 }

@@ -8,7 +8,7 @@
 //! =      └ shop ← GET /cart/42                    200 11.1ms  ━━━━━━━━━━━━━━━━
 //! ```
 //!
-//! First two columns: how the parent is known, and `~` when that is only likely. Then who, `←` for a request that came
+//! First two columns: how the parent is known, and `~` when that is not certain. Then who, `←` for a request that came
 //! in and `→` for one that went out, and what. A call that leads to no span of the block names where it went. Behind
 //! it, what is worth a look: `!` why a span is not whole or what failed, `^` the parent that is not in this block, `?^`
 //! a span that may be the parent and its trace, `#` the trace where no heading names it. At the right the status, the duration, and when it was in the block's time.
@@ -276,7 +276,7 @@ fn mark(span: &Span) -> (&'static str, bool, Ink) {
                 Evidence::HeaderContinuity => "i",
                 Evidence::ThreadHandOff => "o",
             };
-            (mark, parent.confidence == Confidence::Likely, Ink::Good)
+            (mark, parent.confidence != Confidence::Certain, Ink::Good)
         }
         (None, Some(_)) => ("?", false, Ink::Warn),
         (None, None) => ("", false, Ink::Plain),

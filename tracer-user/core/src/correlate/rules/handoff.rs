@@ -23,7 +23,8 @@
 //!
 //! The answer is given [`LATE`] after the request has been answered, so that what speaks against it has been seen, and
 //! [`SETTLE`] after the call, so that losses are known. What the woken thread waits for may be known; that it is a result
-//! does not tell whose: the answer is likely, not certain.
+//! does not tell whose, nor who asked for it: a program can hand results on, so that a request waits for what another has
+//! submitted, and does so when much is going on, just when who submits is not seen. So the answer is no more than possible.
 
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
         return Verdict::abstain(Undecided::NotThreadPerRequest);
     }
     match handed.concluded {
-        Some(Ok(request)) => Verdict::Parent(request, Evidence::ThreadHandOff, Confidence::Likely),
+        Some(Ok(request)) => Verdict::Parent(request, Evidence::ThreadHandOff, Confidence::Possible),
         Some(Err(reason)) => Verdict::abstain(reason),
         None if moment.last => Verdict::abstain(Undecided::RequestStillOpen),
         None => Verdict::Wait,
@@ -99,9 +100,10 @@ pub(in crate::correlate) fn conclude(tables: &Tables, key: Key) -> Option<Result
     let handed = call.called().and_then(handed)?;
     let followed = tables.handoffs.find(call.process())?;
     let tid = call.thread().tid;
+    let elsewhere = handed.elsewhere || followed.is_closed(tid) || followed.works.are_handed_on();
     Some(match examine(tables, call, handed, followed) {
         Err(reason) => Err(reason),
-        Ok(_) if handed.elsewhere || followed.is_closed(tid) => Err(Undecided::HandOffsElsewhere),
+        Ok(_) if elsewhere => Err(Undecided::HandOffsElsewhere),
         Ok(Named { request, submitted, .. })
             if followed.is_heard() && (submitted || followed.is_trusted(tid)) =>
         {

@@ -8,9 +8,10 @@
 //! 2. the request's thread, or one inside of another item for which this holds in turn, waits for the item's future and has
 //!    since before the response was read: the future is that item's, and cannot have become another's. The request had come
 //!    before the call was sent;
-//! 3. the same request submitted the item. Futures can be shared, and handed on: who waits need not be the cause. That it did
-//!    is seen only if it woke a thread of the pool. Where it did not, because all were busy, the edge is *likely*, and
-//!    claimed only in processes where who was seen to submit was who waited;
+//! 3. the same request was seen to submit the item. Futures can be shared, and handed on: who waits need not be the cause. It
+//!    is seen only if it woke a thread of the pool. Where all were busy, the edge is no more than *possible*: that who was seen
+//!    to submit always waited shows little of the others, as programs hand results on just when much is going on. Where
+//!    another was seen to wait, nothing is claimed at all;
 //! 4. for the edge to be *certain*, the wait began before the call was sent.
 //!
 //! Nobody waits for what is detached, so it has no parent by this rule, whoever submitted it. A call for another one that is
@@ -75,13 +76,12 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
         return Verdict::abstain(Undecided::SeveralOpenRequests);
     }
     match link.submitter {
+        Submitter::Same | Submitter::Unseen if followed.works.are_handed_on() => {
+            Verdict::abstain(Undecided::HandOffsElsewhere)
+        }
         Submitter::Same if link.sure => Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Certain),
         Submitter::Same => Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Likely),
-        Submitter::Unseen if followed.works.is_kept() => {
-            Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Likely)
-        }
-        // What its wake-ups show may be enough.
-        Submitter::Unseen => Verdict::Abstain(None),
+        Submitter::Unseen => Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Possible),
         Submitter::Another => Verdict::abstain(Undecided::HandOffsElsewhere),
     }
 }
