@@ -20,6 +20,9 @@ use super::fill::Fill;
 /// Records per second from which on the reader defers to others: with fewer, it takes next to nothing from them.
 const BUSY_FROM: u64 = 20_000;
 
+/// Records between two times that the rings were empty, with fewer of which nothing is said of their pace.
+const AT_LEAST: u64 = 256;
+
 /// Since the rings were empty last, the time after which the reader goes ahead. It begins to read after most of this.
 const PATIENCE: Duration = Duration::from_millis(130);
 
@@ -123,6 +126,9 @@ impl Drop for Deference {
         if let Some(minder) = self.minder.take() {
             self.minded.end(minder);
         }
+        if self.defers {
+            come_forward();
+        }
     }
 }
 
@@ -158,7 +164,7 @@ impl Minded {
 }
 
 fn is_busy(records: u64, time: Duration) -> bool {
-    u128::from(records) * 1_000 >= u128::from(BUSY_FROM) * time.as_millis().max(1)
+    records >= AT_LEAST && u128::from(records) * 1_000 >= u128::from(BUSY_FROM) * time.as_millis().max(1)
 }
 
 /// A thread that may not leave `SCHED_IDLE` again is not to go there (`CAP_SYS_NICE`, or `RLIMIT_NICE`).
@@ -166,6 +172,13 @@ fn may_come_back() -> bool {
     let trial = std::thread::Builder::new()
         .spawn(|| put(gettid(), libc::SCHED_IDLE).and_then(|()| put(gettid(), libc::SCHED_OTHER)).is_ok());
     trial.is_ok_and(|trial| trial.join().unwrap_or(false))
+}
+
+/// For the calling thread, which may have been started by a reader that defers: policies are inherited.
+pub(super) fn come_forward() {
+    if let Err(error) = put(gettid(), libc::SCHED_OTHER) {
+        tracing::debug!("a thread stays behind all others: {error}");
+    }
 }
 
 /// Gives a thread its policy; how nice it is stays (sched_setscheduler(2)).
@@ -198,7 +211,7 @@ mod tests {
     fn much_to_read_is_a_matter_of_time() {
         assert!(is_busy(BUSY_FROM, Duration::from_secs(1)) && is_busy(1_000, Duration::from_millis(50)));
         assert!(!is_busy(BUSY_FROM - 1, Duration::from_secs(1)) && !is_busy(0, Duration::ZERO));
-        assert!(is_busy(u64::MAX, Duration::MAX) || !is_busy(u64::MAX, Duration::MAX));
+        assert!(!is_busy(AT_LEAST - 1, Duration::ZERO) && is_busy(AT_LEAST, Duration::ZERO));
     }
 
     #[test]

@@ -138,7 +138,10 @@ impl Rings {
         }
         self.more = left == 0;
         if !self.more {
-            self.deference.emptied(Instant::now());
+            // Not before the first wait: threads are started until then, which would stay behind others with this one.
+            if self.wakers.is_some() {
+                self.deference.emptied(Instant::now());
+            }
             // Wake-ups have no order to keep with what is younger than the last of the data.
             let now = clock::now();
             while let Some(record) = woken_until(&mut self.woken, &mut self.next_woken, now) {

@@ -34,6 +34,7 @@ use self::finder::Finder;
 use self::layouts::Layouts;
 use self::probes::{Done, Job, Probes};
 use self::reaper::{Link, Reaper};
+use super::deference::come_forward;
 use super::object::Loaded;
 use super::{record, uprobe_multi};
 use crate::clock;
@@ -516,6 +517,10 @@ impl Drop for Watch {
 }
 
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
+    let run = || {
+        come_forward();
+        run();
+    };
     std::thread::Builder::new().name(name.to_owned()).spawn(run).context("start a thread")
 }
 
