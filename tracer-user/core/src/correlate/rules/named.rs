@@ -3,11 +3,12 @@
 //! A task, a goroutine or a greenlet that serves a connection goes from one request to the next, on any thread. Where the
 //! end of one and the beginning of the next are lost, it seems to work on the first one still. The connection's bytes tell:
 //! what is missing between is missing before the next answer, which is then taken for the first one's. So a request's
-//! calls are its own once it has ended with nothing missing.
+//! calls are its own once it has been answered with nothing missing; or when it is over without an answer, and nothing was
+//! lost anywhere.
 
 use super::{Moment, Tables, Verdict};
 use crate::correlate::exchange::{Answering, Exchange, Key, Undecided};
-use crate::exchange::Incomplete;
+use crate::exchange::{Incomplete, Outcome};
 
 /// The request that a runtime has named for the call: its task made it, or awaits the one that did.
 pub(in crate::correlate) fn names(_: &Tables, call: &Exchange) -> Vec<Key> {
@@ -50,15 +51,19 @@ pub(super) fn request<'a>(
     Ok((key, request))
 }
 
-/// Whether nothing is missing between the beginning of a request and its end. Of one that goes on for long, and of which
-/// nothing more will be known, that nothing was lost anywhere.
+/// Whether nothing is missing between the beginning of a request and its end. Of one that is not answered, or goes on for
+/// long, and of which nothing more will be known, that nothing was lost anywhere. A stream has its goroutine for itself.
 pub(super) fn is_whole(tables: &Tables, request: &Exchange, moment: Moment) -> Result<(), Verdict> {
-    let has_ended = request.end.is_some_and(|end| end.incomplete != Some(Incomplete::StillOpen));
-    if !has_ended && !moment.last {
+    let is_answered = request.end.is_some_and(|end| {
+        matches!(end.outcome, Outcome::Complete | Outcome::Upgraded)
+            && !matches!(end.incomplete, Some(Incomplete::StillOpen | Incomplete::LimitReached))
+    });
+    let is_told_by_its_end = is_answered || request.end.is_some() && request.is_stream_taken();
+    if !is_told_by_its_end && !moment.last {
         return Err(Verdict::Wait);
     }
     let lost = tables.last_gap(request.process()).is_some_and(|at| at >= request.first.time);
-    if request.is_damaged() || (!has_ended && lost) {
+    if request.is_damaged() || (!is_told_by_its_end && lost) {
         return Err(Verdict::abstain(Undecided::EventsLost));
     }
     Ok(())
