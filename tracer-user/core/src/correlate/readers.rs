@@ -155,7 +155,7 @@ impl Correlator {
         let Some(called) = thread.reading.unplaced.take() else { return };
         let request = conn.open.front().and_then(|(_, key)| self.tables.exchanges.get(key));
         let handed_over = request.is_some_and(|request| {
-            let before = request.head_last.time < called;
+            let before = request.request_last.is_some_and(|last| last.time < called);
             // Who has begun to read it may be the one that it is handed to.
             let reader = reader(&self.tables.threads, request);
             before && reader.is_some_and(|reader| reader != event.thread.tid)
