@@ -40,7 +40,7 @@ const RECORDINGS: [(&str, Option<(Evidence, usize)>); 16] = [
     ("python-gevent", Some((Evidence::RuntimeTask, 6))),
     ("python-gthread", Some((Evidence::RuntimeTask, 3))),
     ("python-loop", Some((Evidence::RuntimeTask, 6))),
-    ("python-pool", Some((Evidence::RuntimeTask, 3))),
+    ("python-pool", Some((Evidence::RuntimeTask, 2))),
     ("python-threads", Some((Evidence::Thread, 5))),
     ("rust-axum", Some((Evidence::RuntimeTask, 2))),
     ("shell-cgi", Some((Evidence::ProcessFork, 3))),

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | the strongest that speaks wants to wait | waits: weaker evidence never comes first |
 //! | the strongest that speaks names a request, certainly | that request, unless another certain rule names another |
-//! | it names one that is likely | that request, if no other rule names another, the request was open during the whole call, and likely is enough |
+//! | it names one that is likely, or possible | that request, if no other rule names another, the request was open during the whole call, and no more is asked for |
 //! | a request whose headers name another trace than the call's | undecided |
 //!
 //! Where a connection carries many exchanges at a time, what its threads do names nothing, unless the runtime has told which

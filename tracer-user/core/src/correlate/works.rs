@@ -46,6 +46,8 @@ pub(super) struct Works {
     made: NumberMap<u64, VecDeque<Made>>,
     /// By future: who submitted the item.
     submitted: NumberMap<u64, Submitted>,
+    /// By thread: the future whose item it runs, or was woken to.
+    running: NumberMap<Tid, u64>,
     agreed: u32,
     different: u32,
     /// Calls inside of items.
@@ -57,27 +59,10 @@ struct Made {
     call: Key,
     /// It was inside of the item then for certain: the response began to be read, or who waited inside was woken.
     at: KernelInstant,
-    /// When the wait for the result has to have begun for it to be certain that the item was the same at the call's send.
-    sure_before: KernelInstant,
-    link: Link,
+    submitter: Submitter,
 }
 
-/// How sure it is that a call belongs to who waits for a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Link {
-    /// The wait began before the call did.
-    pub(super) sure: bool,
-    pub(super) submitter: Submitter,
-}
-
-impl Link {
-    /// Both hold: as sure as the less sure one.
-    fn and(self, other: Self) -> Self {
-        Self { sure: self.sure && other.sure, submitter: self.submitter.max(other.submitter) }
-    }
-}
-
-/// Who submitted the item whose result is waited for.
+/// Who submitted the item whose result is waited for; of several links from a call to a request, the greatest counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Submitter {
     /// Who waits.
@@ -90,8 +75,8 @@ pub(super) enum Submitter {
 #[derive(Clone, Copy, Debug)]
 struct Submitted {
     by: Owner,
-    /// The thread that runs the item.
-    run_by: Option<Tid>,
+    /// The thread that was woken for it, which runs the item, or else it is not known which.
+    run_by: Tid,
     /// When somebody was first told of its result.
     told: Option<KernelInstant>,
 }
@@ -118,8 +103,8 @@ pub(crate) struct InWork {
     pub(super) work: TaskId,
     /// Its response was read inside of another one.
     pub(super) changed: bool,
-    /// To the request that was named.
-    pub(super) link: Option<Link>,
+    /// That of all items on the way to the request that was named.
+    pub(super) submitter: Option<Submitter>,
 }
 
 impl Works {
@@ -127,6 +112,7 @@ impl Works {
     pub(super) fn lose(&mut self) {
         self.made.clear();
         self.submitted.clear();
+        self.running.clear();
     }
 
     /// Whether results are handed on: others wait for them than have submitted the items.
@@ -134,26 +120,34 @@ impl Works {
         self.different as u64 * 100 > self.agreed as u64 * MAX_DIFFERENT_PERCENT as u64
     }
 
-    fn submit(&mut self, future: u64, by: Owner) {
+    fn submit(&mut self, future: u64, by: Owner, woken: Tid) {
+        self.runs(future, woken);
         if self.submitted.len() >= MAX_FUTURES && !self.submitted.contains_key(&future) {
             self.submitted.clear();
         }
-        self.submitted.insert(future, Submitted { by, run_by: None, told: None });
+        self.submitted.insert(future, Submitted { by, run_by: woken, told: None });
     }
 
-    /// A thread is inside of an item. An item runs on one thread: where it is another one now, the item that was seen to be
-    /// submitted is over, and its future's address another's.
+    /// A thread is inside of an item, or woken to run it: the one that it was in before is over, and its future's address may
+    /// be another's. So is one that was seen to be submitted, if another thread runs it.
     fn runs(&mut self, future: u64, by: Tid) {
-        let Some(submitted) = self.submitted.get_mut(&future) else { return };
-        if *submitted.run_by.get_or_insert(by) != by {
+        if self.running.len() >= MAX_FUTURES && !self.running.contains_key(&by) {
+            self.running.clear();
+            self.submitted.clear();
+        }
+        if let Some(over) = self.running.insert(by, future).filter(|over| *over != future) {
+            self.submitted.remove(&over);
+        }
+        if self.submitted.get(&future).is_some_and(|submitted| submitted.run_by != by) {
             self.submitted.remove(&future);
         }
     }
 
     /// Whether the one that waits has submitted the item. What was seen of a future goes for those that had gone to wait
     /// before anybody was told of its result, and for nobody once the submitter's request is over: others may have the
-    /// address by then. Between a result that nobody slept for and that, they may, too; then another thread runs their item
-    /// ([`Self::runs`]), or the same request has submitted both, or it is taken for another's.
+    /// address by then. Between a result that nobody slept for and that, they may, too: that is seen where the thread that was
+    /// woken for it does anything else ([`Self::runs`]), and not where it takes an item at the same address directly behind
+    /// it. So the same one is likely, and not certain.
     fn submitter(
         &mut self,
         exchanges: &Exchanges,
@@ -231,21 +225,20 @@ impl Correlator {
     pub(super) fn work_calls(&mut self, key: Key, direction: Direction, at: &Mark, conn: &ConnFacts) {
         let Some(identified) = conn.identified(Runtime::PythonWork, direction) else { return };
         let Some(call) = self.tables.exchanges.get_mut(&key) else { return };
-        let (sent, process) = (call.first.time, call.process());
+        let process = call.process();
         let Some(called) = call.called_mut() else { return };
         let Some(&work) = identified.tasks.first().filter(|_| identified.thread == at.thread) else { return };
         let Some(followed) = self.tables.handoffs.find_mut(process) else { return };
         let works = &mut followed.works;
         match (direction, &mut called.in_work) {
             (Direction::Egress, in_work) => {
-                *in_work = Some(Box::new(InWork { work, changed: false, link: None }));
+                *in_work = Some(Box::new(InWork { work, changed: false, submitter: None }));
                 called.key = Some(key);
                 works.calls.note(key);
                 works.runs(work.number, at.thread.tid);
             }
             (Direction::Ingress, Some(in_work)) if in_work.work == work => {
-                let link = Link { sure: true, submitter: Submitter::Same };
-                works.make(work.number, Made { call: key, at: at.time, sure_before: sent, link });
+                works.make(work.number, Made { call: key, at: at.time, submitter: Submitter::Same });
             }
             (Direction::Ingress, Some(in_work)) => {
                 in_work.changed = true;
@@ -269,7 +262,7 @@ impl Correlator {
         if awaited(event).is_none() {
             let by = self.owner(process, event.by.tid, results.within);
             if let Some(followed) = self.tables.handoffs.find_mut(process) {
-                futures.for_each(|future| followed.works.submit(future, by));
+                futures.for_each(|future| followed.works.submit(future, by, event.woken));
             }
             return;
         }
@@ -281,13 +274,12 @@ impl Correlator {
             let works = &mut followed.works;
             let submitter = works.submitter(&self.tables.exchanges, future, waiting, event.time);
             for made in works.inside(future, since) {
-                let link = made.link.and(Link { sure: since < made.sure_before, submitter });
+                let submitter = submitter.max(made.submitter);
                 match waits {
-                    Owner::Request(request) => self.work_for(made.call, request, link, event.time),
+                    Owner::Request(request) => self.work_for(made.call, request, submitter, event.time),
                     Owner::Work(outer) => {
                         // Who waits inside of the outer item has been there all the time.
-                        let (at, sure_before) = (event.time, event.time);
-                        let made = Made { at, sure_before, link, ..made };
+                        let made = Made { at: event.time, submitter, ..made };
                         if let Some(followed) = self.tables.handoffs.find_mut(process) {
                             followed.works.make(outer, made);
                         }
@@ -309,7 +301,7 @@ impl Correlator {
     }
 
     /// The thread that serves a request was told of a result to which a call has contributed.
-    fn work_for(&mut self, call: Key, request: Key, link: Link, woken: KernelInstant) {
+    fn work_for(&mut self, call: Key, request: Key, submitter: Submitter, woken: KernelInstant) {
         let exchanges = &mut self.tables.exchanges;
         let Some(sent) = exchanges.get(&call).map(|call| call.first.time) else { return };
         let open = exchanges.get(&request).is_some_and(|request| {
@@ -318,12 +310,12 @@ impl Correlator {
         });
         let Some(called) = exchanges.get_mut(&call).and_then(|call| call.called_mut()) else { return };
         let Some(in_work) = called.in_work.as_deref_mut() else { return };
-        let link = if open { link } else { Link { submitter: Submitter::Another, ..link } };
-        in_work.link = Some(in_work.link.map_or(link, |known| known.and(link)));
+        let submitter = if open { submitter } else { Submitter::Another };
+        in_work.submitter = in_work.submitter.max(Some(submitter));
         let several =
             !matches!(called.answered, Answering::None) && called.answered != Answering::One(request);
         if let Some(handed) = called.handed.as_deref_mut() {
-            handed.elsewhere |= several || link.submitter == Submitter::Another;
+            handed.elsewhere |= several || submitter == Submitter::Another;
         }
         self.name_request(call, request);
     }

@@ -11,8 +11,10 @@
 //! 3. the same request was seen to submit the item. Futures can be shared, and handed on: who waits need not be the cause. It
 //!    is seen only if it woke a thread of the pool. Where all were busy, the edge is no more than *possible*: that who was seen
 //!    to submit always waited shows little of the others, as programs hand results on just when much is going on. Where
-//!    another was seen to wait, nothing is claimed at all;
-//! 4. for the edge to be *certain*, the wait began before the call was sent.
+//!    another was seen to wait, nothing is claimed at all.
+//!
+//! The edge is *likely* at best: an address can become another future's unseen ([`crate::correlate::works`]), in programs that
+//! hand results on.
 //!
 //! Nobody waits for what is detached, so it has no parent by this rule, whoever submitted it. A call for another one that is
 //! made inside of an item that its request waits for (it works off what others have queued) is that request's: it waits.
@@ -51,7 +53,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
         None => return Verdict::Wait,
         Some(_) => {}
     }
-    let (Some(served), Some(link)) = (request.served(), in_work.link) else {
+    let (Some(served), Some(submitter)) = (request.served(), in_work.submitter) else {
         return Verdict::abstain(Undecided::LimitReached);
     };
     let sent = call.first.time;
@@ -75,11 +77,10 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     if served.overlapped {
         return Verdict::abstain(Undecided::SeveralOpenRequests);
     }
-    match link.submitter {
+    match submitter {
         Submitter::Same | Submitter::Unseen if followed.works.are_handed_on() => {
             Verdict::abstain(Undecided::HandOffsElsewhere)
         }
-        Submitter::Same if link.sure => Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Certain),
         Submitter::Same => Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Likely),
         Submitter::Unseen => Verdict::Parent(key, Evidence::RuntimeTask, Confidence::Possible),
         Submitter::Another => Verdict::abstain(Undecided::HandOffsElsewhere),
