@@ -165,7 +165,8 @@ fn load(addr: SocketAddr, prefix: &str, concurrency: usize, requests: usize) -> 
 struct Recorder {
     tracer: PathBuf,
     file: PathBuf,
-    /// How threads wake each other is seen from the beginning: that it is needed takes many requests to show.
+    /// How threads wake each other is seen from the beginning, as that it is needed takes many requests to show, and what it
+    /// says is claimed.
     follows: bool,
 }
 
@@ -184,7 +185,7 @@ impl Recorder {
         // Heads whole, of bodies next to nothing: the recordings stay small.
         let mut options = ["--record", file, "--head-budget", "300"].map(str::to_owned).to_vec();
         if self.follows {
-            options.extend(["--handoff", "on"].map(str::to_owned));
+            options.extend(["--handoff", "on", "--min-confidence", "possible"].map(str::to_owned));
         }
         options.extend(pids.into_iter().flat_map(|pid| ["--pid".to_owned(), pid.to_string()]));
         let tracer = Tracer::attach_binary(&self.tracer, &options)?;
