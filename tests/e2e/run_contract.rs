@@ -10,10 +10,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tracer_tests::http::drive;
 use tracer_tests::program::Program;
+use tracer_tests::service::{Runtime, Service};
 use tracer_tests::spans::Kind;
 use tracer_tests::temp::TempDir;
-use tracer_tests::tracer::{binary, run};
+use tracer_tests::tracer::{Tracer, binary, run};
 
 /// Loading the kernel half takes seconds on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -343,4 +345,24 @@ fn a_recording_replays_to_the_same_spans() {
     // The same name again is refused.
     let output = tracer.output().expect("run");
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// Of a loop more is asked while it is recorded than when it is replayed.
+#[test]
+fn a_recording_of_a_loop_says_the_same_of_parents() {
+    let dir = TempDir::new().expect("dir");
+    let back = Service::start(Runtime::Node, None).expect("start the leaf");
+    let front = Service::start(Runtime::Node, Some(back.addr)).expect("start the front");
+    let (recording, again) = (dir.join("run.rec"), dir.join("again"));
+    let options = ["--record", recording.to_str().expect("path")];
+    let tracer = Tracer::attach_with(&[front.pid(), back.pid()], &options).expect("attach");
+    drive(front.addr, 4, 60, |client, number| client.get(&format!("/work/r{number}")).map(drop))
+        .expect("load");
+    let live = tracer.finish().expect("tracer").spans;
+    let mut replay = Command::new(binary().expect("tracer"));
+    replay.arg("replay").arg(&recording).args(["--format", "otlp-json", "-o"]).arg(&again);
+    assert!(replay.status().expect("replay").success());
+    let again = tracer_tests::spans::read_file(&again).expect("again");
+    assert!(live.iter().any(|span| span.str("tracer.parent.undecided").is_some()), "{live:?}");
+    assert_eq!(format!("{live:?}"), format!("{again:?}"));
 }

@@ -163,6 +163,8 @@ impl Spans {
 
     /// At the pace of the exporters: of one moment may be more than their queues hold.
     async fn drain_in_turns(&mut self) {
+        // Of a recording nothing can be asked: what was granted is in it.
+        while self.engine.poll_wish().is_some() {}
         while let Some(span) = self.engine.poll_span() {
             self.hand_on(span);
             self.since_room += 1;

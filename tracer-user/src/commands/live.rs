@@ -70,8 +70,6 @@ pub(super) fn engine_config(spans: &config::Spans, host: HostFacts) -> EngineCon
         propagators: spans.propagators.clone(),
         min_confidence: spans.min_confidence,
         sdk_spans: spans.sdk_spans,
-        // Of a replay nothing can be asked.
-        handoffs: HandOffPolicy::Off,
         host,
         ..EngineConfig::default()
     }
