@@ -10,7 +10,7 @@ use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated as helpers;
 use tracer_abi::error::{KernelLoss, PayloadState};
 use tracer_abi::event::{DataRecord, EventKind, Header};
-use tracer_abi::limits::{LOOK_INTERVAL_NANOS, MAX_CHUNK_BYTES, WAKE_INTERVAL_NANOS};
+use tracer_abi::limits::{LOOK_INTERVAL_NANOS, MAX_CHUNK_BYTES, WAKE_INTERVAL_NANOS, urgent_bytes};
 use tracer_abi::task::{Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 
@@ -140,7 +140,7 @@ pub(crate) fn wakeup(now: u64) -> u64 {
             }
             (*wake).looked = now;
             let waiting = helpers::bpf_ringbuf_query((&raw const TRACER_DATA).cast_mut().cast(), 0);
-            if waiting < u64::from(config!(data_ring_bytes) / 2) {
+            if waiting < u64::from(urgent_bytes(config!(data_ring_bytes))) {
                 return u64::from(BPF_RB_NO_WAKEUP);
             }
         }

@@ -39,7 +39,7 @@ words! {
         watch_listen,
         /// Payload bytes per turn of a direction; at most [`crate::limits::MAX_HEAD_BUDGET_BYTES`].
         head_budget_bytes,
-        /// Size of the data ring: the consumer is woken when half of it is full.
+        /// Size of the data ring: see [`crate::limits::urgent_bytes`].
         data_ring_bytes,
     }
 }

@@ -33,11 +33,17 @@ pub const DEFAULT_DATA_RING_BYTES: u32 = 16 << 20;
 /// them, and looks four times a second at the least.
 pub const WAKE_RING_BYTES: u32 = 4 << 20;
 
-/// A CPU wakes the consumer of the data ring at most this often while less than half of the ring waits. The consumer
+/// What has to wait in the data ring for its consumer to be woken at once.
+#[inline(always)]
+pub const fn urgent_bytes(data_ring_bytes: u32) -> u32 {
+    data_ring_bytes / 2
+}
+
+/// A CPU wakes the consumer of the data ring at most this often while less than [`urgent_bytes`] wait. The consumer
 /// looks by itself for longer than this after it was woken.
 pub const WAKE_INTERVAL_NANOS: u64 = 400_000_000;
 
-/// How often a CPU looks whether half of the ring waits, when it wakes the consumer in any case: it may be asleep, and the
+/// How often a CPU looks whether [`urgent_bytes`] wait, when it wakes the consumer in any case: it may be asleep, and the
 /// rest of the ring lasts for many times this at any rate.
 pub const LOOK_INTERVAL_NANOS: u64 = 1_000_000;
 

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracer_abi::limits::WAKE_INTERVAL_NANOS;
+use tracer_abi::limits::{WAKE_INTERVAL_NANOS, urgent_bytes};
 use tracer_abi::time::KernelInstant;
 
 use super::deference::Deference;
@@ -58,9 +58,9 @@ impl Rings {
             RingBuf::try_from(loaded.take_map(name)?).with_context(|| format!("open ring {name}"))
         };
         let (control, data) = (ring("TRACER_CTRL")?, ring("TRACER_DATA")?);
-        let half = u64::from(data_ring_bytes / 2);
-        // New processes and connections, and what the kernel half wakes the reader for.
-        let fills = vec![Fill::of(control.as_fd(), 1)?, Fill::of(data.as_fd(), half)?];
+        // Of new processes and connections, the first.
+        let fill = |ring: &RingBuf<MapData>, urgent| Fill::of(ring.as_fd(), urgent).context("map a ring");
+        let fills = vec![fill(&control, 1)?, fill(&data, urgent_bytes(data_ring_bytes).into())?];
         Ok(Self {
             wakers: None,
             control,
