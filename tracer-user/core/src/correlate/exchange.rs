@@ -13,7 +13,7 @@ use super::fragment::FragmentId;
 use super::goroutines::{Caller, Reader};
 use super::handoffs::MAX_HOPS;
 use super::join::Seats;
-use super::kinds::Awaited;
+use super::kinds::AwaitedTask;
 use super::tasks::Tasks;
 use super::tokio::{Polled, Polls};
 use super::waits::ServedWaits;
@@ -324,11 +324,11 @@ pub(super) type Answering = Window;
 
 impl Called {
     /// The first of the tasks, so many of them.
-    pub(super) fn awaited(&self, count: usize) -> impl Iterator<Item = Awaited> {
+    pub(super) fn awaited(&self, count: usize) -> impl Iterator<Item = AwaitedTask> {
         let made = self.made.iter().map(Some).chain(std::iter::repeat(None));
         self.tasks.iter().zip(made).take(count).map(|(task, made)| {
             let Made { kind, own } = made.copied().unwrap_or_default();
-            Awaited { kind: kind.into(), number: task.number, own }
+            AwaitedTask { kind: kind.into(), number: task.number, own }
         })
     }
 

@@ -12,7 +12,7 @@ const MAX_KINDS: usize = 1024;
 
 /// A task that is awaited.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Awaited {
+pub(super) struct AwaitedTask {
     /// What stands for its kind.
     pub(super) kind: u64,
     pub(super) number: u64,
@@ -20,7 +20,7 @@ pub(super) struct Awaited {
     pub(super) own: bool,
 }
 
-impl Awaited {
+impl AwaitedTask {
     /// One of tokio's: the table of functions of its kind, and its number.
     pub(super) const fn started(task: &TaskId) -> Self {
         Self { kind: task.address, number: task.number, own: false }
@@ -48,7 +48,7 @@ impl Kinds {
     }
 
     /// A task is awaited by a request that came before all tasks from that number on were started.
-    pub(super) fn awaited(&mut self, task: Awaited, next_task: u64) {
+    pub(super) fn awaited(&mut self, task: AwaitedTask, next_task: u64) {
         if self.0.len() >= MAX_KINDS && !self.0.contains_key(&task.kind) {
             return;
         }
@@ -65,8 +65,8 @@ impl Kinds {
 mod tests {
     use super::*;
 
-    const fn task(kind: u64, number: u64) -> Awaited {
-        Awaited { kind, number, own: false }
+    const fn task(kind: u64, number: u64) -> AwaitedTask {
+        AwaitedTask { kind, number, own: false }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::Correlator;
 use super::conn::ConnFacts;
 use super::deadlines::Look;
 use super::exchange::Key;
-use super::kinds::{Awaited, Kinds};
+use super::kinds::{AwaitedTask, Kinds};
 use super::rules::awaited::SETTLE;
 use crate::exchange::Mark;
 
@@ -122,7 +122,7 @@ impl Correlator {
             && polled.next_task != 0
         {
             let kinds = &mut tasks.kinds;
-            below.iter().map(Awaited::started).for_each(|task| kinds.awaited(task, polled.next_task));
+            below.iter().map(AwaitedTask::started).for_each(|task| kinds.awaited(task, polled.next_task));
         }
         let later = !below.is_empty();
         if let Some(polls) = self.polls_mut(key) {

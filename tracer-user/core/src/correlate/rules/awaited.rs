@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Moment, Verdict};
 use crate::correlate::exchange::{Exchange, Key, Undecided};
-use crate::correlate::kinds::{Awaited, Kinds};
+use crate::correlate::kinds::{AwaitedTask, Kinds};
 use crate::span::{Confidence, Evidence};
 
 /// Requests that awaited tasks of a kind which they may have started, before any is believed: see [`Kinds`].
@@ -22,7 +22,7 @@ pub(in crate::correlate) const SETTLE: Duration = Duration::from_secs(2);
 /// on were started since the request came; zero where that is not known.
 pub(super) fn judge(
     kinds: &Kinds,
-    below: impl Iterator<Item = Awaited>,
+    below: impl Iterator<Item = AwaitedTask>,
     (request, next_task): (Key, u64),
     call: &Exchange,
     moment: Moment,

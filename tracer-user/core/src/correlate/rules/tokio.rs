@@ -16,7 +16,7 @@
 
 use super::{Moment, Tables, Verdict, awaited, named};
 use crate::correlate::exchange::{Exchange, Undecided};
-use crate::correlate::kinds::Awaited;
+use crate::correlate::kinds::AwaitedTask;
 
 pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
     let polls = call.called().and_then(|called| called.polls.as_deref());
@@ -35,6 +35,6 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     let Some(tasks) = process.and_then(|process| process.tokio.as_deref()) else {
         return Verdict::Abstain(None);
     };
-    let below = polls.below.iter().map(Awaited::started);
+    let below = polls.below.iter().map(AwaitedTask::started);
     awaited::judge(&tasks.kinds, below, (key, polled.next_task), call, moment)
 }
