@@ -6,6 +6,7 @@ use std::fmt;
 
 use tracer_abi::error::KernelLoss;
 use tracer_abi::sniff::Class;
+use tracer_core::span::BELOW_CONFIDENCE;
 
 use crate::capture::IdentityCost;
 use crate::export::ExportStats;
@@ -72,6 +73,12 @@ impl Summary {
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = vec![self.spans()];
         let Counts { unsampled, suppressed, .. } = self.counts;
+        if let Some(unsure) = self.counts.undecided.get(BELOW_CONFIDENCE) {
+            lines.push(format!(
+                "{} less sure than asked for: linked to, and not claimed (a lower --min-confidence claims them)",
+                number(*unsure, "parent")
+            ));
+        }
         if suppressed > 0 {
             lines.push(format!(
                 "{} of calls that their programs report themselves not exported (--sdk-spans keep shows them)",
@@ -136,11 +143,11 @@ impl Summary {
         } else if has(Class::Tls) {
             "the traffic was encrypted (TLS), and its plaintext was not seen; below is why".to_owned()
         } else if has(Class::Http2) {
-            "the traffic was HTTP/2, which is not read yet; HTTP/1.x is".to_owned()
+            "the traffic was HTTP/2, and no whole request was seen in it".to_owned()
         } else if self.unrecognised.is_empty() {
-            format!("{} were seen, but no whole HTTP/1.x request", number(operations, "socket operation"))
+            format!("{} were seen, but no whole request", number(operations, "socket operation"))
         } else {
-            "the traffic was not HTTP/1.x".to_owned()
+            "the traffic was of no protocol that is read".to_owned()
         }
     }
 
@@ -260,6 +267,15 @@ mod tests {
         );
         let counts = Counts { spans: 1, services: 1, ..Counts::default() };
         check(Summary { counts, ..Summary::default() }, &["1 span of 1 process; parent undecided for 0"]);
+        let undecided = BTreeMap::from([(BELOW_CONFIDENCE, 2)]);
+        let counts = Counts { spans: 3, services: 1, undecided, ..Counts::default() };
+        check(
+            Summary { counts, ..Summary::default() },
+            &[
+                "3 spans of 1 process; parent undecided for 2 (below-confidence 2)",
+                "2 parents less sure than asked for: linked to, and not claimed (a lower --min-confidence claims them)",
+            ],
+        );
     }
 
     #[test]
@@ -274,10 +290,10 @@ mod tests {
             (counts(0, 0, 0), None, "no traced process did anything"),
             (counts(1, 0, 0), None, "opened no TCP or Unix stream connection"),
             (counts(1, 2, 0), None, "2 connections were seen, but no byte"),
-            (counts(1, 1, 5), None, "no whole HTTP/1.x request"),
+            (counts(1, 1, 5), None, "no whole request"),
             (counts(1, 1, 5), Some(Class::Tls), "encrypted (TLS)"),
             (counts(1, 1, 5), Some(Class::Http2), "HTTP/2"),
-            (counts(1, 1, 5), Some(Class::Unknown), "was not HTTP/1.x"),
+            (counts(1, 1, 5), Some(Class::Unknown), "no protocol that is read"),
         ] {
             let unrecognised = class.map(|class| traffic("shop", 7, class, 1)).into_iter().collect();
             let lines = Summary { counts, unrecognised, ..Summary::default() }.lines();

@@ -126,6 +126,9 @@ impl Evidence {
     }
 }
 
+/// Value of `tracer.parent.undecided` where the parent is less sure than is asked for.
+pub const BELOW_CONFIDENCE: &str = "below-confidence";
+
 /// How sure it is: value of `tracer.parent.confidence`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Confidence {

@@ -21,7 +21,7 @@ use super::works::InWork;
 use crate::context::{RemoteContext, RequestContext};
 use crate::event::{Made, Thread};
 use crate::exchange::{BodyLen, ExchangeId, Incomplete, Mark, Outcome, RequestHead, ResponseHead, Trailer};
-use crate::span::{Confidence, Evidence, SpanId};
+use crate::span::{BELOW_CONFIDENCE, Confidence, Evidence, SpanId};
 
 /// An exchange of this run. Keys are in the order in which requests were understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -549,7 +549,7 @@ impl Undecided {
             Self::OrderUnclear => "order-unclear",
             Self::CauseEndedFirst => "cause-ended-first",
             Self::RuleContradicted => "rule-contradicted",
-            Self::BelowConfidence => "below-confidence",
+            Self::BelowConfidence => BELOW_CONFIDENCE,
             Self::NoHandOff => "no-hand-off",
             Self::Multiplexed => "multiplexed",
             Self::SeveralHandOffs => "several-hand-offs",
