@@ -159,6 +159,9 @@ async def main(way):
     elif way == "reads_after":
         await connects(reads_after)
 
+if sys.argv[1] == "fresh":
+    stand_still()
+    time.sleep(1000)
 asyncio.run(main(sys.argv[1]))
 "#;
 
@@ -347,6 +350,16 @@ fn real_interpreters_say_who_runs_and_who_waits() {
             });
             assert!(right, "{python:?} {way}: {found:?}, not {wanted:?}");
         }
+    }
+}
+
+/// A program is examined when it has loaded an event loop, which may be before that has run.
+#[test]
+fn tasks_are_counted_before_there_is_one() {
+    for python in interpreters() {
+        let standing = Standing::start(&python, "fresh");
+        let counter = standing.known().task_counter;
+        assert!(counter != 0 && standing.memory.word(counter) == 0, "{python:?} {counter:#x}");
     }
 }
 

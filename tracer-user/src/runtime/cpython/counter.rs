@@ -39,7 +39,8 @@ impl<M: Bytes> Python<'_, M> {
                 path.rsplit('/').next().is_some_and(|name| name.starts_with("_asyncio.cpython-"))
             })?)?
         };
-        (1..MAX_TASKS).contains(&self.memory.word(found)).then_some(found)
+        // None may have been made yet.
+        (self.memory.word(found) < MAX_TASKS).then_some(found)
     }
 
     fn counting_variable(&self, library: u64) -> Option<u64> {
