@@ -6,14 +6,14 @@ use std::sync::Arc;
 use tracer_abi::conn::{Direction, Role};
 use tracer_abi::event::Runtime;
 use tracer_abi::python::TaskId;
-use tracer_abi::task::Tid;
+use tracer_abi::task::{ProcessKey, Tid};
 use tracer_abi::time::KernelInstant;
 
 use super::exchange::Key;
 use super::join::{OtherEnd, PeerTraced};
 use super::streams::Taken;
 use crate::attributes::Socket;
-use crate::event::{ConnOpened, DataMoved, IoOutcome, Made, TaskIdentified};
+use crate::event::{ConnOpened, DataMoved, IoOutcome, Made, TaskIdentified, Thread};
 use crate::exchange::Mark;
 use crate::tls::TlsFacts;
 
@@ -51,6 +51,19 @@ pub(crate) struct ConnFacts {
     pub(super) last_end: Option<KernelInstant>,
     /// Exchanges that have not ended, in order of their numbers on the connection, which come with them.
     pub(super) open: VecDeque<(u64, Key)>,
+    pub(super) shown: Option<Shown>,
+}
+
+/// Open exchanges that were shown an operation of a thread: another one of that thread is the same to them, so that what an
+/// operation costs does not grow with the streams of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    process: ProcessKey,
+    tid: Tid,
+    /// As it was on the connection then.
+    nonblocking: bool,
+    /// The number of the first one that was not.
+    below: u64,
 }
 
 impl ConnFacts {
@@ -114,6 +127,22 @@ impl ConnFacts {
         self.open.remove(at).map(|(_, key)| key)
     }
 
+    /// How many of the open exchanges, from the front, an operation of this thread was shown to.
+    pub(super) fn shown_to(&self, thread: Thread) -> usize {
+        let same = |shown: &Shown| {
+            (shown.process, shown.tid, shown.nonblocking) == (thread.process, thread.tid, self.nonblocking)
+        };
+        let below = self.shown.filter(same).map_or(0, |shown| shown.below);
+        self.open.partition_point(|(index, _)| *index < below)
+    }
+
+    /// Now it was to all of them.
+    pub(super) fn show(&mut self, thread: Thread) {
+        let below = self.open.back().map_or(0, |(index, _)| index + 1);
+        let Thread { process, tid, seq: _ } = thread;
+        self.shown = Some(Shown { process, tid, nonblocking: self.nonblocking, below });
+    }
+
     /// Learns from an operation which way requests go, where the opening did not say.
     pub(super) fn note_direction(&mut self, event: &DataMoved) {
         let whole = self.conn.as_ref().is_none_or(|conn| !conn.opened.preexisting);
@@ -121,5 +150,38 @@ impl ConnFacts {
         {
             self.calls = Some(event.direction == Direction::Egress);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn thread(tid: u32, seq: u32) -> Thread {
+        Thread { process: ProcessKey::default(), tid: Tid(tid), seq }
+    }
+
+    #[test]
+    fn who_was_shown_an_operation_is_not_shown_another_of_that_thread() {
+        let mut facts = ConnFacts::default();
+        let begin = |facts: &mut ConnFacts, number| {
+            facts.open.push_back((number, Key { number, slot: number as u32 }));
+        };
+        (0..3).for_each(|number| begin(&mut facts, number));
+        assert_eq!(facts.shown_to(thread(7, 1)), 0);
+        facts.show(thread(7, 1));
+        begin(&mut facts, 3);
+        assert_eq!(facts.shown_to(thread(7, 2)), 3, "the newest was not");
+        facts.take(1);
+        assert_eq!(facts.shown_to(thread(7, 2)), 2);
+        // Another thread, and what became known of the connection, concern all of them.
+        assert_eq!(facts.shown_to(thread(8, 1)), 0);
+        facts.nonblocking = true;
+        assert_eq!(facts.shown_to(thread(7, 2)), 0);
+        facts.show(thread(7, 2));
+        assert_eq!(facts.shown_to(thread(7, 3)), 3);
+        // After another's, they are shown again: it may have changed what they take it for.
+        facts.show(thread(8, 1));
+        assert_eq!(facts.shown_to(thread(7, 3)), 0);
     }
 }

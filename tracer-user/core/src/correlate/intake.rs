@@ -83,19 +83,20 @@ impl Correlator {
         let moved = matches!(event.outcome, IoOutcome::Moved(_));
         conn.nonblocking |= ingress && event.blocking != Some(true);
         let (exchanges, processes) = (&mut self.tables.exchanges, &self.tables.processes);
+        // A process that was started for a request is told of each time.
+        let forked_for = processes.forked_for(event.thread.process);
+        let shown = if forked_for.is_none() { conn.shown_to(event.thread) } else { 0 };
         let mut answered = false;
-        for (_, key) in &conn.open {
-            let Some(exchange) = exchanges.get_mut(key) else { continue };
+        let mut show = |key: &Key| {
+            let Some(exchange) = exchanges.get_mut(key) else { return false };
             let owner = exchange.thread();
             let own = owner.process == event.thread.process
                 && owner.tid == event.thread.tid
                 && !event.thread.is_nobodys();
-            let Some(served) = exchange.served_mut() else { continue };
+            let Some(served) = exchange.served_mut() else { return false };
             served.nonblocking |= conn.nonblocking;
             // A program that was started for the request may answer it itself.
-            let child = !own
-                && owner.process != event.thread.process
-                && processes.forked_for(event.thread.process) == Some(*key);
+            let child = !own && owner.process != event.thread.process && forked_for == Some(*key);
             if child && moved && !ingress {
                 served.child_sent = Some(event.time);
             } else if !own && !child {
@@ -106,6 +107,16 @@ impl Correlator {
             }
             // Responses come in order: what is sent belongs to the first that is open.
             answered = true;
+            true
+        };
+        if conn.calls != Some(true) {
+            let _ = conn.open.range(..shown).any(|(_, key)| show(key));
+        }
+        for (_, key) in conn.open.range(shown..) {
+            show(key);
+        }
+        if forked_for.is_none() {
+            conn.show(event.thread);
         }
         if ingress
             && moved
