@@ -2,8 +2,9 @@
 //!
 //! It walks from frame to frame and keeps, for each direction of a socket, how much of the frame in progress is still to
 //! come. A record carries bytes up to a payload that is left out and says how long that is, or up to the end of what one
-//! record or one element of a scatter-gather array holds: each is an operation of its own to user space, at its own
-//! position.
+//! record holds: each is an operation of its own to user space, at its own position. Servers give each frame's header and
+//! its payload an element of a scatter-gather array, dozens in one operation: what is short is gathered from several
+//! elements in the thread's own storage, as [`crate::whole`] does.
 //!
 //! | place | how it is known where frames begin | user space |
 //! |---|---|---|
@@ -22,8 +23,9 @@ use tracer_abi::sniff::{Class, PREFIX_BYTES};
 
 use crate::emit::{self, at_most};
 use crate::io;
-use crate::maps::{Operation, SockState, StreamState, count, sock_flags};
+use crate::maps::{Operation, SHORT, SockState, StreamState, count, sock_flags};
 use crate::regs::{IOVEC_BYTES, place, read_user};
+use crate::whole;
 
 /// Where the frames of one direction are.
 #[derive(Clone, Copy)]
@@ -81,6 +83,10 @@ pub(crate) struct Walk {
     seq_end: u32,
     flags: u32,
     done: u32,
+    /// Of the captured bytes, how many were copied to behind the operation's record: those of the elements before.
+    gathered: u32,
+    /// Some of them could not be read.
+    fault: u32,
     reserved: u32,
 }
 
@@ -176,6 +182,8 @@ fn begin(stream: &StreamState, op: &mut Operation, before: u64, preexisting: boo
         seq_end: op.record.tcp_seq_end,
         flags: u32::from(op.record.header.flags),
         done: 0,
+        gathered: 0,
+        fault: 0,
         reserved: 0,
     };
 }
@@ -225,13 +233,16 @@ extern "C" fn step(_index: u64, context: &mut &mut Operation) -> i64 {
     let header = frames.copy == 0;
     let wanted = if header { HEADER_BYTES - frames.have } else { frames.copy };
     let len = smaller(smaller(wanted, left), MAX_CHUNK_BYTES);
-    if walk.elided > 0 || walk.closed > 0 || walk.captured + len > MAX_CHUNK_BYTES {
+    let room = if walk.gathered > 0 { SHORT as u32 } else { MAX_CHUNK_BYTES };
+    if walk.elided > 0 || walk.closed > 0 || walk.captured + len > room {
         flush(op);
         return CONTINUE;
     }
     let source = walk.address + u64::from(walk.at - walk.start);
-    if walk.captured == 0 {
+    if walk.captured == walk.gathered {
         walk.source = source;
+    }
+    if walk.captured == 0 {
         walk.frame = u32::from(header && frames.have == 0 && frames.certainty == certainty::SURE);
     }
     walk.captured += len;
@@ -311,7 +322,12 @@ fn end_element(op: &mut Operation) -> i64 {
     let Some([base, len]) = element else {
         return STOP;
     };
-    walk.closed = walk.captured;
+    if walk.captured <= SHORT as u32 {
+        gather(op);
+    }
+    let walk = &mut op.frame_walk;
+    // What is too long to be gathered goes on elsewhere in memory.
+    walk.closed = walk.captured - walk.gathered;
     walk.element += IOVEC_BYTES;
     walk.elements_left -= 1;
     walk.start = walk.end;
@@ -321,7 +337,32 @@ fn end_element(op: &mut Operation) -> i64 {
     CONTINUE
 }
 
-/// Emits what was gathered.
+/// Copies what was captured of one element to behind what was before it.
+#[inline(always)]
+fn gather(op: &mut Operation) {
+    let walk = &mut op.frame_walk;
+    let len = walk.captured - walk.gathered;
+    if len == 0 {
+        return;
+    }
+    let at = at_most::<{ SHORT as u64 }>(u64::from(walk.gathered));
+    let len = at_most::<{ SHORT as u64 }>(u64::from(len));
+    // SAFETY: place and length are at most `SHORT`, and there is room for twice that.
+    let failed = unsafe {
+        helpers::bpf_probe_read_user(
+            (&raw mut op.payload).cast::<u8>().add(at as usize).cast(),
+            len as u32,
+            walk.source as *const c_void,
+        )
+    };
+    if failed != 0 {
+        count(KernelLoss::PayloadFault);
+        walk.fault = 1;
+    }
+    walk.gathered = walk.captured;
+}
+
+/// Emits what was captured and left out.
 #[inline(never)]
 fn flush(op: &mut Operation) {
     let walk = &mut op.frame_walk;
@@ -340,11 +381,19 @@ fn flush(op: &mut Operation) {
     record.header.flags = walk.flags as u16 | flags::LAST | if walk.frame > 0 { flags::FRAME } else { 0 };
     let (source, captured) = (walk.source, walk.captured);
     walk.from += len;
-    walk.captured = 0;
     walk.elided = 0;
     walk.frame = 0;
     walk.closed = 0;
-    emit::data(&op.record, source, u64::from(captured));
+    if captured > SHORT as u32 {
+        emit::data(&op.record, source, u64::from(captured));
+    } else {
+        gather(op);
+        whole::output(op, captured, op.frame_walk.fault > 0);
+    }
+    let walk = &mut op.frame_walk;
+    walk.captured = 0;
+    walk.gathered = 0;
+    walk.fault = 0;
 }
 
 /// A turn of this class begins HTTP/2.

@@ -8,7 +8,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated as helpers;
-use tracer_abi::error::KernelLoss;
+use tracer_abi::error::{KernelLoss, PayloadState};
 use tracer_abi::event::{DataRecord, flags};
 use tracer_abi::sniff::PREFIX_BYTES;
 
@@ -42,24 +42,39 @@ pub(crate) fn emit(state: &mut SockState, op: &mut Operation) -> bool {
         return false;
     }
     op.record.header.flags |= flags::LAST;
-    op.record.header.len_bytes = RECORD as u32 + op.total;
-    op.record.payload_len = op.total;
     op.record.class = state.class;
+    output(op, op.total, false);
+    true
+}
+
+/// Puts the record and `len` bytes behind it, at most [`SHORT`], into the ring; `unreadable`: without those.
+#[inline(always)]
+pub(crate) fn output(op: &mut Operation, len: u32, unreadable: bool) {
+    let copied = if unreadable { 0 } else { len };
+    let state = op.record.payload_state;
+    if unreadable {
+        op.record.payload_state = PayloadState::Unreadable.code();
+    }
+    op.record.header.len_bytes = RECORD as u32 + copied;
+    op.record.payload_len = copied;
     let wakeup = emit::wakeup(op.record.header.time.as_nanos());
-    let len = at_most::<{ (RECORD + SHORT) as u64 }>(RECORD as u64 + total);
+    let bytes = at_most::<{ (RECORD + SHORT) as u64 }>(RECORD as u64 + u64::from(copied));
     // SAFETY: the payload lies directly behind the record, and has room for `SHORT` bytes; the verifier proves it again.
     let failed = unsafe {
         helpers::bpf_ringbuf_output(
             (&raw const TRACER_DATA).cast_mut().cast(),
             (&raw mut op.record).cast(),
-            len,
+            bytes,
             wakeup,
         )
     };
     if failed != 0 {
         count(KernelLoss::DataRingFull);
     }
-    true
+    // Others of the operation may follow, which are made in place.
+    op.record.header.len_bytes = RECORD as u32;
+    op.record.payload_len = 0;
+    op.record.payload_state = state;
 }
 
 /// Copies the program's bytes to behind the record. False: they could not be read, or lie in too many pieces. Not inlined:
