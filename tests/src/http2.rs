@@ -19,7 +19,30 @@ pub enum Grpc {
     Python,
     /// tonic, on hyper.
     Rust,
+    /// grpc-java, on Netty.
+    Java,
 }
+
+/// What grpc-java needs, as Debian names it. Netty's epoll would need a library of C's.
+const JAVA_ARCHIVES: [&str; 17] = [
+    "grpc-api",
+    "grpc-context",
+    "grpc-core",
+    "grpc-netty",
+    "guava",
+    "netty-buffer",
+    "netty-codec",
+    "netty-codec-http",
+    "netty-codec-http2",
+    "netty-codec-socks",
+    "netty-common",
+    "netty-handler",
+    "netty-handler-proxy",
+    "netty-resolver",
+    "netty-transport",
+    "netty-transport-native-unix-common",
+    "perfmark-api",
+];
 
 impl Grpc {
     /// With these options, `--name value` or `--name`.
@@ -33,6 +56,12 @@ impl Grpc {
                 python
             }
             Self::Rust => tokio_service("grpc_tonic")?,
+            Self::Java => {
+                let archives = JAVA_ARCHIVES.map(|name| format!("/usr/share/java/{name}.jar"));
+                let mut java = Command::new("java");
+                java.args(["-cp", &archives.join(":")]).arg(workload("GrpcEcho.java"));
+                java
+            }
         };
         command.args(options);
         Ok(command)
@@ -80,6 +109,14 @@ pub struct Call {
     pub nanos: u64,
 }
 
+impl Call {
+    /// It may not have been sent at all.
+    pub fn is_given_up(&self) -> bool {
+        // CANCELLED, DEADLINE_EXCEEDED.
+        ["1", "4"].contains(&self.code.as_str())
+    }
+}
+
 /// By method or path.
 pub fn ledger(text: &str) -> anyhow::Result<BTreeMap<String, Call>> {
     let mut calls = BTreeMap::new();
@@ -105,7 +142,12 @@ pub fn grpc_service() -> anyhow::Result<Command> {
     go_program("grpc-go-service", "./service").map(Command::new)
 }
 
-/// A program in Go with grpc-go, built on first use.
+/// HTTP/2 of `golang.org/x/net`, which serves or calls.
+pub fn x_net() -> anyhow::Result<Command> {
+    go_program("x-net", "./http2").map(Command::new)
+}
+
+/// A program in Go with modules of others, built on first use.
 fn go_program(name: &str, package: &str) -> anyhow::Result<PathBuf> {
     let folder = build_folder();
     let (built, source) = (folder.join(name), workload("grpc"));
