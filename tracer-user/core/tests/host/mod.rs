@@ -611,7 +611,7 @@ pub(crate) fn name(span: &Span) -> String {
 /// `shop server /a < curl client /a (tcp-sequence)`, or `shop client /b - no-open-request`.
 pub(crate) fn lines(spans: &[Span]) -> Vec<String> {
     let mut sorted: Vec<&Span> = spans.iter().collect();
-    sorted.sort_by_key(|span| (span.start, span.kind == SpanKind::Server, span.span_id));
+    sorted.sort_by_key(|span| (span.start, span.kind == SpanKind::Server, name(span)));
     sorted
         .iter()
         .map(|span| {
