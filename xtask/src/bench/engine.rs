@@ -6,9 +6,11 @@
 //! there are ten thousand: memory is to follow those, not the length of the run.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::mem::offset_of;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -38,6 +40,9 @@ const TABLE: &str = "engine";
 /// Processor time of an exchange at most.
 const MAX_NANOS: u64 = 2_000;
 
+/// Few connections, that is.
+const CONNECTIONS: u64 = 64;
+
 /// Of memory, how much ten times as many exchanges may add, in parts per hundred: what an allocator keeps.
 const MAX_GROWTH_PERCENT: u64 = 20;
 
@@ -48,6 +53,9 @@ pub(crate) struct Options {
     /// Exchanges in the long recordings; the short one has a tenth
     #[arg(long, default_value_t = 1_000_000)]
     exchanges: u64,
+    /// Write the long recording of few connections to this file instead of replaying it: for a profiler
+    #[arg(long, value_name = "FILE", conflicts_with = "write")]
+    recording: Option<PathBuf>,
     /// Write the numbers to bench/engine.json and to the README's table
     #[arg(long)]
     write: bool,
@@ -71,13 +79,20 @@ struct Cost {
 }
 
 pub(super) fn run(repo: &Repo, options: &Options) -> anyhow::Result<()> {
+    if let Some(path) = &options.recording {
+        let file = File::create_new(path).with_context(|| format!("create {}", path.display()))?;
+        let mut recording = Recording::new(BufWriter::with_capacity(1 << 20, file))?;
+        return recording.write(options.exchanges, CONNECTIONS, 1);
+    }
     setup::prepare(repo, &[Group::Build])?;
     build::run(repo, &build::Options::default())?;
     let mut cost = Cost { commit: repo.commit()?, runs: Vec::new() };
     // Few connections take turns; with many, all requests are there before the first answer.
-    for (exchanges, connections, open_at_once) in
-        [(options.exchanges / 10, 64, 1), (options.exchanges, 64, 1), (options.exchanges, 10_000, 10_000)]
-    {
+    for (exchanges, connections, open_at_once) in [
+        (options.exchanges / 10, CONNECTIONS, 1),
+        (options.exchanges, CONNECTIONS, 1),
+        (options.exchanges, 10_000, 10_000),
+    ] {
         let run = replay(repo, exchanges, connections, open_at_once)?;
         println!("{}", run.line());
         cost.runs.push(run);
