@@ -245,9 +245,9 @@ pub fn connection(data: &[u8]) {
         match command & 7 {
             0..=3 => {
                 let event = socket.operation(direction, command);
-                connection.handle_data(&event, &mut out);
+                connection.handle_data(&mut event.clone(), &mut out);
                 if command & 0x80 != 0 {
-                    connection.handle_data(&event, &mut out);
+                    connection.handle_data(&mut event.clone(), &mut out);
                 }
             }
             4 => {
@@ -257,7 +257,7 @@ pub fn connection(data: &[u8]) {
             5 => {
                 let outcome = if command & 16 == 0 { IoOutcome::EndOfStream } else { IoOutcome::Failed(104) };
                 let event = socket.event(direction, outcome);
-                connection.handle_data(&event, &mut out);
+                connection.handle_data(&mut event.clone(), &mut out);
             }
             6 => {
                 socket.clock += u64::from(command >> 4) * 500_000_000;
@@ -267,7 +267,7 @@ pub fn connection(data: &[u8]) {
                 // Any position.
                 let offset = u64::from(socket.byte().unwrap_or(0)) << (socket.byte().unwrap_or(0) & 63);
                 let event = DataMoved { offset, ..socket.operation(direction, command) };
-                connection.handle_data(&event, &mut out);
+                connection.handle_data(&mut event.clone(), &mut out);
             }
         }
         let payload_bound = 2 * (limits.stream.held_bytes + limits.head_bytes + 8 * 1024);

@@ -181,8 +181,8 @@ impl Reorder {
         Some(Slot(slot))
     }
 
-    pub(crate) fn event(&self, slot: Slot) -> Option<&Event> {
-        self.slots.get(slot.0 as usize)?.as_ref()
+    pub(crate) fn event(&mut self, slot: Slot) -> Option<&mut Event> {
+        self.slots.get_mut(slot.0 as usize)?.as_mut()
     }
 
     pub(crate) fn drop(&mut self, slot: Slot) {

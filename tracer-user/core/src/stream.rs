@@ -165,8 +165,9 @@ impl Op {
 }
 
 impl Stream {
-    /// Puts in one record of an operation that moved `len` bytes. Whatever is known already is ignored.
-    pub fn insert(&mut self, event: &DataMoved, len: u32, limits: &StreamLimits) {
+    /// Puts in one record of an operation that moved `len` bytes, whose payload is taken. Whatever is known already is
+    /// ignored.
+    pub fn insert(&mut self, event: &mut DataMoved, len: u32, limits: &StreamLimits) {
         let Some(end) = event.offset.checked_add(u64::from(len)) else { return };
         self.shares = true;
         if end <= self.next {
@@ -192,7 +193,7 @@ impl Stream {
     }
 
     /// Puts it where others wait. False: all of its place is taken.
-    fn insert_among(&mut self, event: &DataMoved, len: u32, end: u64) -> bool {
+    fn insert_among(&mut self, event: &mut DataMoved, len: u32, end: u64) -> bool {
         let at = self.ops.iter().rposition(|op| op.start <= event.offset).map_or(0, |at| at + 1);
         if let Some(op) = at.checked_sub(1).and_then(|at| self.ops.get_mut(at))
             && op.start == event.offset
@@ -425,10 +426,11 @@ impl Op {
     }
 
     /// Takes in a record's payload; returns how many bytes are held for it.
-    fn add(&mut self, event: &DataMoved) -> usize {
+    fn add(&mut self, event: &mut DataMoved) -> usize {
         self.whole |= event.last;
         let room = self.len.saturating_sub(event.chunk_offset) as usize;
-        let bytes = event.payload.slice(..event.payload.len().min(room));
+        let mut bytes = std::mem::take(&mut event.payload);
+        bytes.truncate(room);
         if bytes.is_empty() || self.more.len() >= MAX_CHUNKS {
             return 0;
         }
@@ -541,7 +543,7 @@ mod tests {
             }
         };
         for (event, len) in records {
-            stream.insert(event, *len, &LIMITS);
+            stream.insert(&mut event.clone(), *len, &LIMITS);
             drain(&mut stream, &mut got);
         }
         got.push("|".to_owned());
@@ -557,7 +559,7 @@ mod tests {
         let held = |stream: &Stream| stream.ops[0].chunks().map(|chunk| chunk.bytes.len()).sum::<usize>();
         let mut stream = Stream::default();
         let (event, len) = record(2, 6, (6, 0), 0, "abc");
-        stream.insert(&event, len, &LIMITS);
+        stream.insert(&mut event.clone(), len, &LIMITS);
         assert_eq!(memory(&stream), Some(event.payload.as_ptr()));
         stream.detach();
         assert_ne!(memory(&stream), Some(event.payload.as_ptr()));
@@ -565,12 +567,12 @@ mod tests {
 
         let mut stream = Stream { next: 2, ..Stream::default() };
         let (event, len) = record(2, 6, (6, 0), 0, "abc");
-        stream.insert(&event, len, &LIMITS);
+        stream.insert(&mut event.clone(), len, &LIMITS);
         stream.consume(3);
         stream.detach();
         assert_eq!((held(&stream), stream.peek()), (0, Run::Wait));
         let (event, len) = record(2, 6, (6, 0), 3, "def");
-        stream.insert(&event, len, &LIMITS);
+        stream.insert(&mut event.clone(), len, &LIMITS);
         let edge = Edge { starts_op: false, ends_op: true };
         assert_eq!(stream.peek(), Run::Bytes { bytes: b"def", edge });
     }
@@ -627,7 +629,7 @@ mod tests {
     fn marks_count_back_from_the_operation_s_end() {
         let mut stream = Stream::default();
         let (event, len) = whole(0, "0123456789");
-        stream.insert(&event, len, &LIMITS);
+        stream.insert(&mut event.clone(), len, &LIMITS);
         let seqs = [0, 4, 5, 9].map(|at| stream.mark(at, true).unwrap().tcp_seq.unwrap());
         assert_eq!(seqs, [u32::MAX - 4, u32::MAX, 0, 4]);
         assert_eq!(stream.mark(3, false).unwrap().tcp_seq, None);
@@ -640,7 +642,7 @@ mod tests {
         assert_eq!(stream.ops.capacity(), 0);
         for n in 0..100 {
             let (event, len) = whole(n * 10, "0123456789");
-            stream.insert(&event, len, &LIMITS);
+            stream.insert(&mut event.clone(), len, &LIMITS);
             stream.consume_bytes(10);
         }
         assert_eq!((stream.ops.capacity(), stream.position()), (1, 1000));
@@ -651,7 +653,7 @@ mod tests {
         let mut stream = Stream::default();
         for offset in [u64::MAX, u64::MAX - 9, u64::MAX - 10, 5, 0] {
             let (event, len) = whole(offset, "0123456789");
-            stream.insert(&event, len, &LIMITS);
+            stream.insert(&mut event.clone(), len, &LIMITS);
         }
         stream.give_up();
         let mut lens = Vec::new();

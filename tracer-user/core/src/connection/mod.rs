@@ -207,7 +207,7 @@ impl Connection {
     }
 
     /// A socket operation, or a further record of one.
-    pub fn handle_data(&mut self, event: &DataMoved, out: &mut Vec<ExchangeUpdate>) {
+    pub fn handle_data(&mut self, event: &mut DataMoved, out: &mut Vec<ExchangeUpdate>) {
         let moved = matches!(event.outcome, IoOutcome::Moved(_));
         self.carried |= moved;
         self.process = Some(event.thread.process);

@@ -99,14 +99,15 @@ impl Connections {
         correlator.conn_opened(event, &mut entry.facts);
     }
 
-    pub(super) fn data_moved(&mut self, event: &DataMoved, correlator: &mut Correlator) {
+    pub(super) fn data_moved(&mut self, event: &mut DataMoved, correlator: &mut Correlator) {
         let place = self.place(event.cookie, event.time, correlator);
         let Some(entry) = self.entries[place as usize].as_mut() else { return };
         match event.outcome {
             // Encrypted, of a socket older than the tracer, which the kernel half does not know to be TLS.
             IoOutcome::Moved(_) if entry.secured => correlator.observe(event, &mut entry.facts),
             IoOutcome::EndOfStream | IoOutcome::Failed(_) if entry.secured => {
-                self.feed(place, &DataMoved { offset: 0, ..event.clone() }, correlator);
+                event.offset = 0;
+                self.feed(place, event, correlator);
             }
             IoOutcome::Moved(_) | IoOutcome::EndOfStream | IoOutcome::Failed(_) => {
                 self.feed(place, event, correlator);
@@ -114,7 +115,7 @@ impl Connections {
         }
     }
 
-    fn feed(&mut self, place: u32, event: &DataMoved, correlator: &mut Correlator) {
+    fn feed(&mut self, place: u32, event: &mut DataMoved, correlator: &mut Correlator) {
         let Some(entry) = self.entries[place as usize].as_mut() else { return };
         let mut updates = std::mem::take(&mut self.updates);
         entry.process.get_or_insert(event.thread.process);
@@ -130,7 +131,7 @@ impl Connections {
     /// Plaintext of TLS, as operations of the socket that carries it, and whose work they are where that is known.
     pub(super) fn plaintext_moved(
         &mut self,
-        event: &DataMoved,
+        event: &mut DataMoved,
         identified: Option<TaskIdentified>,
         facts: Option<&TlsFacts>,
         correlator: &mut Correlator,

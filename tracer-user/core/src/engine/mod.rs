@@ -341,9 +341,9 @@ impl Engine {
         let mut moved = Vec::new();
         let mut identified = self.tls.take_identified(&event);
         self.tls.plaintext(event, |data| moved.push(data));
-        for data in moved {
+        for mut data in moved {
             let facts = self.tls.facts(data.cookie);
-            self.connections.plaintext_moved(&data, identified.take(), facts, &mut self.correlator);
+            self.connections.plaintext_moved(&mut data, identified.take(), facts, &mut self.correlator);
         }
     }
 
@@ -357,7 +357,7 @@ impl Engine {
 
     fn dispatch_taken(&mut self, event: Event) {
         match event {
-            Event::DataMoved(event) => self.connections.data_moved(&event, &mut self.correlator),
+            Event::DataMoved(mut event) => self.connections.data_moved(&mut event, &mut self.correlator),
             Event::PlaintextMoved(event) => self.plaintext_moved(*event),
             Event::CiphertextMoved(event) => {
                 self.tls.ciphertext(&event);

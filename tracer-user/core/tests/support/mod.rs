@@ -207,7 +207,7 @@ pub(crate) fn feed(
             event.origin.time
         }
         Record::Data(event) => {
-            connection.handle_data(event, out);
+            connection.handle_data(&mut event.clone(), out);
             event.time
         }
         Record::Closed(event) => {
