@@ -210,6 +210,11 @@ pub(crate) struct SpanArgs {
     #[arg(long, value_name = "LIST")]
     pub(crate) baggage_keys: Option<String>,
 
+    /// Find out which request of a process its calls were made for. If not, parents are known by joined ends and by headers
+    /// that name them alone, and tracing costs less
+    #[arg(long, value_enum, value_name = "WHETHER", default_value_t = Rules::On)]
+    pub(crate) rules: Rules,
+
     /// Claim no parent that is less sure than this. What is only possible is wrong in programs whose requests wait for
     /// results that others have asked for; those that are not claimed are linked to
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = MinConfidence::Likely)]
@@ -260,6 +265,12 @@ pub(crate) enum MinConfidence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum HandOffs {
     Auto,
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rules {
     On,
     Off,
 }

@@ -17,7 +17,7 @@ use tracer_core::{HandOffPolicy, SdkSpans};
 use crate::capture::Rung;
 pub(crate) use crate::cli::DoctorFormat;
 use crate::cli::{
-    AttachArgs, CaptureArgs, Cli, Command as CliCommand, Format, HandOffs, MinConfidence, ReplayArgs,
+    AttachArgs, CaptureArgs, Cli, Command as CliCommand, Format, HandOffs, MinConfidence, ReplayArgs, Rules,
     RunArgs, SdkPolicy, SpanArgs,
 };
 use otel::{Endpoint, OtelEnv, Otlp};
@@ -123,6 +123,8 @@ pub(crate) struct Spans {
     pub(crate) decide_timeout: Duration,
     pub(crate) include_unsampled: bool,
     pub(crate) propagators: Propagators,
+    /// Which request of a process its calls were made for is asked.
+    pub(crate) rules: bool,
     pub(crate) min_confidence: Confidence,
     pub(crate) sdk_spans: SdkSpans,
     /// Say at exit how the rules did.
@@ -277,6 +279,7 @@ fn spans(args: SpanArgs, otel: OtelEnv) -> Result<Spans, UsageError> {
         include_unsampled,
         propagators,
         baggage_keys,
+        rules,
         min_confidence,
         sdk_spans,
         accuracy,
@@ -325,6 +328,7 @@ fn spans(args: SpanArgs, otel: OtelEnv) -> Result<Spans, UsageError> {
         decide_timeout,
         include_unsampled,
         propagators,
+        rules: rules == Rules::On,
         min_confidence,
         sdk_spans,
         accuracy,

@@ -63,7 +63,7 @@ impl IdentityCost {
 }
 
 pub(super) struct Identities {
-    /// `None`: the kernel half's part of it did not load.
+    /// `None`: the kernel half's part of it did not load, or nobody is to be asked.
     tables: Option<Tables>,
     examiner: Examiner<Finding>,
     watched: HashMap<u32, Watched>,
@@ -115,8 +115,9 @@ enum State {
 }
 
 impl Identities {
-    pub(super) fn new(loaded: &mut Loaded) -> anyhow::Result<Self> {
-        let tables = if loaded.knows_identity() {
+    /// `ask`: or leave all runtimes alone.
+    pub(super) fn new(loaded: &mut Loaded, ask: bool) -> anyhow::Result<Self> {
+        let tables = if ask && loaded.knows_identity() {
             Some(Tables {
                 python: Asked::open(loaded, "TRACER_PYTHON")?,
                 golang: Asked::open(loaded, "TRACER_GO")?,

@@ -73,6 +73,8 @@ pub(crate) struct CaptureConfig {
     pub(crate) kernel_log: bool,
     /// This rung or none.
     pub(crate) rung: Option<Rung>,
+    /// Ask the runtimes of processes whose work they do.
+    pub(crate) ask_runtimes: bool,
     /// Follow hand-offs in processes that have pools of a known kind before it is asked for.
     pub(crate) follow_pools: bool,
 }
@@ -87,6 +89,7 @@ impl Default for CaptureConfig {
             data_ring_bytes: DEFAULT_DATA_RING_BYTES,
             kernel_log: false,
             rung: None,
+            ask_runtimes: true,
             follow_pools: false,
         }
     }
@@ -179,7 +182,7 @@ impl Capture {
             rings,
             processes,
             unix_sockets: UnixSockets::new(&mut loaded)?,
-            identities: Identities::new(&mut loaded)?,
+            identities: Identities::new(&mut loaded, config.ask_runtimes)?,
             handoffs: HandOffs::new(&mut loaded, config.follow_pools)?,
             tls: Watch::new(&mut loaded)?,
             loaded,

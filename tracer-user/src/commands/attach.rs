@@ -47,6 +47,7 @@ async fn trace(
     others: &Handle,
 ) -> anyhow::Result<()> {
     let Attach { selectors, duration, capture: wanted, spans } = config;
+    let config = capture_config(wanted, spans, verbosity);
     let Outputs { spans, recorder } = open_outputs(spans, wanted, others)?;
     let later = !selectors.exes.is_empty() || !selectors.ports.is_empty();
     let mut capture = Capture::start(&CaptureConfig {
@@ -54,7 +55,7 @@ async fn trace(
         // A program that is started with a listener that it inherited is found at its exec, too.
         watch_exec: later,
         watch_ports: selectors.ports.clone(),
-        ..capture_config(wanted, verbosity)
+        ..config
     })?;
     let describer = Describer::new(wanted.command_args);
     let mut processes =

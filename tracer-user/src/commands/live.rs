@@ -68,6 +68,7 @@ pub(super) fn engine_config(spans: &config::Spans, host: HostFacts) -> EngineCon
     EngineConfig {
         decide_timeout: spans.decide_timeout,
         propagators: spans.propagators.clone(),
+        rules: spans.rules,
         min_confidence: spans.min_confidence,
         sdk_spans: spans.sdk_spans,
         host,
@@ -79,13 +80,18 @@ pub(super) fn wanted(spans: &config::Spans) -> Wanted {
     Wanted { include_unsampled: spans.include_unsampled, accuracy: spans.accuracy }
 }
 
-pub(super) fn capture_config(capture: &config::Capture, verbosity: u8) -> CaptureConfig {
+pub(super) fn capture_config(
+    capture: &config::Capture,
+    spans: &config::Spans,
+    verbosity: u8,
+) -> CaptureConfig {
     CaptureConfig {
         head_budget_bytes: capture.head_budget_bytes,
         kernel_log: verbosity > 1,
         rung: capture.rung,
         // Whoever wants all is asked for at the first sight of each.
-        follow_pools: capture.handoffs == HandOffPolicy::Auto,
+        follow_pools: spans.rules && capture.handoffs == HandOffPolicy::Auto,
+        ask_runtimes: spans.rules,
         ..CaptureConfig::default()
     }
 }

@@ -51,7 +51,7 @@ async fn trace(
     others: &Handle,
 ) -> anyhow::Result<u8> {
     let Outputs { spans, recorder } = open_outputs(&config.spans, &config.capture, others)?;
-    let mut capture = Capture::start(&capture_config(&config.capture, verbosity))?;
+    let mut capture = Capture::start(&capture_config(&config.capture, &config.spans, verbosity))?;
     let tgid = gated.tgid;
     let start = ProcDir::open(tgid).and_then(|dir| dir.stat()).context("find the command's process")?.start;
     capture.trace_gated(ProcessKey { tgid, start_boottime: start.earliest() })?;

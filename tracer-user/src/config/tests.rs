@@ -174,12 +174,12 @@ fn propagators_are_the_flags_then_the_variables() {
 fn what_is_claimed_and_kept_is_chosen_by_flags() {
     let chosen = |flags: &[&str]| {
         let spans = replay(flags, &[]).0;
-        (spans.min_confidence, spans.sdk_spans, spans.accuracy)
+        (spans.min_confidence, spans.sdk_spans, spans.accuracy, spans.rules)
     };
-    assert_eq!(chosen(&[]), (Confidence::Likely, SdkSpans::Keep, false));
+    assert_eq!(chosen(&[]), (Confidence::Likely, SdkSpans::Keep, false, true));
     assert_eq!(
-        chosen(&["--min-confidence", "certain", "--sdk-spans", "suppress", "--accuracy"]),
-        (Confidence::Certain, SdkSpans::Suppress, true)
+        chosen(&["--min-confidence", "certain", "--sdk-spans", "suppress", "--accuracy", "--rules", "off"]),
+        (Confidence::Certain, SdkSpans::Suppress, true, false)
     );
     assert_eq!(chosen(&["--min-confidence", "possible"]).0, Confidence::Possible);
 }

@@ -466,6 +466,8 @@ pub(crate) enum Undecided {
     CauseEndedFirst,
     /// Headers have shown the rule that names a parent to be wrong in this process.
     RuleContradicted,
+    /// The rules that would tell are off.
+    RulesOff,
     /// What names a parent is less sure than is asked for.
     BelowConfidence,
     /// At the end of the call no thread was woken that waited for it and serves a request.
@@ -512,6 +514,7 @@ impl Undecided {
             | Self::OrderUnclear
             | Self::CauseEndedFirst
             | Self::RuleContradicted
+            | Self::RulesOff
             | Self::BelowConfidence
             | Self::NoHandOff
             | Self::Multiplexed
@@ -549,6 +552,7 @@ impl Undecided {
             Self::OrderUnclear => "order-unclear",
             Self::CauseEndedFirst => "cause-ended-first",
             Self::RuleContradicted => "rule-contradicted",
+            Self::RulesOff => "rules-off",
             Self::BelowConfidence => BELOW_CONFIDENCE,
             Self::NoHandOff => "no-hand-off",
             Self::Multiplexed => "multiplexed",

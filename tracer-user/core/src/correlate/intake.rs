@@ -22,6 +22,9 @@ impl Correlator {
     /// An operation, before its bytes are understood. Further records of one operation may be shown, too.
     pub(crate) fn observe(&mut self, event: &DataMoved, conn: &mut ConnFacts) {
         conn.note_direction(event);
+        if !self.bounds.rules {
+            return;
+        }
         self.note_unread(event, conn);
         if event.thread.is_nobodys() {
             // Which thread a goroutine was on says nothing.
@@ -194,13 +197,9 @@ impl Correlator {
                 let Some(key) = conn.find(id.index) else { return };
                 let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
                 exchange.response = Some((response, first));
-                if exchange.role() == Role::Server {
-                    self.response_in_window(key);
-                    self.task_answers(key, first, conn);
-                } else {
-                    self.goroutine_calls(key, Direction::Ingress, &first, conn);
-                    self.tokio_calls(key, Direction::Ingress, &first, conn);
-                    self.work_calls(key, Direction::Ingress, &first, conn);
+                let server = exchange.role() == Role::Server;
+                if self.bounds.rules {
+                    self.response_began(key, server, first, conn);
                 }
                 self.decide(key, false);
                 self.decide_other_end(key);
@@ -209,6 +208,18 @@ impl Correlator {
                 let end = End { last, time, outcome, response_body: response_body_len, trailer, incomplete };
                 self.ended(id, end, conn);
             }
+        }
+    }
+
+    /// What a response's beginning tells of what happens inside of its process.
+    fn response_began(&mut self, key: Key, server: bool, first: Mark, conn: &mut ConnFacts) {
+        if server {
+            self.response_in_window(key);
+            self.task_answers(key, first, conn);
+        } else {
+            self.goroutine_calls(key, Direction::Ingress, &first, conn);
+            self.tokio_calls(key, Direction::Ingress, &first, conn);
+            self.work_calls(key, Direction::Ingress, &first, conn);
         }
     }
 
@@ -280,7 +291,7 @@ impl Correlator {
         if !client {
             self.note_traces(key);
         }
-        if let Some(values) = values {
+        if let (Some(values), true) = (values, self.bounds.rules) {
             let process = first.thread.process;
             if client {
                 self.note_named(key);
@@ -289,7 +300,11 @@ impl Correlator {
                 self.tables.carriers.brought_in(process, &values, key, first.time);
             }
         }
-        if client {
+        if !self.bounds.rules {
+            if !client {
+                self.serves_somewhere(key, first.thread.process);
+            }
+        } else if client {
             self.call_began(key, first);
             self.task_calls(key, first, conn);
             self.goroutine_calls(key, Direction::Egress, &first, conn);
@@ -432,6 +447,18 @@ impl Correlator {
         if let Some(head_last) = self.tables.exchanges.get(&key).map(|exchange| exchange.head_last) {
             self.passes(key, head_last.thread);
         }
+        self.plan_grace_beside_others(key);
+    }
+
+    /// All that is to be known of a request where nobody asks what it causes.
+    fn serves_somewhere(&mut self, key: Key, process: ProcessKey) {
+        if let Some(process) = self.tables.processes.note(process) {
+            process.has_served = true;
+        }
+        self.plan_grace_beside_others(key);
+    }
+
+    fn plan_grace_beside_others(&mut self, key: Key) {
         let exchange = self.tables.exchanges.get(&key);
         if exchange.is_some_and(|exchange| !self.tables.join.is_alone(exchange)) {
             self.plan_grace(key);

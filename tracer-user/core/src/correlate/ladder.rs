@@ -127,6 +127,10 @@ fn is_awaited(call: &Exchange) -> bool {
 /// it is sure enough to be claimed.
 pub(super) fn shown(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
     let process = tables.processes.find(call.process());
+    if !tables.rules {
+        let serves = process.is_some_and(|process| process.has_served);
+        return Verdict::Abstain(serves.then_some(Undecided::RulesOff));
+    }
     let mut reason = None;
     let mut named: Option<(Key, Evidence, Confidence)> = None;
     // Where a runtime tells whose work a call was, that there is no answer says more than what threads show.

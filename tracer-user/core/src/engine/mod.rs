@@ -37,6 +37,9 @@ pub struct EngineConfig {
     pub redact_query: bool,
     /// The trace context headers that are read, and which of them decides.
     pub propagators: Propagators,
+    /// Look for the requests that calls of the same process were made for; else parents are known by headers that name
+    /// them and by joined ends alone.
+    pub rules: bool,
     /// Parents that are less sure than this are not claimed.
     pub min_confidence: Confidence,
     /// What becomes of spans that programs report themselves.
@@ -108,6 +111,7 @@ impl Default for EngineConfig {
             host: HostFacts::default(),
             redact_query: true,
             propagators: Propagators::default(),
+            rules: true,
             min_confidence: Confidence::Likely,
             sdk_spans: SdkSpans::default(),
             handoffs: HandOffPolicy::default(),
@@ -188,6 +192,7 @@ impl Engine {
             host,
             redact_query,
             propagators,
+            rules,
             min_confidence,
             sdk_spans,
             handoffs,
@@ -212,9 +217,10 @@ impl Engine {
             max_threads,
             max_processes,
             max_header_values,
+            rules,
             min_confidence,
             sdk_spans,
-            handoffs,
+            handoffs: if rules { handoffs } else { HandOffPolicy::Off },
             redact_query,
             propagators,
         };

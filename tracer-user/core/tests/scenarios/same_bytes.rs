@@ -34,6 +34,30 @@ fn tcp_ends_are_joined_by_sequence_number() {
     );
 }
 
+/// What the ends of connections show is known without rules about the processes between them.
+#[test]
+fn without_rules_ends_are_joined_all_the_same() {
+    let spans = |rules| {
+        let mut host = Host::new();
+        let (curl, shop, stock) = (host.process("curl"), host.process("shop"), host.process("stock"));
+        let (front, back) = (host.connect(Some(curl), Some(shop)), host.connect(Some(shop), Some(stock)));
+        host.asks(curl, front, shop, "/a");
+        host.asks(shop, back, stock, "/a1");
+        host.waits(shop);
+        host.answers(shop, back, stock);
+        host.answers(curl, front, shop);
+        host.sleep(Duration::from_secs(2));
+        let config = EngineConfig { rules, ..EngineConfig::default() };
+        run(&host.events, config, host.clock)
+    };
+    let joined = ["curl client /a", "shop server /a < curl client /a (tcp-sequence)"];
+    let below = "stock server /a1 < shop client /a1 (tcp-sequence)";
+    let with = spans(true);
+    assert_eq!(lines(&with), [&joined[..], &["shop client /a1 < shop server /a (thread)", below]].concat());
+    let without = spans(false);
+    assert_eq!(lines(&without), [&joined[..], &["shop client /a1 - rules-off", below]].concat());
+}
+
 #[test]
 fn ends_older_than_the_tracer_are_joined_too() {
     let lines = joined_by(Wiring { preexisting: true, ..Wiring::default() });

@@ -46,6 +46,8 @@ pub(super) struct Tables {
     /// Tasks that have answered requests.
     pub(super) answers: Answers,
     pub(super) handoffs: HandOffs,
+    /// Which request of its process a call was made for is asked.
+    pub(super) rules: bool,
     /// What is less sure is not claimed.
     pub(super) min_confidence: Confidence,
     /// When a loss was last learned of that may have been anywhere.
