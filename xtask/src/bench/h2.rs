@@ -94,7 +94,7 @@ impl Bench<'_> {
 
     /// The same, of two slices in a row under one tracer.
     fn traced(&mut self) -> anyhow::Result<f64> {
-        let mut tracer = attach(self.repo, &self.nginx, &self.sink)?;
+        let mut tracer = attach(self.repo, &self.nginx.pids()?, &[], &self.sink)?;
         let (mut requests, mut seconds) = (0, 0.0);
         for _ in 0..2 {
             std::thread::sleep(SETTLE);

@@ -181,7 +181,7 @@ impl Bench<'_> {
     /// `slices` in a row under one tracer, which lives no longer than them.
     fn traced(&mut self, block: &mut Block, slices: u32) -> anyhow::Result<()> {
         let before = beside::served(self.nginx.addr)?;
-        let mut tracer = attach(self.repo, &self.nginx, &self.sink)?;
+        let mut tracer = attach(self.repo, &self.nginx.pids()?, &[], &self.sink)?;
         let started = (process::cpu_time(tracer.pid())?, process::cpu_time(std::process::id())?);
         let mut ping_pong_cpu = Duration::ZERO;
         for _ in 0..slices {
@@ -241,11 +241,11 @@ impl Bench<'_> {
     }
 }
 
-/// Traces nginx, with export to the sink; returns once capture is live.
-pub(super) fn attach(repo: &Repo, nginx: &Nginx, sink: &Sink) -> anyhow::Result<Program> {
+/// Traces these processes, with export to the sink; returns once capture is live.
+pub(super) fn attach(repo: &Repo, pids: &[u32], options: &[&str], sink: &Sink) -> anyhow::Result<Program> {
     let mut attach = Command::new(repo.tracer());
-    attach.arg("attach");
-    for pid in nginx.pids()? {
+    attach.arg("attach").args(options);
+    for pid in pids {
         attach.args(["--pid", &pid.to_string()]);
     }
     attach.args(["--otlp-endpoint", &sink.endpoint(), "--otlp-protocol", "http/protobuf"]);

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what tracing costs, as ratios of slices taken in turn. `cargo xtask bench engine`: what the
-//! engine alone costs. `cargo xtask bench h2`: what it costs one HTTP/2 connection with many streams.
+//! engine alone costs. `cargo xtask bench h2`: what it costs one HTTP/2 connection with many streams. `cargo xtask bench
+//! rules`: what it costs to find parents inside of processes.
 
 mod beside;
 mod engine;
@@ -7,6 +8,7 @@ mod h2;
 mod load;
 mod process;
 pub(crate) mod report;
+mod rules;
 mod sink;
 
 use std::time::Duration;
@@ -44,12 +46,14 @@ pub(crate) struct Options {
 enum Part {
     Engine(engine::Options),
     H2(h2::Options),
+    Rules(rules::Options),
 }
 
 pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyhow::Result<()> {
     match &options.part {
         Some(Part::Engine(options)) => return engine::run(repo, options),
         Some(Part::H2(options)) => return h2::run(repo, options, interrupt),
+        Some(Part::Rules(options)) => return rules::run(repo, options, interrupt),
         None => {}
     }
     if options.check {

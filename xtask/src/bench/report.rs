@@ -68,7 +68,7 @@ pub(crate) struct Spread {
 
 impl Spread {
     /// Parts per thousand as ratios.
-    fn ratios(self) -> String {
+    pub(super) fn ratios(self) -> String {
         format!("{} ({} to {})", decimal(self.median), decimal(self.low), decimal(self.high))
     }
 }
