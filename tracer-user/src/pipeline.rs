@@ -215,7 +215,8 @@ impl Spans {
             | Event::ProcessExeced(_)
             | Event::TaskExited(_)
             | Event::TaskIdentified(_)
-            | Event::ThreadWoken(_) => {}
+            | Event::ThreadWoken(_)
+            | Event::WorkSubmitted(_) => {}
         }
     }
 

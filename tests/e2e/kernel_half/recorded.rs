@@ -72,6 +72,7 @@ pub(crate) fn read(recording: &Path) -> Recorded {
             | Event::TaskExited(_)
             | Event::TaskIdentified(_)
             | Event::ThreadWoken(_)
+            | Event::WorkSubmitted(_)
             | Event::ProcessDescribed(_) => {}
         }
         seen.events.push(event);
@@ -97,6 +98,7 @@ pub(crate) fn process_of(event: &Event) -> Option<Tgid> {
         Event::ProcessExeced(event) => &event.origin,
         Event::TaskExited(event) => &event.origin,
         Event::ThreadWoken(event) => return Some(event.by.process.tgid),
+        Event::WorkSubmitted(event) => return Some(event.by.process.tgid),
     };
     origin.thread.map(|thread| thread.process.tgid)
 }

@@ -95,5 +95,8 @@ fn a_program_with_pools_is_followed_before_it_calls() {
         });
         let results = results.count();
         assert!(results >= told && (told > 0 || results == 0), "{handoff}: {results}");
+        // Every submit, whether or not it wakes a thread, and before anybody can be told of its result.
+        let submits = seen.events.iter().filter(|event| matches!(event, Event::WorkSubmitted(_))).count();
+        assert_eq!(submits, if told > 0 { 10 } else { 0 }, "{handoff}");
     }
 }

@@ -40,6 +40,8 @@ codes! {
         ThreadWokenFor = 13,
         /// [`StreamRecord`]
         StreamTaken = 14,
+        /// [`SubmittedRecord`]
+        WorkSubmitted = 15,
     }
 }
 
@@ -451,6 +453,18 @@ pub struct WokenForRecord {
     /// The woken thread waits for a result ([`Awaited::Result`]): those that it waits for, as many as fit. Else: the one
     /// that the waking thread is submitting. Zeroes behind.
     pub futures: [u64; MAX_FUTURES],
+}
+
+/// A thread submits a work item to a pool of CPython's, before any thread can take it. `thread_seq` counts it among the
+/// thread's [`WokenRecord`]s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SubmittedRecord {
+    pub header: Header,
+    /// The item and, as its number, its future.
+    pub work: TaskId,
+    /// The future of the item inside of which the thread is. Zero: it is in none that is known.
+    pub within: u64,
 }
 
 impl Default for ConnRecord {

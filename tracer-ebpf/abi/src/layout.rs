@@ -6,7 +6,7 @@ use crate::conn::Endpoint;
 use crate::event::{
     CiphertextRecord, ConnClosedRecord, ConnRecord, DataRecord, ExecRecord, ExitRecord, ForkRecord, Header,
     IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, SessionEndedRecord, SessionSecuredRecord,
-    StreamRecord, WokenForRecord, WokenRecord,
+    StreamRecord, SubmittedRecord, WokenForRecord, WokenRecord,
 };
 use crate::golang::{GoLayout, GoProcess};
 use crate::greenlet::GreenletProcess;
@@ -45,6 +45,7 @@ const _: () = {
     assert!(size_of::<TokioProcess>() == (9 + 4 + 2 * 16 + 3) * 8);
     assert!(size_of::<WokenRecord>() == HEADER + 2 * 8 + 4 + 2 * 2);
     assert!(size_of::<WokenForRecord>() == size_of::<WokenRecord>() + (1 + MAX_FUTURES) * 8);
+    assert!(size_of::<SubmittedRecord>() == HEADER + 16 + 8);
     assert!(size_of::<RecordStart>() == 8);
     assert!(size_of::<CiphertextRecord>() == HEADER + 2 * 8 + 2 * 4 + RECORD_STARTS * 8 + 8);
     assert!(size_of::<SessionEndedRecord>() == HEADER + 8);

@@ -109,6 +109,8 @@ impl Working {
 pub struct Futures {
     /// As in [`crate::event::WokenForRecord`].
     pub futures: [u64; MAX_FUTURES],
+    /// The item that is being submitted; zero if none is.
+    pub submitted: u64,
     pub within: Working,
     len: u32,
     place: u32,
@@ -178,8 +180,10 @@ impl Futures {
             return;
         }
         let future = local(memory, layout, frame, SUBMIT_FUTURE);
-        if future != 0 && future_of(memory, process, local(memory, layout, frame, SUBMIT_WORK)) == future {
+        let work = local(memory, layout, frame, SUBMIT_WORK);
+        if future != 0 && future_of(memory, process, work) == future {
             self.futures[0] = future;
+            self.submitted = work;
             self.len = 1;
             self.within = Working::at(memory.word(frame.wrapping_add(u64::from(layout.frame_previous))));
         }

@@ -51,9 +51,9 @@ fn tracer_py_wake(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// What the loops of the kernel's hand on.
-struct Context<'w> {
-    waker: &'w mut SleepState,
-    process: &'w PythonWaits,
+pub(super) struct Context<'w> {
+    pub(super) waker: &'w mut SleepState,
+    pub(super) process: &'w PythonWaits,
 }
 
 /// What a thread waits for that shares the memory of the current one, and whose results the two have to do with: left with
@@ -91,6 +91,6 @@ extern "C" fn place(_index: u64, context: &mut Context<'_>) -> i64 {
     i64::from(!context.waker.futures.step(&OwnMemory, context.process))
 }
 
-extern "C" fn frame(_index: u64, context: &mut Context<'_>) -> i64 {
+pub(super) extern "C" fn frame(_index: u64, context: &mut Context<'_>) -> i64 {
     i64::from(!context.waker.futures.within.step(&OwnMemory, context.process))
 }

@@ -76,6 +76,7 @@ macro_rules! programs {
 }
 
 mod cpython;
+mod cpython_submits;
 mod cpython_waits;
 mod cpython_work;
 pub(crate) mod golang;

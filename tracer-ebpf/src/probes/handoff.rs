@@ -21,7 +21,10 @@ use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_abi::config::{Followed, identity_slot};
 use tracer_abi::error::KernelLoss;
-use tracer_abi::event::{Awaited, EventKind, Header, WakeCause, WokenForRecord, WokenRecord};
+use tracer_abi::event::{
+    Awaited, EventKind, Header, SubmittedRecord, WakeCause, WokenForRecord, WokenRecord,
+};
+use tracer_abi::python::TaskId;
 use tracer_abi::python_work::Futures;
 use tracer_abi::task::Tid;
 use tracer_abi::time::KernelInstant;
@@ -176,7 +179,23 @@ pub(crate) fn report_for(followed: *mut Followed, woken: Woken, futures: &Future
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
 
-/// The number of a wake-up of the current task's that is to be reported.
+/// The current task submits a work item.
+#[inline(always)]
+pub(crate) fn report_submitted(followed: *mut Followed, futures: &Futures) {
+    let Some(number) = numbered(followed) else { return };
+    let Some(mut entry) = TRACER_WOKEN.reserve::<SubmittedRecord>(0) else {
+        count(KernelLoss::WakeRingFull);
+        return;
+    };
+    entry.write(SubmittedRecord {
+        header: header::<SubmittedRecord>(EventKind::WorkSubmitted, number),
+        work: TaskId { address: futures.submitted, number: futures.futures[0] },
+        within: futures.within.work.number,
+    });
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// The number of a wake-up of the current task's, or of another record among those, that is to be reported.
 #[inline(always)]
 fn numbered(followed: *mut Followed) -> Option<u32> {
     // SAFETY: the current task; no run queue is locked.

@@ -13,8 +13,8 @@ use tracer_abi::error::PayloadState;
 use tracer_abi::event::{
     Awaited, CiphertextRecord, ConnClosedRecord, ConnRecord, DataRecord, EventKind, ExecRecord, ExitRecord,
     ForkRecord, Header, IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, Runtime,
-    SessionEndedRecord, SessionSecuredRecord, Source, StreamRecord, WakeCause, WokenForRecord, WokenRecord,
-    ciphertext_flags, flags, io_flags,
+    SessionEndedRecord, SessionSecuredRecord, Source, StreamRecord, SubmittedRecord, WakeCause,
+    WokenForRecord, WokenRecord, ciphertext_flags, flags, io_flags,
 };
 use tracer_abi::limits::{COMM_BYTES, UNIX_PATH_BYTES};
 use tracer_abi::python::{CHAIN_TASKS, NUMBER_BITS, OWN, TaskId};
@@ -26,7 +26,7 @@ use tracer_abi::time::KernelInstant;
 use crate::event::{
     Cause, CiphertextMoved, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, ListenStarted, Made, Origin,
     PlaintextMoved, ProcessExeced, ProcessForked, Results, SessionEnded, SessionSecured, TaskExited,
-    TaskIdentified, Thread, ThreadWoken, Waited,
+    TaskIdentified, Thread, ThreadWoken, Waited, WorkSubmitted,
 };
 
 #[cfg(target_endian = "big")]
@@ -108,6 +108,7 @@ fn decode_with(record: &[u8], keep: impl FnOnce(&[u8]) -> Bytes) -> Result<Event
         EventKind::StreamTaken => stream_taken(fields, flags).map(Box::new).map(Event::TaskIdentified),
         EventKind::ThreadWoken => thread_woken(fields).map(Event::ThreadWoken),
         EventKind::ThreadWokenFor => thread_woken_for(fields).map(Event::ThreadWoken),
+        EventKind::WorkSubmitted => work_submitted(fields).map(Event::WorkSubmitted),
     }
 }
 
@@ -429,6 +430,21 @@ fn thread_woken_for(fields: Fields<'_>) -> Result<ThreadWoken, DecodeError> {
     Ok(ThreadWoken { results: Some(Box::new(results)), ..woken })
 }
 
+fn work_submitted(fields: Fields<'_>) -> Result<WorkSubmitted, DecodeError> {
+    fields.require(size_of::<SubmittedRecord>())?;
+    let within = fields.u64(offset_of!(SubmittedRecord, within));
+    Ok(WorkSubmitted {
+        time: fields.time(),
+        by: fields.thread(),
+        cpu: fields.u32(offset_of!(Header, cpu)),
+        work: TaskId {
+            address: fields.u64(offset_of!(SubmittedRecord, work.address)),
+            number: fields.u64(offset_of!(SubmittedRecord, work.number)),
+        },
+        within: (within != 0).then_some(within),
+    })
+}
+
 /// Reads fields of one record. Offsets come from `offset_of!` on structs whose size [`Fields::require`] checked; a
 /// field that does not fit all the same reads as zero.
 #[derive(Clone, Copy)]
@@ -711,6 +727,23 @@ mod tests {
         let record = record.put(offset_of!(WokenForRecord, within), &9_u64.to_le_bytes());
         assert_eq!(results(&record), (Tid(12), Some(Results { within: Some(9), futures })));
         let short = Record::new(EventKind::ThreadWokenFor, size_of::<WokenRecord>(), b"");
+        assert!(matches!(decode(&short.0), Err(DecodeError::TooShort { .. })));
+    }
+
+    #[test]
+    fn submitted_record_becomes_an_event() {
+        let record = Record::new(EventKind::WorkSubmitted, size_of::<SubmittedRecord>(), b"")
+            .put(offset_of!(SubmittedRecord, work.address), &7_u64.to_le_bytes())
+            .put(offset_of!(SubmittedRecord, work.number), &8_u64.to_le_bytes());
+        let submitted = |record: &Record| match decode(&record.0) {
+            Ok(Event::WorkSubmitted(event)) => (event.work, event.within),
+            other => panic!("{other:?}"),
+        };
+        let work = TaskId { address: 7, number: 8 };
+        assert_eq!(submitted(&record), (work, None));
+        let record = record.put(offset_of!(SubmittedRecord, within), &9_u64.to_le_bytes());
+        assert_eq!(submitted(&record), (work, Some(9)));
+        let short = Record::new(EventKind::WorkSubmitted, size_of::<Header>(), b"");
         assert!(matches!(decode(&short.0), Err(DecodeError::TooShort { .. })));
     }
 

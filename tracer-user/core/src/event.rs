@@ -34,6 +34,7 @@ pub enum Event {
     /// Whose work a socket operation was.
     TaskIdentified(Box<TaskIdentified>),
     ThreadWoken(ThreadWoken),
+    WorkSubmitted(WorkSubmitted),
     /// Added by user space: what a process is.
     ProcessDescribed(Box<ProcessDescribed>),
     /// Added by user space: the kernel half's loss counters grew.
@@ -61,6 +62,7 @@ impl Event {
             Self::TaskExited(event) => event.origin.time,
             Self::TaskIdentified(event) => event.time,
             Self::ThreadWoken(event) => event.time,
+            Self::WorkSubmitted(event) => event.time,
             Self::ProcessDescribed(event) => event.time,
             Self::LossCounted { time, .. } => *time,
         }
@@ -332,6 +334,19 @@ pub struct Results {
     pub within: Option<u64>,
     /// Addresses; zeroes behind. The first is none.
     pub futures: [u64; MAX_FUTURES],
+}
+
+/// See `tracer_abi::event::SubmittedRecord`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkSubmitted {
+    pub time: KernelInstant,
+    /// Who submits; its number is among those of its wake-ups.
+    pub by: Thread,
+    pub cpu: u32,
+    /// The item and, as its number, its future.
+    pub work: TaskId,
+    /// The future of the item inside of which the thread is.
+    pub within: Option<u64>,
 }
 
 /// What made a thread go on.

@@ -224,7 +224,7 @@ fn lane(event: &Event) -> Option<Lane> {
         Event::ProcessForked(event) => (CONTROL, event.origin.thread),
         Event::ProcessExeced(event) => (CONTROL, event.origin.thread),
         Event::TaskExited(event) => (CONTROL, event.origin.thread),
-        Event::ThreadWoken(_) => (WAKES, None),
+        Event::ThreadWoken(_) | Event::WorkSubmitted(_) => (WAKES, None),
         Event::ProcessDescribed(_) | Event::LossCounted { .. } => return None,
     };
     Some(Lane { ring, thread: thread.map(|thread| thread.tid) })

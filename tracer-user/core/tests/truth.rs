@@ -225,10 +225,10 @@ proptest! {
         lost in prop::sample::select(vec![0_u32, 0, 2, 20, 200]),
         delay in prop::sample::select(vec![0_u64, 1_000_000, 45_000_000, 350_000_000]),
         timer: bool,
-        is_told: bool,
+        (is_told, submits) in prop::sample::select(vec![(false, false), (true, false), (true, true)]),
         seed: u64,
     ) {
-        let load = PoolLoad { model, requests: 200, connections, workers, timer, is_told };
+        let load = PoolLoad { model, requests: 200, connections, workers, timer, is_told, submits };
         check_pool(load, Trouble { lost, delay }, seed);
     }
 }
@@ -238,8 +238,9 @@ fn pools_are_resolved() {
     for (model, percent) in [(Model::Pool, 90), (Model::Parked, 85), (Model::Nested, 85), (Model::FanOut, 40)]
     {
         for (connections, workers) in [(1, 4), (8, 4), (12, 6)] {
-            for is_told in [false, true] {
-                let load = PoolLoad { model, requests: 400, connections, workers, timer: true, is_told };
+            for (is_told, submits) in [(false, false), (true, false), (true, true)] {
+                let load =
+                    PoolLoad { model, requests: 400, connections, workers, timer: true, is_told, submits };
                 let score = check_pool(load, CALM, 7);
                 let of = score.right + score.undecided;
                 assert!(score.right * 100 >= of * percent, "{load:?} {score:?}");
@@ -253,8 +254,12 @@ fn pools_are_resolved() {
 #[test]
 fn other_waits_name_nobody() {
     for model in [Model::BoundedQueue, Model::Semaphore, Model::Latch, Model::Cascade, Model::Forget] {
-        let load = PoolLoad { model, requests: 400, connections: 8, workers: 4, timer: true, is_told: true };
-        assert_eq!(check_pool(load, CALM, 7).right, 0, "{load:?}");
+        for submits in [false, true] {
+            let (requests, connections, workers) = (400, 8, 4);
+            let load =
+                PoolLoad { model, requests, connections, workers, timer: true, is_told: true, submits };
+            assert_eq!(check_pool(load, CALM, 7).right, 0, "{load:?}");
+        }
     }
 }
 

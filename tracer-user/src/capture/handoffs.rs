@@ -171,7 +171,7 @@ impl HandOffs {
         self.tried.insert(process.tgid.0, Tried { start: StartTick::of(process), refused: false });
         match self.enter(loaded, process, false) {
             Ok(()) => {
-                let asked = self.waits.follow_pools(pools);
+                let asked = self.waits.follow_pools(loaded, pools);
                 self.ask(process.tgid.0, asked);
             }
             // It says so when it is asked for.
@@ -233,7 +233,7 @@ impl HandOffs {
     /// To be called after records were looked at, and now and then. Processes whose runtime is to be asked whose work
     /// operations are, from now on or no more.
     pub(super) fn advance(&mut self, loaded: &mut Loaded) -> Vec<(u32, bool)> {
-        let (asked, pools) = self.waits.advance();
+        let (asked, pools) = self.waits.advance(loaded);
         for (tgid, asked) in asked {
             self.ask(tgid, asked);
         }

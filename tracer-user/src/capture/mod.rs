@@ -23,6 +23,7 @@ mod ring;
 mod rung_a;
 mod rung_b;
 mod self_test;
+mod submits;
 mod tls;
 mod unix_sockets;
 mod uprobe_multi;
@@ -34,7 +35,7 @@ use anyhow::{Context as _, bail, ensure};
 use tracer_abi::config::Config;
 use tracer_abi::error::KernelLoss;
 use tracer_abi::limits::{DEFAULT_DATA_RING_BYTES, DEFAULT_HEAD_BUDGET_BYTES, MAX_HEAD_BUDGET_BYTES};
-use tracer_abi::task::ProcessKey;
+use tracer_abi::task::{ProcessKey, Tgid};
 
 pub(crate) use self::btf::KERNEL_BTF;
 pub(crate) use self::identity::IdentityCost;
@@ -48,8 +49,10 @@ use self::identity::Identities;
 use self::object::Loaded;
 use self::processes::Processes;
 use self::ring::Rings;
+use self::submits::Submits;
 use self::tls::Watch;
 use self::unix_sockets::UnixSockets;
+use crate::runtime::Code;
 
 /// Inode number of the initial pid namespace (`PROC_PID_INIT_INO`).
 const INITIAL_PID_NAMESPACE: u64 = 0xefff_fffc;
@@ -281,6 +284,15 @@ impl Capture {
         let attached = self.loaded.attach(handoffs::PROBES)?;
         self.loaded.detach(attached);
         Ok(())
+    }
+
+    /// Attaches what sees who submits to a process's pools, and detaches it again.
+    ///
+    /// # Errors
+    ///
+    /// When this kernel cannot.
+    pub(crate) fn test_submits(&mut self, process: Tgid, put: &Code) -> anyhow::Result<()> {
+        Submits::new().attach(&mut self.loaded, process, put)
     }
 
     pub(crate) fn leave_handoffs(&mut self, process: ProcessKey) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use aya::maps::{Array, Map, MapData, PerCpuArray, ProgramArray};
@@ -14,7 +15,7 @@ use tracer_abi::error::KernelLoss;
 
 use super::btf::TypeInfo;
 use super::ladder::{Hook, LIFE_CYCLE, Probe, Rung, TailCall};
-use super::{handoffs, offsets, tls, unix_sockets, uprobe_multi};
+use super::{handoffs, offsets, submits, tls, unix_sockets, uprobe_multi};
 
 /// The kernel half as `cargo xtask build` made it.
 #[cfg(kernel_half)]
@@ -43,7 +44,7 @@ pub(super) struct Loaded {
     /// The tables through which programs are reached by tail calls, by name. They go when these do.
     _tables: BTreeMap<&'static str, ProgramArray<MapData>>,
     /// Those of user programs, where one link may hold many probes.
-    probes: Option<uprobe_multi::Programs>,
+    probes: Option<Arc<uprobe_multi::Programs>>,
 }
 
 /// A program that can be detached again.
@@ -112,7 +113,8 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         load_program(&mut ebpf, probe, &btf)?;
     }
     // While all maps are there.
-    let probes = uprobe_multi::Programs::load(object, &ebpf, &tls::PROGRAMS, &tls::OPTIONAL);
+    let optional: Vec<_> = tls::OPTIONAL.into_iter().chain([submits::PROGRAM]).collect();
+    let probes = uprobe_multi::Programs::load(object, &ebpf, &tls::PROGRAMS, &optional);
     let (identity, identity_refused) = load_identity(&mut ebpf, rung, types, &btf);
     if types.has_function(&format!("bpf_iter_{}", unix_sockets::WALK)) {
         for name in [unix_sockets::MARK, unix_sockets::LIST] {
@@ -127,6 +129,8 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         Ok((records, probes)) => (records, probes, None),
         Err(error) => (Vec::new(), None, Some(format!("{error:#}"))),
     };
+    let probes = probes.map(Arc::new);
+    let submits_refused = load_submits(&mut ebpf, probes.as_deref()).err().map(|error| format!("{error:#}"));
     // Their absence costs parents, and nothing else.
     let no_handoffs = handoffs::PROBES.iter().find_map(|probe| {
         if !probe.is_present(types) {
@@ -135,8 +139,8 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         load_program(&mut ebpf, probe, &btf).err()
     });
     let (waits, waits_refused) = load_waits(&mut ebpf, types, &btf);
-    let identity_refused =
-        [identity_refused, waits_refused].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
+    let refused = [identity_refused, waits_refused, submits_refused];
+    let identity_refused = refused.into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
     // For good: to take a program out again takes the kernel many milliseconds. What they do costs next to nothing where
     // there is nothing for them to do.
     let tables = enter(&mut ebpf, identity.iter().chain(&records).chain(&waits))?;
@@ -210,11 +214,7 @@ fn load_tls(
     btf: &Btf,
     probes: anyhow::Result<uprobe_multi::Programs>,
 ) -> anyhow::Result<(Vec<TailCall>, Option<uprobe_multi::Programs>)> {
-    if tls::may_be_preempted() {
-        bail!(
-            "a kernel since 6.13 that preempts itself may do so in a program at a user probe, and lose its stack"
-        );
-    }
+    tls::ensure_not_preempted()?;
     let present = |call: &&TailCall| call.probe.is_present(types) || !call.probe.optional;
     let records: Vec<TailCall> = rung.tls().iter().filter(present).copied().collect();
     for call in &records {
@@ -234,6 +234,17 @@ fn load_tls(
         }
     }
     Ok((records, None))
+}
+
+/// Loads the program that sees who submits to CPython's pools, unless it is loaded already.
+fn load_submits(ebpf: &mut Ebpf, probes: Option<&uprobe_multi::Programs>) -> anyhow::Result<()> {
+    let loaded = tls::ensure_not_preempted().and_then(|()| {
+        if probes.is_some_and(|probes| probes.has(submits::PROGRAM)) {
+            return Ok(());
+        }
+        program::<UProbe>(ebpf, submits::PROGRAM)?.load().map_err(refusal)
+    });
+    loaded.context("who submits to pools of CPython is not seen")
 }
 
 /// Has programs run when others go on with them.
@@ -276,8 +287,8 @@ impl Loaded {
         self.identity_refused.as_deref()
     }
 
-    pub(super) const fn take_probes(&mut self) -> Option<uprobe_multi::Programs> {
-        self.probes.take()
+    pub(super) fn probes(&self) -> Option<Arc<uprobe_multi::Programs>> {
+        self.probes.clone()
     }
 
     /// Why the kernel half cannot see TLS, if it cannot.

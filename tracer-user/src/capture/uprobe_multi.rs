@@ -89,6 +89,11 @@ impl Programs {
         Ok(Self { loaded })
     }
 
+    /// Whether the kernel has taken a program.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.loaded.contains_key(name)
+    }
+
     /// Attaches a program at places in a file, for one process. `returns`: when the function that begins there returns.
     ///
     /// # Errors

@@ -24,6 +24,7 @@ use super::account::{self, Account, BUDGET_PERCENT, Overdrawn, Spent};
 use super::asked::Asked;
 use super::examiner::{Examiner, Found, Ticket};
 use super::object::Loaded;
+use super::submits::Submits;
 use crate::runtime::{self, Waits as Finding};
 
 /// Until a process is examined again: at first, and at most.
@@ -52,6 +53,7 @@ impl Tables {
 
 pub(super) struct Waits {
     tables: Tables,
+    submits: Submits,
     /// `None`: the kernel half's part of it did not load.
     examiner: Option<Examiner<Finding>>,
     processes: HashMap<u32, Followed>,
@@ -68,7 +70,7 @@ pub(super) struct Pools {
 
 impl Pools {
     fn of(process: ProcessKey, finding: Finding) -> Option<Self> {
-        matches!(&finding, Finding::Python(_, entry) if entry.knows_futures())
+        matches!(&finding, Finding::Python(_, entry, _) if entry.knows_futures())
             .then_some(Self { process, finding })
     }
 }
@@ -91,6 +93,7 @@ impl Waits {
                 python: Asked::open(loaded, "TRACER_PYWAITS")?,
                 java: Asked::open(loaded, "TRACER_JVWAITS")?,
             },
+            submits: Submits::new(),
             examiner,
             processes: HashMap::new(),
             considered: HashMap::new(),
@@ -123,16 +126,17 @@ impl Waits {
     }
 
     /// A process is followed for its pools: true when it is to be asked.
-    pub(super) fn follow_pools(&mut self, Pools { process, finding }: Pools) -> bool {
+    pub(super) fn follow_pools(&mut self, loaded: &mut Loaded, Pools { process, finding }: Pools) -> bool {
         let followed = Followed { process, ticket: None, again: None, pause: FIRST_RETRY, asked: None };
         self.processes.insert(process.tgid.0, followed);
-        self.note(process, finding)
+        self.note(loaded, process, finding)
     }
 
     pub(super) fn forget(&mut self, tgid: u32) {
         self.considered.remove(&tgid);
         if self.processes.remove(&tgid).is_some() {
             self.tables.remove(tgid);
+            self.submits.forget(tgid);
         }
     }
 
@@ -145,7 +149,7 @@ impl Waits {
     }
 
     /// Processes that are to be asked from now on, or no more; and those that were found to have pools.
-    pub(super) fn advance(&mut self) -> (Vec<(u32, bool)>, Vec<Pools>) {
+    pub(super) fn advance(&mut self, loaded: &mut Loaded) -> (Vec<(u32, bool)>, Vec<Pools>) {
         let (mut changed, mut pools) = (Vec::new(), Vec::new());
         while let Some(Found { ticket, process, finding }) = self.examiner.as_mut().and_then(Examiner::found)
         {
@@ -157,7 +161,7 @@ impl Waits {
                 && followed.ticket == Some(ticket)
             {
                 followed.ticket = None;
-                if self.note(process, finding) {
+                if self.note(loaded, process, finding) {
                     changed.push((tgid, true));
                 }
             }
@@ -186,9 +190,10 @@ impl Waits {
     }
 
     /// What an examination has brought. True when the process is to be asked.
-    fn note(&mut self, process: ProcessKey, finding: Finding) -> bool {
+    fn note(&mut self, loaded: &mut Loaded, process: ProcessKey, finding: Finding) -> bool {
         let pid = process.tgid;
         let Some(followed) = self.processes.get_mut(&pid.0) else { return false };
+        let mut put = Err("it runs another runtime");
         let (runtime, entered) = match finding {
             Finding::Nothing => return false,
             Finding::NotYet(runtime, reason) => {
@@ -200,7 +205,8 @@ impl Waits {
                 tracing::info!("process {pid}: {runtime}: what its threads wait for is not known: {needed}");
                 return false;
             }
-            Finding::Python(runtime, entry) => {
+            Finding::Python(runtime, entry, code) => {
+                put = code;
                 if !entry.knows_futures() {
                     followed.again = Some(Instant::now() + followed.pause);
                 }
@@ -213,6 +219,10 @@ impl Waits {
             return false;
         }
         tracing::debug!("process {pid}: {runtime}: what its threads wait for is known");
+        let attached = put.map_err(anyhow::Error::msg).and_then(|put| self.submits.attach(loaded, pid, &put));
+        if let Err(error) = attached {
+            tracing::debug!("process {pid}: {runtime}: who submits to its pools is not seen: {error:#}");
+        }
         followed.asked.get_or_insert_with(|| Account::open(process));
         true
     }

@@ -15,7 +15,7 @@ use tracer_abi::task::{ProcessKey, Tgid};
 use crate::capture::{self, Capture, CaptureConfig, Rung};
 use crate::config::{Doctor, DoctorFormat};
 use crate::process::procfs::ProcDir;
-use crate::runtime::{self, Finding, Waits};
+use crate::runtime::{self, Code, Finding, Runtime, Waits};
 use crate::tls::{self, Mapped, Stack};
 
 /// What was found. This is also the machine-readable form; keys are stable.
@@ -168,6 +168,7 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
         Err(error) => return vec![report(Identity::None, format!("cannot be looked at: {error}"), None)],
     };
     let process = ProcessKey { tgid, start_boottime: start.earliest() };
+    let mut submits = None;
     let waits = match runtime::examine_waits(process) {
         Waits::Nothing => None,
         Waits::NotYet(runtime, reason) => {
@@ -177,10 +178,15 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
             let found = format!("{runtime}: what its threads wait for is not known");
             Some(report(Identity::Unknown, found, Some(needed)))
         }
-        Waits::Python(runtime, _) | Waits::Java(runtime, _) => {
+        Waits::Python(runtime, known, put) => {
+            submits = known.knows_futures().then(|| submits_of(&runtime, tgid, put));
+            Some(report(Identity::Known, format!("{runtime}: what its threads wait for is known"), None))
+        }
+        Waits::Java(runtime, _) => {
             Some(report(Identity::Known, format!("{runtime}: what its threads wait for is known"), None))
         }
     };
+    let submits = submits.map(|(identity, found, needed)| report(identity, found, needed));
     let tasks = match runtime::examine(process) {
         Finding::Nothing => {
             report(Identity::None, "no runtime that knows whose work a call is".to_owned(), None)
@@ -217,7 +223,26 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
     });
     let first =
         ProcessReport { tls: mapped.map_or_else(Vec::new, |mapped| tls_of(mapped, verbose)), ..tasks };
-    std::iter::once(first).chain(waits).chain(streams).collect()
+    std::iter::once(first).chain(waits).chain(submits).chain(streams).collect()
+}
+
+/// Whether it is seen who submits work items to a process's pools: the probe is attached as it would be.
+fn submits_of(
+    runtime: &Runtime,
+    tgid: Tgid,
+    put: Result<Code, &'static str>,
+) -> (Identity, String, Option<String>) {
+    let attached = put
+        .map_err(anyhow::Error::msg)
+        .and_then(|put| Capture::start(&CaptureConfig::default())?.test_submits(tgid, &put));
+    match attached {
+        Ok(()) => (Identity::Known, format!("{runtime}: who submits to its pools is known"), None),
+        Err(error) => (
+            Identity::Unknown,
+            format!("{runtime}: who submits to its pools is known only where that wakes a thread"),
+            Some(format!("{error:#}")),
+        ),
+    }
 }
 
 fn tls_of(mapped: Mapped, verbose: bool) -> Vec<TlsReport> {

@@ -157,6 +157,7 @@ impl Processes {
             | Event::TaskExited(_)
             | Event::TaskIdentified(_)
             | Event::ThreadWoken(_)
+            | Event::WorkSubmitted(_)
             | Event::ProcessDescribed(_)
             | Event::LossCounted { .. } => None,
         };
@@ -189,7 +190,10 @@ impl Processes {
             Event::TaskExited(exit) => exit.origin.thread.map(|thread| thread.process),
             Event::TaskIdentified(identified) => Some(identified.thread.process),
             // Of a process that is traced; it says nothing of what the process is.
-            Event::ThreadWoken(_) | Event::ProcessDescribed(_) | Event::LossCounted { .. } => None,
+            Event::ThreadWoken(_)
+            | Event::WorkSubmitted(_)
+            | Event::ProcessDescribed(_)
+            | Event::LossCounted { .. } => None,
         };
         // Made in a context that is no process's: about a connection that the kernel half follows already.
         let Some(process) = process else { return Outcome::default() };
@@ -234,6 +238,7 @@ impl Processes {
             | Event::TaskExited(_)
             | Event::TaskIdentified(_)
             | Event::ThreadWoken(_)
+            | Event::WorkSubmitted(_)
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)
             | Event::ProcessDescribed(_)
@@ -272,6 +277,7 @@ impl Processes {
             | Event::TaskExited(_)
             | Event::TaskIdentified(_)
             | Event::ThreadWoken(_)
+            | Event::WorkSubmitted(_)
             | Event::ProcessDescribed(_)
             | Event::LossCounted { .. } => {
                 known.is_none()

@@ -16,9 +16,11 @@ use tracer_abi::task::ProcessKey;
 
 use super::memory::Bytes;
 use super::module::{Modules, Symbols};
-use super::{Finding, Runtime, Waits};
+use super::{Code, Finding, Runtime, Waits};
+use crate::process::procfs::ProcDir;
 
 mod counter;
+mod submits;
 mod waits;
 
 /// A version: where the kernel half and this module find what they read.
@@ -168,7 +170,12 @@ pub(super) fn examine<M: Bytes>(process: ProcessKey, modules: &Modules, memory: 
 }
 
 /// What a process's threads wait for.
-pub(super) fn examine_waits<M: Bytes>(process: ProcessKey, modules: &Modules, memory: &M) -> Waits {
+pub(super) fn examine_waits<M: Bytes>(
+    process: ProcessKey,
+    dir: &ProcDir,
+    modules: &Modules,
+    memory: &M,
+) -> Waits {
     let Some(found) = Interpreter::of(modules, memory) else { return Waits::Nothing };
     let (name, version) = found.version();
     let version = match version {
@@ -177,7 +184,15 @@ pub(super) fn examine_waits<M: Bytes>(process: ProcessKey, modules: &Modules, me
     };
     let python = Python { memory, symbols: &found.symbols, version };
     match python.waits(process, found.runtime, found.runtime_len) {
-        Ok(waits) => Waits::Python(name, Box::new(waits)),
+        Ok(waits) => {
+            let put = if waits.knows_futures() {
+                let put = python.put(found.runtime).ok_or("its pools' queues are not of the library's kind");
+                put.and_then(|put| Code::function(dir, put))
+            } else {
+                Err("no pool is loaded")
+            };
+            Waits::Python(name, Box::new(waits), put)
+        }
         Err(Failure::NotYet(what)) => Waits::NotYet(name, what),
         Err(failure @ Failure::Unfit(_)) => Waits::Unknown(name, failure.to_string()),
     }

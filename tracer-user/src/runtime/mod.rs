@@ -4,6 +4,7 @@
 //! what is found is compared with what it must be before it is used. A process about which something does not fit is
 //! left alone, and why is told.
 
+mod code;
 mod cpython;
 pub(crate) mod golang;
 mod greenlet;
@@ -25,6 +26,7 @@ use tracer_abi::python_waits::PythonWaits;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::tokio::TokioProcess;
 
+pub(crate) use self::code::Code;
 use crate::process::procfs::ProcDir;
 use memory::ProcessMemory;
 use module::Modules;
@@ -54,7 +56,8 @@ pub(crate) enum Waits {
     NotYet(Runtime, &'static str),
     /// A runtime that does not tell, and what that would take.
     Unknown(Runtime, String),
-    Python(Runtime, Box<PythonWaits>),
+    /// And where a probe sees who submits to its pools, or why there is no such place.
+    Python(Runtime, Box<PythonWaits>, Result<Code, &'static str>),
     Java(Runtime, Box<JavaWaits>),
 }
 
@@ -74,7 +77,7 @@ pub(crate) fn examine_waits(process: ProcessKey) -> Waits {
     let (Ok(modules), Ok(file)) = (Modules::of(&dir), dir.file("mem")) else { return Waits::Nothing };
     let memory = ProcessMemory::new(file);
     match java::examine_waits(process, &modules, &memory) {
-        Waits::Nothing => cpython::examine_waits(process, &modules, &memory),
+        Waits::Nothing => cpython::examine_waits(process, &dir, &modules, &memory),
         found @ (Waits::NotYet(..) | Waits::Unknown(..) | Waits::Python(..) | Waits::Java(..)) => found,
     }
 }

@@ -157,7 +157,7 @@ fn moves_stacks(name: &str) -> bool {
 }
 
 /// Its breakpoints are somebody else's.
-fn is_debugged(dir: &ProcDir) -> bool {
+pub(crate) fn is_debugged(dir: &ProcDir) -> bool {
     let Ok((status, _)) = dir.read("status", MAX_STATUS_BYTES) else { return false };
     let status = String::from_utf8_lossy(&status);
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));

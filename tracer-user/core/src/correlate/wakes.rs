@@ -22,7 +22,7 @@ use super::processes::Following;
 use super::rules::handoff;
 use super::works;
 use crate::engine::{HandOffPolicy, Wish};
-use crate::event::{Cause, DataMoved, IoOutcome, ThreadWoken};
+use crate::event::{Cause, DataMoved, IoOutcome, Thread, ThreadWoken};
 use crate::exchange::{Mark, Outcome};
 
 /// Requests noted per call: beyond it, one is as good as another.
@@ -43,17 +43,22 @@ const USELESS_PERCENT: u32 = 3;
 
 impl Correlator {
     pub(crate) fn thread_woken(&mut self, event: &ThreadWoken) {
-        let process = event.by.process;
-        let tables = &mut self.tables;
-        let known = tables.processes.find(process);
-        let open = known.map_or(0, |known| known.open_requests);
-        let Some(followed) = tables.handoffs.note(process, event.time, open) else { return };
-        if !followed.follow(event.by.tid, event.by.seq) {
-            self.stats.wakes_missing += 1;
-            followed.lose(event.time);
+        if self.note_wake(event.by, event.time) {
+            self.note_results(event);
+            self.hand_off(event);
         }
-        self.note_results(event);
-        self.hand_off(event);
+    }
+
+    /// A thread of a followed process has told something, in the order of its wake-ups. False: too many are followed.
+    pub(super) fn note_wake(&mut self, by: Thread, time: KernelInstant) -> bool {
+        let tables = &mut self.tables;
+        let open = tables.processes.find(by.process).map_or(0, |known| known.open_requests);
+        let Some(followed) = tables.handoffs.note(by.process, time, open) else { return false };
+        if !followed.follow(by.tid, by.seq) {
+            self.stats.wakes_missing += 1;
+            followed.lose(time);
+        }
+        true
     }
 
     /// What a wake-up says by itself.

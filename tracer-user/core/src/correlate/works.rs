@@ -1,14 +1,15 @@
 //! Work items of pools, as CPython tells: inside of which item a call is made, who waits for an item's result, and who
 //! submitted it.
 //!
-//! An item is known by its future's address, which is another future's once this one has been freed. What keeps it from
-//! being freed makes it the same one:
+//! An item is known by its future's address, which is another future's once this one has been freed. It is the same one
+//! where:
 //!
 //! | told | and then | is the same future, because |
 //! |---|---|---|
 //! | a call's response is read inside the item | a thread is woken that has waited for the result since before | it waits for it |
 //! | a thread inside of an outer item is woken | another is that has waited for the outer one since before | the same |
-//! | a request's thread submits | a thread goes to wait for the result, the first since | nearly always: see [`Works::submitter`] |
+//! | a thread submits it | a thread is woken that has waited for the result since before | every submit is seen: the last one at an address made what is there |
+//! | a thread is woken that takes it, as submits are not seen | a thread goes to wait for the result, the first since | nearly always: see [`Works::submitter`] |
 //!
 //! It notes; what follows is for the rule ([`super::rules::work_item`]) to judge.
 
@@ -26,7 +27,7 @@ use super::exchange::{Answering, Exchange, Key};
 use super::hash::NumberMap;
 use super::table::Exchanges;
 use super::unsettled::Unsettled;
-use crate::event::{Cause, Results, ThreadWoken};
+use crate::event::{Cause, Results, Thread, ThreadWoken, WorkSubmitted};
 use crate::exchange::Mark;
 
 /// Addresses of futures. A busy pool uses some hundreds again and again; beyond it, all are forgotten.
@@ -48,6 +49,8 @@ pub(super) struct Works {
     submitted: NumberMap<u64, Submitted>,
     /// By thread: the future whose item it runs, or was woken to.
     running: NumberMap<Tid, u64>,
+    /// Submits so far.
+    submits: u64,
     agreed: u32,
     different: u32,
     /// Calls inside of items.
@@ -59,6 +62,8 @@ struct Made {
     call: Key,
     /// It was inside of the item then for certain: the response began to be read, or who waited inside was woken.
     at: KernelInstant,
+    /// Which submit the item is of, where that was seen.
+    submit: Option<u64>,
     submitter: Submitter,
 }
 
@@ -67,17 +72,22 @@ struct Made {
 pub(super) enum Submitter {
     /// Who waits.
     Same,
-    /// A thread of the pool took it without having slept.
+    /// It was not seen who did: submits are not, and a thread of the pool took it without having slept.
     Unseen,
     Another,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Submitted {
+    /// No other submit of the process has it.
+    number: u64,
     by: Owner,
-    /// The thread that was woken for it, which runs the item, or else it is not known which.
-    run_by: Tid,
-    /// When somebody was first told of its result.
+    thread: Tid,
+    /// The item, where the submit itself was seen, and not only that a thread was woken for it.
+    item: Option<u64>,
+    /// The thread that runs the item, as far as known; that was woken for it, or else it is not known which.
+    run_by: Option<Tid>,
+    /// When somebody was first told of its result, where the submit was not seen.
     told: Option<KernelInstant>,
 }
 
@@ -86,8 +96,8 @@ struct Submitted {
 enum Owner {
     Nobody,
     Request(Key),
-    /// That of the item with this future.
-    Work(u64),
+    /// That of the item with this future, and which submit that was, where it is known.
+    Work(u64, Option<u64>),
 }
 
 /// A thread that waits for a result.
@@ -95,6 +105,7 @@ enum Owner {
 struct Waiting {
     owner: Owner,
     since: KernelInstant,
+    told_by: Tid,
 }
 
 /// The item inside of which a call is made.
@@ -120,34 +131,64 @@ impl Works {
         self.different as u64 * 100 > self.agreed as u64 * MAX_DIFFERENT_PERCENT as u64
     }
 
-    fn submit(&mut self, future: u64, by: Owner, woken: Tid) {
-        self.runs(future, woken);
+    /// A thread submits an item, which nobody runs yet.
+    fn submit(&mut self, work: TaskId, by: Owner, thread: Tid) {
+        let submitted =
+            Submitted { number: 0, by, thread, item: Some(work.address), run_by: None, told: None };
+        self.enter(work.number, submitted);
+    }
+
+    /// The same, as seen by whom it wakes.
+    fn wake_for(&mut self, future: u64, by: Owner, thread: Tid, woken: Tid) {
+        let known = self.submitted.get(&future);
+        let seen = |known: &Submitted| known.item.is_some() && known.run_by.is_none();
+        if known.is_some_and(|known| seen(known) && known.thread == thread) {
+            return;
+        }
+        self.runs(TaskId { address: 0, number: future }, woken);
+        let submitted = Submitted { number: 0, by, thread, item: None, run_by: Some(woken), told: None };
+        self.enter(future, submitted);
+    }
+
+    fn enter(&mut self, future: u64, submitted: Submitted) {
         if self.submitted.len() >= MAX_FUTURES && !self.submitted.contains_key(&future) {
             self.submitted.clear();
         }
-        self.submitted.insert(future, Submitted { by, run_by: woken, told: None });
+        self.submits += 1;
+        self.submitted.insert(future, Submitted { number: self.submits, ..submitted });
     }
 
     /// A thread is inside of an item, or woken to run it: the one that it was in before is over, and its future's address may
-    /// be another's. So is one that was seen to be submitted, if another thread runs it.
-    fn runs(&mut self, future: u64, by: Tid) {
+    /// be another's, whose submit is seen or not. So is one that was seen to be submitted, if it is run as another item or by
+    /// another thread. The item's address may be unknown: zero.
+    fn runs(&mut self, work: TaskId, by: Tid) {
         if self.running.len() >= MAX_FUTURES && !self.running.contains_key(&by) {
             self.running.clear();
             self.submitted.clear();
         }
-        if let Some(over) = self.running.insert(by, future).filter(|over| *over != future) {
+        let TaskId { address, number: future } = work;
+        if let Some(over) = self.running.insert(by, future).filter(|over| *over != future)
+            && self.submitted.get(&over).is_some_and(|submitted| submitted.item.is_none())
+        {
             self.submitted.remove(&over);
         }
-        if self.submitted.get(&future).is_some_and(|submitted| submitted.run_by != by) {
+        let Some(submitted) = self.submitted.get_mut(&future) else { return };
+        let other_item = address != 0 && submitted.item.is_some_and(|item| item != address);
+        if other_item || *submitted.run_by.get_or_insert(by) != by {
             self.submitted.remove(&future);
         }
     }
 
-    /// Whether the one that waits has submitted the item. What was seen of a future goes for those that had gone to wait
-    /// before anybody was told of its result, and for nobody once the submitter's request is over: others may have the
-    /// address by then. Between a result that nobody slept for and that, they may, too: that is seen where the thread that was
-    /// woken for it does anything else ([`Self::runs`]), and not where it takes an item at the same address directly behind
-    /// it. So the same one is likely, and not certain.
+    /// Whether the one that waits has submitted the item.
+    ///
+    /// Where submits are seen, the last one at an address is of the item whose future is there as long as it is waited for. A
+    /// future that no pool has made may have the address later; no call is made inside of an item of that.
+    ///
+    /// Where they are not, what was seen of a future goes for those that had gone to wait before anybody was told of its
+    /// result, and for nobody once the submitter's request is over: others may have the address by then. Between a result that
+    /// nobody slept for and that, they may, too: that is seen where the thread that was woken for it does anything else
+    /// ([`Self::runs`]), and not where it takes an item at the same address directly behind it. So the same one is likely, and
+    /// not certain.
     fn submitter(
         &mut self,
         exchanges: &Exchanges,
@@ -155,26 +196,41 @@ impl Works {
         waits: Waiting,
         now: KernelInstant,
     ) -> Submitter {
-        let Waiting { owner: waits, since } = waits;
+        let Waiting { owner: waits, since, told_by } = waits;
         let Some(submitted) = self.submitted.get_mut(&future) else { return Submitter::Unseen };
-        if submitted.told.is_some_and(|told| since >= told) || submitted.by.is_over(exchanges, since) {
-            self.submitted.remove(&future);
-            return Submitter::Unseen;
+        let over = submitted.by.is_over(exchanges, since);
+        if submitted.item.is_none() {
+            if over || submitted.told.is_some_and(|told| since >= told) {
+                self.submitted.remove(&future);
+                return Submitter::Unseen;
+            }
+            submitted.told.get_or_insert(now);
         }
-        submitted.told.get_or_insert(now);
-        if submitted.by == Owner::Nobody && waits == Owner::Nobody {
+        match (submitted.by, waits) {
             // Work of the program's own.
-            Submitter::Unseen
-        } else if submitted.by == waits {
-            self.agreed = self.agreed.saturating_add(1);
-            Submitter::Same
-        } else {
-            self.different = self.different.saturating_add(1);
-            Submitter::Another
+            (Owner::Nobody, Owner::Nobody) => Submitter::Unseen,
+            (by, waits) if by == waits => {
+                self.agreed = self.agreed.saturating_add(1);
+                Submitter::Same
+            }
+            (Owner::Work(one, None), Owner::Work(other, _))
+            | (Owner::Work(one, _), Owner::Work(other, None))
+                if one == other =>
+            {
+                Submitter::Unseen
+            }
+            // A future that no pool has made shows nothing.
+            _ if over && submitted.run_by != Some(told_by) => Submitter::Another,
+            _ => {
+                self.different = self.different.saturating_add(1);
+                Submitter::Another
+            }
         }
     }
 
+    /// `submit` is known here.
     fn make(&mut self, future: u64, made: Made) {
+        let made = Made { submit: self.seen(future), ..made };
         if self.made.len() >= MAX_FUTURES && !self.made.contains_key(&future) {
             self.made.clear();
         }
@@ -185,10 +241,17 @@ impl Works {
         inside.push_back(made);
     }
 
-    /// Calls that were made inside of the item of this very future, for which a thread has waited since then.
-    fn inside(&self, future: u64, since: KernelInstant) -> Vec<Made> {
-        let made = self.made.get(&future).into_iter().flatten();
-        made.filter(|made| since < made.at).copied().collect()
+    /// The last submit of an item with this future, if it was seen.
+    fn seen(&self, future: u64) -> Option<u64> {
+        self.submitted.get(&future).filter(|submitted| submitted.item.is_some()).map(|seen| seen.number)
+    }
+
+    /// Calls that were made inside of the item of this very future: a thread has waited for it since then, or it has submitted
+    /// the item itself, and nobody any other since.
+    fn inside(&self, future: u64, since: KernelInstant, submitter: Submitter) -> Vec<Made> {
+        let seen = self.seen(future).filter(|_| submitter == Submitter::Same);
+        let is_same = |made: &&Made| since < made.at || seen.is_some() && made.submit == seen;
+        self.made.get(&future).into_iter().flatten().filter(is_same).copied().collect()
     }
 }
 
@@ -199,7 +262,7 @@ impl Owner {
             Self::Request(key) => {
                 exchanges.get(&key).is_none_or(|request| request.end.is_some_and(|end| end.time < at))
             }
-            Self::Nobody | Self::Work(_) => false,
+            Self::Nobody | Self::Work(..) => false,
         }
     }
 }
@@ -235,10 +298,11 @@ impl Correlator {
                 *in_work = Some(Box::new(InWork { work, changed: false, submitter: None }));
                 called.key = Some(key);
                 works.calls.note(key);
-                works.runs(work.number, at.thread.tid);
+                works.runs(work, at.thread.tid);
             }
             (Direction::Ingress, Some(in_work)) if in_work.work == work => {
-                works.make(work.number, Made { call: key, at: at.time, submitter: Submitter::Same });
+                let submitter = Submitter::Same;
+                works.make(work.number, Made { call: key, at: at.time, submit: None, submitter });
             }
             (Direction::Ingress, Some(in_work)) => {
                 in_work.changed = true;
@@ -250,19 +314,37 @@ impl Correlator {
         }
     }
 
+    /// A thread submits a work item.
+    pub(crate) fn work_submitted(&mut self, event: &WorkSubmitted) {
+        if !self.note_wake(event.by, event.time) {
+            return;
+        }
+        let Thread { process, tid, .. } = event.by;
+        self.within(process, tid, event.within);
+        let by = self.owner(process, tid, event.within);
+        if let Some(followed) = self.tables.handoffs.find_mut(process) {
+            followed.works.submit(event.work, by, tid);
+        }
+    }
+
+    /// A thread is inside of the item with this future.
+    fn within(&mut self, process: ProcessKey, tid: Tid, future: Option<u64>) {
+        if let (Some(future), Some(followed)) = (future, self.tables.handoffs.find_mut(process)) {
+            followed.works.runs(TaskId { address: 0, number: future }, tid);
+        }
+    }
+
     /// A thread was woken that has to do with results.
     pub(super) fn note_results(&mut self, event: &ThreadWoken) {
         let Some(results) = event.results.as_deref() else { return };
         let process = event.by.process;
         let inside = if awaited(event).is_some() { event.woken } else { event.by.tid };
-        if let (Some(item), Some(followed)) = (results.within, self.tables.handoffs.find_mut(process)) {
-            followed.works.runs(item, inside);
-        }
+        self.within(process, inside, results.within);
         let futures = results.futures.iter().copied().filter(|future| *future != 0);
         if awaited(event).is_none() {
             let by = self.owner(process, event.by.tid, results.within);
             if let Some(followed) = self.tables.handoffs.find_mut(process) {
-                futures.for_each(|future| followed.works.submit(future, by, event.woken));
+                futures.for_each(|future| followed.works.wake_for(future, by, event.by.tid, event.woken));
             }
             return;
         }
@@ -270,14 +352,14 @@ impl Correlator {
         let waits = self.owner(process, event.woken, results.within);
         for future in futures {
             let Some(followed) = self.tables.handoffs.find_mut(process) else { return };
-            let waiting = Waiting { owner: waits, since };
+            let waiting = Waiting { owner: waits, since, told_by: event.by.tid };
             let works = &mut followed.works;
             let submitter = works.submitter(&self.tables.exchanges, future, waiting, event.time);
-            for made in works.inside(future, since) {
+            for made in works.inside(future, since, submitter) {
                 let submitter = submitter.max(made.submitter);
                 match waits {
                     Owner::Request(request) => self.work_for(made.call, request, submitter, event.time),
-                    Owner::Work(outer) => {
+                    Owner::Work(outer, _) => {
                         // Who waits inside of the outer item has been there all the time.
                         let made = Made { at: event.time, submitter, ..made };
                         if let Some(followed) = self.tables.handoffs.find_mut(process) {
@@ -295,7 +377,11 @@ impl Correlator {
         let open = self.tables.threads.find(process, tid).and_then(|thread| thread.open.last());
         match (open, within) {
             (Some(request), _) => Owner::Request(*request),
-            (None, Some(future)) => Owner::Work(future),
+            (None, Some(future)) => {
+                let followed = self.tables.handoffs.find(process);
+                let submitted = followed.and_then(|followed| followed.works.submitted.get(&future));
+                Owner::Work(future, submitted.map(|submitted| submitted.number))
+            }
             (None, None) => Owner::Nobody,
         }
     }

@@ -152,7 +152,7 @@ impl Place {
             Some(_) | None => Self::Anywhere,
         };
         match event {
-            Event::ThreadWoken(_) => Self::AmongWakes,
+            Event::ThreadWoken(_) | Event::WorkSubmitted(_) => Self::AmongWakes,
             Event::DataMoved(event) => among(Some(event.thread)),
             Event::TaskIdentified(event) => among(Some(event.thread)),
             Event::ConnOpened(event) => among(event.origin.thread),
@@ -410,6 +410,7 @@ impl Engine {
             Event::TaskIdentified(event) if event.of_plaintext => self.tls.identified(*event),
             Event::TaskIdentified(event) => self.connections.identified(*event, &mut self.correlator),
             Event::ThreadWoken(event) => self.correlator.thread_woken(&event),
+            Event::WorkSubmitted(event) => self.correlator.work_submitted(&event),
             Event::ProcessDescribed(described) => {
                 let ProcessDescribed { time: _, process, facts } = *described;
                 self.correlator.process_described(process, facts);

@@ -42,7 +42,7 @@ impl Fact {
             | Event::ProcessExeced(_)
             | Event::TaskExited(_)
             | Event::TaskIdentified(_) => None,
-            Event::ThreadWoken(_) => None,
+            Event::ThreadWoken(_) | Event::WorkSubmitted(_) => None,
         }
     }
 

@@ -16,7 +16,7 @@ use tracer_abi::task::{ProcessKey, Tgid, Tid};
 use tracer_abi::time::KernelInstant;
 use tracer_core::event::{
     Cause, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, Made, Origin, ProcessDescribed, ProcessFacts,
-    ProcessForked, Results, TaskExited, TaskIdentified, Thread, ThreadWoken, Waited,
+    ProcessForked, Results, TaskExited, TaskIdentified, Thread, ThreadWoken, Waited, WorkSubmitted,
 };
 use tracer_core::span::{Span, SpanKind, Value};
 use tracer_core::{Engine, EngineConfig};
@@ -278,6 +278,16 @@ impl Host {
         if let Some(Event::ThreadWoken(woken)) = self.events.last_mut() {
             woken.results = Some(Box::new(results));
         }
+    }
+
+    /// The thread submits the item that [`Self::in_work`] has of this future.
+    pub(crate) fn submits(&mut self, by: T, within: Option<u64>, future: u64) {
+        let number = self.wakes.entry(by).or_default();
+        *number += 1;
+        let number = *number;
+        let (time, by) = (self.tick(), self.at(by, number));
+        let work = TaskId { address: future + 0x40, number: future };
+        self.events.push(Event::WorkSubmitted(WorkSubmitted { time, by, cpu: 0, work, within }));
     }
 
     pub(crate) fn creates(&mut self, by: T, thread: T) {

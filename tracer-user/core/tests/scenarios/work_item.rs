@@ -422,3 +422,160 @@ fn a_response_whose_end_shows_later_was_over_with_its_last_bytes() {
     pool.host.close(worker, back);
     assert_eq!(pool.verdict("/x.0"), "likely /x");
 }
+
+/// All threads of the pool are busy, so that nobody is woken.
+#[test]
+fn who_is_seen_to_submit_needs_to_wake_nobody() {
+    for (seen, want) in [(true, "likely /x"), (false, "below-confidence")] {
+        let mut pool = Pool::new();
+        let thread = pool.serve[0];
+        pool.request(0, "/x");
+        if seen {
+            pool.host.submits(thread, None, ONE);
+        }
+        pool.host.falls_asleep(thread);
+        pool.calls(0, ONE, "/x.0");
+        pool.tells(0, thread, None, &[ONE]);
+        pool.response(0);
+        assert_eq!(pool.verdict("/x.0"), want);
+    }
+}
+
+/// One is woken, and another one takes it.
+#[test]
+fn who_is_woken_for_an_item_that_was_seen_to_be_submitted_need_not_run_it() {
+    let mut pool = Pool::new();
+    let thread = pool.serve[0];
+    pool.request(0, "/x");
+    pool.host.submits(thread, None, ONE);
+    pool.submits(thread, None, 1, ONE);
+    pool.host.falls_asleep(thread);
+    pool.calls(0, ONE, "/x.0");
+    pool.tells(0, thread, None, &[ONE]);
+    pool.response(0);
+    assert_eq!(pool.verdict("/x.0"), "likely /x");
+}
+
+/// No other item has been at the address since: who waits for it waits for this one, whenever it goes to.
+#[test]
+fn where_submits_are_seen_who_goes_to_wait_when_the_call_is_over_is_named() {
+    for (again, want) in [(None, "likely /x"), (Some(0), "no-hand-off"), (Some(1), "no-hand-off")] {
+        let mut pool = Pool::proven();
+        let thread = pool.serve[0];
+        pool.request(0, "/x");
+        pool.request(1, "/y");
+        pool.host.submits(thread, None, ONE);
+        pool.calls(0, ONE, "/x.0");
+        if let Some(again) = again {
+            pool.host.submits(pool.serve[again], None, ONE);
+        }
+        pool.host.falls_asleep(thread);
+        pool.tells(0, thread, None, &[ONE]);
+        pool.response(0);
+        pool.response(1);
+        assert_eq!(pool.verdict("/x.0"), want, "{again:?}");
+    }
+}
+
+/// The request is over before its item's future is another one's that no pool has made.
+#[test]
+fn who_waits_for_anything_at_the_address_later_has_not_submitted() {
+    let mut pool = Pool::new();
+    let [one, other] = pool.serve;
+    pool.request(0, "/x");
+    pool.host.submits(one, None, ONE);
+    pool.calls(0, ONE, "/x.0");
+    pool.response(0);
+    pool.request(1, "/y");
+    pool.host.falls_asleep(other);
+    pool.tells(1, other, None, &[ONE]);
+    pool.response(1);
+    // That is no result that was handed on.
+    pool.whole("/z");
+    assert_eq!(pool.verdict("/x.0"), "no-hand-off");
+    assert_eq!(pool.verdict("/z.0"), "likely /z");
+}
+
+#[test]
+fn results_of_items_that_were_seen_to_be_submitted_are_not_for_whoever_waits() {
+    let mut pool = Pool::new();
+    (0..200).for_each(|n| pool.whole(&format!("/{n}")));
+    let [one, other] = pool.serve;
+    pool.request(0, "/x");
+    pool.request(1, "/y");
+    pool.host.submits(one, None, ONE);
+    pool.host.falls_asleep(other);
+    pool.calls(0, ONE, "/x.0");
+    pool.tells(0, other, None, &[ONE]);
+    pool.response(1);
+    pool.response(0);
+    assert_eq!(pool.verdict("/x.0"), "hand-offs-elsewhere");
+}
+
+/// The thread of the first has done other work before the second is over.
+#[test]
+fn an_item_that_was_seen_to_be_submitted_is_not_forgotten_when_it_is_over() {
+    let mut pool = Pool::new();
+    let [thread, other] = pool.serve;
+    pool.request(0, "/x");
+    pool.request(1, "/y");
+    pool.host.submits(thread, None, ONE);
+    pool.host.submits(thread, None, OTHER);
+    pool.host.submits(other, None, OUTER);
+    pool.host.falls_asleep(thread);
+    pool.host.falls_asleep(other);
+    pool.calls(0, ONE, "/x.0");
+    pool.calls(0, OUTER, "/y.0");
+    pool.tells(0, other, None, &[OUTER]);
+    pool.calls(1, OTHER, "/x.1");
+    pool.tells(1, thread, None, &[OTHER, ONE]);
+    pool.response(0);
+    pool.response(1);
+    for (call, want) in [("/x.0", "likely /x"), ("/x.1", "likely /x"), ("/y.0", "likely /y")] {
+        assert_eq!(pool.verdict(call), want);
+    }
+}
+
+/// An item of the same future that is not the one that was submitted: the program has made it itself.
+#[test]
+fn an_item_that_was_not_submitted_is_another_one() {
+    const SAME_FUTURE: u64 = ONE;
+    let mut pool = Pool::new();
+    let thread = pool.serve[0];
+    pool.request(0, "/x");
+    pool.host.submits(thread, None, SAME_FUTURE);
+    if let Some(tracer_core::event::Event::WorkSubmitted(submitted)) = pool.host.events.last_mut() {
+        submitted.work.address += 1;
+    }
+    pool.host.falls_asleep(thread);
+    pool.calls(0, SAME_FUTURE, "/x.0");
+    pool.tells(0, thread, None, &[SAME_FUTURE]);
+    pool.response(0);
+    assert_eq!(pool.verdict("/x.0"), "below-confidence");
+}
+
+/// Pools that wait for pools; and an outer item at an address that another one had, which waits for what that one has
+/// submitted.
+#[test]
+fn an_item_is_submitted_inside_of_an_outer_one_and_of_no_other_at_its_address() {
+    for (again, want) in [(false, "likely /x"), (true, "hand-offs-elsewhere")] {
+        let mut pool = Pool::new();
+        let ([one, other], [inner, outer]) = (pool.serve, pool.call);
+        let waits = if again { other } else { one };
+        pool.request(0, "/x");
+        pool.request(1, "/y");
+        pool.host.submits(one, None, OUTER);
+        pool.host.submits(outer, Some(OUTER), ONE);
+        if again {
+            pool.host.submits(waits, None, OUTER);
+        }
+        pool.host.falls_asleep(waits);
+        pool.host.falls_asleep(outer);
+        pool.calls(0, ONE, "/x.0");
+        pool.tells(0, outer, Some(OUTER), &[ONE]);
+        pool.tells(1, waits, None, &[OUTER]);
+        pool.response(0);
+        pool.response(1);
+        assert_eq!(pool.verdict("/x.0"), want, "{inner:?}");
+    }
+}

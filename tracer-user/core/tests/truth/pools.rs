@@ -72,6 +72,8 @@ pub(crate) struct PoolLoad {
     pub(crate) timer: bool,
     /// The runtime tells what threads wait for, and in which items of work.
     pub(crate) is_told: bool,
+    /// And who submits which, whether or not that wakes a thread.
+    pub(crate) submits: bool,
 }
 
 /// The interpreter's lock, the pools' queues.
@@ -502,6 +504,9 @@ impl Pools {
     fn submit(&mut self, by: T, pool: usize, job: Job, outer: Option<usize>) {
         let future = job.future;
         let within = outer.and_then(|outer| self.workers[outer].job.as_ref()).map(|job| job.future);
+        if self.load.is_told && self.load.submits {
+            self.host.submits(by, within, future);
+        }
         self.queues[pool].push_back((job, outer));
         let asleep: Vec<usize> = (0..self.workers.len())
             .filter(|n| self.workers[*n].asleep && self.workers[*n].pool == pool)

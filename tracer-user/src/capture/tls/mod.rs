@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use aya::Pod;
 use aya::maps::{HashMap as BpfHashMap, MapData};
 use tokio::sync::Notify;
@@ -33,7 +33,6 @@ use tracer_abi::time::KernelInstant;
 use self::finder::Finder;
 use self::layouts::Layouts;
 use self::probes::{Done, Job, Probes};
-use self::reaper::{Link, Reaper};
 use super::deference::come_forward;
 use super::object::Loaded;
 use super::{record, uprobe_multi};
@@ -42,17 +41,22 @@ use crate::process::procfs::StartTick;
 use crate::tls::{self, Library, Mapped, Stack};
 
 pub(super) use self::probes::{OPTIONAL, PROGRAMS};
+pub(super) use self::reaper::{Link, Reaper};
 
 /// Since when programs at probes have a stack of the processor's, which whoever preempts them shares (commit a76ab5731e32).
 const PRIVATE_STACKS: (u32, u32) = (6, 13);
 
-/// Whether programs at user probes may be preempted while they use such a stack, as far as the kernel says.
-pub(super) fn may_be_preempted() -> bool {
+/// Why no programs may be at user probes: they may be preempted while they use such a stack, as far as the kernel says.
+pub(super) fn ensure_not_preempted() -> anyhow::Result<()> {
     let uname = rustix::system::uname();
     let mode = std::fs::read_to_string("/sys/kernel/debug/sched/preempt").unwrap_or_default();
     let arguments = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    uprobe_multi::kernel_version() >= PRIVATE_STACKS
-        && preempts(&uname.version().to_string_lossy(), &mode, &arguments)
+    ensure!(
+        uprobe_multi::kernel_version() < PRIVATE_STACKS
+            || !preempts(&uname.version().to_string_lossy(), &mode, &arguments),
+        "a kernel since 6.13 that preempts itself may do so in a program at a user probe, and lose its stack"
+    );
+    Ok(())
 }
 
 /// Of the kernel's own words: its version line, the mode in force (in parentheses), its command line.
@@ -175,7 +179,7 @@ impl Watch {
         let kernel = match loaded.tls_refused() {
             Some(_) => None,
             None => Some(Kernel {
-                probes: Probes::start(loaded.take_probes(), Arc::clone(&notify))?,
+                probes: Probes::start(loaded.probes(), Arc::clone(&notify))?,
                 table: loaded.take_map("TRACER_TLS")?.try_into().context("open map TRACER_TLS")?,
                 sessions: loaded.take_map("TRACER_SESSION")?.try_into().context("open map TRACER_SESSION")?,
                 layouts: Layouts::new(loaded)?,

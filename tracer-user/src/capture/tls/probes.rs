@@ -78,7 +78,7 @@ pub(super) struct Probes {
 impl Probes {
     /// `notify`: when there is something to take.
     pub(super) fn start(
-        programs: Option<uprobe_multi::Programs>,
+        programs: Option<Arc<uprobe_multi::Programs>>,
         notify: Arc<Notify>,
     ) -> anyhow::Result<Self> {
         let (outbox, done) = channel();

@@ -9,14 +9,14 @@ use std::thread::JoinHandle;
 use aya::programs::uprobe::UProbeLink;
 
 /// A link of the kernel's: probes that end when it is dropped, which takes a grace period.
-pub(super) enum Link {
+pub(in crate::capture) enum Link {
     One(#[expect(dead_code, reason = "it is there to be dropped")] UProbeLink),
     Many(#[expect(dead_code, reason = "it is there to be dropped")] OwnedFd),
 }
 
 const MAX_THREADS: usize = 16;
 
-pub(super) struct Reaper {
+pub(in crate::capture) struct Reaper {
     dead: Option<Sender<Link>>,
     inbox: Arc<Mutex<Receiver<Link>>>,
     waiting: Arc<AtomicUsize>,
@@ -25,7 +25,7 @@ pub(super) struct Reaper {
 }
 
 impl Reaper {
-    pub(super) fn new() -> Self {
+    pub(in crate::capture) fn new() -> Self {
         let (dead, inbox) = channel();
         Self {
             dead: Some(dead),
@@ -35,7 +35,7 @@ impl Reaper {
         }
     }
 
-    pub(super) fn end(&mut self, links: impl IntoIterator<Item = Link>) {
+    pub(in crate::capture) fn end(&mut self, links: impl IntoIterator<Item = Link>) {
         for link in links {
             let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
             if waiting >= self.threads.len() && self.threads.len() < MAX_THREADS {
@@ -64,7 +64,7 @@ impl Reaper {
     }
 
     /// Waits for those that are to end.
-    pub(super) fn finish(&mut self) {
+    pub(in crate::capture) fn finish(&mut self) {
         self.dead = None;
         for thread in self.threads.drain(..) {
             // A thread that panicked has ended, too.

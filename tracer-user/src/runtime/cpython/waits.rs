@@ -10,7 +10,7 @@ use super::{Failure, Python, TEXT_LEN, TYPE};
 use crate::runtime::memory::Bytes;
 
 /// From a class: the dictionary of what it has.
-const TYPE_DICT: u64 = 264;
+pub(super) const TYPE_DICT: u64 = 264;
 const FUNCTION_CODE: u64 = 48;
 const CODE_FILE: u64 = 112;
 

@@ -128,7 +128,7 @@ fn real_threads_say_what_they_wait_for() {
     for python in interpreters() {
         let (_child, threads, process, memory) = stand(&python, SCRIPT);
         assert_eq!(threads.len(), 20, "{python:?}");
-        let Waits::Python(_, known) = examine_waits(process) else { panic!("{python:?}") };
+        let Waits::Python(_, known, _) = examine_waits(process) else { panic!("{python:?}") };
         assert!(known.knows_futures());
         for (pointer, want, name) in threads {
             let mut found = None;
@@ -159,7 +159,7 @@ fn the_interpreters_own_lock_is_known() {
         let mut known = None;
         for _ in 0..100 {
             std::thread::sleep(Duration::from_millis(20));
-            if let Waits::Python(_, found) = examine_waits(process) {
+            if let Waits::Python(_, found, _) = examine_waits(process) {
                 known = Some(found);
                 break;
             }

@@ -1,5 +1,7 @@
 //! Which work items threads of CPython have to do with: of real interpreters, and over made-up memory.
 
+use std::fs::File;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -7,8 +9,10 @@ use tracer_abi::event::Awaited;
 use tracer_abi::python::{Memory, TaskId};
 use tracer_abi::python_waits::{FUNCTIONS, Function, MAX_STEPS, PythonWaits, Waiting, function};
 use tracer_abi::python_work::{Futures, MAX_FRAMES, MAX_PLACES, Working};
+use tracer_abi::task::ProcessKey;
 
-use super::super::{Waits, examine_waits};
+use super::super::memory::{Bytes as _, ProcessMemory};
+use super::super::{Code, Waits, examine_waits};
 use super::image::{Change, Image, change};
 use super::interpreters;
 use super::stack::{FUTURE, OTHER, SET, THREAD, WORK, code, known};
@@ -117,7 +121,18 @@ def at_submit():
     return frame if frame.f_code is ThreadPoolExecutor.submit.__code__ and "w" in frame.f_locals else None
 while not at_submit(): time.sleep(0.01)
 with said: print(submitting.ident, "submits", f"{id(None)},{id(at_submit().f_locals['f'])}", flush=True)
-print(0, "none", id(None), flush=True)
+
+# Where the queue's function is: what it does when it is called there.
+import ctypes, queue
+class Definition(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("function", ctypes.c_void_p)]
+definition = ctypes.c_void_p.from_address(id(queue.SimpleQueue.__dict__["put"]) + 40).value
+put = Definition.from_address(definition).function
+kind = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_void_p)
+one, many = queue.SimpleQueue(), (ctypes.py_object * 1)("item")
+kind(put)(one, ctypes.addressof(many), 1, None)
+assert one.get_nowait() == "item"
+print(0, "none", f"{id(None)},{put}", flush=True)
 print("end", flush=True)
 time.sleep(1000)
 "#;
@@ -162,13 +177,35 @@ fn futures(memory: &impl Memory, known: &PythonWaits, woken: u64, own: u64) -> (
     (awaited, within.into_iter().chain(futures).collect())
 }
 
+/// Whether a place is that of a function at an address: as the kernel's table of mappings has it, and what is there.
+fn is_at(code: &Code, function: u64, process: ProcessKey, memory: &ProcessMemory) -> bool {
+    let file = File::open(code.handle()).unwrap();
+    let inode = format!(" {} ", file.metadata().unwrap().ino());
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", process.tgid)).unwrap();
+    let hex = |number: &str| u64::from_str_radix(number, 16).unwrap();
+    let offset = maps.lines().filter(|line| line.contains(&inode)).find_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let offset = fields.nth(1)?;
+        (hex(start)..hex(end)).contains(&function).then(|| function - hex(start) + hex(offset))
+    });
+    let mut there = [0; 16];
+    file.read_exact_at(&mut there, code.offset).unwrap();
+    let behind = code.offset - offset.unwrap();
+    // Behind an `endbr64` at most.
+    matches!(behind, 0 | 4) && memory.bytes(function + behind) == Some(there)
+}
+
 #[test]
 fn real_threads_say_which_items_they_have_to_do_with() {
     for python in interpreters() {
         let (_child, threads, process, memory) = stand(&python, SCRIPT);
-        let Waits::Python(_, known) = examine_waits(process) else { panic!("{python:?}") };
+        let Waits::Python(_, known, put) = examine_waits(process) else { panic!("{python:?}") };
         assert!(known.knows_futures());
-        let none: u64 = threads.last().unwrap().2.parse().unwrap();
+        let (none, function) = threads.last().unwrap().2.split_once(',').unwrap();
+        let none: u64 = none.parse().unwrap();
+        let put = put.unwrap_or_else(|reason| panic!("{python:?}: {reason}"));
+        assert!(is_at(&put, function.parse().unwrap(), process, &memory), "{python:?}: {put:?}");
         assert_eq!(threads.len(), 14, "{python:?}: {threads:?}");
         for (pointer, what, objects) in &threads[..13] {
             let objects = objects.split(',').map(|object| object.parse().unwrap());

@@ -5,16 +5,17 @@
 //! call to its cause, and nothing that the thread does before or after. A call is bound to a request only when
 //!
 //! 1. it was sent, and its response was read, by one thread inside of one item;
-//! 2. the request's thread, or one inside of another item for which this holds in turn, waits for the item's future and has
-//!    since before the response was read: the future is that item's, and cannot have become another's. The request had come
-//!    before the call was sent;
-//! 3. the same request was seen to submit the item. Futures can be shared, and handed on: who waits need not be the cause. It
-//!    is seen only if it woke a thread of the pool. Where all were busy, the edge is no more than *possible*: that who was seen
-//!    to submit always waited shows little of the others, as programs hand results on just when much is going on. Where
-//!    another was seen to wait, nothing is claimed at all.
+//! 2. the request's thread, or one inside of another item for which this holds in turn, waits for the item's future. Either it
+//!    has since before the response was read, so that the future is that item's, and cannot have become another's; or the
+//!    submit of the item was seen, and none of another one at the address since. The request had come before the call was
+//!    sent;
+//! 3. the same request was seen to submit the item. Futures can be shared, and handed on: who waits need not be the cause.
+//!    Where submits are not seen themselves, one is only if it woke a thread of the pool. Where all were busy, the edge is no
+//!    more than *possible*: that who was seen to submit always waited shows little of the others, as programs hand results on
+//!    just when much is going on. Where another was seen to wait, nothing is claimed at all.
 //!
-//! The edge is *likely* at best: an address can become another future's unseen ([`crate::correlate::works`]), in programs that
-//! hand results on.
+//! The edge is *likely* at best: where submits are not seen, an address can become another future's
+//! ([`crate::correlate::works`]), in programs that hand results on; and what is read of a program's memory is the program's.
 //!
 //! Nobody waits for what is detached, so it has no parent by this rule, whoever submitted it. A call for another one that is
 //! made inside of an item that its request waits for (it works off what others have queued) is that request's: it waits.
