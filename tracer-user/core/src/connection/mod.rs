@@ -399,6 +399,16 @@ impl Connection {
         }
     }
 
+    /// How many bytes are known to have moved in a direction.
+    pub(crate) fn moved(&self, direction: Direction) -> u64 {
+        self.half(direction).stream.end()
+    }
+
+    /// Calls that carry only what nobody reads are not told of.
+    pub(crate) fn leaves_out_calls(&self) -> bool {
+        matches!(self.mode, Mode::Http2(_))
+    }
+
     /// Whether any count of [`Connection::stats`] would be more than zero.
     pub(crate) fn has_stats(&self) -> bool {
         self.stats != ConnectionStats::default() || self.halves.iter().any(|half| half.stream.has_counts())

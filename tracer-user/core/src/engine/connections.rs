@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use tracer_abi::conn::SocketCookie;
+use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::sniff::Class;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
@@ -15,7 +15,7 @@ use crate::correlate::{ConnFacts, Correlator};
 use crate::event::{CiphertextMoved, ConnClosed, ConnOpened, DataMoved, IoOutcome, TaskIdentified};
 use crate::exchange::ExchangeUpdate;
 use crate::stats::Stats;
-use crate::tls::TlsFacts;
+use crate::tls::{Tls, TlsFacts};
 
 /// Traffic in which no exchange was recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,12 +99,15 @@ impl Connections {
         correlator.conn_opened(event, &mut entry.facts);
     }
 
-    pub(super) fn data_moved(&mut self, event: &mut DataMoved, correlator: &mut Correlator) {
+    pub(super) fn data_moved(&mut self, event: &mut DataMoved, tls: &Tls, correlator: &mut Correlator) {
         let place = self.place(event.cookie, event.time, correlator);
         let Some(entry) = self.entries[place as usize].as_mut() else { return };
         match event.outcome {
             // Encrypted, of a socket older than the tracer, which the kernel half does not know to be TLS.
             IoOutcome::Moved(_) if entry.secured => correlator.observe(event, &mut entry.facts),
+            // What came before it may still be told of, and if it is not, the close says so.
+            IoOutcome::EndOfStream | IoOutcome::Failed(_)
+                if entry.secured && !entry.connection.leaves_out_calls() && awaits(event, tls) => {}
             IoOutcome::EndOfStream | IoOutcome::Failed(_) if entry.secured => {
                 event.offset = 0;
                 self.feed(place, event, correlator);
@@ -174,15 +177,17 @@ impl Connections {
         }
     }
 
-    pub(super) fn closed(&mut self, event: ConnClosed, correlator: &mut Correlator) {
+    /// `unheard`: as of [`Tls::unheard`].
+    pub(super) fn closed(&mut self, event: ConnClosed, unheard: [u64; 2], correlator: &mut Correlator) {
         let Some(place) = self.find(event.cookie) else { return };
         let Some(entry) = self.entries[place as usize].as_mut() else { return };
         let time = event.origin.time;
+        let event = if entry.secured { plain(&entry.connection, event, unheard) } else { event };
         let mut updates = std::mem::take(&mut self.updates);
         if entry.connection.awaits_answer() {
-            entry.closed.get_or_insert(plain(entry.secured, event));
+            entry.closed.get_or_insert(event);
         } else {
-            entry.connection.handle_closed(&plain(entry.secured, event), &mut updates);
+            entry.connection.handle_closed(&event, &mut updates);
             self.apply(place, updates, time, correlator);
             return self.forget(place, time, correlator);
         }
@@ -406,8 +411,19 @@ impl Connections {
 }
 
 /// Of TLS, what the socket counts is not what the program moved.
-fn plain(secured: bool, event: ConnClosed) -> ConnClosed {
-    if secured { ConnClosed { egress_bytes: 0, ingress_bytes: 0, ..event } } else { event }
+fn plain(connection: &Connection, event: ConnClosed, unheard: [u64; 2]) -> ConnClosed {
+    let total = |direction: Direction| {
+        let bytes = unheard[usize::from(direction.code())];
+        if bytes == 0 || connection.leaves_out_calls() {
+            return 0;
+        }
+        connection.moved(direction).saturating_add(bytes)
+    };
+    ConnClosed { egress_bytes: total(Direction::Egress), ingress_bytes: total(Direction::Ingress), ..event }
+}
+
+fn awaits(event: &DataMoved, tls: &Tls) -> bool {
+    tls.unheard(event.cookie)[usize::from(event.direction.code())] > 0
 }
 
 /// Whether the connection of this number is still there.

@@ -329,14 +329,14 @@ impl Engine {
     }
 
     fn dispatch(&mut self, slot: Slot) {
-        let Self { reorder, connections, correlator, .. } = self;
+        let Self { reorder, connections, correlator, tls, .. } = self;
         let Some(event) = reorder.event(slot) else { return };
         let time = event.time();
         connections.advance(time, correlator);
         correlator.advance(time);
         // Nearly all are of this kind: read in place.
         if let Event::DataMoved(event) = event {
-            connections.data_moved(event, correlator);
+            connections.data_moved(event, tls, correlator);
             reorder.drop(slot);
         } else if let Some(event) = reorder.take(slot) {
             self.dispatch_taken(event);
@@ -357,13 +357,15 @@ impl Engine {
     fn end_apart(&mut self, origin: Origin, connections: impl IntoIterator<Item = SocketCookie>) {
         for cookie in connections {
             let closed = ConnClosed { origin, cookie, egress_bytes: 0, ingress_bytes: 0 };
-            self.connections.closed(closed, &mut self.correlator);
+            self.connections.closed(closed, [0; 2], &mut self.correlator);
         }
     }
 
     fn dispatch_taken(&mut self, event: Event) {
         match event {
-            Event::DataMoved(mut event) => self.connections.data_moved(&mut event, &mut self.correlator),
+            Event::DataMoved(mut event) => {
+                self.connections.data_moved(&mut event, &self.tls, &mut self.correlator);
+            }
             Event::PlaintextMoved(event) => self.plaintext_moved(*event),
             Event::CiphertextMoved(event) => {
                 self.tls.ciphertext(&event);
@@ -378,8 +380,9 @@ impl Engine {
             Event::SessionSecured(event) => self.tls.session_secured(&event),
             Event::ConnOpened(event) => self.connections.opened(event, &mut self.correlator),
             Event::ConnClosed(event) => {
+                let unheard = self.tls.unheard(event.cookie);
                 self.tls.conn_closed(event.cookie);
-                self.connections.closed(event, &mut self.correlator);
+                self.connections.closed(event, unheard, &mut self.correlator);
             }
             // Which processes and ports to trace is the caller's business.
             Event::ListenStarted(_) => {}

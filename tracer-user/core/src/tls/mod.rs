@@ -99,6 +99,8 @@ struct Socket {
     facts: TlsFacts,
     protection: Protection,
     records: [Records; 2],
+    /// A session that was on it is not known to be any more: what it moves is told of elsewhere.
+    strayed: bool,
 }
 
 impl Tls {
@@ -143,6 +145,7 @@ impl Tls {
                 known.seat = Seat::Apart(SocketCookie(self.next_apart));
                 self.next_apart += 1;
                 self.stats.unbound += 1;
+                self.sockets.entry(old).and_modify(|socket| socket.strayed = true);
             }
             Seat::On(_) | Seat::Proved(_) => {
                 let end = known.end;
@@ -237,7 +240,8 @@ impl Tls {
                         self.stats.unplaced += 1;
                         vec![Piece::unplaced(total)]
                     }
-                    (Place::Disagrees, Seat::On(_) | Seat::Apart(_)) => {
+                    (Place::Disagrees, seat @ (Seat::On(_) | Seat::Apart(_))) => {
+                        self.sockets.entry(seat.connection()).and_modify(|socket| socket.strayed = true);
                         known.seat = Seat::Apart(SocketCookie(self.next_apart));
                         self.next_apart += 1;
                         self.stats.unbound += 1;
@@ -257,6 +261,13 @@ impl Tls {
     /// Of the connection, once a session is on it.
     pub(crate) fn facts(&self, cookie: SocketCookie) -> Option<&TlsFacts> {
         self.sockets.get(&cookie).map(|socket| &socket.facts)
+    }
+
+    /// Bytes of plaintext that moved on a connection by direction, at least, behind the last of which was told. More may be
+    /// told of, or never.
+    pub(crate) fn unheard(&self, cookie: SocketCookie) -> [u64; 2] {
+        let Some(socket) = self.sockets.get(&cookie) else { return [0; 2] };
+        socket.records.each_ref().map(|records| records.unheard().max(u64::from(socket.strayed)))
     }
 
     /// A session was freed. Returns the connection that ends with it: that of one apart.

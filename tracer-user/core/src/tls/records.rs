@@ -31,6 +31,13 @@ const HEADER_BYTES: u32 = 5;
 /// Plaintext of a record at most (RFC 8446 section 5.1).
 const MAX_PLAIN: u32 = 1 << 14;
 
+/// A record of data with no more behind its header may be an alert or a change of keys instead (RFC 8446 sections 6 and
+/// 4.6.3): at most five bytes, their type, and a tag.
+const CONTROL_BYTES: u16 = 24;
+
+/// Records whose plaintext may be yet to come. That there are any is what counts.
+const MAX_UNHEARD: usize = 64;
+
 /// Records that may wait to be told apart: those of a call that writes 64 MiB. What is read ahead is far less.
 const MAX_WAITING: usize = 4096;
 
@@ -47,6 +54,10 @@ pub(super) struct Records {
     expected: VecDeque<u32>,
     /// Sent: one of them began elsewhere.
     surprised: bool,
+    /// Sequence number up to which all plaintext was told of. Before any was, records may be of the handshake.
+    heard: Option<u32>,
+    /// Records of data behind it.
+    unheard: VecDeque<Record>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -158,9 +169,33 @@ impl Records {
             if self.waiting.len() >= MAX_WAITING {
                 self.waiting.pop_front();
             }
-            self.waiting.push_back(Record::of(record, start));
+            let record = Record::of(record, start);
+            self.waiting.push_back(record);
+            let is_behind = self.heard.is_some_and(|heard| !record.ends_by(heard));
+            if is_behind && record.data && record.len > CONTROL_BYTES && self.unheard.len() < MAX_UNHEARD {
+                self.unheard.push_back(record);
+            }
         }
         self.seen = Some(event.tcp_seq_end);
+    }
+
+    /// Bytes of plaintext, about, that moved behind the last of which was told.
+    pub(super) fn unheard(&self) -> u64 {
+        self.unheard.iter().map(|record| u64::from(record.len - CONTROL_BYTES)).sum()
+    }
+
+    fn heard_to(&mut self, end: u32) {
+        self.heard = Some(end);
+        while self.unheard.pop_front_if(|record| record.ends_by(end)).is_some() {}
+    }
+
+    /// What was told of is somewhere among what has moved.
+    fn heard_somewhere(&mut self, place: &Place) {
+        if matches!(place, Place::Ambiguous | Place::Disagrees)
+            && let Some(seen) = self.seen
+        {
+            self.heard_to(seen);
+        }
     }
 
     /// Records that were expected have come, or others.
@@ -182,10 +217,13 @@ impl Records {
         part: Part,
         by: Protection,
     ) -> Place {
-        match direction {
+        let place = match direction {
             Direction::Egress => self.expects(end, part, by),
             Direction::Ingress => self.received_before(end, part, by),
-        }
+        };
+        self.heard_to(end);
+        self.heard_somewhere(&place);
+        place
     }
 
     fn expects(&mut self, end: u32, part: Part, by: Protection) -> Place {
@@ -241,11 +279,19 @@ impl Records {
 
     /// Where an operation of plaintext is.
     pub(super) fn place(&mut self, direction: Direction, part: Part, by: Protection) -> Place {
-        match (direction, part.record_end) {
+        let place = match (direction, part.record_end) {
             (Direction::Egress, _) => self.sent(part, by),
             (Direction::Ingress, None) => self.received(part, by),
             (Direction::Ingress, Some(end)) => self.received_up_to(end, part, by),
+        };
+        match (direction, part.record_end) {
+            (_, Some(end)) => self.heard_to(end),
+            (Direction::Egress, None) => self.seen.into_iter().for_each(|seen| self.heard_to(seen)),
+            // It has said so itself.
+            (Direction::Ingress, None) => {}
         }
+        self.heard_somewhere(&place);
+        place
     }
 
     /// How many of the waiting records end by a place, if one ends there.
@@ -317,9 +363,9 @@ impl Records {
                     self.confused = true;
                     return Place::Ambiguous;
                 }
-                let seq = self.waiting.get(first).map_or(0, |record| record.seq);
-                self.waiting.drain(..=first);
-                (seq, 0, plain)
+                let Some(record) = self.waiting.drain(..=first).next_back() else { return Place::Disagrees };
+                self.heard_to(record.end());
+                (record.seq, 0, plain)
             }
         };
         let left_max = plain - len;

@@ -159,6 +159,75 @@ fn without_the_socket_there_are_spans_and_no_joins() {
     assert_eq!(joined, 0, "{:#?}", lines(&spans));
 }
 
+fn text<'s>(span: &'s Span, wanted: &str) -> Option<&'s str> {
+    span.attributes.iter().find_map(|(key, value)| {
+        if let (true, Value::Str(text)) = (*key == wanted, value) { Some(text.as_str()) } else { None }
+    })
+}
+
+/// A client and a server with two exchanges on a connection, which the client closes; and what both ends say of the second
+/// one, without the events that `keep` leaves out.
+fn second_exchange(keep: impl Fn(usize, &Event) -> bool) -> Vec<(Option<String>, Option<String>)> {
+    let mut host = Host::new();
+    let [client, shop] = ["client", "shop"].map(|name| host.process(name));
+    let front = host.connect(Some(client), Some(shop));
+    for path in ["/a", "/b"] {
+        host.asks(client, front, shop, path);
+        host.answers(client, front, shop);
+    }
+    host.close(client, front.0);
+    host.close(shop, front.1);
+    let mut told = 0;
+    let mut events = encrypted(&host.events, false);
+    events.retain(|event| {
+        told += usize::from(matches!(event, Event::PlaintextMoved(_)));
+        keep(told, event)
+    });
+    let spans = run(&events, EngineConfig::default(), host.clock);
+    let of_second = spans.iter().filter(|span| text(span, "url.path").is_none_or(|path| path == "/b"));
+    let of_second = of_second.filter(|span| text(span, "url.full").is_none_or(|url| url.ends_with("/b")));
+    let said = |span: &Span, key| text(span, key).map(str::to_owned);
+    of_second.map(|span| (said(span, "error.type"), said(span, "tracer.incomplete"))).collect()
+}
+
+/// Its record moved.
+#[test]
+fn an_answer_that_is_not_told_of_is_no_error() {
+    assert_eq!(second_exchange(|_, _| true), vec![(None, None); 2]);
+    // Of eight operations the last two are of the second answer.
+    let untold = |told: usize, event: &Event| told <= 6 || !matches!(event, Event::PlaintextMoved(_));
+    let incomplete = (None, Some("events_lost".to_owned()));
+    assert_eq!(second_exchange(untold), vec![incomplete; 2]);
+    // Where it did not move it was not given.
+    let ungiven = |told: usize, event: &Event| {
+        told <= 6 && !matches!(event, Event::CiphertextMoved(_))
+            || told < 6
+            || matches!(event, Event::ConnClosed(_))
+    };
+    assert_eq!(second_exchange(ungiven), vec![(Some("connection_closed".to_owned()), None); 2]);
+}
+
+/// Its answer is told of elsewhere.
+#[test]
+fn a_session_that_is_on_two_sockets_has_left_no_error_behind() {
+    let mut host = Host::new();
+    let [client, shop] = ["client", "shop"].map(|name| host.process(name));
+    let front = host.connect(Some(client), Some(shop));
+    host.asks(client, front, shop, "/a");
+    host.answers(client, front, shop);
+    host.close(client, front.0);
+    host.close(shop, front.1);
+    let mut events = encrypted(&host.events, false);
+    let asked = events.iter().position(|event| matches!(event, Event::PlaintextMoved(_))).expect("a request");
+    let Event::CiphertextMoved(moved) = &events[asked - 1] else { panic!("no record before {asked}") };
+    let elsewhere = CiphertextMoved { cookie: SocketCookie(moved.cookie.0 + 100), ..*moved.clone() };
+    events.insert(asked + 1, Event::CiphertextMoved(Box::new(elsewhere)));
+    let spans = run(&events, EngineConfig::default(), host.clock);
+    let said: Vec<_> =
+        spans.iter().map(|span| (text(span, "error.type"), text(span, "tracer.incomplete"))).collect();
+    assert_eq!(said, [(None, None), (None, Some("events_lost"))]);
+}
+
 /// Goroutines go from thread to thread: which one it was says nothing, and what the sockets say holds.
 #[test]
 fn what_goroutines_do_is_of_no_thread() {
