@@ -21,9 +21,14 @@ pub struct Measured {
 
 /// One thread of load for `seconds` on kept-alive connections.
 pub fn measure(addr: SocketAddr, connections: u32, seconds: u32) -> anyhow::Result<Measured> {
+    measure_url(&format!("http://{addr}/"), connections, seconds)
+}
+
+/// The same of any URL. Who speaks TLS is believed to be who it says.
+pub fn measure_url(url: &str, connections: u32, seconds: u32) -> anyhow::Result<Measured> {
     let output = Command::new("wrk")
         .args(["--threads", "1", "--connections", &connections.to_string(), "--latency"])
-        .args(["--duration", &format!("{seconds}s"), &format!("http://{addr}/")])
+        .args(["--duration", &format!("{seconds}s"), url])
         .output()
         .context("run wrk")?;
     if !output.status.success() {

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what tracing costs, as ratios of slices taken in turn. `cargo xtask bench engine`: what the
 //! engine alone costs. `cargo xtask bench h2`: what it costs one HTTP/2 connection with many streams. `cargo xtask bench
-//! rules`: what it costs to find parents inside of processes.
+//! rules`: what it costs to find parents inside of processes. `cargo xtask bench tls`: what it costs a server that speaks
+//! TLS.
 
 mod beside;
 mod engine;
@@ -10,6 +11,7 @@ mod process;
 pub(crate) mod report;
 mod rules;
 mod sink;
+mod tls;
 
 use std::time::Duration;
 
@@ -47,6 +49,7 @@ enum Part {
     Engine(engine::Options),
     H2(h2::Options),
     Rules(rules::Options),
+    Tls(tls::Options),
 }
 
 pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyhow::Result<()> {
@@ -54,6 +57,7 @@ pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
         Some(Part::Engine(options)) => return engine::run(repo, options),
         Some(Part::H2(options)) => return h2::run(repo, options, interrupt),
         Some(Part::Rules(options)) => return rules::run(repo, options, interrupt),
+        Some(Part::Tls(options)) => return tls::run(repo, options, interrupt),
         None => {}
     }
     if options.check {

@@ -140,7 +140,7 @@ impl Overhead {
         );
         row("kernel maps", format!("{} MiB", mib(self.map_bytes)));
         row("requests served / spans received", format!("{} / {}", self.requests, self.spans));
-        row("losses counted by the tracer", self.losses());
+        row("losses counted by the tracer", named(&self.counted_losses));
         row(
             "loopback ping-pong of a process that is not traced: processor time, beside the tracer : without it",
             self.untraced_process_cpu_permille.ratios(),
@@ -153,14 +153,6 @@ impl Overhead {
             self.commit, self.kernel, self.processors, self.blocks, self.seconds_per_slice, self.connections
         );
         out
-    }
-
-    fn losses(&self) -> String {
-        if self.counted_losses.is_empty() {
-            return "none".to_owned();
-        }
-        let losses = self.counted_losses.iter().map(|(name, count)| format!("{name} {count}"));
-        losses.collect::<Vec<_>>().join(", ")
     }
 
     pub(crate) fn read(repo: &Repo) -> anyhow::Result<Self> {
@@ -185,6 +177,15 @@ impl Overhead {
     pub(crate) fn check(&self, repo: &Repo) -> anyhow::Result<()> {
         readme::check(repo, TABLE, &self.table(), "cargo xtask bench --write")
     }
+}
+
+/// Losses by name.
+pub(super) fn named(losses: &BTreeMap<String, u64>) -> String {
+    if losses.is_empty() {
+        return "none".to_owned();
+    }
+    let losses = losses.iter().map(|(name, count)| format!("{name} {count}"));
+    losses.collect::<Vec<_>>().join(", ")
 }
 
 /// Parts per thousand as a ratio with three digits.
