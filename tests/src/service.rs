@@ -192,6 +192,20 @@ pub fn go_program(source: &str, name: &str, version: &str, flags: &[&str]) -> an
     Ok(built)
 }
 
+/// A server of netty that speaks TLS through BoringSSL, made of what set-up has fetched.
+///
+/// # Errors
+/// When that is not there.
+pub fn netty_server(certificate: &str, key: &str) -> anyhow::Result<Command> {
+    let libraries = build_folder().join("netty");
+    if !libraries.is_dir() {
+        bail!("{} is missing: cargo xtask setup test", libraries.display());
+    }
+    let mut command = Command::new("java");
+    command.arg("-cp").arg(libraries.join("*")).arg(workload("netty/TlsNetty.java")).args([certificate, key]);
+    Ok(command)
+}
+
 /// A service of tokio, built with this package's tests.
 pub fn tokio_service(name: &str) -> anyhow::Result<Command> {
     let own = std::env::current_exe().context("own executable")?;

@@ -3,6 +3,7 @@
 //! The oracle is in the paths of the requests, each of which is asked for once, and in the ports that the programs
 //! themselves say they used for it.
 
+mod boringssl;
 mod gnutls;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -261,6 +261,7 @@ fn tls_of(mapped: Mapped, verbose: bool) -> Vec<TlsReport> {
                 match (&library.stack, library.layout) {
                     (Stack::OpenSsl(_), Some(_)) | (Stack::GnuTls(..), _) =>
                         "sessions are known by their hellos",
+                    (Stack::BoringSsl, _) => "sessions are not tied to sockets",
                     (Stack::OpenSsl(_), None) => "sessions are known only where their calls move the records",
                     (Stack::Go(..), _) => "sessions are known by the calls that move their records",
                 }

@@ -35,6 +35,13 @@ pub(super) struct Function {
     pub(super) code: Vec<u8>,
 }
 
+impl Function {
+    /// Whether a place in memory is inside of it.
+    pub(super) fn has(&self, address: u64) -> bool {
+        address.checked_sub(self.address).is_some_and(|inside| inside < self.code.len() as u64)
+    }
+}
+
 /// A part of the file that is loaded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {

@@ -32,7 +32,7 @@ pub(super) fn only_goes_on(function: &Function) -> bool {
     let Some(instructions) = place::decode(function) else { return false };
     let jumps = |is: &Instruction| is.flow_control() == FlowControl::UnconditionalBranch;
     let leaves = |is: &Instruction| {
-        is.flow_control() == FlowControl::Next || jumps(is) && !is_inside(function, is.near_branch_target())
+        is.flow_control() == FlowControl::Next || jumps(is) && !function.has(is.near_branch_target())
     };
     instructions.iter().all(leaves) && instructions.last().is_some_and(jumps)
 }
@@ -75,7 +75,7 @@ pub(super) fn returns(file: &File, segments: &[Segment], function: &Function) ->
             ahead.push(instruction.near_branch_target());
         }
     }
-    ahead.retain(|target| !is_inside(function, *target));
+    ahead.retain(|target| !function.has(*target));
     go_on(file, segments, function, ahead, &mut points)?;
     ensure!(!points.is_empty(), "it has no end");
     Ok(points)
@@ -93,7 +93,7 @@ fn go_on(
     while let Some(begins) = ahead.pop() {
         let mut at = begins;
         // Inside of the function itself all returns are known.
-        while !is_inside(function, at) && gone.insert(at) {
+        while !function.has(at) && gone.insert(at) {
             ensure!(gone.len() <= MAX_STEPS, "it goes on for too long");
             let code =
                 elf::at(file, segments, at, INSTRUCTION_BYTES).context("it goes to where no code is")?;
@@ -123,10 +123,6 @@ fn go_on(
         }
     }
     Ok(())
-}
-
-fn is_inside(function: &Function, address: u64) -> bool {
-    address.checked_sub(function.address).is_some_and(|inside| inside < function.code.len() as u64)
 }
 
 /// By how many bytes the stack has grown before each instruction that is come to without a computed jump. `None`: it is

@@ -43,8 +43,16 @@ const OTHERS: [&str; 3] = ["SSL_do_handshake", "SSL_peek", "SSL_peek_ex"];
 
 const FREE: &str = "SSL_free";
 
-/// What only BoringSSL has, whose sessions are not OpenSSL's.
+/// What only BoringSSL has, whose calls are OpenSSL's, and whose sessions are not.
 const BORINGSSL: &str = "BORINGSSL_self_test";
+
+/// Where compilers put what a function seldom comes to.
+const SELDOM: [(&str, &str); 4] = [
+    ("SSL_read", "SSL_read.cold"),
+    ("SSL_write", "SSL_write.cold"),
+    ("SSL_do_handshake", "SSL_do_handshake.cold"),
+    ("SSL_peek", "SSL_peek.cold"),
+];
 
 /// A file of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +66,8 @@ pub(crate) struct Inode {
 pub(crate) enum Stack {
     /// Its version, as the library says it itself.
     OpenSsl(Option<String>),
+    /// It has no versions.
+    BoringSsl,
     /// The same, and where it keeps what ties a session to its socket.
     GnuTls(Option<String>, gnutls::Fields),
     /// `crypto/tls`, of a version as the program says it: `go1.26.1`.
@@ -69,6 +79,7 @@ impl fmt::Display for Stack {
         match self {
             Self::OpenSsl(None) => f.write_str("OpenSSL"),
             Self::OpenSsl(Some(version)) => write!(f, "OpenSSL {version}"),
+            Self::BoringSsl => f.write_str("BoringSSL"),
             Self::GnuTls(None, _) => f.write_str("GnuTLS"),
             Self::GnuTls(Some(version), _) => write!(f, "GnuTLS {version}"),
             Self::Go(version, _) => write!(f, "crypto/tls of {}", go_name(version)),
@@ -110,6 +121,16 @@ impl Library {
         Self::of(file, &functions, path)
     }
 
+    /// BoringSSL as a part of a library that runtimes load, which it may call back.
+    ///
+    /// # Errors
+    /// When it does not name the functions.
+    pub(crate) fn boringssl(file: File, path: &Path) -> anyhow::Result<Self> {
+        let functions = elf::functions(&file, &names())?;
+        ensure!(!functions.is_empty(), "BoringSSL without symbols");
+        Ok(Self { is_program: true, ..Self::of(file, &functions, path)? })
+    }
+
     /// # Errors
     /// When it is not a GnuTLS whose plaintext can be seen.
     pub(crate) fn gnutls(file: File, path: &Path) -> anyhow::Result<Self> {
@@ -135,7 +156,6 @@ impl Library {
         if !has("SSL_read") || !has("SSL_write") {
             return Ok(None);
         }
-        ensure!(!has(BORINGSSL), "BoringSSL is not watched");
         Ok(Some(Self { is_program: true, ..Self::of(file, &functions, path)? }))
     }
 
@@ -156,15 +176,18 @@ impl Library {
             points
                 .push(place::beginning(function, call).with_context(|| format!("{name} is not understood"))?);
             points.extend(
-                place::ends(function).with_context(|| format!("{name} may end in ways that are not seen"))?,
+                place::ends(function, seldom(name).and_then(find))
+                    .with_context(|| format!("{name} may end in ways that are not seen"))?,
             );
         }
         ensure!(!points.is_empty(), "it exports no function that moves plaintext");
         for name in OTHERS {
             // Without them a session's socket is known later.
             if let Some(function) = find(name)
-                && let (Some(begins), Some(ends)) =
-                    (place::beginning(function, TlsCall::Other), all_ends(function))
+                && let (Some(begins), Some(ends)) = (
+                    place::beginning(function, TlsCall::Other),
+                    all_ends(function, seldom(name).and_then(find)),
+                )
             {
                 points.push(begins);
                 points.extend(ends);
@@ -174,7 +197,11 @@ impl Library {
             bail!("it exports no function that frees a session");
         };
         points.push(free);
-        let (stack, layout) = (Stack::OpenSsl(openssl::version(functions)), openssl::layout(functions));
+        let (stack, layout) = if find(BORINGSSL).is_some() {
+            (Stack::BoringSsl, None)
+        } else {
+            (Stack::OpenSsl(openssl::version(functions)), openssl::layout(functions))
+        };
         let path = path.to_owned();
         Ok(Self { stack, path, inode, points, layout, grpc: None, is_program: false, file })
     }
@@ -201,12 +228,18 @@ impl Library {
 fn names() -> Vec<&'static str> {
     let moving = MOVING.iter().map(|(name, _)| *name);
     let others = OTHERS.into_iter().chain([FREE, BORINGSSL]);
-    moving.chain(others).chain(openssl::OF_SESSIONS).chain(openssl::OF_CRYPTO).collect()
+    let seldom = SELDOM.into_iter().map(|(_, name)| name);
+    moving.chain(others).chain(seldom).chain(openssl::OF_SESSIONS).chain(openssl::OF_CRYPTO).collect()
+}
+
+/// The name of the part of a function that it seldom comes to.
+fn seldom(name: &str) -> Option<&'static str> {
+    SELDOM.into_iter().find(|(of, _)| *of == name).map(|(_, seldom)| seldom)
 }
 
 /// Of a call that moves no plaintext it is enough to know that it has returned.
-fn all_ends(function: &Function) -> Option<Vec<Point>> {
-    place::ends(function).or_else(|| place::caught(function).map(|point| vec![point]))
+fn all_ends(function: &Function, seldom: Option<&Function>) -> Option<Vec<Point>> {
+    place::ends(function, seldom).or_else(|| place::caught(function).map(|point| vec![point]))
 }
 
 /// # Errors

@@ -51,6 +51,12 @@ pub(crate) fn look(process: ProcessKey, known: &mut Known) -> Option<Mapped> {
             mapped.add(line.path, examine(library, known, open));
             continue;
         }
+        if is_boringssl(line.name()) {
+            let Ok(library) = file(&line) else { continue };
+            let open = |library| Library::boringssl(library, Path::new(line.path)).map(Some);
+            mapped.add(line.path, examine(library, known, open));
+            continue;
+        }
         if !is_openssl(line.name()) {
             continue;
         }
@@ -139,13 +145,17 @@ fn is_gnutls(name: &str) -> bool {
     name.starts_with("libgnutls.so")
 }
 
+/// netty's, which unpacks it under a name of its own each time.
+fn is_boringssl(name: &str) -> bool {
+    name.starts_with("libnetty_tcnative")
+}
+
 /// Libraries whose calls are not known here.
 fn other_stack(name: &str) -> Option<&'static str> {
-    const STACKS: [(&str, &str); 5] = [
+    const STACKS: [(&str, &str); 4] = [
         ("libssl3.so", "NSS"),
         ("libmbedtls.so", "Mbed TLS"),
         ("libwolfssl.so", "wolfSSL"),
-        ("libnetty_tcnative", "BoringSSL of netty"),
         ("libjvm.so", "the Java runtime's own TLS"),
     ];
     STACKS.into_iter().find(|(start, _)| name.starts_with(start)).map(|(_, stack)| stack)

@@ -81,6 +81,8 @@ struct Body<'f> {
     function: &'f Function,
     instructions: Vec<Instruction>,
     targets: BTreeSet<u64>,
+    /// Where it may go on, outside of it.
+    outside: Vec<u64>,
     /// It may be left, or entered, in ways that are not seen.
     opaque: bool,
 }
@@ -103,11 +105,19 @@ pub(super) fn freeing(function: &Function) -> Option<Point> {
     Body::of(function)?.first_emulated(Site::Frees, &ARGUMENTS[..1])
 }
 
-/// Where a call ends: all of its ends, or none, where it may end elsewhere.
-pub(super) fn ends(function: &Function) -> Option<Vec<Point>> {
+/// Where a call ends: all of its ends, or none, where it may end elsewhere. `seldom`: a part of it that lies elsewhere.
+pub(super) fn ends(function: &Function, seldom: Option<&Function>) -> Option<Vec<Point>> {
     let body = Body::of(function)?;
-    if body.opaque {
+    if body.opaque || !body.outside.iter().all(|at| seldom.is_some_and(|seldom| seldom.has(*at))) {
         return None;
+    }
+    if !body.outside.is_empty() {
+        // It comes back, or to no end at all: it calls what ends the program.
+        let seldom = Body::of(seldom?)?;
+        let returns = seldom.instructions.iter().any(|is| is.flow_control() == FlowControl::Return);
+        if seldom.opaque || returns || !seldom.outside.iter().all(|at| function.has(*at)) {
+            return None;
+        }
     }
     let returns = (0..body.instructions.len())
         .filter(|&at| body.instructions[at].flow_control() == FlowControl::Return);
@@ -162,7 +172,7 @@ pub(super) fn of_stream(function: &Function, site: Site) -> Option<Point> {
 pub(super) fn returns(function: &Function) -> Option<Vec<Point>> {
     let body = Body::of(function)?;
     let points = body.returns(Site::Ends(Gate::Always));
-    (!body.opaque && !points.is_empty()).then_some(points)
+    (!body.opaque && body.outside.is_empty() && !points.is_empty()).then_some(points)
 }
 
 /// The same of a function that hands out a stream; it may be left elsewhere, too.
@@ -184,9 +194,15 @@ pub(super) fn begins_as_go_does(code: &[u8]) -> bool {
 
 impl<'f> Body<'f> {
     fn of(function: &'f Function) -> Option<Self> {
-        let end = function.address.checked_add(function.code.len() as u64)?;
+        function.address.checked_add(function.code.len() as u64)?;
         let decoder = Decoder::with_ip(64, &function.code, function.address, DecoderOptions::NONE);
-        let mut body = Self { function, instructions: Vec::new(), targets: BTreeSet::new(), opaque: false };
+        let mut body = Self {
+            function,
+            instructions: Vec::new(),
+            targets: BTreeSet::new(),
+            outside: Vec::new(),
+            opaque: false,
+        };
         for instruction in decoder {
             if instruction.is_invalid() {
                 return None;
@@ -197,10 +213,10 @@ impl<'f> Body<'f> {
             );
             if branches {
                 let target = instruction.near_branch_target();
-                if (function.address..end).contains(&target) {
+                if function.has(target) {
                     body.targets.insert(target);
                 } else {
-                    body.opaque = true;
+                    body.outside.push(target);
                 }
             }
             body.opaque |= matches!(

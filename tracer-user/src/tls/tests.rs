@@ -22,7 +22,7 @@ fn at(point: &Point) -> (u64, Site, bool) {
 }
 
 fn ends(code: &[u8]) -> Option<Vec<(u64, Site, bool)>> {
-    Some(place::ends(&function(code))?.iter().map(at).collect())
+    Some(place::ends(&function(code), None)?.iter().map(at).collect())
 }
 
 const READ: Site = Site::Begins(TlsCall::Read);
@@ -64,6 +64,25 @@ fn an_end_is_a_branch_that_is_not_taken() {
     assert_eq!(ends(&[0xff, 0xe0, 0xc3]), None);
     assert_eq!(ends(&[0xeb, 0x40, 0xc3]), None);
     assert_eq!(ends(&[0x90]), None);
+}
+
+/// Compilers put what a function seldom comes to elsewhere.
+#[test]
+fn a_part_that_lies_elsewhere_is_a_function_s_own() {
+    // ja 0x2040; ret
+    let own = function(&[0x77, 0x3e, 0xc3]);
+    let ends = |seldom: &[u8]| {
+        let part = Function { name: "f.cold", offset: 0x1040, address: 0x2040, code: seldom.to_vec() };
+        place::ends(&own, Some(&part)).map(|ends| ends.len())
+    };
+    // call abort; and: jmp 0x2002
+    assert_eq!(ends(&[0xe8, 0, 0, 0, 0]), Some(1));
+    assert_eq!(ends(&[0xeb, 0xc0]), Some(1));
+    // It returns itself, goes elsewhere, goes to where is not known; it is not there.
+    assert_eq!(ends(&[0xc3]), None);
+    assert_eq!(ends(&[0xeb, 0x40]), None);
+    assert_eq!(ends(&[0xff, 0xe0]), None);
+    assert!(place::ends(&own, None).is_none());
 }
 
 /// Go's functions look for room on their stack first, and begin again when they have made it.
@@ -151,7 +170,7 @@ proptest! {
             .into_iter()
             .chain(place::freeing(&function))
             .chain(place::caught(&function))
-            .chain(place::ends(&function).into_iter().flatten())
+            .chain(place::ends(&function, None).into_iter().flatten())
         {
             prop_assert!(point.inside < code.len() as u64);
         }

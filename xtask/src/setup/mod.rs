@@ -10,7 +10,7 @@ mod rust;
 
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use crate::backends::Backend;
 use crate::ebpf::Route;
@@ -63,6 +63,7 @@ pub(crate) fn prepare(repo: &Repo, groups: &[Group]) -> anyhow::Result<()> {
     }
     if groups.contains(&Group::Test) {
         fetch_go_modules(repo)?;
+        fetch_netty(repo)?;
     }
     mount_tracefs();
     println!("setup: {} ready", Group::names(groups));
@@ -120,6 +121,20 @@ impl Missing {
 fn fetch_go_modules(repo: &Repo) -> anyhow::Result<()> {
     let mut go = std::process::Command::new("go");
     exec::run(go.args(["mod", "download"]).current_dir(repo.root().join("tests/workloads/grpc")))
+}
+
+/// The same of those in Java that are made of more than one file.
+fn fetch_netty(repo: &Repo) -> anyhow::Result<()> {
+    let libraries = repo.target().join("workloads/netty");
+    if libraries.is_dir() {
+        return Ok(());
+    }
+    let aside = libraries.with_extension("aside");
+    let mut maven = std::process::Command::new("mvn");
+    maven.args(["--batch-mode", "--quiet", "dependency:copy-dependencies"]);
+    maven.arg(format!("-DoutputDirectory={}", aside.display()));
+    exec::run(maven.current_dir(repo.root().join("tests/workloads/netty")))?;
+    std::fs::rename(&aside, &libraries).context("keep what was fetched")
 }
 
 /// The kernel's tracing folder: tracepoints and fexit programs need its format files.

@@ -103,6 +103,7 @@ static NEEDS: &[Need] = &[
     need("fcgiwrap", "fcgiwrap", &[Test], "traced by the accuracy tests"),
     need("go", "golang-go", &[Test, Jaeger], "traced by tests, builds Jaeger"),
     need("javac", "default-jdk-headless", &[Test], "traced by tests"),
+    need("mvn", "maven", &[Test], "fetches netty"),
     need(
         "/usr/lib/jvm/*2[1-9]*/bin/java",
         "openjdk-21-jdk-headless",

@@ -302,7 +302,7 @@ impl Watch {
             return;
         }
         for library in &mapped.libraries {
-            if matches!(library.stack, Stack::OpenSsl(_) | Stack::GnuTls(..))
+            if matches!(library.stack, Stack::OpenSsl(_) | Stack::BoringSsl | Stack::GnuTls(..))
                 && !self.known.iter().any(|known| known.inode == library.inode)
                 && self.known.len() < MAX_KNOWN
             {
@@ -407,7 +407,7 @@ impl Watch {
             let stacks = with_tls.fold(0, |stacks, library| {
                 stacks
                     | match library.stack {
-                        Stack::OpenSsl(_) | Stack::GnuTls(..) => tls_stacks::OF_THREADS,
+                        Stack::OpenSsl(_) | Stack::BoringSsl | Stack::GnuTls(..) => tls_stacks::OF_THREADS,
                         Stack::Go(..) => tls_stacks::OF_GOROUTINES,
                     }
             });

@@ -242,7 +242,7 @@ fn program(library: &Library, point: &Point) -> &'static str {
 /// The same for those that tell of plaintext.
 const fn moving(library: &Library) -> &'static str {
     match library.stack {
-        Stack::OpenSsl(_) => PLACES,
+        Stack::OpenSsl(_) | Stack::BoringSsl => PLACES,
         Stack::GnuTls(..) => GNU_PLACES,
         Stack::Go(..) => GO_PLACES,
     }
@@ -263,7 +263,9 @@ fn cookie(job: &Job, point: &Point) -> u64 {
         Site::CallsGrpc(fields) => return grpc(tls_site::GRPC_CALLS, fields),
     };
     match &job.library.stack {
-        Stack::OpenSsl(_) => site | calls_back | u64::from(job.layout) << tls_site::LAYOUT_SHIFT,
+        Stack::OpenSsl(_) | Stack::BoringSsl => {
+            site | calls_back | u64::from(job.layout) << tls_site::LAYOUT_SHIFT
+        }
         Stack::GnuTls(_, gnutls) => {
             let (site, depth) = (site as u8, point.depth);
             GnuTlsSite { site, depth, hellos: gnutls.hellos, role: gnutls.role, corked: gnutls.corked }
