@@ -22,6 +22,15 @@ use crate::setup::{self, Group};
 
 const STREAMS: u32 = 100;
 
+/// Of requests per second traced to those untraced, at least.
+const LEAST_RATIO: f64 = 0.70;
+
+/// Spans that may be lost of a thousand.
+const MAX_LOST_PERMILLE: u64 = 1;
+
+/// Of the tracer's memory, beside its maps.
+const MAX_RESIDENT_BYTES: u64 = 50 << 20;
+
 /// Measure what tracing costs one HTTP/2 connection with a hundred streams
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Example: cargo xtask bench h2 --blocks 4")]
@@ -127,12 +136,40 @@ impl Bench<'_> {
             ratios.last().copied().unwrap_or_default(),
             mib(self.peak_resident_bytes)
         );
-        // What was under way when the load ended is answered or not.
-        if spans.abs_diff(*requests) > requests / 1000 + u64::from(STREAMS) * ratios.len() as u64 * 2 {
-            bail!("{requests} requests and {spans} spans");
-        }
-        Ok(())
+        let found = shortfalls(&Figures {
+            ratio,
+            requests: *requests,
+            spans: *spans,
+            under_way: u64::from(STREAMS) * 2 * ratios.len() as u64,
+            peak_resident_bytes: self.peak_resident_bytes,
+        });
+        if found.is_empty() { Ok(()) } else { bail!("{}", found.join("; ")) }
     }
+}
+
+/// What is to be as it should.
+struct Figures {
+    ratio: f64,
+    requests: u64,
+    spans: u64,
+    /// Requests at most that were under way when the load ended, and may be answered or not.
+    under_way: u64,
+    peak_resident_bytes: u64,
+}
+
+fn shortfalls(figures: &Figures) -> Vec<String> {
+    let Figures { ratio, requests, spans, under_way, peak_resident_bytes } = *figures;
+    let mut found = Vec::new();
+    if ratio < LEAST_RATIO {
+        found.push(format!("ratio {ratio:.3} < {LEAST_RATIO:.3}"));
+    }
+    if spans.abs_diff(requests) > requests / 1000 * MAX_LOST_PERMILLE + under_way {
+        found.push(format!("{requests} requests and {spans} spans"));
+    }
+    if peak_resident_bytes > MAX_RESIDENT_BYTES {
+        found.push(format!("{} MiB resident > {} MiB", mib(peak_resident_bytes), mib(MAX_RESIDENT_BYTES)));
+    }
+    found
 }
 
 /// Requests that were answered, and seconds.
@@ -165,6 +202,24 @@ fn parse(report: &str) -> anyhow::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_figure_has_its_limit() {
+        let count = |ratio, spans, resident: u64| {
+            shortfalls(&Figures {
+                ratio,
+                requests: 10_000,
+                spans,
+                under_way: 5,
+                peak_resident_bytes: resident << 20,
+            })
+            .len()
+        };
+        assert_eq!(count(0.7, 10_000, 50), 0);
+        assert_eq!(count(0.7, 9_985, 50), 0);
+        assert_eq!((count(0.69, 10_000, 50), count(0.7, 9_984, 50), count(0.7, 10_000, 51)), (1, 1, 1));
+        assert_eq!(count(0.1, 0, 100), 3);
+    }
 
     #[test]
     fn the_report_is_read() {
