@@ -1,6 +1,7 @@
 //! `tracer run` is invisible to the command that it runs: exit code, input, environment, descriptors, terminal, signals
 //! and user are as they would be without it. And it sees the command from its first byte to its last descendant's.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -13,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tracer_tests::http::drive;
 use tracer_tests::program::Program;
 use tracer_tests::service::{Runtime, Service};
-use tracer_tests::spans::Kind;
+use tracer_tests::spans::{Kind, Span};
 use tracer_tests::temp::TempDir;
 use tracer_tests::tracer::{Tracer, binary, run};
 
@@ -345,6 +346,28 @@ fn a_recording_replays_to_the_same_spans() {
     // The same name again is refused.
     let output = tracer.output().expect("run");
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// Without rules nobody is asked whose work a call is, and each call says why it has no parent.
+#[test]
+fn rules_can_be_left_out() {
+    let back = Service::start(Runtime::Asyncio, None).expect("start the leaf");
+    let front = Service::start(Runtime::Asyncio, Some(back.addr)).expect("start the front");
+    let options = ["--rules", "off", "-v"];
+    let tracer = Tracer::attach_with(&[front.pid(), back.pid()], &options).expect("attach");
+    drive(front.addr, 4, 60, |client, number| client.get(&format!("/work/r{number}")).map(drop))
+        .expect("load");
+    let report = tracer.finish().expect("tracer");
+    let front_calls = |span: &&Span| span.kind == Kind::Client && span.pid() == front.pid();
+    let calls: Vec<&Span> = report.spans.iter().filter(front_calls).collect();
+    assert!(calls.iter().all(|call| call.parent.is_none()), "{calls:#?}");
+    // A call from before the first request has no cause.
+    let told: BTreeSet<_> = calls.iter().filter_map(|call| call.str("tracer.parent.undecided")).collect();
+    assert_eq!(told, ["rules-off"].into(), "{}", report.log);
+    let joined = report.spans.iter().filter(|span| span.kind == Kind::Server && span.parent.is_some());
+    assert!(joined.count() > 0, "{}", report.log);
+    // Where runtimes are asked, the summary says what it cost.
+    assert!(!report.log.contains("runtimes asked"), "{}", report.log);
 }
 
 /// Of a loop more is asked while it is recorded than when it is replayed.
