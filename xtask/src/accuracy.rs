@@ -15,7 +15,7 @@ use tracer_tests::accuracy::{Cell, Effort, Tally, measure};
 use crate::exec::{self, Interrupt};
 use crate::repo::Repo;
 use crate::setup::{self, Group};
-use crate::{build, readme};
+use crate::{build, figures, readme};
 
 /// Where the numbers are kept, below the repository's root.
 pub(crate) const FILE: &str = "bench/accuracy.json";
@@ -259,16 +259,11 @@ pub(crate) struct Accuracy {
 
 impl Accuracy {
     pub(crate) fn read(repo: &Repo) -> anyhow::Result<Self> {
-        let path = repo.root().join(FILE);
-        let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))
+        figures::read(repo, FILE)
     }
 
     fn write(&self, repo: &Repo) -> anyhow::Result<()> {
-        let mut text = serde_json::to_string_pretty(self).context("write the numbers as JSON")?;
-        text.push('\n');
-        let path = repo.root().join(FILE);
-        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        figures::write(repo, FILE, self)?;
         readme::write(repo, TABLE, &self.table())
     }
 

@@ -8,6 +8,7 @@ mod ci;
 mod demo;
 mod ebpf;
 mod exec;
+mod figures;
 mod readme;
 mod record;
 mod repo;

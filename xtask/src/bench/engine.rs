@@ -27,9 +27,9 @@ use tracer_core::recording::{Preamble, Writer};
 use super::process;
 use super::report::mib;
 use crate::build;
-use crate::readme;
 use crate::repo::Repo;
 use crate::setup::{self, Group};
+use crate::{figures, readme};
 
 /// Where the numbers are kept, below the repository's root.
 const FILE: &str = "bench/engine.json";
@@ -202,21 +202,13 @@ impl Cost {
     }
 
     fn write(&self, repo: &Repo) -> anyhow::Result<()> {
-        let path = repo.root().join(FILE);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-        }
-        let mut text = serde_json::to_string_pretty(self).context("write the numbers as JSON")?;
-        text.push('\n');
-        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        figures::write(repo, FILE, self)?;
         readme::write(repo, TABLE, &self.table())
     }
 
     #[cfg(test)]
     fn read(repo: &Repo) -> anyhow::Result<Self> {
-        let path = repo.root().join(FILE);
-        let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))
+        figures::read(repo, FILE)
     }
 }
 

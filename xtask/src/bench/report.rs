@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::readme;
 use crate::repo::Repo;
+use crate::{figures, readme};
 
 /// Where the numbers are kept, below the repository's root.
 pub(crate) const FILE: &str = "bench/overhead.json";
@@ -156,20 +155,12 @@ impl Overhead {
     }
 
     pub(crate) fn read(repo: &Repo) -> anyhow::Result<Self> {
-        let path = repo.root().join(FILE);
-        let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))
+        figures::read(repo, FILE)
     }
 
     /// Writes the file and the README's table.
     pub(crate) fn write(&self, repo: &Repo) -> anyhow::Result<()> {
-        let path = repo.root().join(FILE);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-        }
-        let mut text = serde_json::to_string_pretty(self).context("write the numbers as JSON")?;
-        text.push('\n');
-        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        figures::write(repo, FILE, self)?;
         readme::write(repo, TABLE, &self.table())
     }
 

@@ -7,10 +7,9 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tracer_tests::nginx::{Config, Nginx};
@@ -24,9 +23,9 @@ use super::sink::Sink;
 use super::spread;
 use crate::build;
 use crate::exec::Interrupt;
-use crate::readme;
 use crate::repo::Repo;
 use crate::setup::{self, Group};
+use crate::{figures, readme};
 
 /// Where the numbers are kept, below the repository's root.
 const FILE: &str = "bench/rules.json";
@@ -222,23 +221,14 @@ impl Cost {
         out
     }
 
-    fn path(repo: &Repo) -> PathBuf {
-        repo.root().join(FILE)
-    }
-
     fn write(&self, repo: &Repo) -> anyhow::Result<()> {
-        let path = Self::path(repo);
-        let mut text = serde_json::to_string_pretty(self).context("write the numbers as JSON")?;
-        text.push('\n');
-        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        figures::write(repo, FILE, self)?;
         readme::write(repo, TABLE, &self.table())
     }
 
     #[cfg(test)]
     fn read(repo: &Repo) -> anyhow::Result<Self> {
-        let path = Self::path(repo);
-        let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))
+        figures::read(repo, FILE)
     }
 }
 
@@ -261,8 +251,7 @@ mod tests {
     #[test]
     fn the_readme_shows_the_numbers_of_the_file() {
         let repo = Repo::locate().unwrap();
-        let shown =
-            if Cost::path(&repo).exists() { Cost::read(&repo).unwrap().table() } else { String::new() };
+        let shown = Cost::read(&repo).unwrap().table();
         readme::check(&repo, TABLE, &shown, "cargo xtask bench rules --write").unwrap();
     }
 }
