@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -54,15 +55,20 @@ impl Config {
 impl Nginx {
     /// Starts it on a free port of 127.0.0.1.
     pub fn start(config: &Config) -> anyhow::Result<Self> {
-        Self::listening(config, "backlog=4096")
+        Self::listening(config, "backlog=4096", None)
     }
 
     /// The same, speaking TLS; the server block names the certificate.
     pub fn start_tls(config: &Config) -> anyhow::Result<Self> {
-        Self::listening(config, "ssl backlog=4096")
+        Self::listening(config, "ssl backlog=4096", None)
     }
 
-    fn listening(config: &Config, how: &str) -> anyhow::Result<Self> {
+    /// The same, with libraries of this folder instead of the system's: whatever is done to those concerns nobody else.
+    pub fn start_tls_apart(config: &Config, libraries: &Path) -> anyhow::Result<Self> {
+        Self::listening(config, "ssl backlog=4096", Some(libraries))
+    }
+
+    fn listening(config: &Config, how: &str, libraries: Option<&Path>) -> anyhow::Result<Self> {
         let dir = TempDir::new()?;
         let addr = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let Config { workers, http, server } = config;
@@ -80,6 +86,9 @@ impl Nginx {
         dir.write("nginx.conf", &text)?;
         let mut command = Command::new("nginx");
         command.arg("-p").arg(dir.path()).args(["-c", "nginx.conf", "-e", "error.log"]);
+        if let Some(libraries) = libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
         // On SIGTERM the master ends its workers, should the test itself be killed.
         let program = Program::spawn_dying_by("nginx", command, Signal::TERM)?;
         let nginx = Self { program, addr, workers: *workers, dir };

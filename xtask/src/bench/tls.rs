@@ -3,10 +3,14 @@
 //!
 //! As [`super::load`]: the figures are ratios of neighbours in time, medians over the blocks. Probes alone are measured
 //! with the kernel's own, whose events a filter drops: at the beginnings of `SSL_read` and `SSL_write`, and at the places
-//! in them that the tracer chooses, which the kernel emulates.
+//! in them that the tracer chooses, which the kernel emulates. Those are in every process that maps the file, so both nginx
+//! have a copy of it that nobody else has.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
@@ -23,9 +27,9 @@ use super::sink::Sink;
 use super::{beside, process, spread};
 use crate::build;
 use crate::exec::Interrupt;
-use crate::readme;
 use crate::repo::Repo;
 use crate::setup::{self, Group};
+use crate::{figures, readme};
 
 /// Where the numbers are kept, below the repository's root.
 const FILE: &str = "bench/tls.json";
@@ -35,6 +39,9 @@ const TABLE: &str = "tls";
 
 /// Bytes of an answer's body.
 const BODY: usize = 1024;
+
+/// How the names of OpenSSL's libraries begin.
+const LIBRARIES: [&str; 2] = ["libssl.so", "libcrypto.so"];
 
 /// Where the kernel's own probes are made.
 const TRACEFS: &str = "/sys/kernel/tracing";
@@ -92,7 +99,8 @@ struct Bench<'a> {
     requests: u64,
     spans: u64,
     losses: BTreeMap<String, u64>,
-    _identity: TempDir,
+    /// The certificate, and the copies of libraries.
+    folder: TempDir,
 }
 
 pub(super) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyhow::Result<()> {
@@ -153,8 +161,9 @@ pub(super) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
 
 impl<'a> Bench<'a> {
     fn start(repo: &'a Repo, seconds: u32) -> anyhow::Result<Self> {
-        let identity = TempDir::new()?;
-        let [key, certificate] = ["key.pem", "certificate.pem"].map(|name| identity.join(name));
+        let folder = TempDir::new()?;
+        copy_libraries(folder.path())?;
+        let [key, certificate] = ["key.pem", "certificate.pem"].map(|name| folder.join(name));
         let made = Command::new("openssl")
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
             .args(["-days", "2", "-subj", "/CN=localhost", "-keyout"])
@@ -172,7 +181,9 @@ impl<'a> Bench<'a> {
         );
         let status = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let http = format!("server {{ listen {status}; location = /status {{ stub_status; }} }}");
-        let nginx = |http: String| Nginx::start_tls(&Config { workers: 1, http, server: server.clone() });
+        let nginx = |http: String| {
+            Nginx::start_tls_apart(&Config { workers: 1, http, server: server.clone() }, folder.path())
+        };
         Ok(Self {
             repo,
             traced: nginx(http)?,
@@ -183,7 +194,7 @@ impl<'a> Bench<'a> {
             requests: 0,
             spans: 0,
             losses: BTreeMap::new(),
-            _identity: identity,
+            folder,
         })
     }
 
@@ -225,6 +236,11 @@ impl<'a> Bench<'a> {
     fn probes(&self, blocks: u64) -> anyhow::Result<[u64; 2]> {
         let pid = *self.traced.pids()?.last().context("nginx has no worker")?;
         let places = Places::told(self.repo, pid)?;
+        ensure!(
+            Path::new(&places.library).starts_with(self.folder.path()),
+            "{} is not nginx's own: others would be probed",
+            places.library
+        );
         let mut more = [Vec::new(), Vec::new()];
         for _ in 0..blocks {
             let bare = self.nanos_per_request(pid)?;
@@ -246,6 +262,20 @@ impl<'a> Bench<'a> {
         let spent = process::cpu_time(pid)?.saturating_sub(before);
         Ok(spent.as_secs_f64() * 1e9 / (per_second * f64::from(self.seconds)).max(1.0))
     }
+}
+
+/// Copies the libraries that nginx has of OpenSSL's.
+fn copy_libraries(into: &Path) -> anyhow::Result<()> {
+    let output =
+        Command::new("sh").args(["-c", "ldd \"$(command -v nginx)\""]).output().context("run ldd")?;
+    let told = String::from_utf8_lossy(&output.stdout);
+    // `libssl.so.3 => /lib/libssl.so.3 (0x7f…)`
+    let mapped = told.lines().filter_map(|line| line.trim().split_once(" => "));
+    for (name, rest) in mapped.filter(|(name, _)| LIBRARIES.iter().any(|start| name.starts_with(start))) {
+        let path = rest.split(' ').next().unwrap_or(rest);
+        std::fs::copy(path, into.join(name)).with_context(|| format!("copy {path}"))?;
+    }
+    Ok(())
 }
 
 /// Of each function: where it begins in the library's file, and where the tracer probes that.
@@ -305,7 +335,12 @@ impl KernelProbes {
                 offsets[usize::from(chosen)]
             );
         }
-        write("uprobe_events", &made)?;
+        // Others may have probes, too.
+        OpenOptions::new()
+            .append(true)
+            .open(format!("{TRACEFS}/uprobe_events"))
+            .and_then(|mut file| file.write_all(made.as_bytes()))
+            .with_context(|| format!("write uprobe_events of {TRACEFS}"))?;
         write("events/tracer_bench/filter", "common_pid == 0")?;
         write("events/tracer_bench/enable", "1")?;
         Ok(probes)
@@ -317,10 +352,10 @@ impl Drop for KernelProbes {
         // Nothing else can be done about it.
         let _ = std::fs::write(format!("{TRACEFS}/events/tracer_bench/enable"), "0");
         let made = (0..FUNCTIONS.len()).map(|n| format!("-:tracer_bench/tls{n}\n")).collect::<String>();
-        let _ = std::fs::OpenOptions::new()
+        let _ = OpenOptions::new()
             .append(true)
             .open(format!("{TRACEFS}/uprobe_events"))
-            .and_then(|mut file| std::io::Write::write_all(&mut file, made.as_bytes()));
+            .and_then(|mut file| file.write_all(made.as_bytes()));
     }
 }
 
@@ -382,10 +417,7 @@ impl Cost {
     }
 
     fn write(&self, repo: &Repo) -> anyhow::Result<()> {
-        let path = repo.root().join(FILE);
-        let mut text = serde_json::to_string_pretty(self).context("write the numbers as JSON")?;
-        text.push('\n');
-        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        figures::write(repo, FILE, self)?;
         readme::write(repo, TABLE, &self.table())
     }
 }
@@ -446,8 +478,7 @@ mod tests {
     #[test]
     fn the_readme_shows_the_numbers_of_the_file() {
         let repo = Repo::locate().unwrap();
-        let text = std::fs::read(repo.root().join(FILE)).unwrap();
-        let cost: Cost = serde_json::from_slice(&text).unwrap();
+        let cost: Cost = figures::read(&repo, FILE).unwrap();
         readme::check(&repo, TABLE, &cost.table(), "cargo xtask bench tls --write").unwrap();
     }
 }
