@@ -296,6 +296,9 @@ fn announce(
         if state.flags & sock_flags::PREEXISTING != 0 {
             record.header.flags = flags::PREEXISTING;
         }
+        if state.flags & sock_flags::CLOSED != 0 {
+            record.header.flags |= flags::OVER;
+        }
         record.cookie = SocketCookie(sock.cookie());
         record.netns = sock.netns();
         record.family = stream.family().code();

@@ -316,7 +316,7 @@ pub(crate) mod sock_flags {
     pub(crate) const PREEXISTING: u32 = 1 << 3;
     /// The end of the ingress stream was reported.
     pub(crate) const ENDED: u32 = 1 << 4;
-    /// ConnClosed was emitted.
+    /// It is over: ConnClosed was emitted, if it was announced.
     pub(crate) const CLOSED: u32 = 1 << 5;
     /// The other end is the tracer.
     pub(crate) const SELF: u32 = 1 << 6;

@@ -14,6 +14,8 @@ use crate::maps::offset;
 
 const SOCK_STREAM: u16 = 1;
 const RCV_SHUTDOWN: u8 = 1;
+/// `SOCK_DONE` of `sk_flags`: the peer's FIN has come.
+const FIN_RECEIVED: u64 = 1 << 1;
 /// Both directions, as `close` sets them.
 const SHUTDOWN_MASK: u8 = 3;
 const O_NONBLOCK: u32 = 0o4000;
@@ -114,6 +116,13 @@ impl Sock {
         self.shutdown() & RCV_SHUTDOWN != 0
     }
 
+    /// The peer's FIN has come, whatever else has ended the direction: a reset has no place among its bytes.
+    #[inline(always)]
+    fn fin_received(self) -> bool {
+        // SAFETY: as above.
+        unsafe { field::<u64>(self.0, offset!(sk_flags)) & FIN_RECEIVED != 0 }
+    }
+
     /// The process gave up both directions.
     #[inline(always)]
     pub(crate) fn both_ended(self) -> bool {
@@ -152,7 +161,8 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn local(self) -> Endpoint {
         let port: u16 = probe(self.0, offset!(sk_num));
-        let port_be = port.to_be_bytes();
+        // A socket that is over, as after a reset, has given its port back, and still says to its peer which it was.
+        let port_be = if port == 0 { probe(self.0, offset!(inet_sport)) } else { port.to_be_bytes() };
         if self.family() == Family::Inet.code() {
             Endpoint::from_kernel_v4(probe(self.0, offset!(sk_rcv_saddr)), port_be)
         } else {
@@ -185,7 +195,7 @@ impl Tcp {
         // SAFETY: as above.
         let (copied, rcv_nxt): (u32, u32) =
             unsafe { (field(self.0, offset!(tcp_copied_seq)), field(self.0, offset!(tcp_rcv_nxt))) };
-        if copied == rcv_nxt && sock.receive_ended() { copied.wrapping_sub(1) } else { copied }
+        if copied == rcv_nxt && sock.fin_received() { copied.wrapping_sub(1) } else { copied }
     }
 
     /// Sequence numbers of the first byte ever sent and ever received, as the kernel's own byte counts give them.

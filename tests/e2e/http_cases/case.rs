@@ -101,6 +101,16 @@ impl Case {
         self
     }
 
+    /// The client writes it and resets the connection, before the server reads.
+    pub(crate) fn reset_unread(name: &'static str, bytes: &[u8]) -> Self {
+        let len = bytes.len() as u64;
+        Self::new(name)
+            .client(Step::Write { bytes: bytes.to_vec(), how: Put::Once })
+            .client(Step::Reset)
+            .server(Step::Sleep { ms: 100 })
+            .server(Step::Read { len, how: Take::Read })
+    }
+
     pub(crate) fn client(mut self, step: Step) -> Self {
         self.client.push(step);
         self

@@ -26,6 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
             .client(Step::Sleep { ms: 50 })
             .server(Step::Reset)
             .want(unanswered("/n")),
+        Case::reset_unread("reset-before-it-was-read", get("/n").as_bytes()).want(unanswered("/n")),
         Case::new("second-gets-no-response")
             .request(get("/1"))
             .response(OK)

@@ -91,6 +91,9 @@ pub mod flags {
     pub const FRAME: u16 = 1 << 5;
     /// TaskIdentified: of an operation of plaintext. In place of the socket's cookie it has the address of the session.
     pub const PLAINTEXT: u16 = 1 << 6;
+    /// ConnOpened: the connection was over before its process used it, which may still read what had come. No `ConnClosed`
+    /// follows.
+    pub const OVER: u16 = 1 << 7;
 }
 
 codes! {

@@ -73,7 +73,8 @@ fn connecting(sock: Sock) {
     match unsafe { sock_state(sock.0, true) } {
         Some(state) => {
             state.role = Role::Client.code();
-            state.flags |= own;
+            // Another attempt may have come to its end before.
+            state.flags = state.flags & !sock_flags::CLOSED | own;
         }
         None => count(KernelLoss::SockStorageFull),
     }
@@ -124,11 +125,14 @@ fn closed(sock: Sock) {
     let Some(state) = (unsafe { sock_state(sock.0, false) }) else {
         return;
     };
-    if state.flags & (sock_flags::ANNOUNCED | sock_flags::SELF | sock_flags::CLOSED) != sock_flags::ANNOUNCED
-    {
+    if state.flags & (sock_flags::SELF | sock_flags::CLOSED) != 0 {
         return;
     }
     state.flags |= sock_flags::CLOSED;
+    // Should its process use it yet, that it is over is said then.
+    if state.flags & sock_flags::ANNOUNCED == 0 {
+        return;
+    }
     let actor = filter::current();
     emit::control::<ConnClosedRecord>(|record| {
         record.header = emit::header::<ConnClosedRecord>(EventKind::ConnClosed, actor.as_ref());

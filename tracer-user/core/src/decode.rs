@@ -285,6 +285,7 @@ fn conn_opened(fields: Fields<'_>, flags: u16) -> Result<ConnOpened, DecodeError
         egress_seq: fields.u32(offset_of!(ConnRecord, egress_seq)),
         ingress_seq: fields.u32(offset_of!(ConnRecord, ingress_seq)),
         preexisting: flags & flags::PREEXISTING != 0,
+        over: flags & flags::OVER != 0,
         unix_path: Bytes::copy_from_slice(path),
     })
 }
@@ -677,12 +678,12 @@ mod tests {
             .put(offset_of!(ConnRecord, local), &endpoint)
             .put(offset_of!(ConnRecord, unix_path), b"/run/app")
             .put(offset_of!(ConnRecord, unix_path_len), &[8])
-            .put(offset_of!(Header, flags), &flags::PREEXISTING.to_le_bytes());
+            .put(offset_of!(Header, flags), &(flags::PREEXISTING | flags::OVER).to_le_bytes());
         let Ok(Event::ConnOpened(event)) = decode(&record.0) else { panic!("not a connection") };
         assert_eq!(event.local.socket_addr(), "127.0.0.1:8080".parse().unwrap());
         assert_eq!((event.role, event.family, event.peer_cookie), (Role::Server, Family::Inet, None));
         assert_eq!(event.unix_path.as_ref(), b"/run/app");
-        assert!(event.preexisting);
+        assert!(event.preexisting && event.over);
 
         let record = record.put(offset_of!(ConnRecord, unix_path_len), &[113]);
         assert_eq!(decode(&record.0), Err(DecodeError::BadLength { field: "unix_path_len" }));

@@ -239,6 +239,8 @@ pub struct ConnOpened {
     pub ingress_seq: u32,
     /// Older than the tracer: stream positions count from the first operation seen.
     pub preexisting: bool,
+    /// Reset before its process used it, which may still read what had come. No [`ConnClosed`] follows.
+    pub over: bool,
     /// Unix sockets: the name the server's end is bound to; an abstract one starts with NUL. Else empty.
     pub unix_path: Bytes,
 }

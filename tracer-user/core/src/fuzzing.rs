@@ -397,6 +397,7 @@ impl Script<'_> {
             egress_seq: 0,
             ingress_seq: 0,
             preexisting,
+            over: false,
             unix_path: Bytes::new(),
         }
     }

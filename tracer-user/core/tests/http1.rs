@@ -301,6 +301,25 @@ fn a_socket_closed_under_its_program_is_read_to_the_end() {
     assert_eq!(nothing, [&request[..], &["0 no response @27 t2"]].concat());
 }
 
+/// It was reset before its program looked: what had come is read yet, and nobody closes it any more.
+#[test]
+fn a_socket_that_was_over_before_its_program_used_it_is_read_to_the_end() {
+    let play = |then: &dyn Fn(&mut Wire)| {
+        let mut wire = Wire::opened(Role::Server, false).over();
+        let (first, rest) = GET.split_at(10);
+        wire.moves(Direction::Ingress, first.as_bytes());
+        wire.moves(Direction::Ingress, rest.as_bytes());
+        then(&mut wire);
+        transcript(&wire.records)
+    };
+    let request = ["0 > GET /a @0..27 t1..2", "0 >| @27 t2 len 0"];
+    for then in [&Wire::ends as &dyn Fn(&mut Wire), &|wire: &mut Wire| wire.fails(Direction::Egress, 32)] {
+        assert_eq!(play(then), [&request[..], &["0 no response @27 t3"]].concat());
+    }
+    let nothing = play(&|_| ());
+    assert_eq!(nothing, [&request[..], &["0 no response @27 t2"]].concat());
+}
+
 /// The end of a stream says how long it was: what is missing before it was lost, not never sent.
 #[test]
 fn an_end_behind_lost_bytes_is_a_loss() {

@@ -105,6 +105,7 @@ fn opened() -> impl Strategy<Value = Event> {
             egress_seq: 0,
             ingress_seq: 0,
             preexisting,
+            over: false,
             unix_path: Bytes::new(),
         })
     })

@@ -462,6 +462,7 @@ mod tests {
             egress_seq: 0,
             ingress_seq: 0,
             preexisting: false,
+            over: false,
             unix_path: Bytes::new(),
         })
     }

@@ -2,7 +2,9 @@
 
 use tracer_tests::raw::Step;
 
-use super::frames::{answer, answer_all, ask, ask_all, data, data_end, error, go_away, reset};
+use super::frames::{
+    PREFACE, answer, answer_all, ask, ask_all, data, data_end, error, go_away, reset, settings,
+};
 use super::{begun, followed, post, unanswered};
 use crate::Case;
 
@@ -207,6 +209,9 @@ fn cuts() -> Vec<Case> {
             .client(Step::Sleep { ms: 50 })
             .server(Step::Reset)
             .want(unanswered("/a").sent_at_most(3).fails_with("connection_closed")),
+        // Before the server has even looked: what had come is read from a socket that is over.
+        Case::reset_unread("h2-reset-by-tcp-unread", &[PREFACE, &settings(&[]), &ask_all(1, "/a")].concat())
+            .want(unanswered("/a").fails_with("connection_closed")),
         begun("h2-given-up-by-the-client")
             .request(ask_all(1, "/a"))
             .client(Step::Sleep { ms: 50 })

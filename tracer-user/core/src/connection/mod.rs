@@ -150,6 +150,8 @@ pub struct Connection {
     closing: Option<KernelInstant>,
     /// [`Connection::handle_closed`] was called.
     closed: bool,
+    /// It was closed before its program used it: what that reads is the last there is, however late.
+    over: bool,
     /// Whose last operation was seen.
     process: Option<ProcessKey>,
     /// Has carried data.
@@ -191,6 +193,7 @@ impl Connection {
             trust: Trust::from_start(),
             closing: None,
             closed: false,
+            over: false,
             process: None,
             carried: false,
             streamed: false,
@@ -204,6 +207,10 @@ impl Connection {
         self.cookie = event.cookie;
         self.tcp = event.family != Family::Unix;
         self.preexisting = Some(event.preexisting);
+        if event.over {
+            (self.closed, self.over) = (true, true);
+            self.closing = Some(event.origin.time);
+        }
     }
 
     /// A socket operation, or a further record of one.
@@ -220,6 +227,9 @@ impl Connection {
             IoOutcome::Moved(len) => {
                 if self.preexisting.is_none() {
                     self.tcp |= event.tcp_seq_end != 0;
+                }
+                if self.over {
+                    self.closing = Some(event.time);
                 }
                 if self.is_foreign(event.class) {
                     self.turn_opaque();

@@ -357,6 +357,7 @@ impl Host {
                 egress_seq: socket.egress_seq,
                 ingress_seq: socket.ingress_seq,
                 preexisting: wiring.preexisting,
+                over: false,
                 unix_path: Bytes::new(),
             }));
         }

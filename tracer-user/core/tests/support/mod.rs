@@ -68,9 +68,18 @@ impl Wire {
             egress_seq: EGRESS_SEQ,
             ingress_seq: INGRESS_SEQ,
             preexisting,
+            over: false,
             unix_path: Bytes::new(),
         }));
         wire
+    }
+
+    /// The connection was over before its program used it.
+    pub(crate) fn over(mut self) -> Self {
+        if let Some(Record::Opened(opened)) = self.records.first_mut() {
+            opened.over = true;
+        }
+        self
     }
 
     pub(crate) fn offset(&self, direction: Direction) -> u64 {

@@ -36,6 +36,7 @@ fn socket(family: Family, local: Endpoint, remote: Endpoint, unix_path: &'static
         egress_seq: 0,
         ingress_seq: 0,
         preexisting: false,
+        over: false,
         unix_path: Bytes::from_static(unix_path),
     };
     Box::leak(Box::new(Socket::of(&opened)))
