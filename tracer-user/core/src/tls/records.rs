@@ -386,17 +386,20 @@ impl Records {
             }
             _ => {
                 let Some(count) = self.up_to(end) else { return Place::Disagrees };
-                let mut fitting = self
+                let fitting = self
                     .waiting
                     .drain(..count)
-                    .filter_map(|record| Some((record.seq, record.holds(len, filled, by)?)))
-                    .collect::<Vec<_>>()
-                    .into_iter();
-                let Some((seq, plain)) = fitting.next() else { return Place::Disagrees };
-                if fitting.next().is_some() {
-                    return Place::Ambiguous;
+                    .filter_map(|record| Some((record, record.holds(len, filled, by)?)))
+                    .collect::<Vec<_>>();
+                match *fitting.as_slice() {
+                    [] => return Place::Disagrees,
+                    [(record, plain)] => (record.seq, 0, plain),
+                    // Behind a record of data it looks at an alert at most. The end of a handshake may be before it.
+                    [.., (record, plain)] if record.end() == end && record.len > CONTROL_BYTES => {
+                        (record.seq, 0, plain)
+                    }
+                    _ => return Place::Ambiguous,
                 }
-                (seq, 0, plain)
             }
         };
         let left_max = plain - len;
