@@ -5,12 +5,13 @@ mod blocks;
 mod endings;
 mod forms;
 mod frames;
+mod rude;
 
 use crate::{Case, Want};
 use frames::{PREFACE, settings};
 
 pub(crate) fn cases() -> Vec<Case> {
-    [forms::cases(), blocks::cases(), endings::cases()].concat()
+    [forms::cases(), blocks::cases(), endings::cases(), rude::cases()].concat()
 }
 
 /// A connection on which both sides have begun.
