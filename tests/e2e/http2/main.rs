@@ -1,6 +1,10 @@
 //! HTTP/2 and gRPC in clear, of real programs: every exchange is a span on both sides, what it says is what the program
 //! itself saw, and each server's span is the child of the client's on the same stream, however many streams there are.
 
+mod chains;
+mod go_tls;
+mod leg;
+mod nginx;
 mod x_net;
 
 use std::collections::BTreeMap;
@@ -124,18 +128,26 @@ fn check_call(name: &str, call: &Call, client: &Span, server: &Span) {
 fn grpc(server: Grpc, client: Grpc, concurrency: usize, count: usize) {
     let (count, concurrency) = (scale::count(count).max(40).to_string(), concurrency.to_string());
     let client = client.command(&["--count", &count, "--concurrency", &concurrency]).expect("a client");
+    // As many threads as there are calls, where a call keeps one: what waits for one may be given up before it is served.
+    let threads = if server == Grpc::Python { &["--concurrency", &concurrency][..] } else { &[] };
+    let server = server.command(threads).expect("a server");
     check_grpc(&server, &client, count.parse().expect("a number"));
 }
 
-fn check_grpc(server: &Grpc, client: &Command, count: usize) {
-    let (report, mut calls) = play(&server.command(&[]).expect("a server"), client);
+fn check_grpc(server: &Command, client: &Command, count: usize) {
+    let (report, calls) = play(server, client);
+    check_calls(&report, calls, count);
+}
+
+/// Every call that was sent is a span on both sides, as its client's ledger says, and joined.
+fn check_calls(report: &Report, mut calls: BTreeMap<String, Call>, count: usize) {
     assert_eq!(calls.len(), count);
     // On a busy machine a client gives some up before they are sent.
-    let sent = by_name(&report, Kind::Client);
+    let sent = by_name(report, Kind::Client);
     calls.retain(|name, call| sent.contains_key(name.as_str()) || !call.is_given_up());
     assert!(calls.len() * 10 >= count * 9, "{} of {count}\n{}", calls.len(), report.log);
-    check_joins(&report, calls.keys());
-    let (clients, servers) = (by_name(&report, Kind::Client), by_name(&report, Kind::Server));
+    check_joins(report, calls.keys());
+    let (clients, servers) = (by_name(report, Kind::Client), by_name(report, Kind::Server));
     assert_eq!((clients.len(), servers.len()), (calls.len(), calls.len()));
     for (name, call) in &calls {
         check_call(name, call, clients[name.as_str()], servers[name.as_str()]);
@@ -151,12 +163,16 @@ fn grpc_go() {
 
 #[test]
 fn grpc_python_calls_go() {
-    grpc(Grpc::Go, Grpc::Python, 10, 200);
+    for concurrency in [1, 10, 100] {
+        grpc(Grpc::Go, Grpc::Python, concurrency, if concurrency == 1 { 60 } else { 200 });
+    }
 }
 
 #[test]
 fn grpc_go_calls_python() {
-    grpc(Grpc::Python, Grpc::Go, 20, 200);
+    for concurrency in [1, 10, 100] {
+        grpc(Grpc::Python, Grpc::Go, concurrency, if concurrency == 1 { 60 } else { 200 });
+    }
 }
 
 #[test]
@@ -171,7 +187,8 @@ fn grpc_rust() {
 fn grpc_java() {
     let count = scale::count(300).max(40);
     let options = ["--count", &count.to_string(), "--concurrency", "1,10,100"];
-    check_grpc(&Grpc::Java, &Grpc::Java.command(&options).expect("a client"), 3 * count);
+    let server = Grpc::Java.command(&[]).expect("a server");
+    check_grpc(&server, &Grpc::Java.command(&options).expect("a client"), 3 * count);
 }
 
 /// Whose work streams are is known of a program with grpc-go, and said.
@@ -222,9 +239,16 @@ fn check_web(client: &Command, version: &str, count: usize) {
 /// refuses.
 #[test]
 fn node_calls_node() {
-    let count = scale::count(200).max(40).to_string();
-    let (report, calls) = play(&node(&[]), &node(&["--count", &count, "--concurrency", "50"]));
-    assert_eq!(calls.len().to_string(), count);
+    for concurrency in [1, 10, 100] {
+        let count = scale::count(if concurrency == 1 { 60 } else { 200 }).max(40);
+        check_node(concurrency, count);
+    }
+}
+
+fn check_node(concurrency: usize, count: usize) {
+    let options = ["--count", &count.to_string(), "--concurrency", &concurrency.to_string()];
+    let (report, calls) = play(&node(&[]), &node(&options));
+    assert_eq!(calls.len(), count);
     check_joins(&report, calls.keys());
     let (clients, servers) = (by_name(&report, Kind::Client), by_name(&report, Kind::Server));
     for (path, call) in &calls {
@@ -348,102 +372,6 @@ fn an_upgrade_in_clear() {
         }
     }
     assert!(!report.log.contains("lost:"), "{}", report.log);
-}
-
-/// Go, nginx, Go: each side of the proxy is joined by itself, and what it does inside is not guessed.
-#[test]
-fn grpc_through_nginx() {
-    let (front, back) = (free_port().expect("a port"), free_port().expect("a port"));
-    let dir = TempDir::new().expect("a folder");
-    let servers = format!(
-        "upstream back {{ server 127.0.0.1:{back}; keepalive 8; }} \
-         server {{ listen 127.0.0.1:{front} http2; location / {{ grpc_pass grpc://back; }} }}"
-    );
-    let count = scale::count(300).max(40);
-    let listen = format!("127.0.0.1:{back}");
-    let server = shell(&Grpc::Go.command(&["--listen", &listen]).expect("a server"));
-    let target = format!("127.0.0.1:{front}");
-    let count_text = count.to_string();
-    let client = shell(
-        &Grpc::Go
-            .command(&["--target", &target, "--count", &count_text, "--kinds", "Unary"])
-            .expect("a client"),
-    );
-    let script = format!("{server} >log & S=$!; sleep 0.3; {client} >ledger; sleep 0.2; kill $S");
-    let report = behind_nginx(&dir, &servers, &script);
-    let calls = ledger(&std::fs::read_to_string(dir.join("ledger")).expect("a ledger")).expect("a ledger");
-    assert_eq!(calls.len(), count);
-    let spans: BTreeMap<&str, &Span> =
-        report.spans.iter().map(|span| (span.span_id.as_str(), span)).collect();
-    let (mut joined, mut inside) = (0, 0);
-    for span in &report.spans {
-        let Some(parent) = span.parent.as_deref() else { continue };
-        let parent = spans[parent];
-        assert_eq!(parent.str("rpc.method"), span.str("rpc.method"), "{span:#?}");
-        joined += usize::from(span.kind == Kind::Server);
-        inside += usize::from(span.kind == Kind::Client);
-    }
-    eprintln!("{joined} joined, {inside} inside of nginx, of {} spans", spans.len());
-    let answered = calls.values().filter(|call| call.code == "0").count();
-    assert!(joined >= 2 * answered, "{}", report.log);
-    assert_eq!(inside, 0);
-}
-
-/// gRPC under TLS, between two servers of one nginx that have it from OpenSSL: streams of such connections are joined as those
-/// in clear.
-#[test]
-fn grpc_under_tls() {
-    let [front, middle, back] = [(); 3].map(|()| free_port().expect("a port"));
-    let dir = TempDir::new().expect("a folder");
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    dir.write("certificate.pem", &made.cert.pem()).expect("a file");
-    dir.write("key.pem", &made.signing_key.serialize_pem()).expect("a file");
-    let servers = format!(
-        "upstream back {{ server 127.0.0.1:{back}; keepalive 8; }} \
-         upstream middle {{ server 127.0.0.1:{middle}; keepalive 8; }} \
-         server {{ listen 127.0.0.1:{front} http2; location / {{ grpc_pass grpcs://middle; }} }} \
-         server {{ listen 127.0.0.1:{middle} ssl http2; ssl_certificate certificate.pem; \
-           ssl_certificate_key key.pem; location / {{ grpc_pass grpc://back; }} }}"
-    );
-    let count = scale::count(400).max(100);
-    let (listen, target, count_text) =
-        (format!("127.0.0.1:{back}"), format!("127.0.0.1:{front}"), count.to_string());
-    let server = shell(&Grpc::Go.command(&["--listen", &listen]).expect("a server"));
-    let client = ["--target", &target, "--count", &count_text, "--concurrency", "20", "--kinds", "Unary"];
-    let client = shell(&Grpc::Go.command(&client).expect("a client"));
-    // Its library is watched soon after it has started, and not at once.
-    let script = format!("{server} >log & S=$!; sleep 2; {client} >ledger; sleep 0.5; kill $S");
-    let report = behind_nginx(&dir, &servers, &script);
-    let calls = ledger(&std::fs::read_to_string(dir.join("ledger")).expect("a ledger")).expect("a ledger");
-    assert_eq!(calls.len(), count);
-    let spans: BTreeMap<&str, &Span> =
-        report.spans.iter().map(|span| (span.span_id.as_str(), span)).collect();
-    let under_tls = |span: &&Span| span.str("tls.protocol.version").is_some();
-    for kind in [Kind::Client, Kind::Server] {
-        let of = || report.spans.iter().filter(|span| span.kind == kind).filter(under_tls);
-        let answered = calls.iter().filter(|(_, call)| ["0", "5", "14"].contains(&call.code.as_str()));
-        let (mut seen, mut all) = (0, 0);
-        for (name, call) in answered {
-            all += 1;
-            let Some(span) = of().find(|span| span.str("rpc.method") == Some(name)) else { continue };
-            let code = CODES[call.code.parse::<usize>().expect("a number")];
-            assert_eq!(span.str("rpc.response.status_code"), Some(code), "{span:#?}");
-            seen += 1;
-        }
-        eprintln!("{kind:?}: {seen} of {all} calls that were answered under TLS");
-        assert!(seen * 10 >= all * 9, "{kind:?}: {seen} of {all}\n{}", report.log);
-    }
-    let (mut joined, mut alone) = (0, 0);
-    for span in report.spans.iter().filter(|span| span.kind == Kind::Server).filter(under_tls) {
-        let Some(parent) = span.parent.as_deref().map(|parent| spans[parent]) else {
-            alone += 1;
-            continue;
-        };
-        assert!(under_tls(&parent) && parent.str("rpc.method") == span.str("rpc.method"), "{span:#?}");
-        joined += 1;
-    }
-    eprintln!("{joined} joined under TLS, {alone} not");
-    assert!(joined * 10 >= count * 8, "{joined} of {count}\n{}", report.log);
 }
 
 /// Connections that are older than the tracer, with 50 streams at a time: how much is known after a while.

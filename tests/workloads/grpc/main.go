@@ -25,6 +25,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+
+	"workload/certificate"
 )
 
 var (
@@ -38,6 +40,8 @@ var (
 	perSecond   = flag.Int("per-second", 0, "calls begun in a second; 0: as many as can be")
 	size        = flag.Int("size", 20, "bytes of a message")
 	onLine      = flag.Bool("on-line", false, "connect, then wait for a line of standard input")
+	waits       = flag.Bool("waits", false, "wait for a line of standard input, then connect")
+	speaksTLS   = flag.Bool("tls", false, "TLS, with a certificate of the server's own making that nobody looks at")
 )
 
 const messages = 5
@@ -176,16 +180,20 @@ func exchange(ctx context.Context, connection *grpc.ClientConn, method, kind str
 
 func main() {
 	flag.Parse()
+	clientSide, serverSide := insecure.NewCredentials(), insecure.NewCredentials()
+	if *speaksTLS {
+		clientSide, serverSide = certificate.Client(), certificate.Server()
+	}
 	if *target == "" {
 		listener, err := net.Listen("tcp", *listen)
 		if err != nil {
 			log.Fatal(err)
 		}
 		fmt.Printf("PORT %d\n", listener.Addr().(*net.TCPAddr).Port)
-		server := grpc.NewServer(grpc.ForceServerCodec(raw{}), grpc.UnknownServiceHandler(serve))
+		server := grpc.NewServer(grpc.Creds(serverSide), grpc.ForceServerCodec(raw{}), grpc.UnknownServiceHandler(serve))
 		log.Fatal(server.Serve(listener))
 	}
-	connection, err := grpc.NewClient("passthrough:///"+*target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	connection, err := grpc.NewClient("passthrough:///"+*target, grpc.WithTransportCredentials(clientSide))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -200,6 +208,8 @@ func main() {
 	if *onLine {
 		exchange(context.Background(), connection, "/test.Echo/Unary-1000", "Unary")
 		fmt.Println("READY")
+	}
+	if *onLine || *waits {
 		os.Stdin.Read(make([]byte, 1))
 	}
 	var next atomic.Int64

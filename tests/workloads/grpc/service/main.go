@@ -14,16 +14,10 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	cryptorand "crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"flag"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
 	"math/rand"
 	"net"
 	"net/http"
@@ -35,10 +29,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"workload/certificate"
 )
 
 var (
@@ -264,8 +259,8 @@ func main() {
 	}
 	clientSide, serverSide := insecure.NewCredentials(), insecure.NewCredentials()
 	if *speaksTLS {
-		clientSide = credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})
-		serverSide = credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{certificate()}})
+		clientSide = certificate.Client()
+		serverSide = certificate.Server()
 	}
 	if *downstream != "" && *byHTTP != "call" {
 		connection, err = grpc.NewClient("passthrough:///"+*downstream, grpc.WithTransportCredentials(clientSide),
@@ -290,17 +285,4 @@ func main() {
 	server := grpc.NewServer(grpc.Creds(serverSide), grpc.ForceServerCodec(raw{}), grpc.UnknownServiceHandler(serveGRPC),
 		grpc.NumStreamWorkers(uint32(*workers)))
 	log.Fatal(server.Serve(listener))
-}
-
-func certificate() tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
-	if err != nil {
-		log.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	made, err := x509.CreateCertificate(cryptorand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		log.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{made}, PrivateKey: key}
 }
