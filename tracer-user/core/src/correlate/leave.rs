@@ -104,7 +104,8 @@ impl Correlator {
         // A server that is behind reads what was sent by somebody who has given up. Until it accepts the connection it is
         // not known to be traced; such calls are not to fill the table.
         let room = self.tables.exchanges.len() < self.bounds.max_exchanges / 2;
-        let may_be_read_late = end.outcome == Outcome::NoResponse && room;
+        let unanswered = matches!(end.outcome, Outcome::NoResponse | Outcome::Reset(_));
+        let may_be_read_late = unanswered && exchange.response.is_none() && room;
         let may_go_on = exchange.is_given_up() && room;
         if (may_go_on || unseen && (may_be_read_late || self.tables.join.peer_is_traced(exchange)))
             && let Some(exchange) = self.tables.exchanges.get_mut(&key)
