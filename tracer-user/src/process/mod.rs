@@ -6,6 +6,7 @@ pub(crate) mod event_fds;
 pub(crate) mod facts;
 pub(crate) mod host;
 mod listeners;
+pub(crate) mod maps;
 pub(crate) mod namespace;
 mod nginx;
 pub(crate) mod procfs;

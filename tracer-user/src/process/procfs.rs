@@ -21,6 +21,9 @@ const NANOS_PER_TICK: u64 = 1_000_000_000 / TICKS_PER_SEC;
 /// A `stat` line is about 350 bytes; the name in it is 64 at most.
 const MAX_STAT_BYTES: usize = 4096;
 
+/// `status` is about 1500 bytes, the tracer's pid in its first lines.
+const MAX_STATUS_BYTES: usize = 4096;
+
 /// When a process started, to the 10 ms that `/proc` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct StartTick(pub(crate) u64);
@@ -105,6 +108,14 @@ impl ProcDir {
     pub(crate) fn stat(&self) -> io::Result<Stat> {
         let (line, _) = self.read("stat", MAX_STAT_BYTES)?;
         parse_stat(&line).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unreadable stat line"))
+    }
+
+    /// Whether another program debugs the process, or traces its system calls.
+    pub(crate) fn is_debugged(&self) -> bool {
+        let Ok((status, _)) = self.read("status", MAX_STATUS_BYTES) else { return false };
+        let status = String::from_utf8_lossy(&status);
+        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+        tracer.is_some_and(|pid| pid.trim() != "0")
     }
 }
 

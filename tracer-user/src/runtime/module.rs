@@ -6,10 +6,8 @@
 use std::io;
 
 use super::memory::Bytes;
+use crate::process::maps::Maps;
 use crate::process::procfs::ProcDir;
-
-/// The kernel allows 65,530 mappings by default; a line is about 100 bytes.
-const MAX_MAPS_BYTES: usize = 8 << 20;
 
 const MAX_PROGRAM_HEADERS: u16 = 64;
 const MAX_DYNAMIC_ENTRIES: u64 = 512;
@@ -43,24 +41,15 @@ pub(super) struct Modules(Vec<(String, u64)>);
 
 impl Modules {
     pub(super) fn of(dir: &ProcDir) -> io::Result<Self> {
-        let (maps, _) = dir.read("maps", MAX_MAPS_BYTES)?;
-        Ok(Self::parse(&String::from_utf8_lossy(&maps)))
+        Ok(Self::among(&Maps::of(dir)?))
     }
 
-    /// Lines `start-end perms offset device inode path`: of every file, the mapping of its start.
-    fn parse(maps: &str) -> Self {
+    /// Of every file, the mapping of its start.
+    fn among(maps: &Maps) -> Self {
         let mut found: Vec<(String, u64)> = Vec::new();
-        for line in maps.lines() {
-            let mut fields = line.splitn(6, ' ');
-            let start = fields.next().and_then(|range| range.split_once('-'));
-            let start = start.and_then(|(start, _)| u64::from_str_radix(start, 16).ok());
-            let offset = fields.nth(1).and_then(|offset| u64::from_str_radix(offset, 16).ok());
-            let path = fields.nth(2).map(|path| path.trim_start());
-            if let (Some(start), Some(0), Some(path)) = (start, offset, path)
-                && path.starts_with('/')
-                && !found.iter().any(|(known, _)| known == path)
-            {
-                found.push((path.to_owned(), start));
+        for file in maps.files().filter(|file| file.offset == 0) {
+            if !found.iter().any(|(known, _)| known == file.path) {
+                found.push((file.path.to_owned(), file.addresses.start));
             }
         }
         Self(found)
@@ -310,10 +299,10 @@ mod tests {
 7fff00000000-7fff00001000 rw-p 00000000 00:00 0                    [stack]
 rubbish
 ";
-        let modules = Modules::parse(maps);
+        let modules = Modules::among(&Maps::from(maps));
         let named: Vec<u64> = modules.named(|name| name.starts_with("libpython")).collect();
         assert_eq!(named, [0x7f10_0000_0000, 0x40_0000]);
-        assert_eq!(Modules::parse("").named(|_| true).next(), None);
+        assert_eq!(Modules::among(&Maps::from("")).named(|_| true).next(), None);
     }
 
     #[test]

@@ -8,13 +8,8 @@ use std::sync::Arc;
 use tracer_abi::task::ProcessKey;
 
 use super::library::{Inode, Library, inode};
+use crate::process::maps::{Mapping, Maps};
 use crate::process::procfs::ProcDir;
-
-/// The kernel allows 65,530 mappings by default; a line is about 100 bytes.
-const MAX_MAPS_BYTES: usize = 8 << 20;
-
-/// `status` is about 1500 bytes, the tracer's pid in its first lines.
-const MAX_STATUS_BYTES: usize = 4096;
 
 /// Files that were looked at, whatever came of it.
 pub(crate) type Known = BTreeMap<Inode, Result<Option<Arc<Library>>, String>>;
@@ -32,47 +27,45 @@ pub(crate) struct Mapped {
 /// Looks at a process. `None`: it has ended.
 pub(crate) fn look(process: ProcessKey, known: &mut Known) -> Option<Mapped> {
     let dir = ProcDir::open_exactly(process).ok()?;
-    let (maps, _) = dir.read("maps", MAX_MAPS_BYTES).ok()?;
+    let maps = Maps::of(&dir).ok()?;
+    let code = || maps.files().filter(|file| file.executable);
     let mut mapped = Mapped::default();
-    let maps = String::from_utf8_lossy(&maps);
-    for line in Line::executable(&maps) {
-        mapped.moves_stacks |= moves_stacks(line.name());
-        if let Some(other) = other_stack(line.name()) {
+    for file in code() {
+        mapped.moves_stacks |= moves_stacks(file.name());
+        if let Some(other) = other_stack(file.name()) {
             let reason = format!("{other} is not watched");
-            if !mapped.refused.iter().any(|(path, _)| path == line.path) {
-                mapped.refused.push((line.path.to_owned(), reason));
+            if !mapped.refused.iter().any(|(path, _)| path == file.path) {
+                mapped.refused.push((file.path.to_owned(), reason));
             }
         }
-        // The mapping's own file, whatever has become of the path.
-        let file = |line: &Line<'_>| dir.file(&format!("map_files/{}", line.range));
-        if is_gnutls(line.name()) {
-            let Ok(library) = file(&line) else { continue };
-            let open = |library| Library::gnutls(library, Path::new(line.path)).map(Some);
-            mapped.add(line.path, examine(library, known, open));
+        if is_gnutls(file.name()) {
+            let Ok(library) = file.open(&dir) else { continue };
+            let open = |library| Library::gnutls(library, Path::new(file.path)).map(Some);
+            mapped.add(file.path, examine(library, known, open));
             continue;
         }
-        if is_boringssl(line.name()) {
-            let Ok(library) = file(&line) else { continue };
-            let open = |library| Library::boringssl(library, Path::new(line.path)).map(Some);
-            mapped.add(line.path, examine(library, known, open));
+        if is_boringssl(file.name()) {
+            let Ok(library) = file.open(&dir) else { continue };
+            let open = |library| Library::boringssl(library, Path::new(file.path)).map(Some);
+            mapped.add(file.path, examine(library, known, open));
             continue;
         }
-        if !is_openssl(line.name()) {
+        if !is_openssl(file.name()) {
             continue;
         }
-        let Ok(library) = file(&line) else { continue };
-        let crypto = Line::executable(&maps).find(|other| other.is_beside(&line, "libcrypto"));
-        let crypto = crypto.and_then(|line| file(&line).ok());
+        let Ok(library) = file.open(&dir) else { continue };
+        let crypto = code().find(|other| is_beside(other, &file, "libcrypto"));
+        let crypto = crypto.and_then(|file| file.open(&dir).ok());
         let found = examine(library, known, |library| {
-            Library::open(library, crypto.as_ref(), Path::new(line.path)).map(Some)
+            Library::open(library, crypto.as_ref(), Path::new(file.path)).map(Some)
         });
-        mapped.add(line.path, found);
+        mapped.add(file.path, found);
     }
     if let (Ok(program), Ok(path)) = (dir.file("exe"), dir.link("exe")) {
         let found = examine(program, known, |program| Library::inside(program, &path));
         mapped.add(&path.to_string_lossy(), found);
     }
-    if !mapped.libraries.is_empty() && is_debugged(&dir) {
+    if !mapped.libraries.is_empty() && dir.is_debugged() {
         let reason = "another program debugs the process".to_owned();
         let names = mapped.libraries.drain(..).map(|library| library.path.display().to_string());
         mapped.refused.extend(names.map(|name| (name, reason.clone())).collect::<Vec<_>>());
@@ -106,32 +99,9 @@ fn examine(
     found.clone()
 }
 
-/// A line of `maps`: `start-end perms offset device inode path`.
-struct Line<'a> {
-    range: &'a str,
-    path: &'a str,
-}
-
-impl<'a> Line<'a> {
-    fn executable(maps: &'a str) -> impl Iterator<Item = Self> {
-        maps.lines().filter_map(|line| {
-            let mut fields = line.splitn(6, ' ');
-            let (range, permissions) = (fields.next()?, fields.next()?);
-            let path = fields.nth(3)?.trim_start();
-            (permissions.contains('x') && path.starts_with('/')).then_some(Self { range, path })
-        })
-    }
-
-    /// A file whose name begins so, in the same folder.
-    fn is_beside(&self, other: &Line<'_>, start: &str) -> bool {
-        let folder = |line: &Line<'_>| Path::new(line.path).parent().map(Path::to_owned);
-        self.name().starts_with(start) && folder(self) == folder(other)
-    }
-
-    fn name(&self) -> &'a str {
-        let path = self.path.strip_suffix(" (deleted)").unwrap_or(self.path);
-        path.rsplit('/').next().unwrap_or(path)
-    }
+/// A file whose name begins so, in the same folder.
+fn is_beside(file: &Mapping<'_>, other: &Mapping<'_>, start: &str) -> bool {
+    file.name().starts_with(start) && Path::new(file.path).parent() == Path::new(other.path).parent()
 }
 
 /// `libssl.so.3`, and the copies that packages of other languages carry: `libssl-81ffa89e.so.3`.
@@ -166,14 +136,6 @@ fn moves_stacks(name: &str) -> bool {
     ["_greenlet", "libbrpc", "libbthread"].iter().any(|library| name.starts_with(library))
 }
 
-/// Its breakpoints are somebody else's.
-pub(crate) fn is_debugged(dir: &ProcDir) -> bool {
-    let Ok((status, _)) = dir.read("status", MAX_STATUS_BYTES) else { return false };
-    let status = String::from_utf8_lossy(&status);
-    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
-    tracer.is_some_and(|pid| pid.trim() != "0")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,15 +149,11 @@ mod tests {
 7f0000005000-7f0000006000 r-xp 00000000 00:00 0                    [vdso]
 rubbish
 ";
-        let lines: Vec<(&str, &str)> = Line::executable(maps).map(|line| (line.range, line.name())).collect();
-        assert_eq!(
-            lines,
-            [
-                ("7f0000001000-7f0000002000", "libssl.so.3"),
-                ("7f0000003000-7f0000004000", "libssl-81ffa89e.so.3")
-            ]
-        );
-        assert!(lines.iter().all(|(_, name)| is_openssl(name)));
+        let maps = Maps::from(maps);
+        let code = maps.files().filter(|file| file.executable);
+        let names: Vec<&str> = code.map(|file| file.name()).collect();
+        assert_eq!(names, ["libssl.so.3", "libssl-81ffa89e.so.3"]);
+        assert!(names.into_iter().all(is_openssl));
         assert!(!is_openssl("libssl3.so") && !is_openssl("libsslcommon.so") && !is_openssl("libcrypto.so.3"));
     }
 }

@@ -17,7 +17,7 @@ mod pclntab;
 mod place;
 
 pub(crate) use self::library::{Library, Stack, standard};
-pub(crate) use self::mapped::{Known, Mapped, is_debugged, look};
+pub(crate) use self::mapped::{Known, Mapped, look};
 pub(crate) use self::place::{Gate, Point, Site};
 
 #[cfg(test)]
