@@ -9,6 +9,7 @@ mod demo;
 mod ebpf;
 mod exec;
 mod figures;
+mod guided;
 mod readme;
 mod record;
 mod repo;

@@ -84,8 +84,8 @@ pub(super) fn run(repo: &Repo, options: &Options) -> anyhow::Result<()> {
         let mut recording = Recording::new(BufWriter::with_capacity(1 << 20, file))?;
         return recording.write(options.exchanges, CONNECTIONS, 1);
     }
-    setup::prepare(repo, &[Group::Build])?;
-    build::run(repo, &build::Options::default())?;
+    setup::prepare(repo, &[Group::Build, Group::Bench])?;
+    build::run(repo, &build::Options::INSTALLED)?;
     let mut cost = Cost { commit: repo.commit()?, runs: Vec::new() };
     // Few connections take turns; with many, all requests are there before the first answer.
     for (exchanges, connections, open_at_once) in [
@@ -217,7 +217,7 @@ const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sun, 
     Content-Type: text/plain\r\nContent-Length: 6\r\nConnection: keep-alive\r\n\r\nhello\n";
 
 /// Writes what the kernel half would have reported.
-struct Recording<W: Write> {
+pub(crate) struct Recording<W: Write> {
     out: Writer<W>,
     now: u64,
     events: u32,
@@ -232,7 +232,7 @@ struct Moved {
 }
 
 impl<W: Write> Recording<W> {
-    fn new(out: W) -> anyhow::Result<Self> {
+    pub(crate) fn new(out: W) -> anyhow::Result<Self> {
         let out = Writer::new(
             out,
             &Preamble::new("bench", 1_772_000_000_000_000_000, HostFacts::default(), [7; 32]),
@@ -240,7 +240,12 @@ impl<W: Write> Recording<W> {
         Ok(Self { out, now: 10_000_000_000, events: 0, record: Vec::new() })
     }
 
-    fn write(&mut self, exchanges: u64, connections: u64, open_at_once: u64) -> anyhow::Result<()> {
+    pub(crate) fn write(
+        &mut self,
+        exchanges: u64,
+        connections: u64,
+        open_at_once: u64,
+    ) -> anyhow::Result<()> {
         let described = ProcessDescribed {
             time: KernelInstant::from_nanos(self.now),
             process: PROCESS,

@@ -60,7 +60,7 @@ pub(super) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
         bail!("tracing needs root: sudo -E cargo xtask bench h2");
     }
     setup::prepare(repo, &[Group::Build, Group::Bench])?;
-    build::run(repo, &build::Options::default())?;
+    build::run(repo, &build::Options::INSTALLED)?;
     let port = free_port()?;
     let http = format!(
         "server {{ listen 127.0.0.1:{port} http2; http2_max_concurrent_streams {STREAMS}; \

@@ -21,6 +21,9 @@ use crate::build;
 use crate::exec::Interrupt;
 use crate::repo::Repo;
 use crate::setup::{self, Group};
+pub(crate) use engine::Recording;
+pub(crate) use sink::Sink;
+
 use load::{Block, Slice, Totals};
 use report::{Overhead, Spread};
 
@@ -70,7 +73,7 @@ pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
         bail!("at least one block of slices of one second");
     }
     setup::prepare(repo, &[Group::Build, Group::Bench])?;
-    build::run(repo, &build::Options::default())?;
+    build::run(repo, &build::Options::INSTALLED)?;
     let (blocks, totals) = load::measure(repo, options.blocks, options.seconds, interrupt)?;
     let overhead = summarise(repo, options, &blocks, &totals)?;
     println!("\n{}", overhead.table());

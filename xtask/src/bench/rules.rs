@@ -110,7 +110,7 @@ pub(super) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
         bail!("tracing needs root: sudo -E cargo xtask bench rules");
     }
     setup::prepare(repo, &[Group::Build, Group::Bench])?;
-    build::run(repo, &build::Options::default())?;
+    build::run(repo, &build::Options::INSTALLED)?;
     let sink = Sink::start()?;
     let (blocks, seconds) = (options.blocks.max(1), options.seconds.max(1));
     let mut rows = Vec::new();

@@ -16,14 +16,14 @@ const MAX_BODY_BYTES: usize = 64 << 20;
 
 /// A listening sink. It lives as long as the process.
 #[derive(Debug)]
-pub(super) struct Sink {
+pub(crate) struct Sink {
     addr: SocketAddr,
     spans: Arc<AtomicU64>,
 }
 
 impl Sink {
     /// Listens on a free port of 127.0.0.1.
-    pub(super) fn start() -> anyhow::Result<Self> {
+    pub(crate) fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("bind the sink")?;
         let addr = listener.local_addr().context("address of the sink")?;
         let spans = Arc::new(AtomicU64::new(0));
@@ -37,12 +37,12 @@ impl Sink {
         Ok(Self { addr, spans })
     }
 
-    pub(super) fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.addr)
     }
 
     /// Spans received since the last call.
-    pub(super) fn take(&self) -> u64 {
+    pub(crate) fn take(&self) -> u64 {
         self.spans.swap(0, Ordering::Relaxed)
     }
 }

@@ -108,7 +108,7 @@ pub(super) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
         bail!("tracing needs root: sudo -E cargo xtask bench tls");
     }
     setup::prepare(repo, &[Group::Build, Group::Bench])?;
-    build::run(repo, &build::Options::default())?;
+    build::run(repo, &build::Options::INSTALLED)?;
     let mut bench = Bench::start(repo, u32::try_from(options.seconds.max(1)).context("seconds of a slice")?)?;
     bench.load(&bench.traced)?;
     let (mut untraced, mut traced, mut ratios, mut besides) =

@@ -14,7 +14,7 @@ pub(crate) enum Group {
     Test,
     /// The virtual machines
     Vm,
-    /// The load generator
+    /// The load generators, and what the measured binary is built with
     Bench,
     /// cargo-deny, for `ci`
     Lint,

@@ -10,6 +10,7 @@ use anyhow::bail;
 
 use crate::ebpf::Route;
 use crate::exec;
+use crate::guided;
 use crate::repo::Repo;
 use crate::setup::apt::Apt;
 use crate::setup::needs::{Group, find_program};
@@ -37,6 +38,7 @@ pub(super) enum Lack {
     Linker,
     Clippy,
     CargoDeny,
+    Profdata,
 }
 
 impl fmt::Display for Lack {
@@ -46,6 +48,7 @@ impl fmt::Display for Lack {
             Self::Linker => write!(f, "bpf-linker {LINKER} with the toolchain's LLVM or a newer one"),
             Self::Clippy => f.write_str("clippy for the kernel half"),
             Self::CargoDeny => write!(f, "cargo-deny {CARGO_DENY}"),
+            Self::Profdata => f.write_str("llvm-profdata of the compiler's LLVM"),
         }
     }
 }
@@ -69,6 +72,9 @@ pub(super) fn missing(repo: &Repo, groups: &[Group]) -> Vec<Lack> {
         if features(repo, "cargo-deny", CARGO_DENY).is_none() {
             lacks.push(Lack::CargoDeny);
         }
+    }
+    if groups.contains(&Group::Bench) && guided::missing().is_some() {
+        lacks.push(Lack::Profdata);
     }
     lacks
 }
@@ -97,6 +103,13 @@ pub(super) fn install(repo: &Repo, apt: &mut Apt, lacks: &[Lack]) -> anyhow::Res
     }
     if lacks.contains(&Lack::CargoDeny) {
         exec::run(&mut cargo_install(repo, "cargo-deny", CARGO_DENY))?;
+    }
+    if let (true, Some(package)) = (lacks.contains(&Lack::Profdata), guided::missing()) {
+        if find_program("rustup").is_some() {
+            exec::run_within(Command::new("rustup").args(["component", "add", "llvm-tools"]), RUSTUP_LIMIT)?;
+        } else {
+            apt.install(&[&package])?;
+        }
     }
     Ok(())
 }
