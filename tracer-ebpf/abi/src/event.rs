@@ -102,8 +102,9 @@ codes! {
         /// The socket layer: what the kernel sent or received.
         Socket = 0,
         /// OpenSSL's own calls: plaintext. In place of the socket's cookie the record has the address of the session
-        /// (`SSL *`) in the process; positions are those of the session's plaintext, from its first call seen on. There
-        /// is no sequence number.
+        /// (`SSL *`) in the process; positions are those of the session's plaintext, from its first call seen on. The
+        /// sequence number is that behind the last byte that the call itself moved on a socket in its own direction; zero: it
+        /// came to none, or that is not known to carry TLS.
         OpenSsl = 1,
         /// The same, of a call that came to no socket. In place of the sequence number: how many bytes of records the
         /// session has written (sent) or read (received) at the call's end, modulo 2^32.

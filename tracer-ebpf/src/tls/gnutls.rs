@@ -59,6 +59,7 @@ fn begun(regs: &pt_regs, site: GnuTlsSite) {
     call.moved_at = 0;
     call.stack = stack;
     call.moved_time = 0;
+    call.moved_to = 0;
     call.inner = 0;
     call.inner_stack = 0;
     call.io_flags = u32::from(io_flags::BLOCKING_UNKNOWN);
@@ -123,12 +124,8 @@ fn ended(regs: &pt_regs, site: GnuTlsSite) {
                 Places { client_random, server_random, role: site.role.into(), server: GNUTLS_SERVER };
             hellos::tell(call, places, session, &actor);
         }
-        plaintext::report(
-            thread,
-            call,
-            state,
-            &actor,
-            Moved { session, len: moved as u32, source: Source::GnuTls, seq_end: 0, by: actor.task.nvcsw() },
-        );
+        let (seq_end, by) = (call.moved_to, actor.task.nvcsw());
+        let moved = Moved { session, len: moved as u32, source: Source::GnuTls, seq_end, by };
+        plaintext::report(thread, call, state, &actor, moved);
     }
 }

@@ -173,7 +173,7 @@ fn begun(regs: &pt_regs, site: GoTlsSite, actor: &Actor, thread: &mut TaskState)
         layout: 0,
         calls_back: 0,
         is_exact: 0,
-        reserved: 0,
+        moved_to: 0,
     };
     go.number = number;
     go.sent = 0;

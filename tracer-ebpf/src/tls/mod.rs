@@ -55,7 +55,9 @@ pub(crate) struct Call {
     calls_back: u16,
     /// Not zero: it is one of GnuTLS, and `stack` is the stack pointer with which it also ends.
     is_exact: u32,
-    reserved: u32,
+    /// Where its last socket operation in its own direction ended, as of `DataRecord::tcp_seq_end`; zero, when there was
+    /// none.
+    moved_to: u32,
 }
 
 /// Whether an operation may carry records of TLS: the thread is in a session's call, or the socket is known for it.

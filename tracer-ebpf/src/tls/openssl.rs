@@ -58,6 +58,7 @@ fn begun(regs: &pt_regs, site: u64) {
     call.moved_at = regs.rcx;
     call.stack = regs.rsp;
     call.moved_time = 0;
+    call.moved_to = 0;
     call.inner = 0;
     call.io_flags = u32::from(io_flags::BLOCKING_UNKNOWN);
     call.kind = (site & tls_site::MASK) as u32;
@@ -125,12 +126,8 @@ fn ended(regs: &pt_regs) {
         {
             hellos::tell(call, places, session, &actor);
         }
-        plaintext::report(
-            thread,
-            call,
-            state,
-            &actor,
-            Moved { session, len: moved as u32, source: Source::OpenSsl, seq_end: 0, by: actor.task.nvcsw() },
-        );
+        let (seq_end, by) = (call.moved_to, actor.task.nvcsw());
+        let moved = Moved { session, len: moved as u32, source: Source::OpenSsl, seq_end, by };
+        plaintext::report(thread, call, state, &actor, moved);
     }
 }

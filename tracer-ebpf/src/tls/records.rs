@@ -171,6 +171,9 @@ unsafe fn moved(sk: *const c_void, ret: i32, direction: Direction, message_flags
         } else {
             thread.call.moved_time = time;
             thread.call.io_flags = flags;
+            if egress == thread.call.is_write() {
+                thread.call.moved_to = seq_end;
+            }
         }
     }
 }

@@ -185,6 +185,8 @@ fn data_moved(
             let reached = (source == Source::OpenSslPlaced).then_some(data.tcp_seq_end);
             let of_goroutine = source == Source::GoTls;
             let record_end = of_goroutine.then_some(data.tcp_seq_end);
+            let in_call = matches!(source, Source::OpenSsl | Source::GnuTls);
+            let moved_to = Some(data.tcp_seq_end).filter(|seq| in_call && *seq != 0);
             let thread = if of_goroutine { data.thread.nobodys() } else { data.thread };
             let (at, total) = match (data.user_r14 as u32, (data.user_r14 >> 32) as u32) {
                 (_, 0) => (0, moved),
@@ -203,6 +205,7 @@ fn data_moved(
                 total,
                 reached,
                 record_end,
+                moved_to,
                 data,
             }))
         }

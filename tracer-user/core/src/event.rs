@@ -167,6 +167,9 @@ pub struct PlaintextMoved {
     /// Where the library says so: the sequence number behind the last TLS record that it had written, or had taken from
     /// what it read. Zero: that is not known.
     pub record_end: Option<u32>,
+    /// The sequence number behind the last byte that the call itself moved on a socket, in its own direction: what it sent
+    /// ends there, what it received is before it. `None`: it came to no socket.
+    pub moved_to: Option<u32>,
     /// Its cookie and its sequence number mean nothing.
     pub data: DataMoved,
 }

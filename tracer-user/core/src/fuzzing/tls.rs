@@ -131,6 +131,7 @@ impl Script<'_> {
             total: len,
             reached: (flags & 2 != 0).then(|| u32::from(self.word())),
             record_end: (flags & 4 != 0).then_some(seq),
+            moved_to: (flags & 8 != 0).then_some(seq),
             data,
         }
     }

@@ -195,9 +195,8 @@ impl Tls {
 
     /// Plaintext: hands out the operations that it is on its connection.
     pub(crate) fn plaintext(&mut self, event: PlaintextMoved, mut each: impl FnMut(DataMoved)) {
-        let PlaintextMoved { session, filled, at, total, reached, record_end, data } = event;
+        let PlaintextMoved { session, filled, at, total, reached, record_end, moved_to, data } = event;
         let IoOutcome::Moved(len) = data.outcome else { return };
-        let part = Part { len: total, filled, record_end };
         // Of the call, of which this may be a part.
         let first = data.offset.saturating_sub(at.into());
         let key = (data.thread.process, session);
@@ -212,7 +211,8 @@ impl Tls {
             self.sessions.insert(key, Session::new(seat));
         }
         let Some(known) = self.sessions.get_mut(&key) else { return };
-        known.end[direction] = end;
+        let follows = first == std::mem::replace(&mut known.end[direction], end);
+        let part = Part { len: total, filled, record_end, moved_to, follows };
         let known_place = known.last[direction].take().filter(|(offset, _)| *offset == first);
         let pieces = match (known_place, known.seat) {
             (Some((_, pieces)), _) => pieces,

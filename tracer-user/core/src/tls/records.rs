@@ -9,6 +9,9 @@
 //! will be on the socket later, so where its records begin is computed from their lengths, and seen to be so as they come;
 //! once it was not, no further one is computed.
 //!
+//! A call that came to the socket itself tells how far: what it sent ends there, and what it received is before it. Records up
+//! to there must have been seen, else the operation is in none of those that were.
+//!
 //! Some libraries are seen to say where the records end that they have written, or have taken from what they read. Then an
 //! operation is in those up to there, and a record must end there.
 //!
@@ -77,6 +80,10 @@ pub(super) struct Part {
     pub(super) filled: bool,
     /// As of [`crate::event::PlaintextMoved`].
     pub(super) record_end: Option<u32>,
+    /// As of [`crate::event::PlaintextMoved`].
+    pub(super) moved_to: Option<u32>,
+    /// All plaintext of its direction before it was told of.
+    pub(super) follows: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -152,6 +159,14 @@ impl Record {
 impl Records {
     /// `drains`: the library would not have read if it had had anything left.
     pub(super) fn note(&mut self, event: &CiphertextMoved, drains: bool) {
+        if self.seen.is_some_and(|seen| seen.wrapping_sub(event.tcp_seq_end) as i32 > 0) {
+            // It has come behind others that it was before: what is between them is not known.
+            self.waiting.clear();
+            self.current = None;
+            self.expected.clear();
+            self.confused = true;
+            return;
+        }
         let start = event.tcp_seq_end.wrapping_sub(event.op_len);
         if drains && self.seen != Some(event.tcp_seq_end) {
             self.waiting.retain(|record| !record.ends_by(start));
@@ -230,7 +245,7 @@ impl Records {
         let len = part.len;
         if self.seen.is_some_and(|seen| seen.wrapping_sub(end) as i32 >= 0) {
             // The library itself has sent them.
-            return self.sent(Part { record_end: Some(end), ..part }, by);
+            return self.sent(end, len, by);
         }
         self.waiting.clear();
         let records = len.div_ceil(MAX_PLAIN) as usize;
@@ -280,7 +295,10 @@ impl Records {
     /// Where an operation of plaintext is.
     pub(super) fn place(&mut self, direction: Direction, part: Part, by: Protection) -> Place {
         let place = match (direction, part.record_end) {
-            (Direction::Egress, _) => self.sent(part, by),
+            (Direction::Egress, _) => match part.record_end.or(part.moved_to) {
+                Some(end) => self.sent(end, part.len, by),
+                None => Place::Ambiguous,
+            },
             (Direction::Ingress, None) => self.received(part, by),
             (Direction::Ingress, Some(end)) => self.received_up_to(end, part, by),
         };
@@ -294,6 +312,11 @@ impl Records {
         place
     }
 
+    /// What moved up to there was told of.
+    fn has_seen(&self, end: u32) -> bool {
+        self.seen.is_some_and(|seen| seen.wrapping_sub(end) as i32 >= 0)
+    }
+
     /// How many of the waiting records end by a place, if one ends there.
     fn up_to(&self, end: u32) -> Option<usize> {
         let count = self.waiting.iter().take_while(|record| record.ends_by(end)).count();
@@ -301,19 +324,25 @@ impl Records {
         (last.end() == end).then_some(count)
     }
 
-    fn sent(&mut self, Part { len, record_end, .. }: Part, by: Protection) -> Place {
+    /// Its last record ends there.
+    fn sent(&mut self, end: u32, len: u32, by: Protection) -> Place {
+        if !self.has_seen(end) {
+            return Place::Ambiguous;
+        }
+        let Some(count) = self.up_to(end) else { return Place::Disagrees };
         let mut pieces = Vec::new();
         let (mut min, mut max) = (0_u32, 0_u32);
-        let count = match record_end {
-            None => self.waiting.len(),
-            Some(end) => match self.up_to(end) {
-                Some(count) => count,
-                None => return Place::Disagrees,
-            },
-        };
-        let seen = record_end.or(self.seen).unwrap_or_default();
-        for record in self.waiting.drain(..count).rev().filter(|record| record.data) {
-            let Some(plain) = by.plain(record.len).filter(|_| record.ends_by(seen)) else { break };
+        let mut behind = end;
+        for record in self.waiting.drain(..count).rev() {
+            if record.end() != behind {
+                // Of those between nothing was told.
+                return Place::Ambiguous;
+            }
+            behind = record.seq;
+            if !record.data {
+                continue;
+            }
+            let Some(plain) = by.plain(record.len) else { break };
             pieces.push((record.seq, plain));
             min = min.saturating_add(plain.min);
             max = max.saturating_add(plain.max);
@@ -340,11 +369,18 @@ impl Records {
         Place::Pieces(pieces.collect())
     }
 
-    fn received(&mut self, Part { len, filled, .. }: Part, by: Protection) -> Place {
+    fn received(&mut self, part: Part, by: Protection) -> Place {
+        let Part { len, filled, moved_to, follows, .. } = part;
+        if !follows {
+            // What is left of a record may have been handed out meanwhile.
+            self.current = None;
+        }
+        self.confused |= moved_to.map_or(!follows, |end| !self.has_seen(end));
         if self.confused {
+            self.current = None;
             return Place::Ambiguous;
         }
-        let seen = self.seen.unwrap_or_default();
+        let seen = moved_to.or(self.seen).unwrap_or_default();
         let (seq, taken, plain) = match self.current.take() {
             Some(current) if current.left_max >= len => (current.seq, current.taken, current.left_max),
             // The record was over, which blocks do not tell.
@@ -354,7 +390,7 @@ impl Records {
                 });
                 let Some((first, plain)) = fitting.next() else { return Place::Disagrees };
                 // Where all are of data, they come in order.
-                let alone = if by.tells_data() {
+                let alone = if by.tells_data() && follows {
                     self.waiting.iter().take(first).all(|record| !record.data)
                 } else {
                     fitting.next().is_none()

@@ -102,10 +102,20 @@ impl Wire {
         filled: bool,
         record_end: Option<u32>,
     ) -> (SocketCookie, Vec<Option<u32>>) {
+        // Others say where they have come to on the socket.
+        let moved_to = Some(self.seq[usize::from(direction.code())]).filter(|_| record_end.is_none());
         let data = self.data(direction, len);
         let (mut cookie, mut seqs, mut total) = (SocketCookie(0), Vec::new(), 0);
-        let event =
-            PlaintextMoved { session: SESSION, filled, at: 0, total: len, reached: None, record_end, data };
+        let event = PlaintextMoved {
+            session: SESSION,
+            filled,
+            at: 0,
+            total: len,
+            reached: None,
+            record_end,
+            moved_to,
+            data,
+        };
         self.tls.plaintext(event, |piece| {
             let IoOutcome::Moved(len) = piece.outcome else { panic!("{piece:?}") };
             assert_eq!((piece.payload.len() as u32, piece.head_len, piece.chunk_offset), (len, len, 0));
@@ -217,6 +227,7 @@ fn a_call_that_comes_in_parts_is_placed_as_one() {
             total: 150,
             reached: None,
             record_end: None,
+            moved_to: Some(wire.seq[1]),
             data,
         };
         wire.tls.plaintext(event, |piece| {
@@ -395,4 +406,53 @@ proptest! {
         hello.extend(bytes);
         wire.moved(Direction::Ingress, None, &[], &hello);
     }
+}
+
+/// Calls of the same length, one after the other, as of a service that is asked for the same.
+#[test]
+fn a_call_whose_records_were_not_told_of_is_in_no_others() {
+    for direction in [Direction::Egress, Direction::Ingress] {
+        let way = usize::from(direction.code());
+        let mut wire = Wire::new();
+        wire.moved(direction, Some(SESSION), &[53], &[]);
+        // Its plaintext comes late, and so do the next call's records.
+        wire.plain[way] += 36;
+        wire.seq[way] += 58;
+        assert_eq!(wire.plain(direction, 36, false), (SOCKET, vec![None]), "{direction:?}");
+        // They come in the end, and say nothing of those behind them.
+        wire.moved(direction, Some(SESSION), &[53], &[]);
+        let start = wire.seq[way];
+        wire.seq[way] -= 116;
+        wire.moved(direction, Some(SESSION), &[53], &[]);
+        wire.seq[way] = start;
+        assert_eq!(wire.plain(direction, 36, false), (SOCKET, vec![None]), "{direction:?}");
+        // From the next call on all is well.
+        wire.moved(direction, Some(SESSION), &[53], &[]);
+        assert_eq!(wire.plain(direction, 36, false), (SOCKET, vec![Some(start)]), "{direction:?}");
+    }
+}
+
+#[test]
+fn what_was_read_ahead_is_placed_as_long_as_all_before_it_was_told_of() {
+    let mut wire = Wire::new();
+    // TLS 1.2, whose records say that they are of data: TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256.
+    let socket = wire.tls.sockets.get_mut(&SOCKET).unwrap();
+    socket.protection = Protection::of(0x0303, 0xc02f);
+    let start = wire.seq[0];
+    wire.moved(Direction::Ingress, Some(SESSION), &[60, 60, 60], &[]);
+    assert_eq!(wire.plain(Direction::Ingress, 36, false), (SOCKET, vec![Some(start)]));
+    // Of the second one nothing is told.
+    wire.plain[0] += 36;
+    assert_eq!(wire.plain(Direction::Ingress, 36, false), (SOCKET, vec![None]));
+}
+
+#[test]
+fn what_a_call_sent_before_is_not_where_its_last_record_was_not_told_of() {
+    let mut wire = Wire::new();
+    wire.moved(Direction::Egress, Some(SESSION), &[100 + MORE], &[]);
+    // The plaintext of that is lost, and of the next call the first of two records.
+    wire.plain[1] += 100;
+    wire.seq[1] += 5 + 100 + u32::from(MORE);
+    wire.moved(Direction::Egress, Some(SESSION), &[50 + MORE], &[]);
+    assert_eq!(wire.plain(Direction::Egress, 150, false), (SOCKET, vec![None]));
 }

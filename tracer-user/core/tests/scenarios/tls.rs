@@ -93,6 +93,7 @@ fn record(data: &DataMoved, len: u32, number: u32, seq: &mut u32) -> [Event; 2] 
         total: len,
         reached: None,
         record_end: None,
+        moved_to: Some(*seq),
         data: DataMoved {
             cookie: SocketCookie(0),
             tcp_seq_end: 0,

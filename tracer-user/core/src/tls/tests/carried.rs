@@ -147,7 +147,16 @@ impl Program {
         let reached = Some(link.reached[way]);
         let (mut cookie, mut seqs) = (0, Vec::new());
         self.tls.plaintext(
-            PlaintextMoved { session: number, filled, at: 0, total: len, reached, record_end: None, data },
+            PlaintextMoved {
+                session: number,
+                filled,
+                at: 0,
+                total: len,
+                reached,
+                record_end: None,
+                moved_to: None,
+                data,
+            },
             |piece| {
                 let IoOutcome::Moved(len) = piece.outcome else { panic!("{piece:?}") };
                 seqs.push((piece.tcp_seq_end != 0).then(|| piece.tcp_seq_end.wrapping_sub(len)));
