@@ -4,6 +4,7 @@
 //! judge knows the truth from ids in request paths, which no rule of the tracer looks at.
 
 pub mod accuracy;
+pub mod certificate;
 pub mod demo;
 pub mod fastcgi;
 pub mod http;

@@ -13,6 +13,7 @@ use tracer_core::event::{Event, HostFacts};
 use tracer_core::recording::{Frame, Preamble, Reader, Writer};
 use tracer_core::span::Evidence;
 use tracer_tests::accuracy::workloads::{self, Manner};
+use tracer_tests::certificate::Certificate;
 use tracer_tests::nginx::{Config, Nginx};
 use tracer_tests::service::{Runtime, Service};
 use tracer_tests::temp::TempDir;
@@ -34,7 +35,7 @@ pub(crate) struct Options {
 type Scene = (&'static str, Evidence, fn(&Recorder) -> anyhow::Result<Report>);
 
 /// Requests are as many as it takes until the evidence decides: some has to be learnt first.
-const SCENES: [Scene; 16] = [
+const SCENES: [Scene; 17] = [
     ("chain", Evidence::Thread, chain),
     ("go-http1", Evidence::RuntimeTask, |recorder| workload("go net/http", 3, 5, recorder)),
     ("go-http2", Evidence::RuntimeTask, |recorder| workload("go net/http, HTTP/2", 3, 6, recorder)),
@@ -42,6 +43,7 @@ const SCENES: [Scene; 16] = [
     ("java-threads", Evidence::Thread, |recorder| service(Runtime::Java, 1, recorder)),
     ("java-virtual", Evidence::RuntimeTask, |recorder| workload("java virtual threads", 3, 5, recorder)),
     ("nginx-keepalive", Evidence::ResponseWindow, nginx),
+    ("nginx-tls", Evidence::ResponseWindow, nginx_tls),
     ("node-loop", Evidence::TcpSequence, |recorder| service(Runtime::Node, 3, recorder)),
     ("php-fpm", Evidence::Thread, |recorder| workload("php PHP-FPM", 2, 4, recorder)),
     ("python-gevent", Evidence::RuntimeTask, |recorder| workload("python gunicorn gevent", 3, 5, recorder)),
@@ -57,7 +59,7 @@ const SCENES: [Scene; 16] = [
 
 /// Of all recordings together: they are read at every test run and stay in the history for good. Some 30 KiB for every
 /// way to find a parent.
-const MAX_BYTES: u64 = 600 << 10;
+const MAX_BYTES: u64 = 680 << 10;
 
 /// What one recording should have at most, and of parents by its evidence at least. How many calls a request takes, and
 /// how long bodies are, is up to chance: where it came to something else, it is tried again.
@@ -68,6 +70,9 @@ const TRIES: usize = 10;
 
 /// For the last events, such as closed connections.
 const SETTLE: Duration = Duration::from_millis(300);
+
+/// Libraries of TLS are probed soon after capture is live, and not at once.
+const PROBED: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyhow::Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "recording needs root: sudo -E cargo xtask record");
@@ -112,7 +117,8 @@ fn once(
     repo: &Repo,
 ) -> anyhow::Result<(Vec<u8>, usize)> {
     let scratch = TempDir::new()?;
-    let recorder = Recorder { tracer: repo.tracer(), file: scratch.join("recording"), follows: false };
+    let recorder =
+        Recorder { tracer: repo.tracer(), file: scratch.join("recording"), follows: false, reads_tls: false };
     let Report { spans, log, .. } = scene(&recorder)?;
     let parents = spans.iter().filter(|span| span.evidence() == Some(evidence.as_str())).count();
     // Where something was lost, it stands for nothing.
@@ -138,6 +144,26 @@ fn nginx(recorder: &Recorder) -> anyhow::Result<Report> {
     let mut pids = front.pids()?;
     pids.push(back.pid());
     recorder.records(pids, || load(front.addr, "", 3, 5))
+}
+
+/// As above, but between the proxy and what it asks there is another one, to which it speaks TLS.
+fn nginx_tls(recorder: &Recorder) -> anyhow::Result<Report> {
+    let folder = TempDir::new()?;
+    let Certificate { key, certificate } = Certificate::make(folder.path())?;
+    let back = Service::start(Runtime::Python, None)?;
+    let mut middle = Config::proxy(1, &back.addr.to_string(), true);
+    middle.server = format!(
+        "ssl_certificate {}; ssl_certificate_key {}; {}",
+        certificate.display(),
+        key.display(),
+        middle.server
+    );
+    let middle = Nginx::start_tls(&middle)?;
+    let mut front = Config::proxy(1, &middle.addr.to_string(), true);
+    front.server = front.server.replace("http://", "https://");
+    let front = Nginx::start(&front)?;
+    let pids = front.pids()?.into_iter().chain(middle.pids()?).chain([back.pid()]);
+    recorder.reading_tls().records(pids, || load(front.addr, "", 2, 5))
 }
 
 /// One of the programs that `cargo xtask accuracy` measures.
@@ -168,11 +194,17 @@ struct Recorder {
     /// How threads wake each other is seen from the beginning, as that it is needed takes many requests to show, and what it
     /// says is claimed.
     follows: bool,
+    /// What programs read and write through TLS is in it: they have nothing to hide.
+    reads_tls: bool,
 }
 
 impl Recorder {
     fn following(&self) -> Self {
         Self { follows: true, ..self.clone() }
+    }
+
+    fn reading_tls(&self) -> Self {
+        Self { reads_tls: true, ..self.clone() }
     }
 
     /// Does something while these processes are recorded.
@@ -187,8 +219,14 @@ impl Recorder {
         if self.follows {
             options.extend(["--handoff", "on", "--min-confidence", "possible"].map(str::to_owned));
         }
+        if self.reads_tls {
+            options.push("--record-secrets".to_owned());
+        }
         options.extend(pids.into_iter().flat_map(|pid| ["--pid".to_owned(), pid.to_string()]));
         let tracer = Tracer::attach_binary(&self.tracer, &options)?;
+        if self.reads_tls {
+            std::thread::sleep(PROBED);
+        }
         happens()?;
         std::thread::sleep(SETTLE);
         let report = tracer.finish()?;

@@ -25,7 +25,7 @@ use tracer_core::{Engine, EngineConfig};
 use oracle::Oracle;
 
 /// The recordings, and the evidence that each stands for: at least so many calls have their parent by it.
-const RECORDINGS: [(&str, Option<(Evidence, usize)>); 16] = [
+const RECORDINGS: [(&str, Option<(Evidence, usize)>); 17] = [
     ("chain", Some((Evidence::Thread, 2))),
     ("go-http1", Some((Evidence::RuntimeTask, 3))),
     ("go-http2", Some((Evidence::RuntimeTask, 7))),
@@ -34,6 +34,7 @@ const RECORDINGS: [(&str, Option<(Evidence, usize)>); 16] = [
     ("java-threads", Some((Evidence::Thread, 8))),
     ("java-virtual", Some((Evidence::RuntimeTask, 5))),
     ("nginx-keepalive", Some((Evidence::ResponseWindow, 5))),
+    ("nginx-tls", Some((Evidence::ResponseWindow, 10))),
     // Nothing tells whose its calls are.
     ("node-loop", None),
     ("php-fpm", Some((Evidence::Thread, 4))),

@@ -16,6 +16,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
+use tracer_tests::certificate::Certificate;
 use tracer_tests::nginx::{Config, Nginx};
 use tracer_tests::program::{describe_exit, free_port};
 use tracer_tests::temp::TempDir;
@@ -163,16 +164,7 @@ impl<'a> Bench<'a> {
     fn start(repo: &'a Repo, seconds: u32) -> anyhow::Result<Self> {
         let folder = TempDir::new()?;
         copy_libraries(folder.path())?;
-        let [key, certificate] = ["key.pem", "certificate.pem"].map(|name| folder.join(name));
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-            .args(["-days", "2", "-subj", "/CN=localhost", "-keyout"])
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .output()
-            .context("run openssl")?;
-        ensure!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
+        let Certificate { key, certificate } = Certificate::make(folder.path())?;
         let server = format!(
             "ssl_certificate {}; ssl_certificate_key {}; location / {{ return 200 '{}'; }}",
             certificate.display(),

@@ -128,7 +128,7 @@ static NEEDS: &[Need] = &[
     need("nft", "nftables", &[Test], "translates addresses for tests"),
     need("bpftool", "bpftool", &[Test], "shows tests what is loaded in the kernel"),
     need("wrk", "wrk", &[Bench, Test], "load for benchmarks"),
-    need("openssl", "openssl", &[Bench], "a certificate for benchmarks"),
+    need("openssl", "openssl", &[Bench], "a certificate for benchmarks and recordings"),
     need("qemu-system-x86_64", "qemu-system-x86", &[Test, Vm], "runs other kernels"),
     Need {
         program: "busybox",
