@@ -13,7 +13,7 @@ use tracer_tests::program::{Program, describe_exit};
 use tracer_tests::temp::TempDir;
 
 use crate::build;
-use crate::exec::Interrupt;
+use crate::exec::{self, Interrupt};
 use crate::repo::Repo;
 use crate::setup::{self, Group};
 
@@ -57,9 +57,7 @@ pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
     }
     attach.args(["--format", "tree", "--output"]).arg(&trees);
     // The defaults are shown, whatever the caller's environment asks of the tracer elsewhere.
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OTEL_")) {
-        attach.env_remove(name);
-    }
+    exec::without_otel(&mut attach);
     let mut tracer = Program::spawn_dying_by("tracer", attach, Signal::TERM)?;
     let live = tracer.wait_stderr(|line| line.contains("capture is live"), LIVE_LIMIT)?;
     println!("\n{live}");

@@ -55,6 +55,13 @@ pub(crate) fn quoted(word: &OsStr) -> String {
     }
 }
 
+/// Takes from a command what the caller's environment asks of the tracer elsewhere.
+pub(crate) fn without_otel(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OTEL_")) {
+        command.env_remove(name);
+    }
+}
+
 /// Runs a command to its end with its output passed on; anything but success is an error.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     eprintln!("$ {}", shown(command));

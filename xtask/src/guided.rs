@@ -8,15 +8,15 @@
 //! What is not on the recordings' way counts as rare: the training must have something of every protocol and of every kind
 //! of parent.
 
-use std::fs::{self, File};
-use std::io::BufWriter;
+use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::bench::{Recording, Sink};
+use crate::bench::{Sink, make_recording};
 use crate::repo::Repo;
 use crate::setup::find_program;
 use crate::{ebpf, exec};
@@ -38,12 +38,23 @@ pub(crate) fn build(repo: &Repo) -> anyhow::Result<()> {
     let counting = compiler.build(repo, &folder.join("counting"), "-Cprofile-generate")?;
     let profile = folder.join(format!("{}.profdata", version(&counting)?));
     if !profile.exists() {
+        // Of another state of the sources.
+        for old in matching(&folder, "*.profdata")? {
+            fs::remove_file(&old).with_context(|| format!("remove {}", old.display()))?;
+        }
         train(repo, &counting, &folder.join("training"), &merger, &profile)?;
     }
-    let mut flag = std::ffi::OsString::from("-Cprofile-use=");
+    let mut flag = OsString::from("-Cprofile-use=");
     flag.push(&profile);
     let built = compiler.build(repo, &folder.join("guided"), flag)?;
     replace(&built, &repo.tracer())
+}
+
+/// Files of a folder, by a pattern of their names.
+fn matching(folder: &Path, pattern: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let folder = glob::Pattern::escape(folder.to_str().context("the repository's path is no text")?);
+    let found = glob::glob(&format!("{folder}/{pattern}")).context("the pattern of files")?;
+    Ok(found.filter_map(Result::ok).collect())
 }
 
 /// What tells one build of a program from the next: the compiler does not see that a profile's content has changed, so its
@@ -94,12 +105,7 @@ impl Compiler {
 
     /// The release binary. What runs while it is built, such as macros, is not to count: it is left alone where a target is
     /// named.
-    fn build(
-        &self,
-        repo: &Repo,
-        folder: &Path,
-        flag: impl Into<std::ffi::OsString>,
-    ) -> anyhow::Result<PathBuf> {
+    fn build(&self, repo: &Repo, folder: &Path, flag: impl Into<OsString>) -> anyhow::Result<PathBuf> {
         let mut cargo = repo.cargo();
         cargo.env("CARGO_TARGET_DIR", folder).env("CARGO_ENCODED_RUSTFLAGS", flag.into());
         exec::run(cargo.args(["build", "--release", "--package", "tracer", "--target", &self.host]))?;
@@ -124,9 +130,7 @@ fn train(repo: &Repo, counting: &Path, folder: &Path, merger: &Path, profile: &P
     let run = |recording: &Path, outputs: &[&str]| -> anyhow::Result<()> {
         let mut tracer = Command::new(counting);
         tracer.arg("replay").arg(recording).args(outputs).current_dir(folder);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OTEL_")) {
-            tracer.env_remove(name);
-        }
+        exec::without_otel(&mut tracer);
         // All runs add to one file.
         tracer.env("LLVM_PROFILE_FILE", folder.join("%m.profraw"));
         let ended =
@@ -138,31 +142,22 @@ fn train(repo: &Repo, counting: &Path, folder: &Path, merger: &Path, profile: &P
     let exported = ["--otlp-endpoint", &endpoint, "--otlp-protocol", "http/protobuf"];
     for (number, (exchanges, connections, open_at_once)) in LOADS.into_iter().enumerate() {
         let path = folder.join(format!("{number}.rec"));
-        let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
-        Recording::new(BufWriter::with_capacity(1 << 20, file))?.write(
-            exchanges,
-            connections,
-            open_at_once,
-        )?;
+        make_recording(&path, exchanges, connections, open_at_once)?;
         run(&path, &exported)?;
     }
-    let pattern = repo.root().join("tests/replay/*.rec");
-    let pattern = pattern.to_str().context("the repository's path is no text")?;
-    let mut recordings = 0;
-    for recording in glob::glob(pattern).context("the pattern of recordings")?.filter_map(Result::ok) {
+    let recordings = matching(&repo.root().join("tests/replay"), "*.rec")?;
+    ensure!(!recordings.is_empty(), "there are no recordings to train on");
+    for recording in recordings {
         for _ in 0..REPLAYS {
             run(&recording, &exported)?;
         }
         for format in ["tree", "line", "otlp-json"] {
             run(&recording, &["--format", format])?;
         }
-        recordings += 1;
     }
-    ensure!(recordings > 0, "no recording matches {pattern}");
     ensure!(sink.take() > 0, "no span came of the training");
-    let counts = glob::glob(&folder.join("*.profraw").to_string_lossy()).context("the pattern of counts")?;
     let mut merge = Command::new(merger);
-    exec::run(merge.args(["merge", "-o"]).arg(profile).args(counts.filter_map(Result::ok)))?;
+    exec::run(merge.args(["merge", "-o"]).arg(profile).args(matching(folder, "*.profraw")?))?;
     fs::remove_dir_all(folder).with_context(|| format!("clear {}", folder.display()))
 }
 
@@ -184,7 +179,7 @@ mod tests {
         let (from, to) = (folder.join("from"), folder.join("release/tracer"));
         fs::write(&from, "new").unwrap();
         replace(&from, &to).unwrap();
-        let mut old = File::open(&to).unwrap();
+        let mut old = fs::File::open(&to).unwrap();
         fs::write(&from, "newer").unwrap();
         replace(&from, &to).unwrap();
         assert_eq!(fs::read_to_string(&to).unwrap(), "newer");

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::mem::offset_of;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -84,9 +84,7 @@ struct Cost {
 
 pub(super) fn run(repo: &Repo, options: &Options) -> anyhow::Result<()> {
     if let Some(path) = &options.recording {
-        let file = File::create_new(path).with_context(|| format!("create {}", path.display()))?;
-        let mut recording = Recording::new(BufWriter::with_capacity(1 << 20, file))?;
-        return recording.write(options.exchanges, CONNECTIONS, 1);
+        return make_recording(path, options.exchanges, CONNECTIONS, 1);
     }
     setup::prepare(repo, &[Group::Build, Group::Bench])?;
     build::run(repo, &build::Options::INSTALLED)?;
@@ -108,14 +106,23 @@ pub(super) fn run(repo: &Repo, options: &Options) -> anyhow::Result<()> {
     if shortfalls.is_empty() { Ok(()) } else { bail!("{}", shortfalls.join("; ")) }
 }
 
+/// Writes a recording to a new file: of so many exchanges on so many connections, and how many of them are open at once.
+pub(crate) fn make_recording(
+    path: &Path,
+    exchanges: u64,
+    connections: u64,
+    open_at_once: u64,
+) -> anyhow::Result<()> {
+    let file = File::create_new(path).with_context(|| format!("create {}", path.display()))?;
+    let mut recording = Recording::new(BufWriter::with_capacity(1 << 20, file))?;
+    recording.write(exchanges, connections, open_at_once).context("write the recording")
+}
+
 fn replay(repo: &Repo, exchanges: u64, connections: u64, open_at_once: u64) -> anyhow::Result<Run> {
     // Made before: on a processor's other thread it would slow down what is measured.
     let folder = TempDir::new()?;
     let path = folder.join("recording");
-    let file = File::create_new(&path).with_context(|| format!("create {}", path.display()))?;
-    let mut recording = Recording::new(BufWriter::with_capacity(1 << 20, file))?;
-    recording.write(exchanges, connections, open_at_once).context("write the recording")?;
-    drop(recording);
+    make_recording(&path, exchanges, connections, open_at_once)?;
     let before = process::children_cpu_time()?;
     let mut tracer = Command::new(repo.tracer())
         .arg("replay")
@@ -228,7 +235,7 @@ const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sun, 
     Content-Type: text/plain\r\nContent-Length: 6\r\nConnection: keep-alive\r\n\r\nhello\n";
 
 /// Writes what the kernel half would have reported.
-pub(crate) struct Recording<W: Write> {
+struct Recording<W: Write> {
     out: Writer<W>,
     now: u64,
     events: u32,
@@ -243,7 +250,7 @@ struct Moved {
 }
 
 impl<W: Write> Recording<W> {
-    pub(crate) fn new(out: W) -> anyhow::Result<Self> {
+    fn new(out: W) -> anyhow::Result<Self> {
         let out = Writer::new(
             out,
             &Preamble::new("bench", 1_772_000_000_000_000_000, HostFacts::default(), [7; 32]),
@@ -251,12 +258,7 @@ impl<W: Write> Recording<W> {
         Ok(Self { out, now: 10_000_000_000, events: 0, record: Vec::new() })
     }
 
-    pub(crate) fn write(
-        &mut self,
-        exchanges: u64,
-        connections: u64,
-        open_at_once: u64,
-    ) -> anyhow::Result<()> {
+    fn write(&mut self, exchanges: u64, connections: u64, open_at_once: u64) -> anyhow::Result<()> {
         let described = ProcessDescribed {
             time: KernelInstant::from_nanos(self.now),
             process: PROCESS,

@@ -22,7 +22,7 @@ use tracer_tests::wrk::{self, Measured};
 use super::beside::{self, Pace, PingPong};
 use super::process;
 use super::sink::Sink;
-use crate::exec::Interrupt;
+use crate::exec::{self, Interrupt};
 use crate::repo::Repo;
 
 const LIVE_LIMIT: Duration = Duration::from_secs(60);
@@ -249,9 +249,7 @@ pub(super) fn attach(repo: &Repo, pids: &[u32], options: &[&str], sink: &Sink) -
         attach.args(["--pid", &pid.to_string()]);
     }
     attach.args(["--otlp-endpoint", &sink.endpoint(), "--otlp-protocol", "http/protobuf"]);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OTEL_")) {
-        attach.env_remove(name);
-    }
+    exec::without_otel(&mut attach);
     let tracer = Program::spawn_dying_by("tracer", attach, Signal::TERM)?;
     tracer.wait_stderr(|line| line.contains("capture is live"), LIVE_LIMIT)?;
     Ok(tracer)

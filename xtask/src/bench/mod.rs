@@ -21,7 +21,7 @@ use crate::build;
 use crate::exec::Interrupt;
 use crate::repo::Repo;
 use crate::setup::{self, Group};
-pub(crate) use engine::Recording;
+pub(crate) use engine::make_recording;
 pub(crate) use sink::Sink;
 
 use load::{Block, Slice, Totals};
