@@ -364,6 +364,18 @@ impl Host {
         ends
     }
 
+    /// As [`Self::connect`], but the server is behind: what it will see is not told of until it accepts.
+    pub(crate) fn dial(&mut self, client: T, server: T) -> (End, End, ConnOpened) {
+        let ends = self.connect(Some(client), Some(server));
+        let Some(Event::ConnOpened(accepted)) = self.events.pop() else { panic!("no connection") };
+        (ends.0, ends.1, accepted)
+    }
+
+    pub(crate) fn accept(&mut self, mut accepted: ConnOpened) {
+        accepted.origin.time = self.tick();
+        self.events.push(Event::ConnOpened(accepted));
+    }
+
     /// Its reads never wait: the socket of an event loop.
     pub(crate) fn nonblocking(&mut self, end: End) -> End {
         self.sockets[end.0].blocking = Some(false);

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tracer_core::event::Event;
-
 use crate::frames::{PREFACE, answer, ask, ask_with, frame, settings};
 use crate::host::{End, Host, T};
 
@@ -141,19 +139,17 @@ fn streams_are_joined_one_by_one() {
 fn a_stream_given_up_before_its_server_looked_is_joined_when_it_is_read() {
     let mut host = Host::new();
     let (client, server) = (host.process("client"), host.process("server"));
-    let ends = host.connect(Some(client), Some(server));
-    let Some(Event::ConnOpened(mut accepted)) = host.events.pop() else { panic!("no connection") };
-    host.write(client, ends.0, &[PREFACE, &settings(), &ask(1, "/late", true)].concat());
+    let (near, far, accepted) = host.dial(client, server);
+    host.write(client, near, &[PREFACE, &settings(), &ask(1, "/late", true)].concat());
     host.sleep(Duration::from_millis(20));
-    host.write(client, ends.0, &frame(3, 0, 1, &[0, 0, 0, 8]));
+    host.write(client, near, &frame(3, 0, 1, &[0, 0, 0, 8]));
     host.sleep(Duration::from_millis(500));
     // Something must happen for time to pass.
     let other = host.connect(NOBODY, Some(server));
     host.asks(NOBODY, other, server, "/now");
     host.answers(NOBODY, other, server);
-    accepted.origin.time = host.tick();
-    host.events.push(Event::ConnOpened(accepted));
-    host.read(server, ends.1);
+    host.accept(accepted);
+    host.read(server, far);
     let mut found = host.lines();
     found.sort();
     assert_eq!(

@@ -213,19 +213,17 @@ fn a_call_finds_its_other_end_after_a_long_time_without_calls() {
 fn a_call_given_up_long_ago_is_joined_when_it_is_read() {
     let mut host = Host::new();
     let (curl, shop) = (host.process("curl"), host.process("shop"));
-    let conn = host.connect(Some(curl), Some(shop));
-    let Some(Event::ConnOpened(mut accepted)) = host.events.pop() else { panic!("no connection") };
-    host.request(curl, conn.0, "/late");
-    host.close(curl, conn.0);
+    let (near, far, accepted) = host.dial(curl, shop);
+    host.request(curl, near, "/late");
+    host.close(curl, near);
     host.sleep(Duration::from_secs(25));
     // Something must happen for time to pass.
     let other = host.connect(None, Some(shop));
     host.asks(NOBODY, other, shop, "/now");
     host.answers(NOBODY, other, shop);
-    accepted.origin.time = host.tick();
-    host.events.push(Event::ConnOpened(accepted));
-    host.read(shop, conn.1);
-    host.response(shop, conn.1);
+    host.accept(accepted);
+    host.read(shop, far);
+    host.response(shop, far);
     let mut found = host.lines();
     found.sort();
     assert_eq!(
