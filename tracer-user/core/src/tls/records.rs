@@ -243,7 +243,7 @@ impl Records {
 
     fn expects(&mut self, end: u32, part: Part, by: Protection) -> Place {
         let len = part.len;
-        if self.seen.is_some_and(|seen| seen.wrapping_sub(end) as i32 >= 0) {
+        if self.has_seen(end) {
             // The library itself has sent them.
             return self.sent(end, len, by);
         }
