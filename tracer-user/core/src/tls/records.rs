@@ -371,10 +371,6 @@ impl Records {
 
     fn received(&mut self, part: Part, by: Protection) -> Place {
         let Part { len, filled, moved_to, follows, .. } = part;
-        if !follows {
-            // What is left of a record may have been handed out meanwhile.
-            self.current = None;
-        }
         self.confused |= moved_to.map_or(!follows, |end| !self.has_seen(end));
         if self.confused {
             self.current = None;

@@ -104,6 +104,18 @@ impl Wire {
     ) -> (SocketCookie, Vec<Option<u32>>) {
         // Others say where they have come to on the socket.
         let moved_to = Some(self.seq[usize::from(direction.code())]).filter(|_| record_end.is_none());
+        self.plain_moved_to(direction, len, filled, record_end, moved_to)
+    }
+
+    /// The same, of a call that came so far on the socket, or to none.
+    fn plain_moved_to(
+        &mut self,
+        direction: Direction,
+        len: u32,
+        filled: bool,
+        record_end: Option<u32>,
+        moved_to: Option<u32>,
+    ) -> (SocketCookie, Vec<Option<u32>>) {
         let data = self.data(direction, len);
         let (mut cookie, mut seqs, mut total) = (SocketCookie(0), Vec::new(), 0);
         let event = PlaintextMoved {
@@ -455,4 +467,44 @@ fn what_a_call_sent_before_is_not_where_its_last_record_was_not_told_of() {
     wire.seq[1] += 5 + 100 + u32::from(MORE);
     wire.moved(Direction::Egress, Some(SESSION), &[50 + MORE], &[]);
     assert_eq!(wire.plain(Direction::Egress, 150, false), (SOCKET, vec![None]));
+}
+
+/// Two calls were told of behind the records of both.
+#[test]
+fn a_call_is_in_no_records_behind_those_that_it_came_to() {
+    let mut wire = Wire::new();
+    let moves = |wire: &mut Wire| {
+        wire.moved(Direction::Ingress, Some(SESSION), &[53], &[]);
+        wire.seq[0]
+    };
+    let first = moves(&mut wire);
+    assert_eq!(wire.plain(Direction::Ingress, 36, false), (SOCKET, vec![Some(first - 58)]));
+    let ends = [moves(&mut wire), moves(&mut wire)];
+    let mut plain = |end| wire.plain_moved_to(Direction::Ingress, 36, false, None, Some(end));
+    // It could be nowhere else than in the record that the library has read over since.
+    assert_eq!(plain(ends[0]), (SOCKET, vec![None]));
+    assert_eq!(plain(ends[1]), (SOCKET, vec![Some(ends[1] - 58)]));
+}
+
+#[test]
+fn what_came_to_no_socket_was_not_sent() {
+    let mut wire = Wire::new();
+    wire.moved(Direction::Egress, Some(SESSION), &[53], &[]);
+    let placed = wire.plain_moved_to(Direction::Egress, 36, false, None, None);
+    assert_eq!(placed, (SOCKET, vec![None]));
+}
+
+#[test]
+fn records_that_come_late_are_not_those_of_what_was_read_ahead() {
+    let mut wire = Wire::new();
+    let late = wire.seq[0] + 58;
+    wire.seq[0] = late;
+    wire.plain[0] += 36;
+    wire.moved(Direction::Ingress, Some(SESSION), &[23 + MORE, 53], &[]);
+    assert_eq!(wire.plain(Direction::Ingress, 23, false), (SOCKET, vec![Some(late)]));
+    let end = std::mem::replace(&mut wire.seq[0], late - 58);
+    wire.moved(Direction::Ingress, Some(SESSION), &[53], &[]);
+    wire.seq[0] = end;
+    let placed = wire.plain_moved_to(Direction::Ingress, 36, false, None, None);
+    assert_eq!(placed, (SOCKET, vec![None]));
 }
