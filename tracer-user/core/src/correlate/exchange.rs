@@ -134,6 +134,12 @@ impl Exchange {
         }
     }
 
+    /// It has ended without a byte of an answer.
+    pub(super) fn is_unanswered(&self) -> bool {
+        let given_up = |end: End| matches!(end.outcome, Outcome::NoResponse | Outcome::Reset(_));
+        self.response.is_none() && self.end.is_some_and(given_up)
+    }
+
     /// A stream that ended before it was answered: by its client, for one. The goroutine that serves it may not know, and
     /// go on.
     pub(super) fn is_given_up(&self) -> bool {

@@ -8,6 +8,7 @@ use super::carriers;
 use super::deadlines::Look;
 use super::exchange::{End, Exchange, Key, Question, Settled, Undecided};
 use super::join;
+use super::rules::same_bytes;
 use crate::attributes::{self, Described, keys};
 use crate::exchange::{BodyLen, Incomplete, Outcome, Trailer};
 use crate::span::{Parent, Span, SpanKind, Value};
@@ -30,9 +31,20 @@ impl Correlator {
             self.fragments.wait(exchange.fragment, key);
         } else if let Some(awaited) = self.awaited_candidate(exchange) {
             self.fragments.wait(awaited, key);
+        } else if let Some(read) = self.may_be_read_soon(exchange) {
+            self.plan(Look::Grace, read, key);
         } else {
             self.leave(key);
         }
+    }
+
+    /// A call that was given up, and whose peer has not been seen to receive it: until when that would be soon. Only with
+    /// that is it known when it began at the latest.
+    fn may_be_read_soon(&self, call: &Exchange) -> Option<KernelInstant> {
+        let until = call.end?.time.plus(same_bytes::GRACE);
+        let unseen = call.role() == Role::Client && call.received_by_peer.is_none();
+        (unseen && call.is_unanswered() && self.now < until && self.tables.join.peer_is_traced(call))
+            .then_some(until)
     }
 
     /// The span leaves now, as far as it is known. It must have ended and its question be settled.
@@ -104,8 +116,7 @@ impl Correlator {
         // A server that is behind reads what was sent by somebody who has given up. Until it accepts the connection it is
         // not known to be traced; such calls are not to fill the table.
         let room = self.tables.exchanges.len() < self.bounds.max_exchanges / 2;
-        let unanswered = matches!(end.outcome, Outcome::NoResponse | Outcome::Reset(_));
-        let may_be_read_late = unanswered && exchange.response.is_none() && room;
+        let may_be_read_late = exchange.is_unanswered() && room;
         let may_go_on = exchange.is_given_up() && room;
         if (may_go_on || unseen && (may_be_read_late || self.tables.join.peer_is_traced(exchange)))
             && let Some(exchange) = self.tables.exchanges.get_mut(&key)

@@ -310,6 +310,7 @@ impl Correlator {
         }
         if !last {
             self.plan_deadline(key);
+            self.ready(key);
         }
         if last {
             // Whatever is known of those above it by now gives it its trace.

@@ -54,6 +54,22 @@ fn a_plain_request_leaves_within_a_blink() {
     assert_eq!(live.until_now(&host).len(), 1);
 }
 
+/// It waits for its server to read it, but not long.
+#[test]
+fn a_call_given_up_leaves_within_a_blink() {
+    let mut host = Host::new();
+    let (curl, shop) = (host.process("curl"), host.process("shop"));
+    let (near, _) = host.connect(Some(curl), Some(shop));
+    let mut live = Live::new(EngineConfig::default());
+    host.request(curl, near, "/a");
+    host.close(curl, near);
+    for _ in 0..2 {
+        host.sleep(Duration::from_millis(100));
+        live.until_now(&host);
+    }
+    assert_eq!(lines(&live.spans), ["curl client /a"]);
+}
+
 /// A parent that is open for an hour: its calls leave ten seconds after their end, in its trace.
 #[test]
 fn calls_leave_under_an_hour_long_parent() {

@@ -6,6 +6,7 @@ use tracer_abi::time::KernelInstant;
 use tracer_core::event::{Event, Thread};
 use tracer_core::{Engine, EngineConfig};
 
+use crate::frames::{PREFACE, ask, frame, settings};
 use crate::host::{Host, T, Wiring, lines, run};
 
 const NOBODY: Option<T> = None;
@@ -168,15 +169,40 @@ fn either_end_may_be_seen_first() {
 }
 
 fn swap_last_exchange(host: &mut Host) {
+    let end = host.events.len();
+    swap_times(host, &[(end - 4, end - 3), (end - 2, end - 1)]);
+}
+
+fn swap_times(host: &mut Host, pairs: &[(usize, usize)]) {
     let mut times: Vec<KernelInstant> = host.events.iter().map(Event::time).collect();
-    let end = times.len();
-    times.swap(end - 4, end - 3);
-    times.swap(end - 2, end - 1);
+    for (one, other) in pairs {
+        times.swap(*one, *other);
+    }
     for (event, time) in host.events.iter_mut().zip(times) {
         if let Event::DataMoved(moved) = event {
             moved.time = time;
         }
     }
+}
+
+/// Nothing more is to come of it, but the request at its other end is not yet understood.
+#[test]
+fn a_call_given_up_at_once_began_before_it_was_read() {
+    let mut host = Host::new();
+    let (curl, shop) = (host.process("curl"), host.process("shop"));
+    let (near, far) = host.connect(Some(curl), Some(shop));
+    host.write(curl, near, &[PREFACE, &settings()].concat());
+    host.read(shop, far);
+    let (asked, reset) = (ask(1, "/a", true), frame(3, 0, 1, &[0, 0, 0, 8]));
+    host.write(curl, near, &asked[..5]);
+    host.read(shop, far);
+    let read = host.events.len() - 1;
+    swap_times(&mut host, &[(read - 1, read)]);
+    host.write(curl, near, &[&asked[5..], &reset].concat());
+    host.read(shop, far);
+    let spans = run(&host.events, EngineConfig::default(), host.clock);
+    assert_eq!(lines(&spans), ["curl client /a", "shop server /a < curl client /a (tcp-sequence)"]);
+    assert_eq!(spans[0].start, spans[1].start);
 }
 
 /// Requests from outside are not noted for a join while nothing on the host calls.
