@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "tests may state what cannot fail")]
 
 mod calls;
+mod closings;
 mod recorded;
 mod scope;
 mod tls;

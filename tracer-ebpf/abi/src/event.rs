@@ -287,7 +287,7 @@ pub struct ConnRecord {
     pub unix_path: [u8; UNIX_PATH_BYTES],
 }
 
-/// A connection ended. Made in whatever context closed it, so the process may be absent.
+/// A connection ended: by the process that closed it; without one, where a packet did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ConnClosedRecord {

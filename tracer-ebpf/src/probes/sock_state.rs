@@ -7,7 +7,7 @@
 //! | ESTABLISHED | SYN_SENT | first sequence numbers of a client's socket |
 //! | ESTABLISHED | SYN_RECV | the same of a server's socket, whoever will accept it |
 //! | FIN_WAIT1, LAST_ACK | | closed by its process, unless it only shut down its direction |
-//! | CLOSE | | closed |
+//! | CLOSE | | closed, by its process if it has ended both directions, else by a packet |
 //! | LISTEN | | a listener |
 
 use core::ffi::c_void;
@@ -20,7 +20,7 @@ use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{ConnClosedRecord, EventKind, ListenRecord};
 
 use crate::emit;
-use crate::filter;
+use crate::filter::{self, Actor};
 use crate::io::self_key;
 use crate::kernel::Task;
 use crate::maps::{TRACER_SELF, config, count, sock_flags, sock_state};
@@ -47,10 +47,11 @@ fn tracer_state(ctx: BtfTracePointContext) -> i32 {
         TCP_ESTABLISHED => established(sock, from == TCP_SYN_RECV),
         TCP_FIN_WAIT1 | TCP_LAST_ACK => {
             if sock.both_ended() && !Regs::of(Task::current()).in_shutdown() {
-                closed(sock);
+                closed(sock, filter::current());
             }
         }
-        TCP_CLOSE => closed(sock),
+        // A packet that resets it is dealt with by whoever is there, its own process inside of an operation too.
+        TCP_CLOSE => closed(sock, if sock.both_ended() { filter::current() } else { None }),
         TCP_LISTEN => listening(sock),
         _ => {}
     }
@@ -120,7 +121,7 @@ fn note_client(sock: Sock, own: bool) {
 }
 
 #[inline(always)]
-fn closed(sock: Sock) {
+fn closed(sock: Sock, by: Option<Actor>) {
     // SAFETY: the hook's own argument.
     let Some(state) = (unsafe { sock_state(sock.0, false) }) else {
         return;
@@ -133,9 +134,8 @@ fn closed(sock: Sock) {
     if state.flags & sock_flags::ANNOUNCED == 0 {
         return;
     }
-    let actor = filter::current();
     emit::control::<ConnClosedRecord>(|record| {
-        record.header = emit::header::<ConnClosedRecord>(EventKind::ConnClosed, actor.as_ref());
+        record.header = emit::header::<ConnClosedRecord>(EventKind::ConnClosed, by.as_ref());
         record.cookie = SocketCookie(sock.cookie());
         record.egress_bytes = state.egress.bytes;
         record.ingress_bytes = state.ingress.bytes;

@@ -301,6 +301,33 @@ fn a_socket_closed_under_its_program_is_read_to_the_end() {
     assert_eq!(nothing, [&request[..], &["0 no response @27 t2"]].concat());
 }
 
+/// The network closes a socket while its program sends, which is told of when it has been done.
+#[test]
+fn what_a_server_sends_meanwhile_is_told_of_after_the_reset() {
+    let play = |before: &str, then: &dyn Fn(&mut Wire)| {
+        let mut wire = Wire::opened(Role::Server, false);
+        wire.moves(Direction::Ingress, GET.as_bytes());
+        if !before.is_empty() {
+            wire.moves(Direction::Egress, before.as_bytes());
+        }
+        wire.closes(false);
+        then(&mut wire);
+        transcript(&wire.records)
+    };
+    let request = ["0 > GET /a @0..27 t1..1", "0 >| @27 t1 len 0"];
+    let (head, body) = OK.split_at(OK.len() - 5);
+    let whole = play(head, &|wire| wire.moves(Direction::Egress, body.as_bytes()));
+    assert_eq!(whole, [&request[..], &["0 < 200 @0 t2", "0 complete @42 t4 len 5"]].concat());
+    let whole = play("", &|wire| wire.moves(Direction::Egress, OK.as_bytes()));
+    assert_eq!(whole, [&request[..], &["0 < 200 @0 t3", "0 complete @42 t3 len 5"]].concat());
+    // It learns of it, one way or the other.
+    for then in [&Wire::ends as &dyn Fn(&mut Wire), &|wire: &mut Wire| wire.fails(Direction::Egress, 32)] {
+        assert_eq!(play("", then), [&request[..], &["0 no response @27 t3"]].concat());
+        assert_eq!(play(head, then), [&request[..], &["0 < 200 @0 t2", "0 cut @37 t4"]].concat());
+    }
+    assert_eq!(play("", &|_| ()), [&request[..], &["0 no response @27 t2"]].concat());
+}
+
 /// It was reset before its program looked: what had come is read yet, and nobody closes it any more.
 #[test]
 fn a_socket_that_was_over_before_its_program_used_it_is_read_to_the_end() {

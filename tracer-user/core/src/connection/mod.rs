@@ -273,7 +273,7 @@ impl Connection {
     }
 
     /// The connection ended. Exchanges end with it, except while the program may still read responses that it had
-    /// received before: see [`Connection::is_over`].
+    /// received before, or be sending: see [`Connection::is_over`].
     pub fn handle_closed(&mut self, event: &ConnClosed, out: &mut Vec<ExchangeUpdate>) {
         let time = event.origin.time;
         self.closed = true;
@@ -283,19 +283,24 @@ impl Connection {
             self.half_mut(direction).total = total;
             self.hurry(direction, time, out);
         }
-        let responses = self.requests.map(Direction::flipped);
         // A peer's FIN behind our own, or a reset, closes the socket under the program, in whatever context the packet
-        // came in: the program may still read what is there, and learn of the end.
+        // came in.
         let closer = event.origin.thread.map(|thread| thread.process);
         let by_program = closer.is_some() && closer == self.process;
-        if by_program || self.half(Direction::Ingress).ended {
+        let ingress_ended = self.half(Direction::Ingress).ended;
+        let may_go_on = match self.requests.map(Direction::flipped) {
+            // The program may still read what is there, and learn of the end.
+            Some(Direction::Ingress) => !ingress_ended,
+            // It may be sending: that is told of when it has been done.
+            Some(Direction::Egress) => true,
+            None => false,
+        };
+        let goes_on = may_go_on && !by_program && self.has_open();
+        if !goes_on {
             self.close(time, true, out);
-            return;
         }
-        self.closing = Some(time);
-        if responses != Some(Direction::Ingress) || !self.has_open() {
-            // Nothing can come of it. It is kept so that late events find it.
-            self.close(time, true, out);
+        // Where nothing comes of it, it is kept so that late events find it.
+        if goes_on || !by_program && !ingress_ended {
             self.closing = Some(time);
         }
     }
@@ -396,17 +401,6 @@ impl Connection {
     pub fn stats(&mut self) -> ConnectionStats {
         self.collect_counts();
         std::mem::take(&mut self.stats)
-    }
-
-    /// A request was read of whose response nothing was seen.
-    pub(crate) fn awaits_answer(&self) -> bool {
-        match &self.mode {
-            Mode::Streams(streams) => streams.awaits_answer(),
-            Mode::Http2(h2) => h2.awaits_answer(),
-            Mode::Detecting | Mode::Following | Mode::Draining { .. } | Mode::Seeking(_) | Mode::Opaque => {
-                self.ledger.front().is_some_and(|open| !open.answered)
-            }
-        }
     }
 
     /// How many bytes are known to have moved in a direction.

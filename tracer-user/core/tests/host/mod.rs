@@ -461,10 +461,19 @@ impl Host {
 
     /// The end is closed by its process.
     pub(crate) fn close(&mut self, thread: T, end: End) {
+        self.is_closed(Some(thread), end);
+    }
+
+    /// A packet closes it.
+    pub(crate) fn is_reset(&mut self, end: End) {
+        self.is_closed(None, end);
+    }
+
+    fn is_closed(&mut self, by: Option<T>, end: End) {
         let time = self.tick();
         let socket = &self.sockets[end.0];
         self.events.push(Event::ConnClosed(ConnClosed {
-            origin: Origin { time, thread: Some(self.at(thread, 0)), cpu: 0 },
+            origin: Origin { time, thread: by.map(|thread| self.at(thread, 0)), cpu: 0 },
             cookie: socket.cookie,
             egress_bytes: socket.sent,
             ingress_bytes: socket.received,

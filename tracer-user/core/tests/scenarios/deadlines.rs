@@ -242,7 +242,7 @@ fn an_answer_that_was_reset_was_given_all_the_same() {
     let conn = host.connect(None, Some(shop));
     host.asks(NOBODY, conn, shop, "/a");
     let sent = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-    host.close(shop, conn.1);
+    host.is_reset(conn.1);
     host.write(shop, conn.1, sent);
     host.sleep(Duration::from_secs(1));
     let spans = host.spans();
