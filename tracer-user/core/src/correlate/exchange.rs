@@ -197,6 +197,8 @@ pub(crate) struct Served {
     pub(super) shared: Option<KernelInstant>,
     /// The thread that last read some of it after another had begun to, and that only reads as far as is known.
     pub(super) passed_to: Option<Tid>,
+    /// Its thread answered another before it had read all of this one, which it had passed on if it is in order.
+    pub(super) set_aside: bool,
     /// It may be answered by another thread than has read it.
     pub(super) adrift: bool,
     /// When its thread first read from another connection on which it does not call.

@@ -5,7 +5,9 @@
 //! another thread than read it shows that threads own nothing. A *reader* is told from that by what it never does: it has
 //! neither sent a byte of a response nor made a call. As soon as it does, the process is taken for what it looks like.
 //!
-//! A thread that answers what was handed over amid a request of its own does as much: it works for two at a time.
+//! A thread that answers what was handed over amid a request of its own does as much: it works for two at a time. Unless
+//! it had only begun to read its own: that may be with a reader by then, which shows when that reads on. The process is
+//! taken for what it looks like when the thread itself reads on, or answers.
 //!
 //! What a reader hands over has no parents by thread: which thread took it up, and when, is not seen. A call that a
 //! thread without a request makes while one is handed over may be that one's. It is *unplaced* until its thread answers: if
@@ -18,7 +20,7 @@ use tracer_abi::time::KernelInstant;
 
 use super::Correlator;
 use super::conn::ConnFacts;
-use super::exchange::{Exchange, Key};
+use super::exchange::{Exchange, Key, Served};
 use super::rules::{Tables, thread};
 use super::threads::Threads;
 use crate::event::{DataMoved, IoOutcome, Thread as ThreadEvent};
@@ -59,12 +61,16 @@ pub(super) fn reader(threads: &Threads, request: &Exchange) -> Option<Tid> {
 pub(super) fn explain(tables: &mut Tables, request: Key, answered_by: Tid) -> bool {
     let Some(exchange) = tables.exchanges.get(&request) else { return false };
     let Some(tid) = reader(&tables.threads, exchange).filter(|tid| *tid != answered_by) else { return false };
-    let process = exchange.process();
+    let first = exchange.thread();
+    let process = first.process;
     // Amid a request of its own: then which of them it has called for cannot be told.
-    if tables.threads.find(process, answered_by).is_none_or(|thread| !thread.open.is_empty()) {
+    let Some(own) = tables.threads.find(process, answered_by).map(|thread| thread.open.clone()) else {
+        return false;
+    };
+    if !own.iter().all(|key| sets_aside(tables, *key)) {
         return false;
     }
-    let Some(thread) = tables.threads.find_mut(ThreadEvent { process, tid, ..exchange.thread() }) else {
+    let Some(thread) = tables.threads.find_mut(ThreadEvent { process, tid, ..first }) else {
         return false;
     };
     thread.reading.for_others = thread.reading.for_others.saturating_add(1);
@@ -79,6 +85,15 @@ pub(super) fn explain(tables: &mut Tables, request: Key, answered_by: Tid) -> bo
         }
     }
     true
+}
+
+/// The thread of a request has answered another one. Whether it may have passed this one on before.
+fn sets_aside(tables: &mut Tables, request: Key) -> bool {
+    let Some(exchange) = tables.exchanges.get_mut(&request) else { return false };
+    let in_part = exchange.request_last.is_none() && exchange.response.is_none();
+    let Some(served) = exchange.served_mut() else { return false };
+    served.set_aside |= in_part;
+    in_part
 }
 
 impl Correlator {
@@ -96,12 +111,27 @@ impl Correlator {
         if conn.calls != Some(false) || !matches!(event.outcome, IoOutcome::Moved(_)) {
             return;
         }
+        self.takes_up(event, conn);
         match event.direction {
             Direction::Ingress => self.reads_on(event, conn),
             Direction::Egress => {
                 self.acts(event.thread);
                 self.places(event, conn);
             }
+        }
+    }
+
+    /// A thread goes on with a request that it had set aside.
+    fn takes_up(&mut self, event: &DataMoved, conn: &ConnFacts) {
+        let request = conn.open.back().and_then(|(_, key)| self.tables.exchanges.get(key));
+        let again = request.is_some_and(|request| {
+            let by_its_own =
+                request.process() == event.thread.process && request.thread().tid == event.thread.tid;
+            let set_aside = |served: &Served| served.set_aside && served.passed_to.is_none();
+            by_its_own && request.served().is_some_and(set_aside)
+        });
+        if again {
+            self.threads_own_nothing(event.thread.process);
         }
     }
 

@@ -261,3 +261,46 @@ fn who_has_begun_to_read_and_calls_before_it_is_handed_it_closes_the_gate() {
     assert!(shop.verdict("/after").starts_with("- "));
     shop.expect_gate(false);
 }
+
+/// A thread that has begun to read a request gives it to the reader, which shows when that reads on; and takes another one
+/// before it does.
+#[test]
+fn who_has_begun_to_read_answers_what_was_handed_over() {
+    /// What becomes of the request that a worker has begun to read.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Then {
+        PassedOn,
+        ReadOn,
+        Answered,
+        GivenUp,
+    }
+    for then in [Then::PassedOn, Then::ReadOn, Then::Answered, Then::GivenUp] {
+        let mut shop = Shop::new();
+        let (worker, front) = (shop.worker(1), shop.fronts[1]);
+        for number in 0..12 {
+            shop.hands_over(worker, &format!("/handed{number}"));
+        }
+        shop.host.write(NOBODY, front.0, b"POST /begun HTTP/1.1\r\nContent-Length: 4\r\n\r\n");
+        shop.host.read(worker, front.1);
+        shop.hands_over(worker, "/b");
+        if then != Then::GivenUp {
+            shop.host.write(NOBODY, front.0, b"body");
+        }
+        match then {
+            Then::PassedOn => {
+                shop.host.read(shop.reader, front.1);
+                shop.calls(worker, "/begun.0");
+                shop.answers(1, worker);
+                assert!(shop.verdict("/begun.0").starts_with("- "));
+            }
+            Then::ReadOn => {
+                shop.host.read(worker, front.1);
+                shop.answers(1, worker);
+            }
+            Then::Answered => shop.answers(1, worker),
+            Then::GivenUp => shop.host.close(worker, front.1),
+        }
+        assert!(shop.verdict("/b.0").starts_with("- "));
+        shop.expect_gate(matches!(then, Then::PassedOn | Then::GivenUp));
+    }
+}
