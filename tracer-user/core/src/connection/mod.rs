@@ -403,6 +403,19 @@ impl Connection {
         std::mem::take(&mut self.stats)
     }
 
+    /// A request was read of whose response nothing was seen; or is not over, and so many bytes that have moved in each
+    /// direction are not told of.
+    pub(crate) fn may_be_told_more(&self, unheard: [u64; 2]) -> bool {
+        let awaits_answer = match &self.mode {
+            Mode::Streams(streams) => streams.awaits_answer(),
+            Mode::Http2(h2) => h2.awaits_answer(),
+            Mode::Detecting | Mode::Following | Mode::Draining { .. } | Mode::Seeking(_) | Mode::Opaque => {
+                self.ledger.front().is_some_and(|open| !open.answered)
+            }
+        };
+        awaits_answer || self.has_open() && unheard != [0; 2]
+    }
+
     /// How many bytes are known to have moved in a direction.
     pub(crate) fn moved(&self, direction: Direction) -> u64 {
         self.half(direction).stream.end()

@@ -89,6 +89,10 @@ impl Streams {
         self.next_index > 0
     }
 
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.open.values().any(|open| open.index.is_some() && open.response_first.is_none())
+    }
+
     pub(super) fn has_open(&self) -> bool {
         !self.open.is_empty()
     }

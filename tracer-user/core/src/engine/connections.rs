@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::time::Duration;
 
 use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::sniff::Class;
@@ -28,6 +29,10 @@ pub struct Unrecognised {
 
 /// Processes and classes counted apart; traffic of further ones is counted under the process key of zeros.
 const MAX_UNRECOGNISED: usize = 1024;
+
+/// How long a connection of TLS that was closed is kept for what its program was given before, and is told of after: a
+/// library's call is when it returns, and another thread may close the socket inside of it.
+const LINGER: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(super) struct Connections {
@@ -59,6 +64,8 @@ struct Entry {
     bytes: u64,
     /// Its bytes are plaintext of TLS: those of the socket are passed over.
     secured: bool,
+    /// It was closed, and [`LINGER`] is not over.
+    closed: Option<ConnClosed>,
     /// The earliest entry in `timers`.
     timer: Option<KernelInstant>,
 }
@@ -177,9 +184,14 @@ impl Connections {
         let time = event.origin.time;
         let event = if entry.secured { plain(&entry.connection, event, unheard) } else { event };
         let mut updates = std::mem::take(&mut self.updates);
-        entry.connection.handle_closed(&event, &mut updates);
+        if entry.secured && entry.connection.may_be_told_more(unheard) {
+            entry.closed.get_or_insert(event);
+        } else {
+            entry.connection.handle_closed(&event, &mut updates);
+            self.apply(place, updates, time, correlator);
+            return self.forget(place, time, correlator);
+        }
         self.apply(place, updates, time, correlator);
-        self.forget(place, time, correlator);
     }
 
     /// Time has passed.
@@ -196,8 +208,15 @@ impl Connections {
             if entry.connection.poll_timeout().is_some_and(|due| due <= at) {
                 entry.connection.handle_timeout(at, &mut updates);
             }
+            let closed = entry.closed.take_if(|closed| closed.origin.time.plus(LINGER) <= at);
+            if let Some(closed) = &closed {
+                entry.connection.handle_closed(closed, &mut updates);
+            }
             self.apply(place, updates, at, correlator);
-            self.remove_if_over(place);
+            match closed {
+                Some(closed) => self.forget(place, closed.origin.time, correlator),
+                None => self.remove_if_over(place),
+            }
         }
     }
 
@@ -277,7 +296,9 @@ impl Connections {
                 }
                 self.lost.add(stats);
             }
-            if let Some(due) = entry.connection.poll_timeout()
+            let lingers = entry.closed.as_ref().map(|closed| closed.origin.time.plus(LINGER));
+            let due = entry.connection.poll_timeout().into_iter().chain(lingers).min();
+            if let Some(due) = due
                 && entry.timer.is_none_or(|timer| due < timer)
             {
                 entry.timer = Some(due);
@@ -305,7 +326,10 @@ impl Connections {
     fn give_up(&mut self, place: u32, now: KernelInstant, correlator: &mut Correlator) {
         let Some(entry) = self.entries[place as usize].as_mut() else { return };
         let mut updates = std::mem::take(&mut self.updates);
-        entry.connection.finish(now, &mut updates);
+        match entry.closed.take() {
+            Some(closed) => entry.connection.handle_closed(&closed, &mut updates),
+            None => entry.connection.finish(now, &mut updates),
+        }
         self.apply(place, updates, now, correlator);
         self.forget(place, now, correlator);
         self.remove(place);
@@ -371,6 +395,7 @@ impl Connections {
             process: None,
             bytes: 0,
             secured: false,
+            closed: None,
             timer: None,
         });
         let place = self.free.pop().unwrap_or_else(|| {

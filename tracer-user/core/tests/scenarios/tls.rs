@@ -208,6 +208,41 @@ fn an_answer_that_is_not_told_of_is_no_error() {
     assert_eq!(second_exchange(ungiven), vec![(Some("connection_closed".to_owned()), None); 2]);
 }
 
+/// A thread closes the socket inside of another one's call, which is told of when it returns: with the whole of the answer,
+/// or with the rest of it.
+#[test]
+fn an_answer_that_is_told_of_after_the_close_was_given() {
+    for rest in [false, true] {
+        let mut host = Host::new();
+        let [client, shop] = ["client", "shop"].map(|name| host.process(name));
+        let front = host.connect(Some(client), Some(shop));
+        host.asks(client, front, shop, "/a");
+        host.response_of(shop, front.1, 500);
+        if rest {
+            host.read_some(client, front.0, 100);
+        }
+        host.read(client, front.0);
+        host.close(client, front.0);
+        host.close(shop, front.1);
+        let mut events = encrypted(&host.events, false);
+        let told = |event: &Event| matches!(event, Event::PlaintextMoved(_));
+        let closes = |event: &Event| matches!(event, Event::ConnClosed(_));
+        let last = events.iter().rposition(told).expect("an answer");
+        let close = events.iter().position(closes).expect("a close");
+        events.swap(last, close);
+        let [Event::ConnClosed(closed), Event::PlaintextMoved(told)] =
+            events.get_disjoint_mut([last, close]).expect("two of them")
+        else {
+            panic!("a close and an answer")
+        };
+        std::mem::swap(&mut closed.origin.time, &mut told.data.time);
+        let spans = run(&events, EngineConfig::default(), host.clock);
+        let said: Vec<_> =
+            spans.iter().map(|span| (text(span, "error.type"), text(span, "tracer.incomplete"))).collect();
+        assert_eq!(said, [(None, None); 2], "{rest}: {spans:?}");
+    }
+}
+
 /// Its answer is told of elsewhere.
 #[test]
 fn a_session_that_is_on_two_sockets_has_left_no_error_behind() {

@@ -93,6 +93,10 @@ impl Multiplexed {
         !self.open.is_empty()
     }
 
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.open.values().any(|open| open.response_first.is_none())
+    }
+
     pub(super) const fn doubt_since(&self) -> Option<KernelInstant> {
         self.doubt_since
     }
