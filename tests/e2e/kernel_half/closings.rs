@@ -27,7 +27,7 @@ fn a_reset_is_of_no_program_and_what_is_being_sent_comes_after_it() {
         match event {
             Event::ConnClosed(end) => {
                 let (path, role) = (paths[&end.cookie].as_str(), seen.opened[&end.cookie].role);
-                let last = closed.insert((path, role == Role::Server), end.origin.thread.is_some());
+                let last = closed.insert((path, role == Role::Server), !end.by_packet);
                 assert_eq!(last, None, "{path} was closed twice");
             }
             Event::DataMoved(data) if data.direction == Direction::Egress => {

@@ -94,6 +94,9 @@ pub mod flags {
     /// ConnOpened: the connection was over before its process used it, which may still read what had come. No `ConnClosed`
     /// follows.
     pub const OVER: u16 = 1 << 7;
+    /// ConnClosed: by a packet, such as a reset, under a program that had not ended both directions. It may be inside of an
+    /// operation, which is told of when it is done.
+    pub const BY_PACKET: u16 = 1 << 8;
 }
 
 codes! {
@@ -287,7 +290,7 @@ pub struct ConnRecord {
     pub unix_path: [u8; UNIX_PATH_BYTES],
 }
 
-/// A connection ended: by the process that closed it; without one, where a packet did.
+/// A connection ended. Made in whatever context closed it, so the process may be absent, or another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ConnClosedRecord {

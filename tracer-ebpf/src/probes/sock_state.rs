@@ -17,10 +17,10 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_abi::conn::{Role, SocketCookie};
 use tracer_abi::error::KernelLoss;
-use tracer_abi::event::{ConnClosedRecord, EventKind, ListenRecord};
+use tracer_abi::event::{ConnClosedRecord, EventKind, ListenRecord, flags};
 
 use crate::emit;
-use crate::filter::{self, Actor};
+use crate::filter;
 use crate::io::self_key;
 use crate::kernel::Task;
 use crate::maps::{TRACER_SELF, config, count, sock_flags, sock_state};
@@ -47,11 +47,10 @@ fn tracer_state(ctx: BtfTracePointContext) -> i32 {
         TCP_ESTABLISHED => established(sock, from == TCP_SYN_RECV),
         TCP_FIN_WAIT1 | TCP_LAST_ACK => {
             if sock.both_ended() && !Regs::of(Task::current()).in_shutdown() {
-                closed(sock, filter::current());
+                closed(sock, false);
             }
         }
-        // A packet that resets it is dealt with by whoever is there, its own process inside of an operation too.
-        TCP_CLOSE => closed(sock, if sock.both_ended() { filter::current() } else { None }),
+        TCP_CLOSE => closed(sock, !sock.both_ended()),
         TCP_LISTEN => listening(sock),
         _ => {}
     }
@@ -121,7 +120,7 @@ fn note_client(sock: Sock, own: bool) {
 }
 
 #[inline(always)]
-fn closed(sock: Sock, by: Option<Actor>) {
+fn closed(sock: Sock, by_packet: bool) {
     // SAFETY: the hook's own argument.
     let Some(state) = (unsafe { sock_state(sock.0, false) }) else {
         return;
@@ -134,8 +133,12 @@ fn closed(sock: Sock, by: Option<Actor>) {
     if state.flags & sock_flags::ANNOUNCED == 0 {
         return;
     }
+    let actor = filter::current();
     emit::control::<ConnClosedRecord>(|record| {
-        record.header = emit::header::<ConnClosedRecord>(EventKind::ConnClosed, by.as_ref());
+        record.header = emit::header::<ConnClosedRecord>(EventKind::ConnClosed, actor.as_ref());
+        if by_packet {
+            record.header.flags |= flags::BY_PACKET;
+        }
         record.cookie = SocketCookie(sock.cookie());
         record.egress_bytes = state.egress.bytes;
         record.ingress_bytes = state.ingress.bytes;

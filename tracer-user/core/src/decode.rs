@@ -99,7 +99,7 @@ fn decode_with(record: &[u8], keep: impl FnOnce(&[u8]) -> Bytes) -> Result<Event
         EventKind::SessionEnded => session_ended(fields).map(Event::SessionEnded),
         EventKind::SessionSecured => session_secured(fields).map(Box::new).map(Event::SessionSecured),
         EventKind::ConnOpened => conn_opened(fields, flags).map(Event::ConnOpened),
-        EventKind::ConnClosed => conn_closed(fields).map(Event::ConnClosed),
+        EventKind::ConnClosed => conn_closed(fields, flags).map(Event::ConnClosed),
         EventKind::ListenStarted => listen_started(fields).map(Event::ListenStarted),
         EventKind::ProcessForked => process_forked(fields).map(Event::ProcessForked),
         EventKind::ProcessExeced => process_execed(fields, flags).map(Event::ProcessExeced),
@@ -293,11 +293,12 @@ fn conn_opened(fields: Fields<'_>, flags: u16) -> Result<ConnOpened, DecodeError
     })
 }
 
-fn conn_closed(fields: Fields<'_>) -> Result<ConnClosed, DecodeError> {
+fn conn_closed(fields: Fields<'_>, flags: u16) -> Result<ConnClosed, DecodeError> {
     fields.require(size_of::<ConnClosedRecord>())?;
     Ok(ConnClosed {
         origin: fields.origin(),
         cookie: fields.cookie(offset_of!(ConnClosedRecord, cookie)),
+        by_packet: flags & flags::BY_PACKET != 0,
         egress_bytes: fields.u64(offset_of!(ConnClosedRecord, egress_bytes)),
         ingress_bytes: fields.u64(offset_of!(ConnClosedRecord, ingress_bytes)),
     })
@@ -697,7 +698,10 @@ mod tests {
         let record = Record::new(EventKind::ConnClosed, size_of::<ConnClosedRecord>(), b"")
             .put(offset_of!(Header, tid), &0_u32.to_le_bytes());
         let Ok(Event::ConnClosed(event)) = decode(&record.0) else { panic!("not a close") };
-        assert_eq!(event.origin.thread, None);
+        assert_eq!((event.origin.thread, event.by_packet), (None, false));
+        let record = record.put(offset_of!(Header, flags), &flags::BY_PACKET.to_le_bytes());
+        let Ok(Event::ConnClosed(event)) = decode(&record.0) else { panic!("not a close") };
+        assert!(event.by_packet);
     }
 
     #[test]

@@ -252,6 +252,8 @@ pub struct ConnOpened {
 pub struct ConnClosed {
     pub origin: Origin,
     pub cookie: SocketCookie,
+    /// A packet did it, under a program that may be inside of an operation on it.
+    pub by_packet: bool,
     pub egress_bytes: u64,
     pub ingress_bytes: u64,
 }

@@ -404,7 +404,13 @@ impl Script<'_> {
 
     fn closed(&self) -> ConnClosed {
         let [ingress_bytes, egress_bytes] = self.offsets;
-        ConnClosed { origin: self.origin(), cookie: SocketCookie(1), egress_bytes, ingress_bytes }
+        ConnClosed {
+            origin: self.origin(),
+            cookie: SocketCookie(1),
+            by_packet: true,
+            egress_bytes,
+            ingress_bytes,
+        }
     }
 
     fn origin(&self) -> Origin {

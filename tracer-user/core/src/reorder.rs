@@ -230,6 +230,7 @@ mod tests {
         Event::ConnClosed(ConnClosed {
             origin: Origin { time: KernelInstant::from_nanos(nanos), thread: None, cpu: 0 },
             cookie: SocketCookie(cookie),
+            by_packet: false,
             egress_bytes: 0,
             ingress_bytes: 0,
         })

@@ -6,6 +6,7 @@ use support::{Record, Wire, render, run};
 use tracer_abi::conn::{Direction, Role};
 use tracer_abi::error::PayloadState;
 use tracer_core::connection::{Connection, ConnectionLimits};
+use tracer_core::exchange::ExchangeUpdate;
 
 /// One step on a server's socket; [`check`] plays the same on a client's.
 #[derive(Clone)]
@@ -326,6 +327,27 @@ fn what_a_server_sends_meanwhile_is_told_of_after_the_reset() {
         assert_eq!(play(head, then), [&request[..], &["0 < 200 @0 t2", "0 cut @37 t4"]].concat());
     }
     assert_eq!(play("", &|_| ()), [&request[..], &["0 no response @27 t2"]].concat());
+}
+
+/// Its program has ended both directions, or another one has that holds the socket: whoever is there when the last packet
+/// comes, nothing more does.
+#[test]
+fn a_server_s_socket_that_is_closed_for_good_ends_its_exchange() {
+    for by_packet in [false, true] {
+        let mut wire = Wire::opened(Role::Server, false);
+        wire.moves(Direction::Ingress, GET.as_bytes());
+        wire.moves(Direction::Egress, b"HTTP/1.0 200 OK\r\n\r\nhello");
+        wire.closes(false);
+        let Some(Record::Closed(closed)) = wire.records.last_mut() else { panic!("no close") };
+        closed.by_packet = by_packet;
+        let mut connection = Connection::new(&ConnectionLimits::default());
+        let mut out = Vec::new();
+        for record in &wire.records {
+            support::feed(&mut connection, record, &mut out);
+        }
+        let ended = matches!(out.last(), Some(ExchangeUpdate::Ended { .. }));
+        assert_eq!(ended, !by_packet, "{out:?}");
+    }
 }
 
 /// It was reset before its program looked: what had come is read yet, and nobody closes it any more.

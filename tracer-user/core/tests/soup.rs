@@ -114,12 +114,9 @@ fn opened() -> impl Strategy<Value = Event> {
 fn other() -> impl Strategy<Value = Event> {
     let process = || thread().prop_map(|thread| thread.process);
     prop_oneof![
-        (origin(), cookie()).prop_map(|(origin, cookie)| Event::ConnClosed(ConnClosed {
-            origin,
-            cookie,
-            egress_bytes: 7,
-            ingress_bytes: u64::MAX
-        })),
+        (origin(), cookie(), any::<bool>()).prop_map(|(origin, cookie, by_packet)| Event::ConnClosed(
+            ConnClosed { origin, cookie, by_packet, egress_bytes: 7, ingress_bytes: u64::MAX }
+        )),
         (origin(), process()).prop_map(|(origin, child)| Event::ProcessForked(ProcessForked {
             origin,
             child,

@@ -286,16 +286,16 @@ impl Connection {
         // A peer's FIN behind our own, or a reset, closes the socket under the program, in whatever context the packet
         // came in.
         let closer = event.origin.thread.map(|thread| thread.process);
-        let by_program = closer.is_some() && closer == self.process;
+        let by_program = closer.is_some() && closer == self.process && !event.by_packet;
         let ingress_ended = self.half(Direction::Ingress).ended;
         let may_go_on = match self.requests.map(Direction::flipped) {
             // The program may still read what is there, and learn of the end.
-            Some(Direction::Ingress) => !ingress_ended,
+            Some(Direction::Ingress) => !ingress_ended && !by_program,
             // It may be sending: that is told of when it has been done.
-            Some(Direction::Egress) => true,
+            Some(Direction::Egress) => event.by_packet,
             None => false,
         };
-        let goes_on = may_go_on && !by_program && self.has_open();
+        let goes_on = may_go_on && self.has_open();
         if !goes_on {
             self.close(time, true, out);
         }

@@ -356,7 +356,7 @@ impl Engine {
     /// Of sockets it is seen that they close; of these there is none.
     fn end_apart(&mut self, origin: Origin, connections: impl IntoIterator<Item = SocketCookie>) {
         for cookie in connections {
-            let closed = ConnClosed { origin, cookie, egress_bytes: 0, ingress_bytes: 0 };
+            let closed = ConnClosed { origin, cookie, by_packet: false, egress_bytes: 0, ingress_bytes: 0 };
             self.connections.closed(closed, [0; 2], &mut self.correlator);
         }
     }

@@ -475,6 +475,7 @@ impl Host {
         self.events.push(Event::ConnClosed(ConnClosed {
             origin: Origin { time, thread: by.map(|thread| self.at(thread, 0)), cpu: 0 },
             cookie: socket.cookie,
+            by_packet: by.is_none(),
             egress_bytes: socket.sent,
             ingress_bytes: socket.received,
         }));

@@ -187,6 +187,7 @@ impl Wire {
         self.records.push(Record::Closed(ConnClosed {
             origin: Origin { time: at(self.clock), thread: by_process.then(thread), cpu: 0 },
             cookie: SocketCookie(1),
+            by_packet: !by_process,
             egress_bytes: self.offset(Direction::Egress),
             ingress_bytes: self.offset(Direction::Ingress),
         }));
