@@ -24,20 +24,18 @@ fn a_reset_is_of_no_program_and_what_is_being_sent_comes_after_it() {
     let mut events: Vec<&Event> = seen.events.iter().collect();
     events.sort_by_key(|event| event.time());
     for event in events {
-        match event {
-            Event::ConnClosed(end) => {
-                let (path, role) = (paths[&end.cookie].as_str(), seen.opened[&end.cookie].role);
-                let last = closed.insert((path, role == Role::Server), !end.by_packet);
-                assert_eq!(last, None, "{path} was closed twice");
+        if let Event::ConnClosed(end) = event {
+            let (path, role) = (paths[&end.cookie].as_str(), seen.opened[&end.cookie].role);
+            let last = closed.insert((path, role == Role::Server), !end.by_packet);
+            assert_eq!(last, None, "{path} was closed twice");
+        } else if let Event::DataMoved(data) = event
+            && data.direction == Direction::Egress
+            && let IoOutcome::Moved(len) = data.outcome
+        {
+            let end = (paths[&data.cookie].as_str(), seen.opened[&data.cookie].role == Role::Server);
+            if closed.contains_key(&end) {
+                sent_after.insert(end, len);
             }
-            Event::DataMoved(data) if data.direction == Direction::Egress => {
-                let (path, server) =
-                    (paths[&data.cookie].as_str(), seen.opened[&data.cookie].role == Role::Server);
-                if let (IoOutcome::Moved(len), true) = (data.outcome, closed.contains_key(&(path, server))) {
-                    sent_after.insert((path, server), len);
-                }
-            }
-            _ => {}
         }
     }
     let by_program = [
