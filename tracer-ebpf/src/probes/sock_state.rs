@@ -47,10 +47,10 @@ fn tracer_state(ctx: BtfTracePointContext) -> i32 {
         TCP_ESTABLISHED => established(sock, from == TCP_SYN_RECV),
         TCP_FIN_WAIT1 | TCP_LAST_ACK => {
             if sock.both_ended() && !Regs::of(Task::current()).in_shutdown() {
-                closed(sock, false);
+                closed(sock);
             }
         }
-        TCP_CLOSE => closed(sock, !sock.both_ended()),
+        TCP_CLOSE => closed(sock),
         TCP_LISTEN => listening(sock),
         _ => {}
     }
@@ -120,7 +120,7 @@ fn note_client(sock: Sock, own: bool) {
 }
 
 #[inline(always)]
-fn closed(sock: Sock, by_packet: bool) {
+fn closed(sock: Sock) {
     // SAFETY: the hook's own argument.
     let Some(state) = (unsafe { sock_state(sock.0, false) }) else {
         return;
@@ -136,7 +136,7 @@ fn closed(sock: Sock, by_packet: bool) {
     let actor = filter::current();
     emit::control::<ConnClosedRecord>(|record| {
         record.header = emit::header::<ConnClosedRecord>(EventKind::ConnClosed, actor.as_ref());
-        if by_packet {
+        if !sock.both_ended() {
             record.header.flags |= flags::BY_PACKET;
         }
         record.cookie = SocketCookie(sock.cookie());
