@@ -407,7 +407,7 @@ impl Script<'_> {
         ConnClosed {
             origin: self.origin(),
             cookie: SocketCookie(1),
-            by_packet: true,
+            by_packet: self.clock % 8 >= 4,
             egress_bytes,
             ingress_bytes,
         }
