@@ -4,8 +4,8 @@
 //! put beside whoever woke it, and both share one processor until the scheduler parts them, many milliseconds after the
 //! reader's has come to lie idle. So under load it reads in time that nobody else wants: to the scheduler, a processor with
 //! nothing but `SCHED_IDLE` on it is idle, and who wakes up is put there at once. Only when that has not been enough for a
-//! while does it go ahead, and reads all there is in one go. A thread of its own sees to that, as the reader may not run at
-//! all until then.
+//! while does it go ahead, and no longer than it has to: the processor from which it has driven the others is its own for
+//! a while after, and would lie idle. A thread of its own fetches it, as the reader may not run at all until then.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ const BUSY_FROM: u64 = 20_000;
 /// Records between two times that the rings were empty, with fewer of which nothing is said of their pace.
 const AT_LEAST: u64 = 256;
 
-/// Since the rings were empty last, the time after which the reader goes ahead. It begins to read after most of this.
+/// Since the rings were empty last, or it fell back, the time after which the reader goes ahead. It begins to read after
+/// most of this.
 const PATIENCE: Duration = Duration::from_millis(130);
 
 /// How often the minder looks.
@@ -35,8 +36,9 @@ pub(super) struct Deference {
     minded: Arc<Minded>,
     /// `None`: not started yet, or the kernel does not let a thread come back from behind all others.
     minder: Option<JoinHandle<()>>,
-    /// What the minder is to look at, until it is started.
-    rings: Option<Vec<Fill>>,
+    rings: Arc<[Fill]>,
+    /// Whether there was a reason to start the minder.
+    started: bool,
     records: u64,
     emptied: Instant,
     /// Behind all others, unless the minder has fetched it back.
@@ -47,8 +49,8 @@ pub(super) struct Deference {
 #[derive(Debug)]
 struct Minded {
     start: Instant,
-    /// When the rings were empty last, in nanoseconds since `start`.
-    emptied: AtomicU64,
+    /// When the rings were empty last, or the reader fell back behind the others, in nanoseconds since `start`.
+    waits_since: AtomicU64,
     busy: AtomicBool,
     /// The minder has fetched the reader back since it last deferred.
     hurried: AtomicBool,
@@ -62,13 +64,14 @@ impl Deference {
         Self {
             minded: Arc::new(Minded {
                 start: now,
-                emptied: AtomicU64::new(0),
+                waits_since: AtomicU64::new(0),
                 busy: AtomicBool::new(false),
                 hurried: AtomicBool::new(false),
                 ended: AtomicBool::new(false),
             }),
             minder: None,
-            rings: Some(rings),
+            rings: rings.into(),
+            started: false,
             records: 0,
             emptied: now,
             defers: false,
@@ -89,8 +92,8 @@ impl Deference {
     pub(super) fn emptied(&mut self, now: Instant) {
         let records = std::mem::take(&mut self.records);
         let busy = is_busy(records, now.saturating_duration_since(std::mem::replace(&mut self.emptied, now)));
-        self.minded.emptied.store(self.minded.nanos(now), Ordering::Relaxed);
-        if busy && self.rings.is_some() {
+        self.minded.waits_since.store(self.minded.nanos(now), Ordering::Relaxed);
+        if busy && !self.started {
             self.start();
         }
         let Some(minder) = &self.minder else { return };
@@ -107,9 +110,23 @@ impl Deference {
         }
     }
 
+    /// There are more, says the thread that reads. If it was fetched, it falls back once none of them has to be read soon.
+    pub(super) fn paused(&mut self, now: Instant) {
+        if !self.defers
+            || self.rings.iter().any(Fill::is_urgent)
+            || !self.minded.hurried.swap(false, Ordering::Relaxed)
+        {
+            return;
+        }
+        self.minded.waits_since.store(self.minded.nanos(now), Ordering::Relaxed);
+        if let Err(error) = put(gettid(), libc::SCHED_IDLE) {
+            tracing::debug!("the reader stays ahead of other threads: {error}");
+        }
+    }
+
     fn start(&mut self) {
-        let Some(rings) = self.rings.take() else { return };
-        let (minded, reader) = (Arc::clone(&self.minded), gettid());
+        self.started = true;
+        let (minded, rings, reader) = (Arc::clone(&self.minded), Arc::clone(&self.rings), gettid());
         let started = std::thread::Builder::new().name("minder".to_owned()).spawn(move || {
             minded.mind(&rings, reader);
         });
@@ -144,7 +161,7 @@ impl Minded {
                 continue;
             }
             std::thread::park_timeout(LOOK_INTERVAL);
-            let waited = self.nanos(Instant::now()).saturating_sub(self.emptied.load(Ordering::Relaxed));
+            let waited = self.nanos(Instant::now()).saturating_sub(self.waits_since.load(Ordering::Relaxed));
             if Duration::from_nanos(waited) >= PATIENCE || rings.iter().any(Fill::is_urgent) {
                 // Again while it lasts: the reader may just have gone behind the others.
                 if let Err(error) = put(reader, libc::SCHED_OTHER) {
@@ -232,6 +249,14 @@ mod tests {
                 policy() == libc::SCHED_OTHER
             });
             assert!(fetched_back);
+            deference.minded.hurried.store(true, Ordering::Relaxed);
+            deference.paused(Instant::now());
+            assert!(deference.is_busy() && policy() == libc::SCHED_IDLE, "nothing that waits is urgent");
+            let fetched_again = (0..1000).any(|_| {
+                std::thread::sleep(LOOK_INTERVAL);
+                policy() == libc::SCHED_OTHER
+            });
+            assert!(fetched_again);
             deference.minded.hurried.store(true, Ordering::Relaxed);
             emptied(&mut deference, BUSY_FROM);
             assert!(deference.is_busy());

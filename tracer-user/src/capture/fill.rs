@@ -18,6 +18,9 @@ pub(super) struct Fill {
 // SAFETY: the mapping belongs to nobody else, and is only read, atomically.
 unsafe impl Send for Fill {}
 
+// SAFETY: as above.
+unsafe impl Sync for Fill {}
+
 impl Fill {
     /// Of a ring that is not to be kept waiting once it holds `urgent` bytes.
     ///

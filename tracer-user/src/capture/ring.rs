@@ -137,6 +137,9 @@ impl Rings {
             each(record);
         }
         self.more = left == 0;
+        if self.more {
+            self.deference.paused(Instant::now());
+        }
         if !self.more {
             // Not before the first wait: threads are started until then, which would stay behind others with this one.
             if self.wakers.is_some() {
