@@ -73,7 +73,8 @@ pub(crate) struct Tls {
 #[derive(Debug)]
 struct Session {
     seat: Seat,
-    /// Positions of its plaintext, by direction: where the connection that it is on begins, and how far it came.
+    /// Positions of its plaintext, by direction: where the connection that it is on begins (modulo 2^64: it may have begun
+    /// before positions did), and how far it came.
     base: [u64; 2],
     end: [u64; 2],
     /// Position of its last call, and where that was. Further records of it say nothing new.
@@ -202,8 +203,16 @@ impl Tls {
         let key = (data.thread.process, session);
         let direction = usize::from(data.direction.code());
         let end = first.saturating_add(total.into());
-        if self.sessions.get(&key).is_some_and(|known| known.is_over(direction, first)) {
-            self.sessions.remove(&key);
+        if let Some(known) = self.sessions.get_mut(&key).filter(|known| known.is_over(direction, first)) {
+            // One goroutine may close a connection while another one is about to return from a call on it: the kernel half
+            // has forgotten the session by then, and counts anew.
+            let socket = self.sockets.get(&known.seat.connection());
+            let is_there = |end: u32| socket.is_some_and(|socket| socket.records[direction].end_waits(end));
+            if record_end.is_some_and(is_there) {
+                known.goes_on(direction, first);
+            } else {
+                self.sessions.remove(&key);
+            }
         }
         if !self.sessions.contains_key(&key) {
             let seat = self.apart();
@@ -251,7 +260,7 @@ impl Tls {
             }
         };
         let cookie = known.seat.connection();
-        let offset = data.offset.saturating_sub(known.base[direction]);
+        let offset = data.offset.wrapping_sub(known.base[direction]);
         let last = data.last && at.saturating_add(len) == total;
         let here: Vec<Piece> = pieces.iter().filter_map(|piece| piece.inside(at, len)).collect();
         known.last[direction] = (!last).then_some((first, pieces));
@@ -333,10 +342,18 @@ impl Session {
         Self { seat, base: [0; 2], end: [0; 2], last: [None, None] }
     }
 
-    /// Positions begin again: the address is another session's, whose beginning was not told.
+    /// Positions begin again: the address is another session's, whose beginning was not told; or this one was forgotten.
     fn is_over(&self, direction: usize, offset: u64) -> bool {
         let again = self.last[direction].as_ref().is_some_and(|(last, _)| *last == offset);
         offset < self.end[direction] && !again
+    }
+
+    /// It is the same session that goes on at this position.
+    fn goes_on(&mut self, direction: usize, offset: u64) {
+        let moved = self.end[direction].wrapping_sub(self.base[direction]);
+        self.base[direction] = offset.wrapping_sub(moved);
+        self.end[direction] = offset;
+        self.last[direction] = None;
     }
 }
 

@@ -317,6 +317,11 @@ impl Records {
         self.seen.is_some_and(|seen| seen.wrapping_sub(end) as i32 >= 0)
     }
 
+    /// One ends there of which nothing was told yet.
+    pub(super) fn end_waits(&self, end: u32) -> bool {
+        self.up_to(end).is_some()
+    }
+
     /// How many of the waiting records end by a place, if one ends there.
     fn up_to(&self, end: u32) -> Option<usize> {
         let count = self.waiting.iter().take_while(|record| record.ends_by(end)).count();
