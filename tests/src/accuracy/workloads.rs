@@ -48,6 +48,8 @@ impl std::fmt::Debug for Workload {
 pub enum Class {
     /// The thread that serves calls.
     ThreadPerRequest,
+    /// A process that is started for the request calls, of a server whose processes serve one at a time each.
+    ProcessPerRequest,
     /// A worker calls, and the thread that serves waits for it.
     SubmitAndWait,
     /// As above, in servers that have pools of their own.
@@ -69,6 +71,7 @@ impl Class {
     pub const fn goal(self, concurrency: usize) -> usize {
         let goals = match self {
             Self::ThreadPerRequest => [100, 100, 99],
+            Self::ProcessPerRequest => [90, 90, 90],
             Self::SubmitAndWait => [95, 90, 90],
             Self::ServerWithPools => [90, 85, 85],
             Self::FanOut => [50, 50, 50],
@@ -162,7 +165,10 @@ impl Running {
 
 /// All of them, the ordinary ones first.
 pub fn all() -> Vec<Workload> {
-    use Class::{Adversarial, EventLoop, FanOut, Reported, ServerWithPools, SubmitAndWait, ThreadPerRequest};
+    use Class::{
+        Adversarial, EventLoop, FanOut, ProcessPerRequest, Reported, ServerWithPools, SubmitAndWait,
+        ThreadPerRequest,
+    };
     let python = |mode, class| service("python", Runtime::Python, mode, class);
     let java = |mode, class| service("java", Runtime::Java, mode, class);
     let loops = |model, file, options| script("python", model, "/usr/bin/python3", file, options);
@@ -178,9 +184,9 @@ pub fn all() -> Vec<Workload> {
         gunicorn("sync", "thread", ThreadPerRequest),
         ruby("WEBrick", &[], ThreadPerRequest),
         php_fpm(ThreadPerRequest),
-        cgi(Cgi::Busybox, Reported),
+        cgi(Cgi::Busybox, ProcessPerRequest),
         cgi(Cgi::Python, Reported),
-        cgi(Cgi::Fcgiwrap, Reported),
+        cgi(Cgi::Fcgiwrap, ProcessPerRequest),
         python("pool", SubmitAndWait),
         python("nested", SubmitAndWait),
         java("hop", SubmitAndWait),
