@@ -108,16 +108,22 @@ impl Correlator {
 
     /// An operation, in the order of its thread: what it says about who reads, and about calls without a place.
     pub(super) fn note_readers(&mut self, event: &DataMoved, conn: &ConnFacts) {
-        if conn.calls != Some(false) || !matches!(event.outcome, IoOutcome::Moved(_)) {
+        if conn.calls != Some(false) {
             return;
         }
-        self.takes_up(event, conn);
-        match event.direction {
-            Direction::Ingress => self.reads_on(event, conn),
-            Direction::Egress => {
+        match (event.direction, event.outcome) {
+            (Direction::Ingress, IoOutcome::Moved(_)) => {
+                self.takes_up(event, conn);
+                self.reads_on(event, conn);
+            }
+            (Direction::Egress, IoOutcome::Moved(_)) => {
+                self.takes_up(event, conn);
                 self.acts(event.thread);
                 self.places(event, conn);
             }
+            // Whom it was to answer has gone away: it is what the thread has worked for, all the same.
+            (Direction::Egress, IoOutcome::Failed(_)) => self.places(event, conn),
+            (_, IoOutcome::EndOfStream | IoOutcome::Failed(_)) => {}
         }
     }
 

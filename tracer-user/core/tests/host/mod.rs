@@ -490,6 +490,11 @@ impl Host {
         self.operation(thread, end, Direction::Ingress, IoOutcome::Failed(11), &[]);
     }
 
+    /// A write to a connection that was reset.
+    pub(crate) fn broken_pipe(&mut self, thread: T, end: End) {
+        self.operation(thread, end, Direction::Egress, IoOutcome::Failed(32), &[]);
+    }
+
     fn moved(&mut self, thread: T, end: End, direction: Direction, bytes: &[u8]) {
         self.operation(thread, end, direction, IoOutcome::Moved(bytes.len() as u32), bytes);
     }

@@ -176,6 +176,25 @@ fn calls_before_an_answer_that_was_handed_over_are_nobodys() {
     shop.expect_gate(true);
 }
 
+/// The client of what was handed over has gone away. The thread learns of it when it answers.
+#[test]
+fn an_answer_that_fails_says_whose_the_calls_were() {
+    for fails in [true, false] {
+        let mut shop = Shop::new();
+        let (worker, front) = (shop.worker(1), shop.fronts[1]);
+        shop.serves(worker, "/own");
+        shop.arrives(1, shop.reader, "/b");
+        shop.calls(worker, "/b1");
+        shop.host.is_reset(front.1);
+        if fails {
+            shop.host.broken_pipe(worker, front.1);
+        }
+        shop.serves(worker, "/own2");
+        assert!(shop.verdict("/b1").starts_with("- "));
+        shop.expect_gate(fails);
+    }
+}
+
 /// A thread that has a request in its hands and takes another meanwhile: what it calls may be for either.
 #[test]
 fn who_answers_what_was_handed_over_amid_a_request_owns_nothing() {
