@@ -32,6 +32,23 @@ pub(crate) struct Key {
     pub(super) slot: u32,
 }
 
+/// What is kept of a [`Mark`] of which no more is asked: thousands of exchanges may be held, and each has five.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    pub(super) time: KernelInstant,
+    pub(super) offset: u64,
+    pub(super) tcp_seq: Option<u32>,
+    pub(super) tid: Tid,
+    pub(super) blocking: Option<bool>,
+}
+
+impl From<Mark> for Stamp {
+    fn from(mark: Mark) -> Self {
+        let Mark { time, offset, tcp_seq, thread, blocking, nvcsw: _, user_r14: _ } = mark;
+        Self { time, offset, tcp_seq, tid: thread.tid, blocking }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(super) id: ExchangeId,
@@ -45,10 +62,10 @@ pub(crate) struct Exchange {
     /// The request's first byte.
     pub(super) first: Mark,
     /// The last byte of the request's head: nothing is done for a request before it.
-    pub(super) head_last: Mark,
-    pub(super) request_last: Option<Mark>,
+    pub(super) head_last: Stamp,
+    pub(super) request_last: Option<Stamp>,
     pub(super) request_body: Option<BodyLen>,
-    pub(super) response: Option<(ResponseHead, Mark)>,
+    pub(super) response: Option<(ResponseHead, Stamp)>,
     pub(super) end: Option<End>,
     /// How the connection was opened, if that was seen.
     pub(super) conn: Option<Arc<Conn>>,

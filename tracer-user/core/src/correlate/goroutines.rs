@@ -164,10 +164,10 @@ impl Caller {
 
 impl Correlator {
     /// A request came in, with its whole head.
-    pub(super) fn goroutine_reads(&mut self, key: Key, conn: &ConnFacts) {
+    pub(super) fn goroutine_reads(&mut self, key: Key, last: &Mark, conn: &ConnFacts) {
         let Some(identified) = conn.goes(Direction::Ingress) else { return };
         let Some(request) = self.tables.exchanges.get_mut(&key) else { return };
-        let (first, last, process) = (request.first.time, request.head_last, request.process());
+        let (first, process) = (request.first.time, request.process());
         let Some(&goroutine) = identified.tasks.first() else { return };
         // Of streams others read all, and may themselves start who serves them.
         if request.stream.is_some() {

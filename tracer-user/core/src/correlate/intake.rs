@@ -15,7 +15,7 @@ use super::readers::Reading;
 use super::rules::{header_continuity, response_window, same_bytes, thread};
 use super::threads::{Continuity, Received};
 use super::waits;
-use crate::event::{DataMoved, IoOutcome};
+use crate::event::{DataMoved, IoOutcome, Thread as ThreadEvent};
 use crate::exchange::{ExchangeId, ExchangeUpdate, Incomplete, Mark, Outcome, RequestHead};
 
 impl Correlator {
@@ -189,14 +189,14 @@ impl Correlator {
             ExchangeUpdate::RequestEnded { id, last, body_len } => {
                 let exchange = conn.find(id.index).and_then(|key| self.tables.exchanges.get_mut(&key));
                 if let Some(exchange) = exchange {
-                    exchange.request_last = Some(last);
+                    exchange.request_last = Some(last.into());
                     exchange.request_body = Some(body_len);
                 }
             }
             ExchangeUpdate::ResponseBegan { id, response, first } => {
                 let Some(key) = conn.find(id.index) else { return };
                 let Some(exchange) = self.tables.exchanges.get_mut(&key) else { return };
-                exchange.response = Some((response, first));
+                exchange.response = Some((response, first.into()));
                 let server = exchange.role() == Role::Server;
                 if self.bounds.rules {
                     self.response_began(key, server, first, conn);
@@ -214,7 +214,7 @@ impl Correlator {
     /// What a response's beginning tells of what happens inside of its process.
     fn response_began(&mut self, key: Key, server: bool, first: Mark, conn: &mut ConnFacts) {
         if server {
-            self.response_in_window(key);
+            self.response_in_window(key, first.thread);
             self.task_answers(key, first, conn);
         } else {
             self.goroutine_calls(key, Direction::Ingress, &first, conn);
@@ -258,7 +258,7 @@ impl Correlator {
             request,
             context: context.map(Box::new),
             first,
-            head_last,
+            head_last: head_last.into(),
             request_last: None,
             request_body: None,
             response: None,
@@ -311,7 +311,7 @@ impl Correlator {
             self.tokio_calls(key, Direction::Egress, &first, conn);
             self.work_calls(key, Direction::Egress, &first, conn);
         } else {
-            self.service_began(key, first, conn);
+            self.service_began(key, first, head_last, conn);
         }
         self.stream_began(key, conn);
         self.decide(key, false);
@@ -410,7 +410,7 @@ impl Correlator {
         }
     }
 
-    fn service_began(&mut self, key: Key, first: Mark, conn: &mut ConnFacts) {
+    fn service_began(&mut self, key: Key, first: Mark, head_last: Mark, conn: &mut ConnFacts) {
         let tid = first.thread.tid;
         let read_by = conn.read_by.replace(tid);
         self.places_no_more(first.thread);
@@ -439,14 +439,12 @@ impl Correlator {
             served.waits.began(waited.unwrap_or_default());
         }
         self.task_may_serve(key, first, conn);
-        self.goroutine_reads(key, conn);
+        self.goroutine_reads(key, &head_last, conn);
         self.tokio_reads(key, conn);
         if owned {
             self.thread_serves(key, first, read_by == Some(tid));
         }
-        if let Some(head_last) = self.tables.exchanges.get(&key).map(|exchange| exchange.head_last) {
-            self.passes(key, head_last.thread);
-        }
+        self.passes(key, head_last.thread);
         self.plan_grace_beside_others(key);
     }
 
@@ -500,8 +498,8 @@ impl Correlator {
         }
     }
 
-    fn response_in_window(&mut self, key: Key) {
-        let Some(call) = response_window::response_began(&mut self.tables, key) else { return };
+    fn response_in_window(&mut self, key: Key, by: ThreadEvent) {
+        let Some(call) = response_window::response_began(&mut self.tables, key, by) else { return };
         if let Some(exchange) = self.tables.exchanges.get_mut(&key) {
             exchange.pins += 1;
         }

@@ -133,7 +133,7 @@ pub(super) fn are_alone(call: &Exchange, request: &Exchange, served: &Served) ->
     // After its last byte of the response the thread may wait for what it likes.
     let later = |at: KernelInstant| over && served.last_sent.is_some_and(|sent| sent < at);
     let inline = call.called().is_some_and(|called| !called.interleaved)
-        && call.response.as_ref().is_none_or(|(_, first)| first.thread.tid == call.thread().tid);
+        && call.response.as_ref().is_none_or(|(_, first)| first.tid == call.thread().tid);
     waits.aside.is_none_or(later) && waits.several.is_none_or(later) && inline
 }
 

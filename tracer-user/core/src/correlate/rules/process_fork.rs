@@ -131,7 +131,7 @@ pub(in crate::correlate) fn examine(tables: &Tables, key: Key) -> Result<(), Und
     if !reads_wait || (served.on_return && !migrates) {
         return Err(Undecided::EventLoop);
     }
-    if request.head_last.thread.tid != reader.tid || served.shared.is_some() {
+    if request.head_last.tid != reader.tid || served.shared.is_some() {
         return Err(Undecided::RequestMovedThreads);
     }
     let last_sent = served.last_sent.max(served.child_sent);

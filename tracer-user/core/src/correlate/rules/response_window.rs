@@ -20,6 +20,7 @@ use std::time::Duration;
 use super::{Moment, Tables, Verdict};
 use crate::correlate::exchange::{Exchange, Key, Question, Undecided, Window};
 use crate::correlate::threads::Received;
+use crate::event::Thread;
 use crate::exchange::Outcome;
 use crate::span::{Confidence, Evidence};
 
@@ -85,11 +86,9 @@ fn hands_on(call: &Exchange, request: &Exchange) -> bool {
 
 /// A request's response begins: the window that it begins in, if it begins in one, is noted at the call. Returns
 /// the call, when it now names the request.
-pub(in crate::correlate) fn response_began(tables: &mut Tables, key: Key) -> Option<Key> {
+pub(in crate::correlate) fn response_began(tables: &mut Tables, key: Key, by: Thread) -> Option<Key> {
     let request = tables.exchanges.get(&key)?;
     let (began, reader) = (request.first.time, request.thread());
-    let (_, mark) = request.response.as_ref()?;
-    let by = mark.thread;
     if !tables.processes.find(by.process).is_some_and(|process| process.is_nginx()) {
         return None;
     }

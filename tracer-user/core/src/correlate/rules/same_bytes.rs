@@ -12,9 +12,8 @@ use std::time::Duration;
 use tracer_abi::conn::{Family, Role};
 
 use super::{Moment, Tables, Verdict};
-use crate::correlate::exchange::{Exchange, Key, Served, Undecided};
+use crate::correlate::exchange::{Exchange, Key, Served, Stamp, Undecided};
 use crate::correlate::join::Occupant;
-use crate::exchange::Mark;
 use crate::span::{Confidence, Evidence};
 
 /// How long the other end may be stamped, or understood, later than this one when it is not known to be traced.
@@ -94,7 +93,7 @@ fn evidence(server: &Exchange) -> Evidence {
     }
 }
 
-fn same_place(a: &Mark, b: &Mark, evidence: Evidence) -> bool {
+fn same_place(a: &Stamp, b: &Stamp, evidence: Evidence) -> bool {
     match evidence {
         Evidence::UnixPeer => a.offset == b.offset,
         Evidence::TcpSequence

@@ -168,8 +168,8 @@ fn objection(tables: &Tables, call: &Exchange, request: &Exchange, served: &Serv
     if waits::matter(tables, request, served) && !waits::are_alone(call, request, served) {
         return Some(Undecided::EventLoop);
     }
-    let whole_head = request.head_last.thread.tid == request.thread().tid;
-    let whole_call = call.head_last.thread.tid == tid;
+    let whole_head = request.head_last.tid == request.thread().tid;
+    let whole_call = call.head_last.tid == tid;
     if !whole_head || !whole_call || request.thread().tid != tid {
         return Some(Undecided::RequestMovedThreads);
     }
