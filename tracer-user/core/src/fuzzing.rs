@@ -233,7 +233,7 @@ fn stream_parts(mut parser: FastCgi, bytes: &[u8], piece: usize) -> Vec<String> 
 pub fn connection(data: &[u8]) {
     let limits = ConnectionLimits { head_bytes: 2048, open_exchanges: 8, ..ConnectionLimits::default() };
     let mut socket = Script { data, clock: 0, offsets: [0; 2] };
-    let mut connection = Connection::new(&limits);
+    let mut connection = Connection::new(&limits.into());
     let mut out = Vec::new();
     if let Some(flags) = socket.byte()
         && flags & 1 == 0

@@ -304,7 +304,7 @@ proptest! {
             calm -= 1;
             if calm < 3 { break; }
         }
-        let mut connection = Connection::new(&ConnectionLimits::default());
+        let mut connection = Connection::new(&ConnectionLimits::default().into());
         let mut out = Vec::new();
         for record in &records {
             feed(&mut connection, record, &mut out);

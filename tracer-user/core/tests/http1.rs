@@ -340,7 +340,7 @@ fn a_server_s_socket_that_is_closed_for_good_ends_its_exchange() {
         wire.closes(false);
         let Some(Record::Closed(closed)) = wire.records.last_mut() else { panic!("no close") };
         closed.by_packet = by_packet;
-        let mut connection = Connection::new(&ConnectionLimits::default());
+        let mut connection = Connection::new(&ConnectionLimits::default().into());
         let mut out = Vec::new();
         for record in &wire.records {
             support::feed(&mut connection, record, &mut out);
@@ -439,7 +439,7 @@ fn a_server_s_half_closed_client_is_answered() {
 
 /// Feeds records, then lets time pass up to `until`.
 fn with_time(records: &[Record], until: u64) -> Vec<String> {
-    let mut connection = Connection::new(&ConnectionLimits::default());
+    let mut connection = Connection::new(&ConnectionLimits::default().into());
     let mut out = Vec::new();
     for record in records {
         support::feed(&mut connection, record, &mut out);

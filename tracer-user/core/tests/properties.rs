@@ -550,7 +550,7 @@ proptest! {
             let bytes = [head.as_bytes(), &vec![b'x'; len]].concat();
             wire.moves(direction, &bytes);
         }
-        let mut connection = Connection::new(&limits);
+        let mut connection = Connection::new(&limits.into());
         let mut out = Vec::new();
         // An operation may exceed the bound by its own payload.
         let bound = 2 * (limits.stream.held_bytes + limits.head_bytes) + 64 * 1024;

@@ -27,6 +27,7 @@ mod responses;
 mod seek;
 mod streams;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracer_abi::conn::{Direction, Family, SocketCookie};
@@ -135,7 +136,7 @@ impl ConnectionStats {
 /// One socket. Feed it the socket's events in the order of their times.
 #[derive(Debug)]
 pub struct Connection {
-    limits: ConnectionLimits,
+    limits: Arc<ConnectionLimits>,
     cookie: SocketCookie,
     /// Whether sequence numbers mean anything. Until the connection was announced: whether one was seen.
     tcp: bool,
@@ -182,9 +183,9 @@ enum Mode {
 }
 
 impl Connection {
-    pub fn new(limits: &ConnectionLimits) -> Self {
+    pub fn new(limits: &Arc<ConnectionLimits>) -> Self {
         Self {
-            limits: *limits,
+            limits: Arc::clone(limits),
             cookie: SocketCookie::default(),
             tcp: false,
             preexisting: None,

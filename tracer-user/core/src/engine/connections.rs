@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracer_abi::conn::{Direction, SocketCookie};
@@ -36,7 +37,7 @@ const LINGER: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(super) struct Connections {
-    limits: ConnectionLimits,
+    limits: Arc<ConnectionLimits>,
     max: usize,
     /// Places in `entries`.
     table: NumberMap<SocketCookie, u32>,
@@ -73,7 +74,7 @@ struct Entry {
 impl Connections {
     pub(super) fn new(limits: ConnectionLimits, max: usize) -> Self {
         Self {
-            limits,
+            limits: Arc::new(limits),
             max: max.max(1),
             table: NumberMap::default(),
             entries: Vec::new(),
@@ -140,11 +141,10 @@ impl Connections {
         correlator: &mut Correlator,
     ) {
         let place = self.place(event.cookie, event.time, correlator);
-        let limits = self.limits;
         let Some(entry) = self.entries[place as usize].as_mut() else { return };
         if !std::mem::replace(&mut entry.secured, true) {
             // What was understood of the bytes of the socket is that they are not.
-            entry.connection = Connection::new(&limits);
+            entry.connection = Connection::new(&self.limits);
             if let Some(opened) = entry.facts.opened_as() {
                 entry.connection.handle_opened(opened);
             }

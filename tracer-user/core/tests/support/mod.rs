@@ -196,7 +196,7 @@ impl Wire {
 
 /// Feeds records, and finishes at the last one's time plus one.
 pub(crate) fn run<'r>(records: impl IntoIterator<Item = &'r Record>) -> (Vec<ExchangeUpdate>, Connection) {
-    let mut connection = Connection::new(&ConnectionLimits::default());
+    let mut connection = Connection::new(&ConnectionLimits::default().into());
     let mut out = Vec::new();
     let mut clock = at(0);
     for record in records {
