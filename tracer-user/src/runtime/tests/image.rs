@@ -41,6 +41,8 @@ const TASK: u64 = 0x2500;
 const TASKS_GLOBALS: u64 = 0x2700;
 const GROUPS_GLOBALS: u64 = 0x2800;
 const LOOP: u64 = 0x2900;
+const GATHER: u64 = 0x9000;
+const CLOSURE: u64 = 0x9100;
 const CELL: u64 = 0x9200;
 pub(super) const FRAME: u64 = 0x9600;
 
@@ -120,12 +122,12 @@ impl Image {
 
     /// One waits for another through a `gather`.
     fn gathers(&mut self, waiter: TaskId, task: TaskId) {
-        let outer = self.object(0x9000);
+        let outer = self.object(GATHER);
         self.put(outer + 16, LOOP);
         let wakeup = self.wakes(waiter, outer);
         self.put(outer + 24, wakeup);
         let (function, closure, cell, other) =
-            (self.object(FUNCTION), self.object(0x9100), self.object(CELL), self.object(CELL));
+            (self.object(FUNCTION), self.object(CLOSURE), self.object(CELL), self.object(CELL));
         self.put(function + 16, TASKS_GLOBALS);
         self.put(function + 72, closure);
         self.put(closure + 16, 2);
@@ -280,18 +282,24 @@ proptest! {
     }
 
     /// One word that is not what it was never makes it another task's work: it is the task's own, or nobody's. Of those
-    /// that wait, only what a closure holds is taken at its word.
+    /// that wait, only what leads from a task, or a `gather`, to the `gather` that it is one of is taken at its word: nothing
+    /// that is read leads back.
     #[test]
     fn one_wrong_word_names_nobody_else(change in change()) {
         let (mut image, tasks) = Image::busy();
         let clean = image.clone();
-        // Which frame a thread is in is what it says; and a name is what the program gives.
+        // Which frame a thread is in is what it says, and which coroutine has called it; and a name is what the program gives.
         let state = clean.word(THREAD + 0x318);
-        let mut said = vec![THREAD + 0x318, state + 56, clean.word(state + 56)];
+        let holder = clean.word(state + 56);
+        let coroutine = clean.word(tasks[0].address + 136);
+        let mut said = vec![THREAD + 0x318, state + 56, holder, clean.word(holder) + 8, coroutine + 72 + 8];
         for (at, word) in &clean.words {
             match *word {
-                TASK => said.push(at + 136),
+                TASK => said.extend([at + 16, at + 136]),
                 INT => said.extend([*at, at + 8, at + 16]),
+                GATHER => said.push(at + 16),
+                FUNCTION => said.push(at + 64),
+                CLOSURE => said.extend([at + 16, at + 24]),
                 CELL => said.push(at + 8),
                 _ => {}
             }
