@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 
 use smol_str::SmolStr;
 use tracer_abi::conn::{Direction, SocketCookie};
+use tracer_abi::sniff::Class;
 use tracer_abi::task::ProcessKey;
 
 use self::carriers::{Carrier, Carriers};
@@ -79,6 +80,8 @@ struct Session {
     end: [u64; 2],
     /// Position of its last call, and where that was. Further records of it say nothing new.
     last: [Option<(u64, Vec<Piece>)>; 2],
+    /// It carries HTTP/2.
+    in_frames: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,7 +211,8 @@ impl Tls {
             // has forgotten the session by then, and counts anew.
             let socket = self.sockets.get(&known.seat.connection());
             let is_there = |end: u32| socket.is_some_and(|socket| socket.records[direction].end_waits(end));
-            if record_end.is_some_and(is_there) {
+            // Of HTTP/2 not all calls are told of: what was counted says nothing of the place.
+            if !known.in_frames && record_end.is_some_and(is_there) {
                 known.goes_on(direction, first);
             } else {
                 self.sessions.remove(&key);
@@ -220,6 +224,7 @@ impl Tls {
             self.sessions.insert(key, Session::new(seat));
         }
         let Some(known) = self.sessions.get_mut(&key) else { return };
+        known.in_frames |= data.class == Class::Http2;
         let follows = first == std::mem::replace(&mut known.end[direction], end);
         let part = Part { len: total, filled, record_end, moved_to, follows };
         let known_place = known.last[direction].take().filter(|(offset, _)| *offset == first);
@@ -339,7 +344,7 @@ impl Seat {
 
 impl Session {
     fn new(seat: Seat) -> Self {
-        Self { seat, base: [0; 2], end: [0; 2], last: [None, None] }
+        Self { seat, base: [0; 2], end: [0; 2], last: [None, None], in_frames: false }
     }
 
     /// Positions begin again: the address is another session's, whose beginning was not told; or this one was forgotten.

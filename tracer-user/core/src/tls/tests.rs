@@ -340,7 +340,7 @@ fn an_address_that_is_used_again_is_another_session() {
 #[test]
 fn a_session_that_the_kernel_half_has_forgotten_goes_on_in_its_records() {
     let mut wire = Wire::new();
-    let mut writes = |offset, len: u16, is_where_it_says: bool| {
+    let mut writes = |offset, len: u16, is_where_it_says: bool, class| {
         wire.moved(Direction::Egress, Some(SESSION), &[len + MORE], &[]);
         let event = PlaintextMoved {
             session: SESSION,
@@ -350,20 +350,24 @@ fn a_session_that_the_kernel_half_has_forgotten_goes_on_in_its_records() {
             reached: None,
             record_end: Some(wire.seq[1].wrapping_add(u32::from(!is_where_it_says))),
             moved_to: None,
-            data: data(Direction::Egress, offset, len.into()),
+            data: DataMoved { class, ..data(Direction::Egress, offset, len.into()) },
         };
         let mut found = None;
         wire.tls.plaintext(event, |piece| found = Some((piece.cookie, piece.offset)));
         found.unwrap()
     };
-    assert_eq!(writes(0, 100, true), (SOCKET, 0));
-    assert_eq!(writes(100, 50, true), (SOCKET, 100));
+    assert_eq!(writes(0, 100, true, Class::Http1), (SOCKET, 0));
+    assert_eq!(writes(100, 50, true, Class::Http1), (SOCKET, 100));
     // It was closed beside a call, and beside another one.
-    assert_eq!(writes(0, 30, true), (SOCKET, 150));
-    assert_eq!(writes(30, 30, true), (SOCKET, 180));
-    assert_eq!(writes(0, 10, true), (SOCKET, 210));
-    let (cookie, offset) = writes(0, 10, false);
-    assert!(cookie.0 >= FIRST_APART && offset == 0, "{cookie:?}");
+    assert_eq!(writes(0, 30, true, Class::Http1), (SOCKET, 150));
+    assert_eq!(writes(30, 30, true, Class::Http1), (SOCKET, 180));
+    assert_eq!(writes(0, 10, true, Class::Http1), (SOCKET, 210));
+    // Of HTTP/2, what was counted does not tell how far it had come.
+    assert_eq!(writes(10, 10, true, Class::Http2), (SOCKET, 220));
+    for is_where_it_says in [true, false] {
+        let (cookie, offset) = writes(0, 10, is_where_it_says, Class::Unknown);
+        assert!(cookie.0 >= FIRST_APART && offset == 0, "{cookie:?}");
+    }
 }
 
 #[test]
