@@ -135,19 +135,11 @@ impl Threads {
         self.slots.get_mut(slot as usize).map(std::mem::take)
     }
 
-    /// Asked a dozen times for an exchange: the table is left out of the way.
-    #[inline]
     fn slot(&self, key: ThreadKey) -> Option<u32> {
-        match &self.recent[place(key.1)] {
-            Some((recent, slot)) if *recent == key => Some(*slot),
-            Some(_) | None => self.search(&key),
+        match self.recent[place(key.1)] {
+            Some((recent, slot)) if recent == key => Some(slot),
+            Some(_) | None => self.table.get(&key).copied(),
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn search(&self, key: &ThreadKey) -> Option<u32> {
-        self.table.get(key).copied()
     }
 }
 
