@@ -139,8 +139,7 @@ impl Rings {
         self.more = left == 0;
         if self.more {
             self.deference.paused(Instant::now());
-        }
-        if !self.more {
+        } else {
             // Not before the first wait: threads are started until then, which would stay behind others with this one.
             if self.wakers.is_some() {
                 self.deference.emptied(Instant::now());
