@@ -289,6 +289,8 @@ pub(crate) struct Called {
     pub(super) trigger: Option<Key>,
     /// nginx: the request that was answered in a window of this call's response.
     pub(super) window: Window,
+    /// nginx: this call has ended, and no request can be answered any more in a window of its response.
+    pub(super) window_closed: bool,
     /// The request that stays because `window` named it.
     pub(super) window_pin: Option<Key>,
     /// The request at its other end.

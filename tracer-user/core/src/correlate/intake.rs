@@ -160,8 +160,24 @@ impl Correlator {
             (IoOutcome::Moved(_), Some(true), None) => Received::Other,
             (IoOutcome::Moved(_), Some(false) | None, _) => Received::Request(None),
         };
-        if let Some(thread) = self.tables.threads.find_mut(event.thread) {
-            thread.run.last = what;
+        let Some(thread) = self.tables.threads.find_mut(event.thread) else { return };
+        thread.run.last = what;
+        let opened = if let Received::Response(call) = what { Some(call) } else { None };
+        let closed = std::mem::replace(&mut thread.window, opened);
+        if let Some(call) = closed.filter(|_| closed != opened) {
+            self.window_closed(call);
+        }
+    }
+
+    /// nginx has gone on to something else: where a call and its connection have nothing more to tell, it is known by now
+    /// whom its response answered. That it is known early keeps few exchanges waiting.
+    fn window_closed(&mut self, call: Key) {
+        let Some(exchange) = self.tables.exchanges.get_mut(&call) else { return };
+        // The end of the connection may open the window of a stream once more.
+        let over = exchange.end.is_some() && !exchange.request.protocol.has_streams();
+        if let Some(called) = exchange.called_mut().filter(|_| over) {
+            called.window_closed = true;
+            self.decide(call, false);
         }
     }
 

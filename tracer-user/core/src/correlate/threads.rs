@@ -27,6 +27,8 @@ pub(super) struct Thread {
     /// It made a call outside of any request while the process was serving.
     pub(super) called_outside: bool,
     pub(super) run: Run,
+    /// nginx: the call whose response it received last, also when it has waited since.
+    pub(super) window: Option<Key>,
     /// What it slept for before its last operation.
     pub(super) waited: Waited,
     /// The call whose response it has not begun to read.

@@ -13,7 +13,7 @@
 //!    is not another request; in a worker that was seen to answer unprompted, it is this request.
 //!
 //! Subrequests whose response starts none (`auth_request`, `mirror`) stay undecided. The answer is given when the
-//! call has ended and its last window has closed.
+//! call has ended and its last window has closed: when the worker receives something else, or after a while.
 
 use std::time::Duration;
 
@@ -24,7 +24,8 @@ use crate::event::Thread;
 use crate::exchange::Outcome;
 use crate::span::{Confidence, Evidence};
 
-/// After the call's end: windows are microseconds long; this lets a second answer show itself.
+/// After the call's end, where the worker receives nothing that would close the window: windows are microseconds long; this
+/// lets a second answer show itself.
 pub(in crate::correlate) const SETTLE: Duration = Duration::from_millis(100);
 
 pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
@@ -33,7 +34,8 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     if !process.is_nginx() {
         return Verdict::Abstain(None);
     }
-    if !moment.last && call.end.is_none_or(|end| moment.now.since(end.time) < SETTLE) {
+    let settled = called.window_closed || call.end.is_some_and(|end| moment.now.since(end.time) >= SETTLE);
+    if !moment.last && !settled {
         return Verdict::Wait;
     }
     let thread = tables.threads.find(call.process(), call.thread().tid);
