@@ -472,9 +472,12 @@ impl Correlator {
         self.plan_grace_beside_others(key);
     }
 
+    /// Whether anybody called is known then; that nobody did may be known before, but not before the request has ended,
+    /// and what it calls waits for it.
     fn plan_grace_beside_others(&mut self, key: Key) {
         let exchange = self.tables.exchanges.get(&key);
-        if exchange.is_some_and(|exchange| !self.tables.join.is_alone(exchange)) {
+        let join = &self.tables.join;
+        if exchange.is_some_and(|exchange| !join.is_quiet() || !join.is_alone(exchange)) {
             self.plan_grace(key);
         }
     }

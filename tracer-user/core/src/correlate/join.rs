@@ -387,13 +387,12 @@ impl JoinTable {
         }
     }
 
-    /// Nobody is to be expected at the request's other end: no traced process calls anybody, and nobody was at the other
-    /// end of the connection when it was last waited for. A process that traces began with since then shows by opening
-    /// it here, or by the call itself.
+    /// Nobody is to be expected at the request's other end: nobody was at the other end of the connection when it was last
+    /// waited for, and nobody is known to hold it now. A process that has been traced since then shows by opening it
+    /// here, or by the call itself.
     pub(super) fn is_alone(&self, request: &Exchange) -> bool {
         let conn = request.conn.as_deref();
-        self.quiet
-            && conn.is_some_and(|conn| conn.other_end.0.load(Ordering::Relaxed) == OtherEnd::NOBODY)
+        conn.is_some_and(|conn| conn.other_end.0.load(Ordering::Relaxed) == OtherEnd::NOBODY)
             && !self.peer_is_traced(request)
     }
 

@@ -54,6 +54,51 @@ fn a_plain_request_leaves_within_a_blink() {
     assert_eq!(live.until_now(&host).len(), 1);
 }
 
+/// Its connection has shown that nobody here calls on it, and so it does not wait for that again.
+#[test]
+fn another_request_of_an_outsider_leaves_with_its_answer() {
+    let mut host = Host::new();
+    let (shop, curl) = (host.process("shop"), host.process("curl"));
+    let (conn, elsewhere) = (host.connect(None, Some(shop)), host.connect(Some(curl), None));
+    let mut live = Live::new(EngineConfig::default());
+    host.asks(NOBODY, conn, shop, "/a");
+    host.answers(NOBODY, conn, shop);
+    host.sleep(Duration::from_millis(100));
+    host.asks(curl, elsewhere, NOBODY, "/elsewhere");
+    assert_eq!(lines(&live.until_now(&host)), ["shop server /a"]);
+    host.asks(NOBODY, conn, shop, "/b");
+    host.answers(NOBODY, conn, shop);
+    // Events are held for 50 ms to be put in order.
+    host.sleep(Duration::from_millis(60));
+    assert_eq!(lines(&live.until_now(&host)), ["shop server /b"]);
+}
+
+/// What a worker of nginx does next says that the window of a call's response is closed: it does not wait for a second answer.
+#[test]
+fn a_call_of_nginx_leaves_when_its_window_is_closed() {
+    let mut host = Host::new();
+    let worker = host.nginx("nginx");
+    let (front, back, next) = (
+        host.connect(None, Some(worker)),
+        host.connect(Some(worker), None),
+        host.connect(None, Some(worker)),
+    );
+    for end in [front.1, back.0, next.1] {
+        host.nonblocking(end);
+    }
+    let mut live = Live::new(EngineConfig::default());
+    host.asks(NOBODY, front, worker, "/a");
+    host.asks(worker, back, NOBODY, "/x");
+    host.waits(worker);
+    host.answers(worker, back, NOBODY);
+    host.answers(NOBODY, front, worker);
+    host.sleep(Duration::from_millis(30));
+    host.asks(NOBODY, next, worker, "/later");
+    host.sleep(Duration::from_millis(60));
+    let expected = ["nginx server /a", "nginx client /x < nginx server /a (response-window)"];
+    assert_eq!(lines(&live.until_now(&host)), expected);
+}
+
 /// It waits for its server to read it, but not long.
 #[test]
 fn a_call_given_up_leaves_within_a_blink() {

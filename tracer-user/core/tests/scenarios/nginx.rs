@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tracer_core::{Engine, EngineConfig};
-
 use crate::host::{End, Host, T};
 
 const NOBODY: Option<T> = None;
@@ -245,30 +243,4 @@ fn requests_stay_until_their_calls_are_decided() {
     let trace =
         |path: &str| spans.iter().find(|span| crate::host::path(span) == path).map(|span| span.trace_id);
     assert_eq!(trace("/x"), trace("/a"));
-}
-
-/// What the worker does next says that the window is closed: nothing waits for a second answer.
-#[test]
-fn a_closed_window_decides_at_once() {
-    let mut proxy = Proxy::new();
-    let (a, x, idle) = (proxy.front(), proxy.back(), proxy.front());
-    proxy.arrives(a, "/a");
-    proxy.forwards(x, "/x");
-    proxy.waits();
-    proxy.gets(x);
-    proxy.answers(a);
-    // By then nobody has called for the request, either.
-    proxy.host.sleep(Duration::from_millis(30));
-    proxy.arrives(idle, "/later");
-    let mut engine = Engine::new(EngineConfig::default(), [1; 32]);
-    for event in &proxy.host.events {
-        engine.handle_event(event.clone());
-    }
-    // Events are held for 50 ms to be put in order.
-    proxy.host.sleep(Duration::from_millis(60));
-    engine.handle_timeout(proxy.host.tick());
-    let left: Vec<_> = std::iter::from_fn(|| engine.poll_span()).collect();
-    let mut left: Vec<&str> = left.iter().map(crate::host::path).collect();
-    left.sort_unstable();
-    assert_eq!(left, ["/a", "/x"]);
 }
