@@ -105,11 +105,12 @@ fn tracer_switch(ctx: BtfTracePointContext) -> i32 {
     let previous = Task(ctx.arg::<*const c_void>(1));
     let next = Task(ctx.arg::<*const c_void>(2));
     let state: u32 = ctx.arg(3);
+    // Most threads of the machine have no state, which is found faster than that their process is not followed.
     if preempted & 1 == 0
         && state != 0
-        && let Some(followed) = followed(previous)
         // SAFETY: the hook's own argument; nothing is allocated.
         && let Some(sleep) = unsafe { sleep_state(previous, false) }
+        && let Some(followed) = followed(previous)
     {
         // SAFETY: no preconditions.
         sleep.since = unsafe { helpers::bpf_ktime_get_ns() };
@@ -117,10 +118,8 @@ fn tracer_switch(ctx: BtfTracePointContext) -> i32 {
         waits::note(sleep, Regs::of(previous), unsafe { (*followed).event_fds });
     }
     // A thread that runs does not sleep: what it wrote when it last fell asleep must not be taken for its next sleep.
-    if followed(next).is_some()
-        // SAFETY: as above.
-        && let Some(sleep) = unsafe { sleep_state(next, false) }
-    {
+    // SAFETY: as above.
+    if let Some(sleep) = unsafe { sleep_state(next, false) } {
         sleep.since = 0;
     }
     0
