@@ -217,6 +217,10 @@ impl Capture {
         for process in self.identities.take_pythons() {
             self.handoffs.examine(&mut self.loaded, process);
         }
+        for &process in running {
+            self.tls.traced(&mut self.loaded, process);
+        }
+        self.tls.settle(&mut self.loaded);
         let mut new = false;
         for &process in running {
             new |= self.processes.trace(process)?;
@@ -225,10 +229,6 @@ impl Capture {
             // They have run unseen so far.
             unix_sockets::mark_existing(&mut self.loaded);
         }
-        for &process in running {
-            self.tls.traced(&mut self.loaded, process);
-        }
-        self.tls.settle(&mut self.loaded);
         Ok(())
     }
 

@@ -77,8 +77,9 @@ const MAX_PROCESSES: usize = 16 << 10;
 /// Libraries that are probed in advance: the host's, and those of a few containers.
 const MAX_KNOWN: usize = 8;
 
-/// At the start, for probes: they take milliseconds.
-const SETTLE: Duration = Duration::from_millis(500);
+/// At the start, for looking at executables and for probes: milliseconds each, but a second for a large one of Go's where
+/// others want the processors, too.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// Links that wait for their end before none is made any more for what may never come.
 const MAX_ENDING: usize = 512;
