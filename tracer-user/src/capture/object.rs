@@ -99,8 +99,9 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
     let btf = Btf::from_sys_fs().context("parse the kernel's type information")?;
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
-        // The verifier's log is only worth its time when a program is refused; aya asks for it then.
-        .verifier_log_level(VerifierLogLevel::DISABLE)
+        // The verifier's log is only worth its time when a program is refused; aya asks for it then. Without a level the
+        // kernel would refuse the asking, and say nothing of the program.
+        .verifier_log_level(VerifierLogLevel::DEBUG)
         // Task storage: no wrapper exists, and user space needs none.
         .allow_unsupported_maps()
         .map_max_entries("TRACER_DATA", config.data_ring_bytes)
