@@ -18,6 +18,7 @@ use tracer_abi::golang::GoProcess;
 use tracer_abi::greenlet::GreenletProcess;
 use tracer_abi::java::JavaProcess;
 use tracer_abi::java_waits::JavaWaits;
+use tracer_abi::java_work::JavaThread;
 use tracer_abi::limits::{GO_CALL_BYTES, SESSION_BYTES, WAKE_RING_BYTES};
 use tracer_abi::openssl::{MAX_LAYOUTS, OpenSslLayout};
 use tracer_abi::python::{PythonProcess, TaskId};
@@ -190,6 +191,11 @@ pub(crate) struct SleepState {
     /// For the programs that say what a thread that it wakes has waited for.
     pub(crate) waiting: Waiting,
     pub(crate) futures: Futures,
+    /// HotSpot: what is remembered of the thread.
+    pub(crate) java: JavaThread,
+    /// [`tracer_abi::event::Awaited`], of one that it wakes.
+    pub(crate) java_awaited: u32,
+    pub(crate) java_reserved: u32,
 }
 
 /// Value of [`TRACER_WAKE`]: times.

@@ -311,7 +311,9 @@ pub mod identity_slot {
     pub const JAVA: u32 = 4;
     /// Pools of CPython.
     pub const PYTHON_WORK: u32 = 5;
-    pub const COUNT: u32 = 6;
+    /// Pools of Java.
+    pub const JAVA_WORK: u32 = 6;
+    pub const COUNT: u32 = 7;
 }
 
 /// In the same tables, the place of the program that sees the records of TLS.

@@ -359,6 +359,8 @@ codes! {
         Java = 5,
         /// Work items of CPython's pools.
         PythonWork = 6,
+        /// Tasks of Java's pools.
+        JavaWork = 7,
     }
 }
 
@@ -429,6 +431,8 @@ codes! {
         Other = 2,
         /// What a queue has, or a place in one, where the two are not told apart.
         Queue = 3,
+        /// As `Result`, of a task that the woken thread itself has made for what it does now.
+        OwnResult = 4,
     }
 }
 
@@ -450,15 +454,15 @@ pub struct WokenRecord {
 }
 
 /// As [`WokenRecord`], where it is known whose results the two threads have to do with. All are addresses of futures of
-/// CPython's pools.
+/// CPython's pools, or name tasks of Java's ([`crate::java_work`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct WokenForRecord {
     pub woken: WokenRecord,
     /// That of the work item inside of which the thread is that waits or submits. Zero: it is in none that is known.
     pub within: u64,
-    /// The woken thread waits for a result ([`Awaited::Result`]): those that it waits for, as many as fit. Else: the one
-    /// that the waking thread is submitting. Zeroes behind.
+    /// The woken thread waits for a result ([`Awaited::Result`], [`Awaited::OwnResult`]): those that it waits for, as many as
+    /// fit. Else: the one that the waking thread is submitting. Zeroes behind.
     pub futures: [u64; MAX_FUTURES],
 }
 

@@ -25,6 +25,9 @@ use crate::python::Memory;
 /// From the list of a class's ancestors: the one below `Object`, which is itself for many.
 const FIRST_ANCESTOR: u64 = 8;
 
+/// From the same list, of the class of a thread: the one below `Thread`, if it is not `Thread` itself.
+const BELOW_THREAD: u64 = 16;
+
 /// [`JavaWaits::flags`]
 pub mod java_flags {
     /// References are half words on the heap.
@@ -40,6 +43,14 @@ pub struct JavaWaits {
     /// As in [`crate::python::PythonProcess`].
     pub start_boottime: u64,
     pub threads: JavaThreads,
+    /// The heap: what says of it how often its objects have moved, from where on it is, and where it ends. Zeroes: not known,
+    /// and with it no task of a pool ([`crate::java_work`]).
+    pub heap: u64,
+    pub heap_start: u64,
+    pub heap_end: u64,
+    /// The classes `FutureTask` and `ForkJoinTask`, once they were met. Written by the kernel half.
+    pub future_task: u64,
+    pub fork_join_task: u64,
     /// What the kernel half spent on this process, and how often it looked.
     pub spent_nanos: u64,
     pub looks: u64,
@@ -64,6 +75,43 @@ pub struct JavaWaits {
     /// From a name: its length, and its text.
     pub name_len: u32,
     pub name_text: u32,
+    /// From [`Self::heap`]: the number of collections, and a byte that is not zero while one moves objects.
+    pub heap_collections: u32,
+    pub heap_moves: u32,
+    /// From a `JavaThread`: the beginning of the part of the heap in which it allocates, and how far it has come.
+    pub buffer_start: u32,
+    pub buffer_top: u32,
+}
+
+/// What a thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    pub awaited: Awaited,
+    /// What it has parked for. Zero: not known.
+    pub blocker: u64,
+    /// Of a result: the blocker's class next to `Object`.
+    pub class: u64,
+    pub kind: Kind,
+}
+
+/// Whose result it is that a thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The blocker's.
+    FutureTask,
+    ForkJoinTask,
+    /// A `CompletableFuture`'s, of which the blocker, of a class below `ForkJoinTask`, says nothing.
+    Completion,
+    /// Nobody's.
+    Other,
+}
+
+impl Wait {
+    const UNKNOWN: Self = Self::other(Awaited::Unknown);
+
+    const fn other(awaited: Awaited) -> Self {
+        Self { awaited, blocker: 0, class: 0, kind: Kind::Other }
+    }
 }
 
 impl JavaWaits {
@@ -102,38 +150,55 @@ impl JavaWaits {
         if place != 0 && object != 0 && back == thread { object } else { 0 }
     }
 
-    /// What a thread waits for that sleeps at this futex: [`Awaited`]. `thread_pointer` is its `fs` base.
+    /// What a thread waits for that sleeps at this futex. `thread_pointer` is its `fs` base.
     #[inline(always)]
-    pub fn awaited<M: Memory>(&self, memory: &M, thread_pointer: u64, futex: u64) -> Awaited {
+    pub fn wait<M: Memory>(&self, memory: &M, thread_pointer: u64, futex: u64) -> Wait {
         let thread = self.threads.find(memory, thread_pointer);
         if thread == 0 || futex.wrapping_sub(thread) >= u64::from(self.thread_bytes) {
-            return Awaited::Unknown;
+            return Wait::UNKNOWN;
         }
         let object = self.object_of(memory, thread);
         if object == 0 {
-            return Awaited::Unknown;
+            return Wait::UNKNOWN;
         }
         let blocker = self.reference(memory, object.wrapping_add(u64::from(self.thread_blocker)));
         if blocker == 0 {
-            return Awaited::Unknown;
+            return Wait::UNKNOWN;
         }
         let class = self.class_of(memory, blocker);
         let ancestor = self.ancestor(memory, class);
         if class == 0 || ancestor == 0 {
-            return Awaited::Unknown;
+            return Wait::UNKNOWN;
         }
         let name = self.name(memory, ancestor);
-        if FUTURE_TASK.is(memory, name) || SIGNALLER.is(memory, name) || FORK_JOIN_TASK.is(memory, name) {
-            return Awaited::Result;
-        }
-        if CONDITION.is(memory, name) || LONG_CONDITION.is(memory, name) {
-            return Awaited::Queue;
+        let result = |kind| Wait { awaited: Awaited::Result, blocker, class: ancestor, kind };
+        if FUTURE_TASK.is(memory, name) {
+            return result(Kind::FutureTask);
         }
         let own = self.name(memory, class);
-        if SYNCHRONIZER.is(memory, name) && !LATCH.is(memory, own) {
-            return Awaited::Other;
+        if FORK_JOIN_TASK.is(memory, name) {
+            return result(if SIGNALLER.is(memory, own) { Kind::Completion } else { Kind::ForkJoinTask });
         }
-        if SYNCHRONOUS_QUEUE.begins(memory, own) { Awaited::Queue } else { Awaited::Unknown }
+        if CONDITION.is(memory, name) || LONG_CONDITION.is(memory, name) {
+            return Wait::other(Awaited::Queue);
+        }
+        if SYNCHRONIZER.is(memory, name) && !LATCH.is(memory, own) {
+            return Wait::other(Awaited::Other);
+        }
+        if SYNCHRONOUS_QUEUE.begins(memory, own) { Wait::other(Awaited::Queue) } else { Wait::UNKNOWN }
+    }
+
+    /// Whether a thread runs tasks of anybody's inside of others: one of a `ForkJoinPool`, or none of Java's that is known.
+    #[inline(always)]
+    pub(crate) fn shares_stack<M: Memory>(&self, memory: &M, thread_pointer: u64) -> bool {
+        let object = self.object_of(memory, self.threads.find(memory, thread_pointer));
+        let class = self.class_of(memory, object);
+        if object == 0 || class == 0 {
+            return true;
+        }
+        let below = class.wrapping_add(u64::from(self.class_ancestors)).wrapping_add(BELOW_THREAD);
+        let below = memory.word(below);
+        below != 0 && FORK_JOIN_WORKER.is(memory, self.name(memory, below))
     }
 
     /// Where a class's name is, and how long.
@@ -171,6 +236,7 @@ static LONG_CONDITION: Name<10> = Name::new("locks/AbstractQueuedLongSynchronize
 static SYNCHRONOUS_QUEUE: Name<5> = Name::new("SynchronousQueue");
 static SYNCHRONIZER: Name<7> = Name::new("locks/AbstractOwnableSynchronizer");
 static LATCH: Name<5> = Name::new("CountDownLatch$Sync");
+static FORK_JOIN_WORKER: Name<6> = Name::new("ForkJoinWorkerThread");
 
 impl<const WORDS: usize> Name<WORDS> {
     /// Of a class in `java.util.concurrent`.

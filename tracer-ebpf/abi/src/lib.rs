@@ -23,6 +23,7 @@ pub mod golang_streams;
 pub mod greenlet;
 pub mod java;
 pub mod java_waits;
+pub mod java_work;
 mod layout;
 pub mod limits;
 pub mod openssl;
@@ -36,7 +37,7 @@ pub mod time;
 pub mod tokio;
 
 /// Version of every layout and code in this crate. Written into recordings.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// The oldest version all of whose records mean the same in this one: it has none of TLS.
 pub const OLDEST_ABI_VERSION: u32 = 2;

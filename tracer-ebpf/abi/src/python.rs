@@ -15,7 +15,15 @@ pub trait Memory {
     fn word(&self, address: u64) -> u64;
     fn half(&self, address: u64) -> u32;
     fn byte(&self, address: u64) -> u8;
+
+    /// So many words at once; zeroes where any of them cannot be read.
+    fn words(&self, address: u64, words: &mut [u64; WORDS_AT_ONCE]) {
+        *words = core::array::from_fn(|index| self.word(address.wrapping_add(8 * index as u64)));
+    }
 }
+
+/// Of [`Memory::words`].
+pub const WORDS_AT_ONCE: usize = 8;
 
 /// Tasks in a record: the one that runs and those that wait for it, one for another. Deeper nesting is cut.
 pub const CHAIN_TASKS: usize = 8;

@@ -193,6 +193,18 @@ impl Futures {
     pub const fn any(&self) -> bool {
         self.len > 0
     }
+
+    #[inline(always)]
+    pub const fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// One that is known otherwise, and the item inside of which its result is waited for.
+    #[inline(always)]
+    pub fn of_one(&mut self, future: u64, within: TaskId) {
+        *self = Self { within: Working { frame: 0, work: within }, len: 1, ..Self::default() };
+        self.futures[0] = future;
+    }
 }
 
 /// The frame that a thread of the known interpreter is in; zero for other threads.

@@ -33,11 +33,13 @@ programs! {
 
 #[inline(always)]
 fn ask(task: Task, thread: &mut TaskState, _: &mut SockState, process: &mut JavaProcess, begin: u64) -> bool {
-    if let Some(found) = java::virtual_thread(&OwnMemory, process, task.thread_pointer()) {
-        tell(thread, Runtime::Java, begin, 0, |tasks| {
-            tasks[0] = found;
-            1
-        });
-    }
+    let Some(found) = java::virtual_thread(&OwnMemory, process, task.thread_pointer()) else {
+        // A thread of the kernel's own may be of a pool.
+        return false;
+    };
+    tell(thread, Runtime::Java, begin, 0, |tasks| {
+        tasks[0] = found;
+        1
+    });
     true
 }

@@ -84,6 +84,7 @@ mod golang_streams;
 mod greenlet;
 mod java;
 mod java_waits;
+mod java_work;
 mod tokio;
 
 use core::ffi::c_void;
@@ -96,7 +97,7 @@ use aya_ebpf::maps::ProgramArray;
 use tracer_abi::config::{NANOS_PER_TICK, PREFILTER_SLOTS, RECORDS_SLOT, identity_slot};
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{EventKind, IdentityRecord, Runtime, Source, flags};
-use tracer_abi::python::{CHAIN_TASKS, Memory, TaskId};
+use tracer_abi::python::{CHAIN_TASKS, Memory, TaskId, WORDS_AT_ONCE};
 
 pub(crate) use self::cpython::Walk;
 pub(crate) use self::tokio::Polled;
@@ -115,13 +116,20 @@ impl OwnMemory {
         // SAFETY: the destination is exactly this large. What cannot be read becomes zero, which is a value of the
         // integers that this is called for.
         unsafe {
-            helpers::bpf_probe_read_user(
-                value.as_mut_ptr().cast(),
-                size_of::<T>() as u32,
-                address as *const c_void,
-            );
+            read_to(value.as_mut_ptr(), address);
             value.assume_init()
         }
+    }
+}
+
+/// # Safety
+///
+/// `value` must be valid for writes. Zeroes are written where nothing can be read.
+#[inline(always)]
+unsafe fn read_to<T>(value: *mut T, address: u64) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        helpers::bpf_probe_read_user(value.cast(), size_of::<T>() as u32, address as *const c_void);
     }
 }
 
@@ -139,6 +147,12 @@ impl Memory for OwnMemory {
     #[inline(always)]
     fn byte(&self, address: u64) -> u8 {
         Self::read(address)
+    }
+
+    #[inline(always)]
+    fn words(&self, address: u64, words: &mut [u64; WORDS_AT_ONCE]) {
+        // SAFETY: a reference to integers.
+        unsafe { read_to(words, address) };
     }
 }
 

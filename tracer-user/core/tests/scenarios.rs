@@ -24,6 +24,8 @@ mod greenlet;
 mod handoff;
 #[path = "scenarios/header.rs"]
 mod header;
+#[path = "scenarios/java_work.rs"]
+mod java_work;
 #[path = "scenarios/links.rs"]
 mod links;
 #[path = "scenarios/multiplexed.rs"]

@@ -75,6 +75,7 @@ impl Rung {
                 rung_a::GREENLET,
                 rung_a::JAVA,
                 rung_a::PYTHON_WORK,
+                rung_a::JAVA_WORK,
             ],
             Self::B => [
                 rung_b::PYTHON,
@@ -83,6 +84,7 @@ impl Rung {
                 rung_b::GREENLET,
                 rung_b::JAVA,
                 rung_b::PYTHON_WORK,
+                rung_b::JAVA_WORK,
             ],
         }
     }

@@ -42,6 +42,11 @@ pub(super) const PYTHON_WORK: &[TailCall] = &[
     Probe::trace_point("tracer_pw_recv", "sock_recv_length").after("TRACER_IDRECV", slot::PYTHON_WORK),
 ];
 
+pub(super) const JAVA_WORK: &[TailCall] = &[
+    Probe::trace_point("tracer_jw_send", "sock_send_length").after("TRACER_IDSEND", slot::JAVA_WORK),
+    Probe::trace_point("tracer_jw_recv", "sock_recv_length").after("TRACER_IDRECV", slot::JAVA_WORK),
+];
+
 pub(super) const TLS: &[TailCall] = &[
     Probe::trace_point("tracer_tls_send", "sock_send_length").after("TRACER_IDSEND", RECORDS_SLOT),
     Probe::trace_point("tracer_tls_recv", "sock_recv_length").after("TRACER_IDRECV", RECORDS_SLOT),

@@ -94,6 +94,19 @@ pub(super) const PYTHON_WORK: &[TailCall] = &[
     Probe::function_exit("tracer_pw_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::PYTHON_WORK),
 ];
 
+pub(super) const JAVA_WORK: &[TailCall] = &[
+    Probe::function_exit("tracer_jw_in4s", "inet_sendmsg").after("TRACER_IDIN4S", slot::JAVA_WORK),
+    Probe::function_exit("tracer_jw_in6s", "inet6_sendmsg")
+        .where_present()
+        .after("TRACER_IDIN6S", slot::JAVA_WORK),
+    Probe::function_exit("tracer_jw_uns", "unix_stream_sendmsg").after("TRACER_IDUNS", slot::JAVA_WORK),
+    Probe::function_exit("tracer_jw_in4r", "inet_recvmsg").after("TRACER_IDIN4R", slot::JAVA_WORK),
+    Probe::function_exit("tracer_jw_in6r", "inet6_recvmsg")
+        .where_present()
+        .after("TRACER_IDIN6R", slot::JAVA_WORK),
+    Probe::function_exit("tracer_jw_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::JAVA_WORK),
+];
+
 pub(super) const TLS: &[TailCall] = &[
     Probe::function_exit("tracer_tls_in4s", "inet_sendmsg").after("TRACER_IDIN4S", RECORDS_SLOT),
     Probe::function_exit("tracer_tls_in6s", "inet6_sendmsg")

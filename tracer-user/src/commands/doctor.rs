@@ -182,8 +182,10 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
             submits = known.knows_futures().then(|| submits_of(&runtime, tgid, put));
             Some(report(Identity::Known, format!("{runtime}: what its threads wait for is known"), None))
         }
-        Waits::Java(runtime, _) => {
-            Some(report(Identity::Known, format!("{runtime}: what its threads wait for is known"), None))
+        Waits::Java(runtime, known) => {
+            let tasks = if known.knows_tasks() { ", and which tasks of pools they run" } else { "" };
+            let found = format!("{runtime}: what its threads wait for is known{tasks}");
+            Some(report(Identity::Known, found, None))
         }
     };
     let submits = submits.map(|(identity, found, needed)| report(identity, found, needed));

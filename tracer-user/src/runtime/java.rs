@@ -13,6 +13,8 @@
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod work_tests;
 
 mod classes;
 mod structs;
@@ -315,8 +317,6 @@ impl<'m, M: Bytes> Machine<'m, M> {
         let mut known = JavaWaits {
             start_boottime: process.start_boottime,
             threads,
-            spent_nanos: 0,
-            looks: 0,
             reference_base: word("CompressedOops", &["_narrow_oop._base", "_base"])?,
             class_base: word("CompressedKlassPointers", &["_narrow_klass._base", "_base"])?,
             reference_shift: half("CompressedOops", &["_narrow_oop._shift", "_shift"])?,
@@ -331,7 +331,11 @@ impl<'m, M: Bytes> Machine<'m, M> {
             class_ancestors: classes.ancestors,
             name_len: classes.name_len,
             name_text: classes.name_text,
+            ..JavaWaits::default()
         };
+        if let Err(failure) = self.find_heap(&mut known, &listed) {
+            tracing::debug!("process {}: tasks of Java's pools are not known: {failure}", process.tgid);
+        }
         for _ in 0..ATTEMPTS {
             let Some(class) = self.thread_class(&classes, &known, &listed) else { continue };
             let Some(name) = find_thread_fields(&classes, &mut known, class) else { continue };
@@ -340,6 +344,43 @@ impl<'m, M: Bytes> Machine<'m, M> {
             }
         }
         Err(Failure::Unfit("its threads' objects are not of the kind that they should be of"))
+    }
+
+    /// What is to be known of the heap to know of tasks of pools. Each thread allocates in it, or nowhere yet.
+    fn find_heap(&self, known: &mut JavaWaits, threads: &[(u64, u64)]) -> Result<(), Failure> {
+        let heap = self.memory.word(self.variable("Universe", &["_collectedHeap"])?);
+        let reserved = u64::from(self.field("CollectedHeap", &["_reserved"])?);
+        let [start, words] =
+            [self.field("MemRegion", &["_start"])?, self.field("MemRegion", &["_word_size"])?]
+                .map(|field| self.word(heap.wrapping_add(reserved), field));
+        let buffer = self.field("Thread", &["_tlab"])?;
+        let [first, top] = [
+            self.field("ThreadLocalAllocBuffer", &["_start"])?,
+            self.field("ThreadLocalAllocBuffer", &["_top"])?,
+        ]
+        .map(|field| buffer.saturating_add(field));
+        let end = start.saturating_add(words.saturating_mul(8));
+        let fits = |(thread, _): &(u64, u64)| {
+            let [first, top] = [first, top].map(|field| self.word(*thread, field));
+            first == 0 || (start..end).contains(&first) && (first..=end).contains(&top)
+        };
+        if heap == 0 || start == 0 || end >> 47 != 0 || !threads.iter().all(fits) {
+            return Err(Failure::Unfit("its threads do not allocate where they should"));
+        }
+        let collections = self.field("CollectedHeap", &["_total_collections"])?;
+        // Its name until 21, and since.
+        let moves = self.field("CollectedHeap", &["_is_gc_active", "_is_stw_gc_active"])?;
+        *known = JavaWaits {
+            heap,
+            heap_start: start,
+            heap_end: end,
+            heap_collections: collections,
+            heap_moves: moves,
+            buffer_start: first,
+            buffer_top: top,
+            ..*known
+        };
+        Ok(())
     }
 
     /// `java.lang.Thread`, as the threads' objects have it.

@@ -1,8 +1,10 @@
-//! Work items of pools, as CPython tells: inside of which item a call is made, who waits for an item's result, and who
-//! submitted it.
+//! Work items of pools, as CPython and Java tell: inside of which item a call is made, who waits for an item's result, and
+//! who submitted it.
 //!
-//! An item is known by its future's address, which is another future's once this one has been freed. It is the same one
-//! where:
+//! A task of Java's is its own future, is named so that no other one ever has the name, and tells who has made it.
+//!
+//! An item of CPython's is known by its future's address, which is another future's once this one has been freed. It is the
+//! same one where:
 //!
 //! | told | and then | is the same future, because |
 //! |---|---|---|
@@ -253,6 +255,11 @@ impl Works {
         let is_same = |made: &&Made| since < made.at || seen.is_some() && made.submit == seen;
         self.made.get(&future).into_iter().flatten().filter(is_same).copied().collect()
     }
+
+    /// Calls that were made inside of a task whose name no other one has.
+    fn all_inside(&self, task: u64) -> Vec<Made> {
+        self.made.get(&task).into_iter().flatten().copied().collect()
+    }
 }
 
 impl Owner {
@@ -279,14 +286,23 @@ pub(super) fn is_for_another(call: &Exchange, event: &ThreadWoken) -> bool {
 
 /// The results that a woken thread has waited for.
 fn awaited(event: &ThreadWoken) -> Option<&Results> {
-    let waits = matches!(event.cause, Cause::Futex { awaited: Awaited::Result, .. });
+    let waits = matches!(event.cause, Cause::Futex { awaited: Awaited::Result | Awaited::OwnResult, .. });
     event.results.as_deref().filter(|_| waits)
+}
+
+/// They are those of tasks that it has made itself, for what it does.
+fn has_made(event: &ThreadWoken) -> bool {
+    matches!(event.cause, Cause::Futex { awaited: Awaited::OwnResult, .. })
 }
 
 impl Correlator {
     /// A call was made, or its response begins.
     pub(super) fn work_calls(&mut self, key: Key, direction: Direction, at: &Mark, conn: &ConnFacts) {
-        let Some(identified) = conn.identified(Runtime::PythonWork, direction) else { return };
+        let told = [Runtime::PythonWork, Runtime::JavaWork];
+        let Some(identified) = told.into_iter().find_map(|runtime| conn.identified(runtime, direction))
+        else {
+            return;
+        };
         let Some(call) = self.tables.exchanges.get_mut(&key) else { return };
         let process = call.process();
         let Some(called) = call.called_mut() else { return };
@@ -354,8 +370,13 @@ impl Correlator {
             let Some(followed) = self.tables.handoffs.find_mut(process) else { return };
             let waiting = Waiting { owner: waits, since, told_by: event.by.tid };
             let works = &mut followed.works;
-            let submitter = works.submitter(&self.tables.exchanges, future, waiting, event.time);
-            for made in works.inside(future, since, submitter) {
+            let (submitter, inside) = if has_made(event) {
+                (Submitter::Same, works.all_inside(future))
+            } else {
+                let submitter = works.submitter(&self.tables.exchanges, future, waiting, event.time);
+                (submitter, works.inside(future, since, submitter))
+            };
+            for made in inside {
                 let submitter = submitter.max(made.submitter);
                 match waits {
                     Owner::Request(request) => self.work_for(made.call, request, submitter, event.time),

@@ -248,6 +248,12 @@ impl Host {
         self.runtime = Runtime::PythonWork;
     }
 
+    /// The next operation is inside of this task of a pool of Java's.
+    pub(crate) fn in_task(&mut self, task: u64) {
+        self.tasks = vec![TaskId { address: task & ((1 << 48) - 1), number: task }];
+        self.runtime = Runtime::JavaWork;
+    }
+
     /// The same, in tokio's terms, and how the walk ended.
     pub(crate) fn polls(&mut self, tasks: Vec<TaskId>, end: u64) {
         self.tasks = tasks;

@@ -106,7 +106,7 @@ public class Runs {
 ";
 
 /// Ends with the test.
-struct Standing(Child);
+pub(super) struct Standing(pub(super) Child);
 
 impl Drop for Standing {
     fn drop(&mut self) {
@@ -116,7 +116,7 @@ impl Drop for Standing {
 }
 
 /// Of each version that is known: one that is here.
-fn machines() -> Vec<(u32, PathBuf)> {
+pub(super) fn machines() -> Vec<(u32, PathBuf)> {
     let mut found = BTreeMap::new();
     for home in std::fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten() {
         let release = std::fs::read_to_string(home.path().join("release")).unwrap_or_default();
@@ -130,7 +130,7 @@ fn machines() -> Vec<(u32, PathBuf)> {
 }
 
 /// Starts a program, and waits for the number that it says.
-fn stand(java: &Path, options: &[&str], name: &str, source: &str) -> (Standing, u64) {
+pub(super) fn stand(java: &Path, options: &[&str], name: &str, source: &str) -> (Standing, u64) {
     // Each machine compiles its own.
     let dir = std::env::temp_dir().join(format!(
         "tracer-{name}-{}-{:?}",
@@ -140,14 +140,16 @@ fn stand(java: &Path, options: &[&str], name: &str, source: &str) -> (Standing, 
     std::fs::create_dir_all(&dir).unwrap();
     let file = dir.join(format!("{name}.java"));
     std::fs::write(&file, source).unwrap();
-    let mut child = Command::new(java).args(options).arg(&file).stdout(Stdio::piped()).spawn().unwrap();
+    let mut command = Command::new(java);
+    command.args(options).arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let _ = std::fs::remove_dir_all(&dir);
     (Standing(child), line.trim().parse().unwrap())
 }
 
-fn process_of(standing: &Standing) -> (ProcessKey, ProcessMemory) {
+pub(super) fn process_of(standing: &Standing) -> (ProcessKey, ProcessMemory) {
     let tgid = Tgid(standing.0.id());
     let dir = ProcDir::open(tgid).unwrap();
     let start_boottime = dir.stat().unwrap().start.0 * 10_000_000;
@@ -155,7 +157,7 @@ fn process_of(standing: &Standing) -> (ProcessKey, ProcessMemory) {
 }
 
 /// Its threads: the kernel's number and the thread pointer.
-fn pointers(process: ProcessKey, memory: &ProcessMemory) -> BTreeMap<u32, u64> {
+pub(super) fn pointers(process: ProcessKey, memory: &ProcessMemory) -> BTreeMap<u32, u64> {
     let modules = Modules::of(&ProcDir::open(process.tgid).unwrap()).unwrap();
     let machine = Machine::of(&modules, memory).unwrap().unwrap();
     let os_thread =
@@ -171,7 +173,7 @@ fn pointers(process: ProcessKey, memory: &ProcessMemory) -> BTreeMap<u32, u64> {
 }
 
 /// The futex at which a thread sleeps, as the kernel says: `202 0xADDRESS …`.
-fn futex(process: ProcessKey, tid: u32) -> Option<u64> {
+pub(super) fn futex(process: ProcessKey, tid: u32) -> Option<u64> {
     let call = std::fs::read_to_string(format!("/proc/{}/task/{tid}/syscall", process.tgid)).ok()?;
     let mut words = call.split_ascii_whitespace();
     let address = (words.next() == Some("202")).then(|| words.next())??.strip_prefix("0x")?;
@@ -200,13 +202,13 @@ fn real_threads_say_what_they_wait_for() {
                 let right = (0..200).any(|_| {
                     std::thread::sleep(Duration::from_millis(10));
                     let Some(futex) = futex(process, tid) else { return false };
-                    let awaited = known.awaited(&memory, pointer, futex);
+                    let awaited = known.wait(&memory, pointer, futex).awaited;
                     format!("{:?}", found.insert(awaited)) == want
                 });
                 assert!(right, "{major} {options:?} thread {number}: {found:?}, not {want}");
                 // Not where it parks.
-                assert_eq!(known.awaited(&memory, pointer, pointer), Awaited::Unknown);
-                assert_eq!(known.awaited(&memory, pointer + 8, pointer), Awaited::Unknown);
+                assert_eq!(known.wait(&memory, pointer, pointer).awaited, Awaited::Unknown);
+                assert_eq!(known.wait(&memory, pointer + 8, pointer).awaited, Awaited::Unknown);
                 seen += 1;
             }
             assert_eq!(seen, wanted, "{major} {options:?}");
@@ -255,15 +257,15 @@ fn a_real_machine_says_which_virtual_thread_runs() {
 
 /// Bytes at addresses, by words. The rest cannot be read.
 #[derive(Clone, Debug, Default)]
-struct Image(BTreeMap<u64, u64>);
+pub(super) struct Image(pub(super) BTreeMap<u64, u64>);
 
 impl Image {
-    fn put(&mut self, address: u64, word: u64) {
+    pub(super) fn put(&mut self, address: u64, word: u64) {
         assert!(address.is_multiple_of(8));
         self.0.insert(address, word);
     }
 
-    fn put_half(&mut self, address: u64, half: u32) {
+    pub(super) fn put_half(&mut self, address: u64, half: u32) {
         let word = self.0.entry(address & !7).or_default();
         let shift = 8 * (address & 4);
         *word = *word & !(u64::from(u32::MAX) << shift) | u64::from(half) << shift;
@@ -291,24 +293,24 @@ impl Bytes for Image {
 
 memory_by_bytes!(Image);
 
-const POINTER: u64 = 0x7f00_0000_0000;
+pub(super) const POINTER: u64 = 0x7f00_0000_0000;
 const VECTOR_AT: u64 = 0x55_0000_1000;
 const BLOCK: u64 = 0x55_0000_2000;
-const THREAD: u64 = 0x7f00_0010_0000;
+pub(super) const THREAD: u64 = 0x7f00_0010_0000;
 const OS_THREAD: u64 = 0x7f00_0011_0000;
 const FUTEX: u64 = THREAD + 0x518;
 const OBJECT_PLACE: u64 = 0x7f00_0012_0000;
-const HEAP: u64 = 0x8000_0000;
-const OBJECT: u64 = HEAP + 0x1000;
-const BLOCKER: u64 = HEAP + 0x2000;
-const CLASSES: u64 = 0x7f00_0100_0000;
-const CLASS: u64 = CLASSES + 0x1000;
-const ANCESTOR: u64 = CLASSES + 0x2000;
+pub(super) const HEAP: u64 = 0x8000_0000;
+pub(super) const OBJECT: u64 = HEAP + 0x1000;
+pub(super) const BLOCKER: u64 = HEAP + 0x2000;
+pub(super) const CLASSES: u64 = 0x7f00_0100_0000;
+pub(super) const CLASS: u64 = CLASSES + 0x1000;
+pub(super) const ANCESTOR: u64 = CLASSES + 0x2000;
 const NAME: u64 = 0x7f00_0200_0000;
 const ANCESTOR_NAME: u64 = 0x7f00_0201_0000;
 
 /// As 17 has it.
-fn known() -> JavaWaits {
+pub(super) fn known() -> JavaWaits {
     JavaWaits {
         threads: JavaThreads { module: 2, local: 32, os_thread: 560, pthread: 24, reserved: 0 },
         reference_base: 0,
@@ -330,7 +332,7 @@ fn known() -> JavaWaits {
 }
 
 /// A thread that has parked for an object of a class, by its name and that of its ancestor next to `Object`.
-fn parked(class: &str, ancestor: &str) -> Image {
+pub(super) fn parked(class: &str, ancestor: &str) -> Image {
     let mut image = Image::default();
     image.put(POINTER + 8, VECTOR_AT);
     image.put(VECTOR_AT + 32, BLOCK);
@@ -361,7 +363,7 @@ const WAYS: [(&str, &str, Awaited); 14] = [
     ("Own", "java/util/concurrent/FutureTask", Awaited::Result),
     (
         "java/util/concurrent/CompletableFuture$Signaller",
-        "java/util/concurrent/CompletableFuture$Signaller",
+        "java/util/concurrent/ForkJoinTask",
         Awaited::Result,
     ),
     (
@@ -389,13 +391,13 @@ const WAYS: [(&str, &str, Awaited); 14] = [
 fn classes_say_what_is_waited_for() {
     for (class, ancestor, want) in WAYS {
         let image = parked(class, ancestor);
-        assert_eq!(known().awaited(&image, POINTER, FUTEX), want, "{class} below {ancestor}");
+        assert_eq!(known().wait(&image, POINTER, FUTEX).awaited, want, "{class} below {ancestor}");
         for elsewhere in [THREAD - 8, THREAD + 1384, 0, u64::MAX] {
-            assert_eq!(known().awaited(&image, POINTER, elsewhere), Awaited::Unknown);
+            assert_eq!(known().wait(&image, POINTER, elsewhere).awaited, Awaited::Unknown);
         }
         let mut parks_not = image.clone();
         parks_not.put_half(OBJECT + 76, 0);
-        assert_eq!(known().awaited(&parks_not, POINTER, FUTEX), Awaited::Unknown);
+        assert_eq!(known().wait(&parks_not, POINTER, FUTEX).awaited, Awaited::Unknown);
     }
 }
 
@@ -435,11 +437,15 @@ fn a_virtual_thread_has_its_frame_on_the_stack_of_who_carries_it() {
 }
 
 /// What a changed word may become: anything, or the value of another one.
-fn change() -> impl Strategy<Value = (prop::sample::Index, u64, bool)> {
+pub(super) fn change() -> impl Strategy<Value = (prop::sample::Index, u64, bool)> {
     (any::<prop::sample::Index>(), any::<u64>(), any::<bool>())
 }
 
-fn apply(image: &mut Image, (at, word, of_image): &(prop::sample::Index, u64, bool), fixed: &[u64]) {
+pub(super) fn apply(
+    image: &mut Image,
+    (at, word, of_image): &(prop::sample::Index, u64, bool),
+    fixed: &[u64],
+) {
     let places: Vec<u64> = image.0.keys().copied().filter(|place| !fixed.contains(place)).collect();
     let all: Vec<u64> = image.0.keys().copied().collect();
     let value = if *of_image { all[*word as usize % all.len()] } else { *word };
@@ -463,11 +469,11 @@ proptest! {
         let texts = (0..16).map(|n| ANCESTOR_NAME + 8 * n);
         let fixed: Vec<u64> = says.into_iter().chain(texts).collect();
         apply(&mut image, &changed, &fixed);
-        let after = known().awaited(&image, POINTER, FUTEX);
+        let after = known().wait(&image, POINTER, FUTEX).awaited;
         prop_assert!(after != Awaited::Result || want == Awaited::Result, "{want:?} to {after:?}");
         for change in &more {
             apply(&mut image, change, &[]);
-            let _ = known().awaited(&image, POINTER, FUTEX);
+            let _ = known().wait(&image, POINTER, FUTEX).awaited;
         }
     }
 

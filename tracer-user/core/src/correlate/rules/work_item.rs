@@ -1,4 +1,4 @@
-//! CPython's pools: a call's parent is the request whose thread waits for the result of the work item inside of which the
+//! Pools of CPython and Java: a call's parent is the request whose thread waits for the result of the work item inside of which the
 //! call is made.
 //!
 //! What a thread of a pool does is done for who asked for it, and a pool's thread goes from item to item; so the item binds a
@@ -9,7 +9,8 @@
 //!    has since before the response was read, so that the future is that item's, and cannot have become another's; or the
 //!    submit of the item was seen, and none of another one at the address since. The request had come before the call was
 //!    sent;
-//! 3. the same request was seen to submit the item. Futures can be shared, and handed on: who waits need not be the cause.
+//! 3. the same request was seen to submit the item, or a task of Java's lies where the request's thread has allocated since the
+//!    request came. Futures can be shared, and handed on: who waits need not be the cause.
 //!    Where submits are not seen themselves, one is only if it woke a thread of the pool. Where all were busy, the edge is no
 //!    more than *possible*: that who was seen to submit always waited shows little of the others, as programs hand results on
 //!    just when much is going on. Where another was seen to wait, nothing is claimed at all.
