@@ -43,7 +43,7 @@ fn programs(runtime: &str, deceivers: bool) {
 
 /// Whether parents are found in programs of this class whatever else the machine does.
 fn rests_on_nothing_else(class: Class) -> bool {
-    matches!(class, Class::ThreadPerRequest | Class::ProcessPerRequest | Class::Proxy)
+    matches!(class, Class::ThreadPerRequest | Class::ProcessPerRequest | Class::Proxy | Class::SubmitAndWait)
 }
 
 /// Prints to standard error itself, which the test harness does not hold back: the table is of interest when all is

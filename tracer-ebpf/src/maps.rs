@@ -191,12 +191,13 @@ pub(crate) struct SleepState {
     /// For the programs that say what a thread that it wakes has waited for.
     pub(crate) waiting: Waiting,
     pub(crate) futures: Futures,
-    /// HotSpot: what is remembered of the thread.
-    pub(crate) java: JavaThread,
-    /// [`tracer_abi::event::Awaited`], of one that it wakes.
-    pub(crate) java_awaited: u32,
-    pub(crate) java_reserved: u32,
 }
+
+/// Thread of HotSpot → what is remembered of it. Apart from its sleep, which is noted of all that are woken: the kernel has
+/// room at hand there for several small entries, and for hardly more than one large one.
+#[btf_map]
+static TRACER_JVTHREADS: LocalStorage<JavaThread, { bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE as usize }> =
+    LocalStorage::new();
 
 /// Value of [`TRACER_WAKE`]: times.
 #[derive(Clone, Copy)]
@@ -459,6 +460,27 @@ pub(crate) unsafe fn sleep_state(task: Task, create: bool) -> Option<&'static mu
             flags,
         )
         .cast::<SleepState>()
+        .as_mut()
+    }
+}
+
+/// What is remembered of a thread of HotSpot. None: nothing, and no room.
+///
+/// # Safety
+///
+/// As [`sleep_state`].
+#[inline(always)]
+pub(crate) unsafe fn java_thread(task: Task, create: bool) -> Option<&'static mut JavaThread> {
+    let flags = if create { u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE) } else { 0 };
+    // SAFETY: as the caller promises. The reference is not exclusive; all fields are plain integers.
+    unsafe {
+        helpers::bpf_task_storage_get(
+            (&raw const TRACER_JVTHREADS).cast_mut().cast(),
+            task.0.cast_mut().cast(),
+            null_mut(),
+            flags,
+        )
+        .cast::<JavaThread>()
         .as_mut()
     }
 }

@@ -29,6 +29,9 @@ pub const MAX_WORDS: u32 = 1024;
 /// After a stack without a task so many looks are left out, twice as many each time that there is none again.
 const MAX_PAUSE: u32 = 256;
 
+/// In place of a number of collections: objects are being moved, or it is not known whether they are.
+const MOVING: u64 = u64::MAX;
+
 /// Above addresses, which have 47 bits.
 const COLLECTIONS_SHIFT: u32 = 48;
 
@@ -41,16 +44,17 @@ pub struct JavaThread {
     /// Where it allocated when it began with what it does now, in which buffer, and the collections until then.
     mark: u64,
     mark_buffer: u64,
-    mark_collections: u32,
+    mark_collections: u64,
     /// Not zero: the mark is one.
     marked: u32,
+    reserved: u32,
     /// Looks that are left out yet, and next time.
     skip: u32,
     pause: u32,
     /// A look that is under way: the next word, and those that were read with it.
     at: u64,
-    left: u32,
-    collections: u32,
+    left: u64,
+    collections: u64,
     words: [u64; WORDS],
     /// What it has found.
     task: u64,
@@ -63,8 +67,10 @@ impl JavaThread {
     pub fn look<M: Memory>(&mut self, memory: &M, process: &JavaWaits, thread_pointer: u64) -> bool {
         self.task = 0;
         self.left = 0;
-        let Some(collections) = process.collections(memory) else { return false };
-        self.collections = collections;
+        self.collections = process.collections(memory);
+        if self.collections == MOVING {
+            return false;
+        }
         if self.slot != 0 {
             let object = memory.word(self.slot);
             if process.is_task(memory, object) {
@@ -90,7 +96,7 @@ impl JavaThread {
         if self.left == 0 {
             let first = self.at.wrapping_sub(8 * WORDS as u64);
             memory.words(first, &mut self.words);
-            self.left = WORDS as u32;
+            self.left = WORDS as u64;
         }
         self.left -= 1;
         self.at = self.at.wrapping_sub(8);
@@ -114,7 +120,7 @@ impl JavaThread {
         }
         self.at = 0;
         self.pause = 0;
-        if self.task == 0 || process.collections(memory) != Some(self.collections) {
+        if self.task == 0 || process.collections(memory) != self.collections {
             return none;
         }
         TaskId { address: self.task, number: number(self.task, self.collections) }
@@ -134,16 +140,16 @@ impl JavaThread {
     #[inline(always)]
     pub fn begins<M: Memory>(&mut self, memory: &M, process: &JavaWaits, thread_pointer: u64) {
         self.marked = 0;
-        let Some(collections) = process.collections(memory) else { return };
+        let collections = process.collections(memory);
         let thread = process.threads.find(memory, thread_pointer);
-        if thread == 0 {
+        if collections == MOVING || thread == 0 {
             return;
         }
         let (buffer, top) = process.buffer(memory, thread);
         self.mark = top;
         self.mark_buffer = buffer;
         self.mark_collections = collections;
-        self.marked = u32::from(process.collections(memory) == Some(collections));
+        self.marked = u32::from(process.collections(memory) == collections);
     }
 
     /// Whether the thread, of which this is remembered, has made the object since it began with what it does.
@@ -155,23 +161,23 @@ impl JavaThread {
         thread_pointer: u64,
         object: u64,
     ) -> bool {
-        let Some(collections) = process.collections(memory) else { return false };
+        let collections = process.collections(memory);
         let thread = process.threads.find(memory, thread_pointer);
-        if self.marked == 0 || thread == 0 {
+        if collections == MOVING || self.marked == 0 || thread == 0 {
             return false;
         }
         let (buffer, top) = process.buffer(memory, thread);
         let same = buffer == self.mark_buffer && collections == self.mark_collections;
         // Another buffer was begun later.
         let from = if same { self.mark } else { buffer };
-        buffer != 0 && object >= from && object < top && process.collections(memory) == Some(collections)
+        buffer != 0 && object >= from && object < top && process.collections(memory) == collections
     }
 }
 
 /// What names an object.
 #[inline(always)]
-const fn number(object: u64, collections: u32) -> u64 {
-    object | (collections as u64) << COLLECTIONS_SHIFT
+const fn number(object: u64, collections: u64) -> u64 {
+    object | collections << COLLECTIONS_SHIFT
 }
 
 impl JavaWaits {
@@ -180,15 +186,16 @@ impl JavaWaits {
         self.heap != 0
     }
 
-    /// Collections so far, unless one moves objects now or tasks are not known.
+    /// Collections so far, or [`MOVING`]. No `Option`: two of them are compared as if both had a value, which the verifier
+    /// takes for a use of what was never written.
     #[inline(always)]
-    fn collections<M: Memory>(&self, memory: &M) -> Option<u32> {
+    fn collections<M: Memory>(&self, memory: &M) -> u64 {
         if self.heap == 0 {
-            return None;
+            return MOVING;
         }
         let collections = memory.half(self.heap.wrapping_add(u64::from(self.heap_collections)));
         let moves = memory.byte(self.heap.wrapping_add(u64::from(self.heap_moves)));
-        (moves == 0).then_some(collections)
+        if moves == 0 { u64::from(collections) } else { MOVING }
     }
 
     /// Whether a word leads to a task.

@@ -10,11 +10,12 @@ use tracer_abi::config::identity_slot;
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{Awaited, WakeCause};
 use tracer_abi::java_waits::{JavaWaits, Kind};
+use tracer_abi::python_work::Futures;
 
 use super::java_work::of_thread;
 use super::{OwnMemory, go_on_behind, is_process, now};
 use crate::kernel::Task;
-use crate::maps::{SleepState, TRACER_JVWAITS, count, sleep_state};
+use crate::maps::{TRACER_JVWAITS, count, java_thread, sleep_state};
 use crate::probes::handoff::{self, TRACER_IDWAKE, report, report_for};
 
 /// `sched_waking(task)`, of a wake-up that is to be reported.
@@ -27,16 +28,14 @@ fn tracer_jv_wake(ctx: BtfTracePointContext) -> i32 {
     if let Some(process) = TRACER_JVWAITS.get_ptr_mut(task.tgid()) {
         // SAFETY: a live entry of the table, and entries are plain integers.
         let process = unsafe { &mut *process };
-        // SAFETY: the current task and the hook's own argument; no run queue is locked.
-        let states = unsafe { (sleep_state(Task::current(), true), sleep_state(task, false)) };
-        let (Some(waker), Some(sleeper)) = states else {
+        // SAFETY: the current task; no run queue is locked.
+        let Some(waker) = (unsafe { sleep_state(Task::current(), true) }) else {
             count(KernelLoss::WakeStorageFull);
             return 0;
         };
         if is_process(task, process.start_boottime) {
             let begin = now();
-            look(waker, sleeper, process, task.thread_pointer(), woken.futex);
-            woken.awaited = waker.java_awaited as u16;
+            woken.awaited = look(&mut waker.futures, process, task, woken.futex) as u16;
             // Another thread may add at the same time: what is lost then is one look.
             process.spent_nanos += now() - begin;
             process.looks += 1;
@@ -52,33 +51,37 @@ fn tracer_jv_wake(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// What a thread waits for that shares the memory of the current one, and whose result that is: left with the waker.
+/// What a thread waits for that shares the memory of the current one: [`Awaited`]; and whose result that is.
 #[inline(never)]
-fn look(waker: &mut SleepState, sleeper: &mut SleepState, process: &mut JavaWaits, sleeps: u64, futex: u64) {
-    let wakes = Task::current().thread_pointer();
+fn look(futures: &mut Futures, process: &mut JavaWaits, task: Task, futex: u64) -> u32 {
+    let (sleeps, wakes) = (task.thread_pointer(), Task::current().thread_pointer());
+    futures.clear();
     let wait = process.wait(&OwnMemory, sleeps, futex);
-    waker.java_awaited = u32::from(wait.awaited.code());
-    waker.futures.clear();
+    let awaited = u32::from(wait.awaited.code());
+    // SAFETY: the current task and the hook's own argument; no run queue is locked. Without room nothing is known.
+    let (Some(waker), Some(sleeper)) =
+        (unsafe { (java_thread(Task::current(), true), java_thread(task, true)) })
+    else {
+        return awaited;
+    };
     match wait.kind {
         Kind::FutureTask => process.future_task = wait.class,
         Kind::ForkJoinTask | Kind::Completion => process.fork_join_task = wait.class,
         Kind::Other => {
-            if wait.awaited.code() == Awaited::Queue.code() {
+            if awaited == u32::from(Awaited::Queue.code()) {
                 // It goes to do something else.
-                sleeper.java.begins(&OwnMemory, process, sleeps);
+                sleeper.begins(&OwnMemory, process, sleeps);
             }
-            return;
+            return awaited;
         }
     }
-    let work = of_thread(&mut waker.java, process, wakes);
+    let work = of_thread(waker, process, wakes);
     if work.address == 0 || !matches!(wait.kind, Kind::Completion) && work.address != wait.blocker {
-        return;
+        return awaited;
     }
-    if sleeper.java.has_made(&OwnMemory, process, sleeps, work.address) {
-        waker.java_awaited = u32::from(Awaited::OwnResult.code());
-    }
-    let outer = of_thread(&mut sleeper.java, process, sleeps);
-    waker.futures.of_one(work.number, outer);
+    let is_own = sleeper.has_made(&OwnMemory, process, sleeps, work.address);
+    futures.of_one(work.number, of_thread(sleeper, process, sleeps));
     // Its task is over, but for what wakes others.
-    waker.java.begins(&OwnMemory, process, wakes);
+    waker.begins(&OwnMemory, process, wakes);
+    if is_own { u32::from(Awaited::OwnResult.code()) } else { awaited }
 }

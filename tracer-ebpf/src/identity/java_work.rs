@@ -16,7 +16,7 @@ use tracer_abi::python::TaskId;
 
 use super::{OwnMemory, run, tell};
 use crate::kernel::Task;
-use crate::maps::{SockState, TaskState, sleep_state};
+use crate::maps::{SockState, TaskState, java_thread};
 use crate::probes::{fexit, sock_length};
 
 programs! {
@@ -43,15 +43,15 @@ fn ask(
     process: &mut JavaWaits,
     begin: u64,
 ) -> bool {
-    // SAFETY: the current task; nothing is allocated.
-    let Some(own) = (unsafe { sleep_state(task, false) }) else {
+    // SAFETY: the current task; no run queue is locked. Without room nothing is known.
+    let Some(own) = (unsafe { java_thread(task, true) }) else {
         return true;
     };
     if state.role == Role::Server.code() {
-        own.java.begins(&OwnMemory, process, task.thread_pointer());
+        own.begins(&OwnMemory, process, task.thread_pointer());
         return true;
     }
-    let work = of_thread(&mut own.java, process, task.thread_pointer());
+    let work = of_thread(own, process, task.thread_pointer());
     if work.address != 0 {
         tell(thread, Runtime::JavaWork, begin, 0, |tasks| {
             tasks[0] = work;
