@@ -95,9 +95,19 @@ fn real_pools_show_their_tasks_and_whose_they_are() {
                 });
                 named.collect::<BTreeMap<_, _>>()
             };
-            let threads = named();
+            // A thread has its name once it runs, and is at the latch once it sleeps.
+            let asked = ["has a task", "has a compl", "has nothing"];
+            let threads = loop {
+                let threads = named();
+                let sleeps = |who| threads.get(who).is_some_and(|&(tid, _)| futex(process, tid).is_some());
+                if asked.iter().all(|&who| sleeps(who)) {
+                    break threads;
+                }
+                assert!(Instant::now() < deadline, "{major} {options:?}: {threads:?}");
+                std::thread::sleep(Duration::from_millis(10));
+            };
             let mut remembered: BTreeMap<&str, JavaThread> = BTreeMap::new();
-            for who in ["has a task", "has a compl", "has nothing"] {
+            for who in asked {
                 let thread = remembered.entry(who).or_default();
                 thread.begins(&memory, &known, threads[who].1);
             }
@@ -117,23 +127,33 @@ fn real_pools_show_their_tasks_and_whose_they_are() {
             let task = waits(&known, "has a task");
             assert_eq!(task.kind, Kind::FutureTask);
             known.future_task = task.class;
-            let runs = look(&mut JavaThread::default(), &memory, &known, threads["runs task"].1);
-            assert_eq!(runs.address, task.blocker, "{major} {options:?}");
+            // Whoever waits may do so before the pool's thread has begun.
+            let runs = |known: &JavaWaits, who: &str| {
+                let deadline = Instant::now() + Duration::from_secs(20);
+                loop {
+                    let found = look(&mut JavaThread::default(), &memory, known, threads[who].1);
+                    if found.address != 0 || Instant::now() > deadline {
+                        return found;
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            };
+            let run = runs(&known, "runs task");
+            assert_eq!(run.address, task.blocker, "{major} {options:?}");
             assert_eq!(waits(&known, "has nothing").blocker, task.blocker);
 
             let completion = waits(&known, "has a compl");
             assert_eq!(completion.kind, Kind::Completion);
             known.fork_join_task = completion.class;
-            let pointer = threads["runs completion"].1;
-            let completes = look(&mut JavaThread::default(), &memory, &known, pointer);
+            let completes = runs(&known, "runs completion");
             assert_ne!(completes.address, 0, "{major} {options:?}");
 
             for (who, task, has_made) in [
-                ("has a task", runs, true),
+                ("has a task", run, true),
                 ("has a task", completes, false),
                 ("has a compl", completes, true),
-                ("has a compl", runs, false),
-                ("has nothing", runs, false),
+                ("has a compl", run, false),
+                ("has nothing", run, false),
             ] {
                 let pointer = threads[who].1;
                 let found = remembered[who].has_made(&memory, &known, pointer, task.address);
