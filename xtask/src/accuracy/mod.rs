@@ -10,13 +10,13 @@ use anyhow::ensure;
 use tracer_tests::accuracy::workloads::{Workload, all};
 use tracer_tests::accuracy::{Cell, Effort, measure};
 
+use crate::build;
 use crate::exec::{self, Interrupt};
 use crate::repo::Repo;
 use crate::setup::{self, Group};
-use crate::{build, readme};
 
 use kept::Kept;
-use table::{Accuracy, TABLE};
+use table::{Accuracy, Run};
 
 /// Count right, wrong and undecided parents in real programs
 ///
@@ -43,8 +43,8 @@ pub(crate) struct Options {
     #[arg(long)]
     resume: bool,
     /// Write the numbers to bench/accuracy.json and to the README's table, also where a goal is not reached. A program
-    /// that failed has an empty place there
-    #[arg(long, conflicts_with_all = ["only", "random_names"])]
+    /// that failed has an empty place there. With --only or --concurrency, the others stay as they are
+    #[arg(long, conflicts_with_all = ["random_names"])]
     write: bool,
     /// Measure nothing; fail if the README's table is not the one of bench/accuracy.json
     #[arg(long, conflicts_with = "write")]
@@ -62,7 +62,7 @@ pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
         return Accuracy::read(repo)?.check(repo);
     }
     if options.table {
-        return readme::write(repo, TABLE, &Accuracy::read(repo)?.table());
+        return Accuracy::read(repo)?.write_table(repo);
     }
     ensure!(rustix::process::geteuid().is_root(), "tracing needs root: sudo -E cargo xtask accuracy");
     if !options.no_build {
@@ -120,23 +120,20 @@ pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
     });
     ensure!(!interrupt.is_set(), "interrupted; --resume goes on from here");
 
-    let mut cells = measured.cells.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let place = |cell: &Cell| {
-        plan.iter().position(|(workload, concurrency)| {
-            (workload.runtime, workload.model, *concurrency) == (&cell.runtime, &cell.model, cell.concurrency)
-        })
-    };
-    cells.sort_by_key(place);
+    let cells = measured.cells.into_inner().unwrap_or_else(PoisonError::into_inner);
     let wrong = cells.iter().any(|cell| cell.wrong() > 0);
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let Effort { seeds, min_edges } = effort;
-    let accuracy = Accuracy { commit, kernel, seeds, min_edges, cells };
+    let count = cells.len();
     if options.write && !wrong {
+        let some = !options.only.is_empty() || !options.concurrency.is_empty();
+        let mut accuracy = if some { Accuracy::read(repo)? } else { Accuracy::default() };
+        accuracy.renew(Run { commit, kernel, seeds, min_edges, cells });
         accuracy.write(repo)?;
     }
     let failures = measured.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     ensure!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
-    println!("{} cells, no wrong parent", accuracy.cells.len());
+    println!("{count} cells, no wrong parent");
     Ok(())
 }
 
