@@ -30,6 +30,7 @@ mod join;
 mod kinds;
 mod ladder;
 mod leave;
+mod nginx;
 mod processes;
 mod readers;
 mod rules;
