@@ -12,7 +12,7 @@ use tracer_tests::http::Client;
 use tracer_tests::load::Load;
 use tracer_tests::nginx::{Config, Nginx};
 use tracer_tests::scale;
-use tracer_tests::score::{Naming, Score, Truth};
+use tracer_tests::score::{Call, Naming, Score, Truth};
 use tracer_tests::service::{Runtime, Service};
 use tracer_tests::spans::Span;
 use tracer_tests::tracer::Tracer;
@@ -101,6 +101,56 @@ fn judged(
         }
         InProcess::MayAbstain => {}
     }
+}
+
+/// What is asked to decide about a request, and what gets a copy of it, answers nobody; and requests go on when a timer says
+/// so. nginx itself says for which request it uses a connection.
+#[test]
+fn nginx_says_for_whom_it_asks() {
+    let count = scale::count(600);
+    let back = Service::start_with(Runtime::Go, None, &["--delay-ms", "5"]).expect("start the service");
+    let mut config = Config::proxy(1, &back.addr.to_string(), true);
+    config.http += "map $request_uri $asked { ~^(?<path>[^?]*) $path; }
+        limit_req_zone $server_port zone=slow:1m rate=1000r/s;";
+    let kept = "proxy_http_version 1.1; proxy_set_header Connection '';";
+    config.server = format!(
+        "location / {{
+             limit_req zone=slow burst=2000;
+             auth_request /auth; mirror /mirror; proxy_pass http://backend; {kept}
+         }}
+         location = /auth {{
+             internal; proxy_pass http://backend$asked.auth; {kept}
+             proxy_pass_request_body off; proxy_set_header Content-Length '';
+         }}
+         location = /mirror {{ internal; proxy_pass http://backend$asked.mirror; {kept} }}"
+    );
+    let nginx = Nginx::start(&config).expect("start nginx");
+    let mut pids = nginx.pids().expect("pids");
+    pids.push(back.pid());
+    let tracer = Tracer::attach(&pids).expect("attach");
+    let load = Load { prefix: "n", concurrency: 32, count, naming: Naming::Same, reconnects: true };
+    let happened = load.run(nginx.addr).expect("load");
+    let report = tracer.finish().expect("tracer");
+    let mut calls = Naming::Same.calls(&happened.calls);
+    for id in &happened.calls {
+        for what in ["auth", "mirror"] {
+            calls.insert(format!("{id}.{what}"), Call { cause: Some(id.clone()), status: 200 });
+        }
+    }
+    let truth = Truth {
+        front: nginx.pid_set().expect("pids"),
+        back: [back.pid()].into(),
+        requests: happened.requests,
+        abandoned: BTreeSet::new(),
+        calls,
+    };
+    let score = Score::of(&report.spans, &truth);
+    let context = || format!("{score:#?}\n{}", report.log);
+    assert!(score.is_clean(), "wrong: {}", context());
+    assert_eq!(score.in_process.total(), 3 * count, "{}", context());
+    assert!(score.in_process.right * 100 >= score.in_process.total() * 99, "undecided: {}", context());
+    let told = score.evidence.get("runtime-task").copied().unwrap_or(0);
+    assert!(told * 100 >= score.in_process.right * 99, "{}", context());
 }
 
 /// Concurrency and number of requests of each run.

@@ -10,7 +10,7 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use tracer_abi::config::{Config, Followed, Offsets, PORTS, PREFILTER_SLOTS, ProcessState};
+use tracer_abi::config::{Config, Followed, Offsets, PORTS, PREFILTER_SLOTS, ProcessState, runtime_slots};
 use tracer_abi::conn::Endpoint;
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::DataRecord;
@@ -20,6 +20,7 @@ use tracer_abi::java::JavaProcess;
 use tracer_abi::java_waits::JavaWaits;
 use tracer_abi::java_work::JavaThread;
 use tracer_abi::limits::{GO_CALL_BYTES, SESSION_BYTES, WAKE_RING_BYTES};
+use tracer_abi::nginx::NginxProcess;
 use tracer_abi::openssl::{MAX_LAYOUTS, OpenSslLayout};
 use tracer_abi::python::{PythonProcess, TaskId};
 use tracer_abi::python_waits::{PythonWaits, Waiting};
@@ -134,6 +135,11 @@ pub(crate) static TRACER_GREENLET: HashMap<u32, GreenletProcess> = HashMap::with
 #[map]
 pub(crate) static TRACER_JAVA: HashMap<u32, JavaProcess> = HashMap::with_max_entries(4096, 0);
 
+/// Thread group id → a process of nginx, written by the tracer, and what was found in it, written here. 4096, at 40 bytes
+/// each.
+#[map]
+pub(crate) static TRACER_NGINX: HashMap<u32, NginxProcess> = HashMap::with_max_entries(4096, 0);
+
 /// Thread group id → where CPython keeps what its threads wait for. Written by the tracer, but for what looking cost; read
 /// here. As many as there are in [`TRACER_HANDOFF`].
 #[map]
@@ -143,9 +149,10 @@ pub(crate) static TRACER_PYWAITS: HashMap<u32, PythonWaits> = HashMap::with_max_
 #[map]
 pub(crate) static TRACER_JVWAITS: HashMap<u32, JavaWaits> = HashMap::with_max_entries(1024, 0);
 
-/// Which slots of thread group ids are in [`TRACER_PYTHON`] and its like, one bit each. Written by the tracer, read here.
+/// Which slots of thread group ids are in [`TRACER_PYTHON`] and its like: see [`runtime_slots`]. Written by the tracer, read
+/// here.
 #[map]
-pub(crate) static TRACER_RTSLOTS: Array<u64> = Array::with_max_entries(PREFILTER_SLOTS / 64, 0);
+pub(crate) static TRACER_RTSLOTS: Array<u64> = Array::with_max_entries(runtime_slots::WORDS, 0);
 
 /// Socket → its streams. Written and read here; lives and dies with the socket.
 #[btf_map]

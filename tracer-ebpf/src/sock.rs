@@ -255,26 +255,90 @@ impl Unix {
     }
 }
 
-/// The cookie of the socket that a descriptor of the task's process names. Zero: it names none, or one that was not asked for
-/// its cookie yet. The table of descriptors may change meanwhile: who asks must know that the descriptor was not closed.
+/// How a program has an epoll instance watch a socket.
+pub(crate) struct Watch {
+    /// The socket's descriptor, by which it was added.
+    pub(crate) descriptor: u32,
+    /// What the program wants to be told when something happens.
+    pub(crate) data: u64,
+}
+
+impl Watch {
+    /// By the instance that watches a file since last. `None`: none does, or this kernel does not say. Another thread may change
+    /// it meanwhile: what is found is to be compared with what it must be.
+    #[inline(always)]
+    fn of(file: u64) -> Option<Self> {
+        if offset!(file_f_ep) == 0 || file == 0 {
+            return None;
+        }
+        let watches = pointer(file, offset!(file_f_ep));
+        let first = pointer(watches, 0);
+        if watches == 0 || first == 0 {
+            return None;
+        }
+        let entry = first.wrapping_sub(u64::from(offset!(epitem_fllink))) as *const c_void;
+        Some(Self {
+            descriptor: probe(entry, offset!(epitem_descriptor)),
+            data: probe(entry, offset!(epitem_data)),
+        })
+    }
+}
+
+impl Sock {
+    #[inline(always)]
+    pub(crate) fn watch(self) -> Option<Watch> {
+        // SAFETY: as above; loads through a null pointer give zero.
+        let file: *const c_void = unsafe {
+            let socket: *const c_void = field(self.0, offset!(sk_socket));
+            field(socket, offset!(socket_file))
+        };
+        Watch::of(file as u64)
+    }
+}
+
+/// A socket that a process has open. Its pointers are not tracked, and only read with care.
+pub(crate) struct OpenSocket {
+    file: u64,
+    sk: u64,
+}
+
+impl OpenSocket {
+    /// Of the task's process. The table of descriptors may change meanwhile: who asks must know that the descriptor was not
+    /// closed.
+    #[inline(always)]
+    pub(crate) fn of(task: Task, descriptor: u32) -> Option<Self> {
+        let files = pointer(task.0 as u64, offset!(task_files));
+        let table = pointer(files, offset!(files_fdt));
+        let room: u32 = probe(table as *const c_void, offset!(fdtable_max_fds));
+        if files == 0 || table == 0 || descriptor >= room {
+            return None;
+        }
+        let places = pointer(table, offset!(fdtable_fd));
+        let file = pointer(places.wrapping_add(8 * u64::from(descriptor)), 0);
+        let socket = pointer(file, offset!(file_private_data));
+        // A socket has the file that has it; nothing else does at this place.
+        if file == 0 || socket == 0 || pointer(socket, offset!(socket_file)) != file {
+            return None;
+        }
+        let sk = pointer(socket, offset!(socket_sk));
+        if sk == 0 { None } else { Some(Self { file, sk }) }
+    }
+
+    /// Zero: it was not asked for its cookie yet.
+    #[inline(always)]
+    pub(crate) fn cookie(&self) -> u64 {
+        pointer(self.sk, offset!(sk_cookie))
+    }
+
+    #[inline(always)]
+    pub(crate) fn watch(&self) -> Option<Watch> {
+        Watch::of(self.file)
+    }
+}
+
 #[inline(always)]
-pub(crate) fn cookie_of(task: Task, descriptor: u32) -> u64 {
-    let pointer = |object: u64, offset: u32| -> u64 { probe(object as *const c_void, offset) };
-    let files = pointer(task.0 as u64, offset!(task_files));
-    let table = pointer(files, offset!(files_fdt));
-    let room: u32 = probe(table as *const c_void, offset!(fdtable_max_fds));
-    if files == 0 || table == 0 || descriptor >= room {
-        return 0;
-    }
-    let places = pointer(table, offset!(fdtable_fd));
-    let file = pointer(places.wrapping_add(8 * u64::from(descriptor)), 0);
-    let socket = pointer(file, offset!(file_private_data));
-    // A socket has the file that has it; nothing else does at this place.
-    if file == 0 || socket == 0 || pointer(socket, offset!(socket_file)) != file {
-        return 0;
-    }
-    let sk = pointer(socket, offset!(socket_sk));
-    if sk == 0 { 0 } else { pointer(sk, offset!(sk_cookie)) }
+fn pointer(object: u64, offset: u32) -> u64 {
+    probe(object as *const c_void, offset)
 }
 
 /// Whether an operation on a file with these flags, called with these message flags, cannot wait.

@@ -52,12 +52,14 @@ impl<'a> Leg<'a> {
         }
     }
 
-    /// What is called behind `front` is below what was asked there under the same name, or it is not known.
-    pub(crate) fn check_causes(&self, front: &Leg<'_>) {
+    /// What is called behind `front` is below what was asked there under the same name, or it is not known. Returns of how much
+    /// it is.
+    pub(crate) fn check_causes(&self, front: &Leg<'_>) -> usize {
         for (name, client) in &self.clients {
             let server = front.servers.get(name).map(|server| &server.span_id);
             assert!(client.parent.is_none() || client.parent.as_ref() == server, "{client:#?}");
         }
+        self.clients.values().filter(|client| client.parent.is_some()).count()
     }
 
     /// How many exchanges of the client were open at a time at most, of those whose names begin so.

@@ -63,6 +63,43 @@ fn through_nginx(concurrency: usize, count: usize) {
     );
 }
 
+/// Requests that share a connection: nginx has with each of its calls which stream it is for. It asks a server of its own, so
+/// that the same worker has all of it.
+#[test]
+fn nginx_says_for_which_stream_it_asks() {
+    for tls in [false, true] {
+        let [front, back] = [(); 2].map(|()| free_port().expect("a port"));
+        let dir = TempDir::new().expect("a folder");
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        dir.write("certificate.pem", &made.cert.pem()).expect("a file");
+        dir.write("key.pem", &made.signing_key.serialize_pem()).expect("a file");
+        let (how, scheme) = if tls {
+            ("ssl http2; ssl_certificate certificate.pem; ssl_certificate_key key.pem", "https")
+        } else {
+            ("http2", "http")
+        };
+        let servers = format!(
+            "upstream back {{ server 127.0.0.1:{back}; keepalive 4; }} \
+             server {{ listen 127.0.0.1:{back}; location / {{ return 200 'hello'; }} }} \
+             server {{ listen 127.0.0.1:{front} {how}; location / {{ proxy_pass http://back; \
+               proxy_http_version 1.1; proxy_set_header Connection ''; }} }}"
+        );
+        let count = scale::count(1000).max(200);
+        let urls: Vec<String> =
+            (0..count).map(|number| format!("{scheme}://127.0.0.1:{front}/r{number}")).collect();
+        dir.write("urls", &urls.join("\n")).expect("a file");
+        // The library is watched, and the worker's memory known, soon after it has started, and not at once.
+        let script = format!("sleep 2; h2load -n {count} -c 1 -m 20 -i urls >log 2>&1; sleep 0.3");
+        let report = behind_nginx(&dir, &servers, &script);
+        let log = std::fs::read_to_string(dir.join("log")).unwrap_or_default();
+        assert!(log.contains(&format!("{count} succeeded")), "{log}");
+        let [asked, handed_on] = [front, back].map(|port| Leg::of(&report, port));
+        let caused = handed_on.check_causes(&asked);
+        eprintln!("{scheme}: {caused} of {count} calls for a stream");
+        assert!(caused * 100 >= count * 95, "{caused} of {count}\n{}", report.log);
+    }
+}
+
 /// gRPC under TLS, between two servers of one nginx that have it from OpenSSL: streams of such connections are joined as those
 /// in clear.
 #[test]

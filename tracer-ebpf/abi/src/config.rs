@@ -67,6 +67,11 @@ words! {
         socket_file,
         file_f_flags,
         file_private_data,
+        /// Zero: this kernel has no such field.
+        file_f_ep,
+        epitem_fllink,
+        epitem_descriptor,
+        epitem_data,
         tcp_write_seq,
         tcp_copied_seq,
         tcp_rcv_nxt,
@@ -313,7 +318,45 @@ pub mod identity_slot {
     pub const PYTHON_WORK: u32 = 5;
     /// Pools of Java.
     pub const JAVA_WORK: u32 = 6;
-    pub const COUNT: u32 = 7;
+    pub const NGINX: u32 = 7;
+    pub const COUNT: u32 = 8;
+}
+
+/// The table of processes whose runtimes are asked, by slot of their thread group id ([`PREFILTER_SLOTS`]): the first place
+/// of [`identity_slot`] where one is, and what is asked behind that is asked as well.
+pub mod runtime_slots {
+    use super::{PREFILTER_SLOTS, identity_slot};
+
+    /// Words of sixteen slots, four bits each.
+    pub const WORDS: u32 = PREFILTER_SLOTS / 16;
+
+    const BITS: u64 = 0xf;
+
+    /// The word and the bit from which on it has this thread group.
+    pub const fn place(tgid: u32) -> (u32, u32) {
+        let slot = tgid & (PREFILTER_SLOTS - 1);
+        (slot >> 4, (slot & 15) * 4)
+    }
+
+    /// The first place, from a word. `None`: nobody of this slot is asked.
+    #[inline(always)]
+    pub const fn first(word: u64, bit: u32) -> Option<u32> {
+        match (word >> bit & BITS) as u32 {
+            0 => None,
+            first => Some(first - 1),
+        }
+    }
+
+    /// The word with another first place.
+    pub const fn with_first(word: u64, bit: u32, first: Option<u32>) -> u64 {
+        let new = match first {
+            None => 0,
+            Some(place) => place as u64 + 1,
+        };
+        word & !(BITS << bit) | new << bit
+    }
+
+    const _: () = assert!((identity_slot::COUNT as u64) < BITS);
 }
 
 /// In the same tables, the place of the program that sees the records of TLS.

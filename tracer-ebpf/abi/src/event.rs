@@ -361,6 +361,8 @@ codes! {
         PythonWork = 6,
         /// Tasks of Java's pools.
         JavaWork = 7,
+        /// Requests of nginx.
+        Nginx = 8,
     }
 }
 
@@ -383,6 +385,9 @@ pub struct IdentityRecord {
     /// Greenlets, virtual threads: the one that runs.
     ///
     /// Work items: the address of the innermost that the thread is in, and as its number that of its future.
+    ///
+    /// nginx: the address of the client's connection for whose request the operation is, and as its number the cookie of that
+    /// connection's socket. Then, where the request is a stream, as an address its number.
     ///
     /// Tokio: as [`crate::tokio::walk_end`] says; calls: the task that makes it, the one that waits for that task, and so on.
     pub tasks: [TaskId; CHAIN_TASKS],

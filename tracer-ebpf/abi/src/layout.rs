@@ -12,6 +12,7 @@ use crate::golang::{GoLayout, GoProcess};
 use crate::greenlet::GreenletProcess;
 use crate::java::{JavaProcess, JavaThreads};
 use crate::java_waits::JavaWaits;
+use crate::nginx::NginxProcess;
 use crate::openssl::{OpenSslLayout, RANDOM_BYTES};
 use crate::python::{CHAIN_TASKS, PythonLayout, PythonProcess, TaskId};
 use crate::python_waits::{FUNCTIONS, PythonWaits};
@@ -38,6 +39,7 @@ const _: () = {
     assert!(size_of::<GoLayout>() == 10 * 4);
     assert!(size_of::<GoProcess>() == 5 * 8 + 10 * 4);
     assert!(size_of::<GreenletProcess>() == 5 * 8);
+    assert!(size_of::<NginxProcess>() == 5 * 8);
     assert!(size_of::<JavaThreads>() == 8 + 4 * 4);
     assert!(size_of::<JavaProcess>() == 3 * 8 + size_of::<JavaThreads>() + 4 * 4);
     assert!(size_of::<JavaWaits>() == 10 * 8 + size_of::<JavaThreads>() + 16 * 4);

@@ -26,6 +26,7 @@ pub mod java_waits;
 pub mod java_work;
 mod layout;
 pub mod limits;
+pub mod nginx;
 pub mod openssl;
 pub mod python;
 pub mod python_thread;

@@ -22,6 +22,7 @@ use super::{OwnMemory, run, tell};
 use crate::kernel::Task;
 use crate::maps::{SockState, TaskState};
 use crate::probes::{fexit, sock_length};
+use crate::sock::Sock;
 
 /// Where the walks are. In the thread's state, for the reason that [`crate::maps::Operation`] is.
 #[repr(C)]
@@ -53,7 +54,7 @@ programs! {
 fn ask(
     task: Task,
     thread: &mut TaskState,
-    state: &mut SockState,
+    (state, _): (&mut SockState, Sock),
     process: &mut PythonProcess,
     begin: u64,
 ) -> bool {

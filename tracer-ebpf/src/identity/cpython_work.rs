@@ -15,6 +15,7 @@ use super::{OwnMemory, run, tell};
 use crate::kernel::Task;
 use crate::maps::{SockState, TaskState};
 use crate::probes::{fexit, sock_length};
+use crate::sock::Sock;
 
 programs! {
     PYTHON_WORK, TRACER_PYWAITS, ask, answers of_calls;
@@ -33,7 +34,13 @@ programs! {
 }
 
 #[inline(always)]
-fn ask(task: Task, thread: &mut TaskState, _: &mut SockState, process: &mut PythonWaits, begin: u64) -> bool {
+fn ask(
+    task: Task,
+    thread: &mut TaskState,
+    _: (&mut SockState, Sock),
+    process: &mut PythonWaits,
+    begin: u64,
+) -> bool {
     find(thread, process, task.thread_pointer());
     let work = thread.walk.working.work;
     if work.address != 0 {

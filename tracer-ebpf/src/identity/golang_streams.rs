@@ -27,7 +27,7 @@ use super::{OwnMemory, is_process, now, zeroed};
 use crate::emit;
 use crate::filter::{self, Actor};
 use crate::maps::{TRACER_DATA, TRACER_GO, count};
-use crate::sock;
+use crate::sock::OpenSocket;
 
 /// All places: one program, so that one link of the kernel's holds them.
 #[uprobe]
@@ -80,7 +80,7 @@ fn taken(ctx: &ProbeContext, actor: &Actor, process: &GoProcess) {
     let Some(descriptor) = way.descriptor(&OwnMemory) else {
         return;
     };
-    let cookie = sock::cookie_of(actor.task, descriptor);
+    let cookie = OpenSocket::of(actor.task, descriptor).map_or(0, |socket| socket.cookie());
     if cookie == 0 || way.descriptor(&OwnMemory) != Some(descriptor) {
         return;
     }

@@ -14,6 +14,7 @@ use super::{OwnMemory, tell};
 use crate::kernel::Task;
 use crate::maps::{SockState, TaskState};
 use crate::probes::{fexit, sock_length};
+use crate::sock::Sock;
 
 programs! {
     GREENLET, TRACER_GREENLET, ask, answers passed;
@@ -35,7 +36,7 @@ programs! {
 fn ask(
     task: Task,
     thread: &mut TaskState,
-    _: &mut SockState,
+    _: (&mut SockState, Sock),
     process: &mut GreenletProcess,
     begin: u64,
 ) -> bool {

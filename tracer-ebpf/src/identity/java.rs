@@ -14,6 +14,7 @@ use super::{OwnMemory, tell};
 use crate::kernel::Task;
 use crate::maps::{SockState, TaskState};
 use crate::probes::{fexit, sock_length};
+use crate::sock::Sock;
 
 programs! {
     JAVA, TRACER_JAVA, ask, answers passed;
@@ -32,7 +33,13 @@ programs! {
 }
 
 #[inline(always)]
-fn ask(task: Task, thread: &mut TaskState, _: &mut SockState, process: &mut JavaProcess, begin: u64) -> bool {
+fn ask(
+    task: Task,
+    thread: &mut TaskState,
+    _: (&mut SockState, Sock),
+    process: &mut JavaProcess,
+    begin: u64,
+) -> bool {
     let Some(found) = java::virtual_thread(&OwnMemory, process, task.thread_pointer()) else {
         // A thread of the kernel's own may be of a pool.
         return false;

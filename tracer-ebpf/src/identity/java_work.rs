@@ -18,6 +18,7 @@ use super::{OwnMemory, run, tell};
 use crate::kernel::Task;
 use crate::maps::{SockState, TaskState, java_thread};
 use crate::probes::{fexit, sock_length};
+use crate::sock::Sock;
 
 programs! {
     JAVA_WORK, TRACER_JVWAITS, ask, answers passed;
@@ -39,7 +40,7 @@ programs! {
 fn ask(
     task: Task,
     thread: &mut TaskState,
-    state: &mut SockState,
+    (state, _): (&mut SockState, Sock),
     process: &mut JavaWaits,
     begin: u64,
 ) -> bool {

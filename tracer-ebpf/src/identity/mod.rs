@@ -2,12 +2,12 @@
 //!
 //! Each is a program of its own, so that a kernel that refuses it refuses nothing else. It is attached to nothing: the
 //! program that has reported an operation goes on with it, by that program's table; one that does not know the process
-//! goes on with the next, and none goes on where no runtime is to be asked. So it costs next to nothing elsewhere. It
+//! goes on with the next, and none goes on where no runtime is to be asked, or begins before the first that is. So it costs next to nothing elsewhere. It
 //! reads the program's memory and nothing is ever written there.
 
 /// Declares a runtime's programs, one for each hook, in its place of the hooks' tables. `$processes` has what is known of
-/// the processes of this runtime. `$ask` is given the task, the thread's and the socket's state, such a process and the
-/// time, tells what it finds, and says whether no other runtime is to be asked. Of answers it is not asked unless they are
+/// the processes of this runtime. `$ask` is given the task, the thread's and the socket's state, the socket, such a process
+/// and the time, tells what it finds, and says whether no other runtime is to be asked. Of answers it is not asked unless they are
 /// `told`: who has read the request gives them.
 macro_rules! programs {
     (
@@ -39,7 +39,7 @@ macro_rules! programs {
                 return true;
             }
             let begin = $crate::identity::now();
-            let done = $ask(task, thread, state, process, begin);
+            let done = $ask(task, thread, (state, $crate::sock::Sock(sk)), process, begin);
             // Another thread may add at the same time: what is lost then is one look.
             process.spent_nanos += $crate::identity::now() - begin;
             process.looks += 1;
@@ -85,6 +85,7 @@ mod greenlet;
 mod java;
 mod java_waits;
 mod java_work;
+mod nginx;
 mod tokio;
 
 use core::ffi::c_void;
@@ -94,7 +95,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::maps::ProgramArray;
-use tracer_abi::config::{NANOS_PER_TICK, PREFILTER_SLOTS, RECORDS_SLOT, identity_slot};
+use tracer_abi::config::{NANOS_PER_TICK, RECORDS_SLOT, identity_slot, runtime_slots};
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{EventKind, IdentityRecord, Runtime, Source, flags};
 use tracer_abi::python::{CHAIN_TASKS, Memory, TaskId, WORDS_AT_ONCE};
@@ -162,8 +163,11 @@ pub(crate) fn go_on<C: EbpfContext>(ctx: &C, table: &ProgramArray, next: Next) {
     match next {
         Next::Nothing => {}
         // Most processes are of no runtime that is asked, which one look tells.
-        Next::Identity if is_asked(current()) => go_on_from(ctx, table, 0),
-        Next::Identity => {}
+        Next::Identity => {
+            if let Some(first) = first_asked(current()) {
+                go_on_from(ctx, table, first);
+            }
+        }
         // SAFETY: nothing here has anything left to do.
         Next::Records => unsafe { table.tail_call(ctx, RECORDS_SLOT) },
     }
@@ -271,11 +275,11 @@ fn current() -> u32 {
     (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32
 }
 
-/// Whether the process may be one whose runtime is asked.
+/// The first place where the process's runtime may be asked.
 #[inline(always)]
-fn is_asked(tgid: u32) -> bool {
-    let slot = tgid & (PREFILTER_SLOTS - 1);
-    TRACER_RTSLOTS.get(slot >> 6).is_some_and(|word| word >> (slot & 63) & 1 != 0)
+fn first_asked(tgid: u32) -> Option<u32> {
+    let (word, bit) = runtime_slots::place(tgid);
+    runtime_slots::first(*TRACER_RTSLOTS.get(word)?, bit)
 }
 
 /// Whether the task's process is the one that started then. User space may know that to the tick only.

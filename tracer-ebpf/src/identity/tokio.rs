@@ -22,6 +22,7 @@ use crate::kernel::Task;
 use crate::maps::{SockState, TaskState};
 use crate::probes::{fexit, sock_length};
 use crate::regs::Regs;
+use crate::sock::Sock;
 
 programs! {
     TOKIO, TRACER_TOKIO, ask, answers passed;
@@ -43,7 +44,7 @@ programs! {
 fn ask(
     task: Task,
     thread: &mut TaskState,
-    state: &mut SockState,
+    (state, _): (&mut SockState, Sock),
     process: &mut TokioProcess,
     begin: u64,
 ) -> bool {

@@ -7,6 +7,7 @@ use tracer_abi::golang::GoProcess;
 use tracer_abi::greenlet::GreenletProcess;
 use tracer_abi::java::JavaProcess;
 use tracer_abi::java_waits::JavaWaits;
+use tracer_abi::nginx::NginxProcess;
 use tracer_abi::python::PythonProcess;
 use tracer_abi::python_waits::PythonWaits;
 use tracer_abi::tokio::TokioProcess;
@@ -41,7 +42,16 @@ macro_rules! known {
     };
 }
 
-known!(PythonProcess, GoProcess, GreenletProcess, JavaProcess, TokioProcess, PythonWaits, JavaWaits);
+known!(
+    PythonProcess,
+    GoProcess,
+    GreenletProcess,
+    JavaProcess,
+    TokioProcess,
+    NginxProcess,
+    PythonWaits,
+    JavaWaits
+);
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]

@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use aya::maps::{Array, MapData, MapError};
-use tracer_abi::config::PREFILTER_SLOTS;
+use tracer_abi::config::{PREFILTER_SLOTS, identity_slot as place, runtime_slots};
 use tracer_abi::event::EventKind;
 use tracer_abi::golang::GoProcess;
 use tracer_abi::greenlet::GreenletProcess;
 use tracer_abi::java::JavaProcess;
+use tracer_abi::nginx::NginxProcess;
 use tracer_abi::python::PythonProcess;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::tokio::{TokioProcess, walk_end};
@@ -42,6 +43,9 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 
 /// Processes of which something is being learned at once.
 const MAX_LEARNING: usize = 256;
+
+/// What is known of threads' waits is asked for from here on.
+const FIRST_OF_WAITS: u32 = place::PYTHON_WORK;
 
 /// How often variables of those are read.
 const LESSON: Duration = Duration::from_millis(20);
@@ -86,8 +90,12 @@ struct Tables {
     tokio: Asked<TokioProcess>,
     greenlet: Asked<GreenletProcess>,
     java: Asked<JavaProcess>,
+    nginx: Asked<NginxProcess>,
     slots: Array<MapData, u64>,
-    slot_users: HashMap<u32, u32>,
+    /// By slot of thread group ids: how many processes are asked from each place on.
+    slot_users: HashMap<u32, [u32; place::COUNT as usize]>,
+    /// From which place on a process is asked.
+    places: HashMap<u32, u32>,
     /// Processes that are asked by what is known of their threads' waits.
     marked: HashSet<u32>,
 }
@@ -124,8 +132,10 @@ impl Identities {
                 tokio: Asked::open(loaded, "TRACER_TOKIO")?,
                 greenlet: Asked::open(loaded, "TRACER_GREENLET")?,
                 java: Asked::open(loaded, "TRACER_JAVA")?,
+                nginx: Asked::open(loaded, "TRACER_NGINX")?,
                 slots: loaded.take_map("TRACER_RTSLOTS")?.try_into().context("open map TRACER_RTSLOTS")?,
                 slot_users: HashMap::new(),
+                places: HashMap::new(),
                 marked: HashSet::new(),
             })
         } else {
@@ -306,9 +316,9 @@ impl Identities {
     pub(super) fn mark(&mut self, tgid: u32, asked: bool) {
         let Some(tables) = &mut self.tables else { return };
         let marked = if asked && tables.marked.insert(tgid) {
-            tables.use_slot(tgid)
+            tables.use_slot(tgid, FIRST_OF_WAITS)
         } else if !asked && tables.marked.remove(&tgid) {
-            tables.free_slot(tgid)
+            tables.free_slot(tgid, FIRST_OF_WAITS)
         } else {
             Ok(())
         };
@@ -373,22 +383,25 @@ impl Identities {
                 State::Off
             }
             Finding::Python(runtime, entry) => {
-                self.ask(process, &runtime, |tables| tables.python.enter(pid.0, *entry))
+                self.ask(process, &runtime, place::PYTHON, |tables| tables.python.enter(pid.0, *entry))
             }
             Finding::Go(runtime, entry) => {
-                self.ask(process, &runtime, |tables| tables.golang.enter(pid.0, *entry))
+                self.ask(process, &runtime, place::GO, |tables| tables.golang.enter(pid.0, *entry))
             }
             Finding::Greenlet(runtime, entry) => {
-                self.ask(process, &runtime, |tables| tables.greenlet.enter(pid.0, *entry))
+                self.ask(process, &runtime, place::GREENLET, |tables| tables.greenlet.enter(pid.0, *entry))
             }
             Finding::Java(runtime, entry) => {
-                self.ask(process, &runtime, |tables| tables.java.enter(pid.0, *entry))
+                self.ask(process, &runtime, place::JAVA, |tables| tables.java.enter(pid.0, *entry))
+            }
+            Finding::Nginx(runtime, entry) => {
+                self.ask(process, &runtime, place::NGINX, |tables| tables.nginx.enter(pid.0, *entry))
             }
             Finding::Tokio(runtime, entry) => {
                 if self.learning.len() < MAX_LEARNING {
                     self.learning.insert(pid.0, Lessons::new(process));
                 }
-                self.ask(process, &runtime, |tables| tables.tokio.enter(pid.0, *entry))
+                self.ask(process, &runtime, place::TOKIO, |tables| tables.tokio.enter(pid.0, *entry))
             }
         };
         self.watched.insert(pid.0, Watched { process, state });
@@ -398,13 +411,16 @@ impl Identities {
         &mut self,
         process: ProcessKey,
         runtime: &Runtime,
+        place: u32,
         enter: impl FnOnce(&mut Tables) -> Result<(), MapError>,
     ) -> State {
         let Some(tables) = &mut self.tables else { return State::Off };
         let pid = process.tgid;
-        let entered = enter(tables).context("enter it into the table").and_then(|()| tables.use_slot(pid.0));
+        let entered =
+            enter(tables).context("enter it into the table").and_then(|()| tables.use_slot(pid.0, place));
         match entered {
             Ok(()) => {
+                tables.places.insert(pid.0, place);
                 tracing::debug!("process {pid}: {runtime}: its tasks are known");
                 State::Asked(Account::open(process))
             }
@@ -461,6 +477,7 @@ impl Tables {
             .or_else(|| self.tokio.spent(tgid))
             .or_else(|| self.greenlet.spent(tgid))
             .or_else(|| self.java.spent(tgid))
+            .or_else(|| self.nginx.spent(tgid))
     }
 
     fn remove(&mut self, tgid: u32) {
@@ -469,32 +486,43 @@ impl Tables {
         self.tokio.remove(tgid);
         self.greenlet.remove(tgid);
         self.java.remove(tgid);
-        // Marked for longer than needed: that costs a look-up, nothing else.
-        let _ = self.free_slot(tgid);
+        self.nginx.remove(tgid);
+        if let Some(place) = self.places.remove(&tgid) {
+            // Marked for longer than needed: that costs a look-up, nothing else.
+            let _ = self.free_slot(tgid, place);
+        }
     }
 
-    fn use_slot(&mut self, tgid: u32) -> anyhow::Result<()> {
-        let slot = tgid % PREFILTER_SLOTS;
-        let users = self.slot_users.entry(slot).or_default();
-        *users += 1;
-        if *users == 1 { self.write_slot(slot, true) } else { Ok(()) }
+    fn use_slot(&mut self, tgid: u32, place: u32) -> anyhow::Result<()> {
+        let users = self.slot_users.entry(tgid % PREFILTER_SLOTS).or_default();
+        users[place as usize] += 1;
+        let first = first_used(users);
+        self.write_slot(tgid, first)
     }
 
-    fn free_slot(&mut self, tgid: u32) -> anyhow::Result<()> {
+    fn free_slot(&mut self, tgid: u32, place: u32) -> anyhow::Result<()> {
         let slot = tgid % PREFILTER_SLOTS;
         let Some(users) = self.slot_users.get_mut(&slot) else { return Ok(()) };
-        *users -= 1;
-        if *users > 0 {
-            return Ok(());
+        users[place as usize] = users[place as usize].saturating_sub(1);
+        let first = first_used(users);
+        if first.is_none() {
+            self.slot_users.remove(&slot);
         }
-        self.slot_users.remove(&slot);
-        self.write_slot(slot, false)
+        self.write_slot(tgid, first)
     }
 
-    fn write_slot(&mut self, slot: u32, used: bool) -> anyhow::Result<()> {
-        let (word, bit) = (slot / 64, 1 << (slot % 64));
+    fn write_slot(&mut self, tgid: u32, first: Option<u32>) -> anyhow::Result<()> {
+        let (word, bit) = runtime_slots::place(tgid);
         let old = self.slots.get(&word, 0).context("read map TRACER_RTSLOTS")?;
-        let new = if used { old | bit } else { old & !bit };
+        let new = runtime_slots::with_first(old, bit, first);
+        if new == old {
+            return Ok(());
+        }
         self.slots.set(word, new, 0).context("write map TRACER_RTSLOTS")
     }
+}
+
+/// The first place from which one is asked.
+fn first_used(users: &[u32; place::COUNT as usize]) -> Option<u32> {
+    (0..).zip(users).find(|(_, count)| **count > 0).map(|(place, _)| place)
 }

@@ -76,6 +76,7 @@ impl Rung {
                 rung_a::JAVA,
                 rung_a::PYTHON_WORK,
                 rung_a::JAVA_WORK,
+                rung_a::NGINX,
             ],
             Self::B => [
                 rung_b::PYTHON,
@@ -85,6 +86,7 @@ impl Rung {
                 rung_b::JAVA,
                 rung_b::PYTHON_WORK,
                 rung_b::JAVA_WORK,
+                rung_b::NGINX,
             ],
         }
     }

@@ -7,6 +7,8 @@ use super::btf::{BtfError, TypeInfo};
 /// Resolves every offset, or names the first field that this kernel lacks.
 pub(super) fn resolve(types: &TypeInfo) -> Result<Offsets, BtfError> {
     let at = |structure: &str, path: &str| types.field_offset(structure, path);
+    // Since 5.11. Without them, only what epoll was told of sockets is not known.
+    let [file_f_ep, epitem_fllink, epitem_descriptor, epitem_data] = epoll(types).unwrap_or_default();
     Ok(Offsets {
         sk_family: at("sock", "__sk_common.skc_family")?,
         sk_dport: at("sock", "__sk_common.skc_dport")?,
@@ -28,6 +30,10 @@ pub(super) fn resolve(types: &TypeInfo) -> Result<Offsets, BtfError> {
         socket_file: at("socket", "file")?,
         file_f_flags: at("file", "f_flags")?,
         file_private_data: at("file", "private_data")?,
+        file_f_ep,
+        epitem_fllink,
+        epitem_descriptor,
+        epitem_data,
         tcp_write_seq: at("tcp_sock", "write_seq")?,
         tcp_copied_seq: at("tcp_sock", "copied_seq")?,
         tcp_rcv_nxt: at("tcp_sock", "rcv_nxt")?,
@@ -59,6 +65,16 @@ pub(super) fn resolve(types: &TypeInfo) -> Result<Offsets, BtfError> {
     })
 }
 
+/// How a file's watchers are found.
+fn epoll(types: &TypeInfo) -> Result<[u32; 4], BtfError> {
+    Ok([
+        types.field_offset("file", "f_ep")?,
+        types.field_offset("epitem", "fllink")?,
+        types.field_offset("epitem", "ffd.fd")?,
+        types.field_offset("epitem", "event.data")?,
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,5 +93,7 @@ mod tests {
         // These have not moved since IPv6 addresses joined the common part of sockets.
         assert_eq!((offsets.sk_family, offsets.sk_num, offsets.sk_dport), (16, 14, 12));
         assert!(offsets.tcp_write_seq > offsets.sk_type);
+        // Packed on x86_64: four bytes of events, and the data.
+        assert!(offsets.file_f_ep > 0 && offsets.epitem_data > offsets.epitem_fllink);
     }
 }

@@ -47,6 +47,9 @@ pub(super) const JAVA_WORK: &[TailCall] = &[
     Probe::trace_point("tracer_jw_recv", "sock_recv_length").after("TRACER_IDRECV", slot::JAVA_WORK),
 ];
 
+pub(super) const NGINX: &[TailCall] =
+    &[Probe::trace_point("tracer_ng_send", "sock_send_length").after("TRACER_IDSEND", slot::NGINX)];
+
 pub(super) const TLS: &[TailCall] = &[
     Probe::trace_point("tracer_tls_send", "sock_send_length").after("TRACER_IDSEND", RECORDS_SLOT),
     Probe::trace_point("tracer_tls_recv", "sock_recv_length").after("TRACER_IDRECV", RECORDS_SLOT),

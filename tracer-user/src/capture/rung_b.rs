@@ -107,6 +107,14 @@ pub(super) const JAVA_WORK: &[TailCall] = &[
     Probe::function_exit("tracer_jw_unr", "unix_stream_recvmsg").after("TRACER_IDUNR", slot::JAVA_WORK),
 ];
 
+pub(super) const NGINX: &[TailCall] = &[
+    Probe::function_exit("tracer_ng_in4s", "inet_sendmsg").after("TRACER_IDIN4S", slot::NGINX),
+    Probe::function_exit("tracer_ng_in6s", "inet6_sendmsg")
+        .where_present()
+        .after("TRACER_IDIN6S", slot::NGINX),
+    Probe::function_exit("tracer_ng_uns", "unix_stream_sendmsg").after("TRACER_IDUNS", slot::NGINX),
+];
+
 pub(super) const TLS: &[TailCall] = &[
     Probe::function_exit("tracer_tls_in4s", "inet_sendmsg").after("TRACER_IDIN4S", RECORDS_SLOT),
     Probe::function_exit("tracer_tls_in6s", "inet6_sendmsg")

@@ -203,6 +203,9 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
         Finding::Greenlet(runtime, _) => {
             report(Identity::Known, format!("{runtime}: its greenlets are known"), None)
         }
+        Finding::Nginx(runtime, _) => {
+            report(Identity::Known, format!("{runtime}: whose request goes upstream is known"), None)
+        }
         Finding::Java(runtime, known) => {
             let what = if known.knows_virtual_threads() { "virtual threads" } else { "threads" };
             report(Identity::Known, format!("{runtime}: its {what} are known"), None)

@@ -11,6 +11,7 @@ mod greenlet;
 mod java;
 mod memory;
 mod module;
+mod nginx;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tokio;
@@ -21,6 +22,7 @@ use tracer_abi::golang::GoProcess;
 use tracer_abi::greenlet::GreenletProcess;
 use tracer_abi::java::JavaProcess;
 use tracer_abi::java_waits::JavaWaits;
+use tracer_abi::nginx::NginxProcess;
 use tracer_abi::python::PythonProcess;
 use tracer_abi::python_waits::PythonWaits;
 use tracer_abi::task::ProcessKey;
@@ -45,6 +47,7 @@ pub(crate) enum Finding {
     Tokio(Runtime, Box<TokioProcess>),
     Greenlet(Runtime, Box<GreenletProcess>),
     Java(Runtime, Box<JavaProcess>),
+    Nginx(Runtime, Box<NginxProcess>),
 }
 
 /// What is known of how a process's threads wait for each other.
@@ -88,7 +91,8 @@ pub(crate) fn examine(process: ProcessKey) -> Finding {
     let (Ok(modules), Ok(file)) = (Modules::of(&dir), dir.file("mem")) else { return Finding::Nothing };
     let memory = ProcessMemory::new(file);
     let mut runtimes =
-        [golang::examine, java::examine, greenlet::examine, cpython::examine, tokio::examine].into_iter();
+        [nginx::examine, golang::examine, java::examine, greenlet::examine, cpython::examine, tokio::examine]
+            .into_iter();
     let found = runtimes.find_map(|examine| match examine(process, &modules, &memory) {
         Finding::Nothing => None,
         finding @ (Finding::NotYet(..)
@@ -97,7 +101,8 @@ pub(crate) fn examine(process: ProcessKey) -> Finding {
         | Finding::Go(..)
         | Finding::Tokio(..)
         | Finding::Greenlet(..)
-        | Finding::Java(..)) => Some(finding),
+        | Finding::Java(..)
+        | Finding::Nginx(..)) => Some(finding),
     });
     found.unwrap_or(Finding::Nothing)
 }

@@ -65,6 +65,11 @@ impl Modules {
         self.0.first().map(|(_, start)| *start)
     }
 
+    /// The executable's file name.
+    pub(super) fn executable_name(&self) -> Option<&str> {
+        self.0.first().and_then(|(path, _)| path.rsplit('/').next())
+    }
+
     /// The modules whose file's name is of a form, and then the executable, which is mapped first.
     pub(super) fn named(&self, mut is: impl FnMut(&str) -> bool) -> impl Iterator<Item = u64> {
         let named = self.0.iter().filter(move |(path, _)| path.rsplit('/').next().is_some_and(&mut is));

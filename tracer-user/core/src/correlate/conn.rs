@@ -43,6 +43,8 @@ pub(crate) struct ConnFacts {
     pub(super) read_by: Option<Tid>,
     /// Whose work the operation was that began the last turn, by direction, as the runtime told.
     pub(super) identified: [Option<Box<TaskIdentified>>; 2],
+    /// nginx: the request for which the operation was that began the last turn.
+    pub(crate) used_for: Option<(Thread, Key)>,
     /// Whose work streams are that have not begun yet.
     pub(super) taken: Option<Box<Taken>>,
     /// The task that answered the last request here.

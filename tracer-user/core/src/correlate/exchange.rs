@@ -285,6 +285,8 @@ pub(crate) struct Called {
     pub(super) examined: Option<Result<(), Undecided>>,
     /// The thread had lost events when it sent this, and has begun no request since.
     pub(super) after_loss: bool,
+    /// nginx: it has told for which request its connection is used.
+    pub(super) is_upstream: bool,
     /// nginx: the request whose bytes the thread had read last, in the same run without a wait.
     pub(super) trigger: Option<Key>,
     /// nginx: the request that was answered in a window of this call's response.

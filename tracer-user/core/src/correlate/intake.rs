@@ -276,6 +276,7 @@ impl Correlator {
             self.goroutine_calls(key, Direction::Egress, &first, conn);
             self.tokio_calls(key, Direction::Egress, &first, conn);
             self.work_calls(key, Direction::Egress, &first, conn);
+            self.upstream_calls(key, first, conn);
         } else {
             self.service_began(key, first, head_last, conn);
         }

@@ -25,7 +25,7 @@ use super::exchange::{End, Exchange, Key, Undecided};
 use super::rules::{Moment, Rule, Tables, Verdict};
 use super::rules::{
     goroutine, handoff, header, header_continuity, process_fork, response_window, runtime_task, same_bytes,
-    thread, tokio, work_item,
+    thread, tokio, upstream, work_item,
 };
 use crate::exchange::Outcome;
 use crate::span::{Confidence, Evidence};
@@ -44,7 +44,8 @@ pub(super) const CALL_RULES: [(Evidence, Rule); 6] = [
 ];
 
 /// One for each sort of runtime.
-const RUNTIME_RULES: [Rule; 4] = [goroutine::judge, tokio::judge, work_item::judge, runtime_task::judge];
+const RUNTIME_RULES: [Rule; 5] =
+    [upstream::judge, goroutine::judge, tokio::judge, work_item::judge, runtime_task::judge];
 
 /// What the runtime of the call's process shows: of each call, one has told.
 fn by_runtime(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
@@ -186,13 +187,21 @@ const fn follows_threads(evidence: Evidence) -> bool {
 
 /// Its connection is read and written for many at a time, and nothing else has told whose it is.
 fn is_anyones(exchange: &Exchange, evidence: Evidence) -> bool {
-    let told = evidence == Evidence::RuntimeTask && exchange.is_stream_taken();
+    let told = evidence == Evidence::RuntimeTask && (exchange.is_stream_taken() || is_upstream(exchange));
     exchange.request.protocol.is_multiplexed() && !told
+}
+
+/// nginx has told for whom its connection is used, whichever of many that is.
+fn is_upstream(call: &Exchange) -> bool {
+    call.called().is_some_and(|called| called.is_upstream)
 }
 
 /// The evidence says nothing here, because the thread reads or writes a connection for many at a time. A process that was
 /// forked by such a thread was not forked for a request of its either.
 fn shares_threads(tables: &Tables, call: &Exchange, request: Key, evidence: Evidence) -> bool {
+    if evidence == Evidence::RuntimeTask && is_upstream(call) {
+        return false;
+    }
     let request = tables.exchanges.get(&request).is_some_and(|request| is_anyones(request, evidence));
     let by_thread = follows_threads(evidence);
     request && (by_thread || evidence == Evidence::ProcessFork) || by_thread && is_anyones(call, evidence)

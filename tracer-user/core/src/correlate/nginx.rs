@@ -1,6 +1,7 @@
-//! What a worker of nginx shows: what it answers after it has received something.
+//! What a worker of nginx shows: for which request it uses an upstream's connection, and what it answers after it has
+//! received something.
 //!
-//! It notes; what follows is for the rule ([`super::rules::response_window`]) to judge.
+//! It notes; what follows is for the rules ([`super::rules::upstream`], [`super::rules::response_window`]) to judge.
 
 use super::Correlator;
 use super::conn::ConnFacts;
@@ -8,8 +9,42 @@ use super::exchange::Key;
 use super::rules::response_window;
 use super::threads::Received;
 use crate::event::{DataMoved, IoOutcome, Thread};
+use crate::exchange::Mark;
 
 impl Correlator {
+    /// The request that a client's connection is about: of this stream; or the only one there, whose first byte was not read
+    /// before the answer to the one before had ended.
+    pub(crate) fn request_of(&self, client: &ConnFacts, stream: Option<u64>) -> Option<Key> {
+        if client.calls != Some(false) || client.has_streams != stream.is_some() {
+            return None;
+        }
+        let exchanges = &self.tables.exchanges;
+        let mut open = client.open.iter().map(|(_, key)| *key);
+        if let Some(stream) = stream {
+            return open.find(|key| {
+                let of = exchanges.get(key).and_then(|request| request.stream);
+                of.is_some_and(|of| u64::from(of) == stream)
+            });
+        }
+        let (Some(key), None) = (open.next(), open.next()) else { return None };
+        let request = exchanges.get(&key)?;
+        (!client.is_early(key, request.first.time)).then_some(key)
+    }
+
+    /// A call was made.
+    pub(super) fn upstream_calls(&mut self, key: Key, first: Mark, conn: &ConnFacts) {
+        let Some((thread, request)) = conn.used_for else { return };
+        let Thread { process, .. } = thread;
+        let read = self.tables.exchanges.get(&request).filter(|request| request.process() == process);
+        if thread != first.thread || read.is_none_or(|request| request.head_last.time >= first.time) {
+            return;
+        }
+        if let Some(called) = self.tables.exchanges.get_mut(&key).and_then(|call| call.called_mut()) {
+            called.is_upstream = true;
+        }
+        self.name_request(key, request);
+    }
+
     /// What the thread received last, for rules about nginx.
     pub(super) fn note_received(&mut self, event: &DataMoved, conn: &ConnFacts) {
         if !self.tables.processes.find(event.thread.process).is_some_and(|process| process.is_nginx()) {

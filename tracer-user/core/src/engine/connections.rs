@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracer_abi::conn::{Direction, SocketCookie};
+use tracer_abi::event::Runtime;
 use tracer_abi::sniff::Class;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
@@ -172,9 +173,29 @@ impl Connections {
     /// Whose work the next operation on a connection is.
     pub(super) fn identified(&mut self, event: TaskIdentified, correlator: &mut Correlator) {
         let Some(place) = self.find(event.cookie) else { return };
+        let request = match event.runtime {
+            Runtime::Nginx => self.client_of(&event).and_then(|client| {
+                let stream = event.tasks.get(1).map(|stream| stream.address);
+                correlator.request_of(client, stream)
+            }),
+            Runtime::Python
+            | Runtime::Go
+            | Runtime::Tokio
+            | Runtime::Greenlet
+            | Runtime::Java
+            | Runtime::PythonWork
+            | Runtime::JavaWork => None,
+        };
         if let Some(entry) = self.entries[place as usize].as_mut() {
+            entry.facts.used_for = request.map(|request| (event.thread, request));
             correlator.identified(event, &mut entry.facts);
         }
+    }
+
+    /// The connection that nginx named.
+    fn client_of(&self, event: &TaskIdentified) -> Option<&ConnFacts> {
+        let client = *self.table.get(&SocketCookie(event.tasks.first()?.number))?;
+        Some(&self.entries[client as usize].as_ref()?.facts)
     }
 
     /// `unheard`: as of [`Tls::unheard`].

@@ -254,6 +254,14 @@ impl Host {
         self.runtime = Runtime::JavaWork;
     }
 
+    /// The next operation is for the request that came on this end, as nginx tells.
+    pub(crate) fn is_for(&mut self, client: End, stream: Option<u64>) {
+        let client = TaskId { address: 0x5500_0000, number: self.sockets[client.0].cookie.0 };
+        let stream = stream.map(|number| TaskId { address: number, number: 0 });
+        self.tasks = std::iter::once(client).chain(stream).collect();
+        self.runtime = Runtime::Nginx;
+    }
+
     /// The same, in tokio's terms, and how the walk ended.
     pub(crate) fn polls(&mut self, tasks: Vec<TaskId>, end: u64) {
         self.tasks = tasks;

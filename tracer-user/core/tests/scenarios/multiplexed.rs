@@ -65,6 +65,40 @@ fn the_thread_that_reads_a_stream_need_not_serve_it() {
     );
 }
 
+/// nginx has with each of its calls which stream it is for, in whatever order they are made and answered.
+#[test]
+fn nginx_tells_for_which_stream_a_call_is() {
+    let mut shop = Shop::new();
+    let other = shop.host.connect(Some(shop.main), None);
+    shop.arrives(1, "/a");
+    shop.arrives(3, "/b");
+    shop.arrives(5, "/c");
+    for (stream, back, path) in [(5, shop.back, "/c1"), (1, other, "/a1")] {
+        shop.host.is_for(shop.front.1, Some(stream));
+        shop.host.asks(shop.main, back, NOBODY, path);
+    }
+    for (stream, back) in [(1, other), (5, shop.back)] {
+        shop.host.waits(shop.main);
+        shop.host.answers(shop.main, back, NOBODY);
+        shop.answers(stream);
+    }
+    // A stream that is not there, and none that is named.
+    for (stream, path) in [(Some(7), "/d"), (None, "/e")] {
+        shop.host.is_for(shop.front.1, stream);
+        shop.calls(path);
+    }
+    shop.answers(3);
+    let lines = shop.host.lines();
+    for line in [
+        "shop client /c1 < shop server /c (runtime-task)",
+        "shop client /a1 < shop server /a (runtime-task)",
+        "shop client /d - multiplexed",
+        "shop client /e - multiplexed",
+    ] {
+        assert!(lines.iter().any(|known| known == line), "{lines:?}");
+    }
+}
+
 /// What a request brings and a call carries on says more than threads.
 #[test]
 fn a_header_that_is_handed_on_names_the_stream() {

@@ -38,6 +38,12 @@ impl Proxy {
         self.host.asks(self.worker, back, NOBODY, path);
     }
 
+    /// The same, and nginx tells for whom.
+    fn forwards_for(&mut self, front: (End, End), back: (End, End), path: &str) {
+        self.host.is_for(front.1, None);
+        self.forwards(back, path);
+    }
+
     fn gets(&mut self, back: (End, End)) {
         self.host.answers(self.worker, back, NOBODY);
     }
@@ -243,4 +249,115 @@ fn requests_stay_until_their_calls_are_decided() {
     let trace =
         |path: &str| spans.iter().find(|span| crate::host::path(span) == path).map(|span| span.trace_id);
     assert_eq!(trace("/x"), trace("/a"));
+}
+
+/// With `limit_req`, requests go upstream when a timer says so: what came last before is another one.
+#[test]
+fn nginx_tells_whose_request_a_timer_lets_go() {
+    let mut proxy = Proxy::new();
+    let (a, b) = (proxy.front(), proxy.front());
+    let (x, y) = (proxy.back(), proxy.back());
+    for (front, back) in [(a, x), (b, y)] {
+        proxy.arrives(front, "/warm");
+        proxy.forwards_for(front, back, "/warm-up");
+        proxy.waits();
+        proxy.gets(back);
+        proxy.answers(front);
+        proxy.waits();
+    }
+    proxy.arrives(a, "/a");
+    proxy.waits();
+    proxy.arrives(b, "/b");
+    proxy.forwards_for(a, x, "/x");
+    proxy.waits();
+    proxy.forwards_for(b, y, "/y");
+    proxy.gets(y);
+    proxy.answers(b);
+    proxy.gets(x);
+    proxy.answers(a);
+    let lines = proxy.host.lines();
+    for line in [
+        "nginx client /x < nginx server /a (runtime-task)",
+        "nginx client /y < nginx server /b (runtime-task)",
+    ] {
+        assert!(lines.iter().any(|known| known == line), "{lines:?}");
+    }
+}
+
+/// Their answers are nobody's: no window names a request for them.
+#[test]
+fn nginx_tells_whose_subrequests_are() {
+    let mut proxy = Proxy::new();
+    let a = proxy.front();
+    let (auth, mirror, x) = (proxy.back(), proxy.back(), proxy.back());
+    proxy.arrives(a, "/a");
+    proxy.forwards_for(a, auth, "/auth");
+    proxy.waits();
+    proxy.gets(auth);
+    proxy.forwards_for(a, mirror, "/mirror");
+    proxy.forwards_for(a, x, "/x");
+    proxy.waits();
+    proxy.gets(mirror);
+    proxy.gets(x);
+    proxy.answers(a);
+    proxy.expect(&[
+        "nginx server /a",
+        "nginx client /auth < nginx server /a (runtime-task)",
+        "nginx client /mirror < nginx server /a (runtime-task)",
+        "nginx client /x < nginx server /a (runtime-task)",
+    ]);
+}
+
+/// A request that was read together with the one before it is not what nginx is about, as long as that one's mirror is to be
+/// sent.
+#[test]
+fn a_request_that_came_too_early_is_not_named() {
+    let mut proxy = Proxy::new();
+    let (a, x, mirror) = (proxy.front(), proxy.back(), proxy.back());
+    let y = proxy.back();
+    proxy.arrives(a, "/a");
+    proxy.arrives(a, "/early");
+    proxy.forwards_for(a, x, "/x");
+    proxy.waits();
+    proxy.gets(x);
+    proxy.answers(a);
+    proxy.forwards_for(a, mirror, "/mirror");
+    proxy.waits();
+    proxy.gets(mirror);
+    proxy.forwards_for(a, y, "/y");
+    proxy.waits();
+    proxy.gets(y);
+    proxy.answers(a);
+    proxy.expect(&[
+        "nginx server /a",
+        "nginx server /early",
+        "nginx client /x < nginx server /a (response-window)",
+        "nginx client /mirror - no-response-window",
+        "nginx client /y < nginx server /early (response-window)",
+    ]);
+}
+
+/// What nginx tells of a connection is not of the request that seems to be open there when its end was lost.
+#[test]
+fn what_was_lost_names_no_other_request() {
+    let mut proxy = Proxy::new();
+    let (a, x, y) = (proxy.front(), proxy.back(), proxy.back());
+    for (path, back, call) in [("/a", x, "/x"), ("/b", y, "/y")] {
+        proxy.arrives(a, path);
+        proxy.forwards_for(a, back, call);
+        proxy.waits();
+        proxy.gets(back);
+        proxy.answers(a);
+    }
+    let events = proxy.host.events.clone();
+    for first in 0..events.len() {
+        for last in first..events.len() {
+            proxy.host.events = events.clone();
+            proxy.host.events.drain(first..=last);
+            for line in proxy.host.lines() {
+                assert!(!line.starts_with("nginx client /x < nginx server /b"), "without {first} to {last}");
+                assert!(!line.starts_with("nginx client /y < nginx server /a"), "without {first} to {last}");
+            }
+        }
+    }
 }

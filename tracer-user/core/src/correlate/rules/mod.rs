@@ -16,6 +16,7 @@ pub(super) mod runtime_task;
 pub(super) mod same_bytes;
 pub(super) mod thread;
 pub(super) mod tokio;
+pub(super) mod upstream;
 pub(super) mod work_item;
 
 use tracer_abi::task::ProcessKey;
