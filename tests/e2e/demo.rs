@@ -33,7 +33,7 @@ fn one_request_is_one_trace() {
     let served = find(Kind::Server, shop, "/cart/42");
     let mut edges = vec![
         (proxied, asked, "tcp-sequence"),
-        (upstream, proxied, "response-window"),
+        (upstream, proxied, "runtime-task"),
         (served, upstream, "tcp-sequence"),
     ];
     for item in ["/stock/tea", "/stock/cups"] {
