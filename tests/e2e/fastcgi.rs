@@ -79,6 +79,8 @@ impl Scores {
             assert_eq!(edges.lost, 0, "{proxy:#?} {application:#?}\n{log}");
             assert!(edges.right * 100 >= edges.total() * 99, "{proxy:#?} {application:#?}\n{log}");
         }
+        let told = proxy.evidence.get("runtime-task").copied().unwrap_or(0);
+        assert!(told * 100 >= proxy.in_process.right * 99, "nginx says for whom it asks: {proxy:#?}\n{log}");
         let Score { in_process, .. } = application;
         assert_eq!(in_process.lost, 0, "{application:#?}\n{log}");
         assert!(in_process.total() > 0);

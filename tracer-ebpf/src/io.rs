@@ -14,7 +14,8 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated as helpers;
-use tracer_abi::conn::{Direction, Endpoint, SocketCookie};
+use tracer_abi::config::identity_slot;
+use tracer_abi::conn::{Direction, Endpoint, Role, SocketCookie};
 use tracer_abi::error::{KernelLoss, PayloadState};
 use tracer_abi::event::{ConnRecord, DataRecord, EventKind, Source, flags, io_flags};
 use tracer_abi::limits::{ODD_HEAD_BYTES, ODD_TURNS_HTTP, ODD_TURNS_UNKNOWN, TAIL_BYTES};
@@ -24,6 +25,7 @@ use crate::chunks;
 use crate::emit;
 use crate::filter::{self, Actor};
 use crate::framing;
+use crate::identity::asks_first;
 use crate::maps::{self, Operation, SelfKey, SockState, TRACER_SELF, TaskState, config, count, sock_flags};
 use crate::regs::{self, Regs, place};
 use crate::sock::{Sock, Stream, nonblocking};
@@ -224,7 +226,9 @@ fn report(regs: Regs, state: &mut SockState, thread: &mut TaskState) -> bool {
         }
         if state.class == Class::Http2.code() {
             framing::emit(state, op);
-            return false;
+            // What one operation moves may be of many streams, and of others than of who moves it, but for nginx's calls.
+            let egress = read_back(&op.record.direction) == Direction::Egress as u8;
+            return egress && state.role != Role::Server.code() && asks_first(identity_slot::NGINX);
         }
     } else if ret == 0 {
         // The end of the stream: nothing else of no bytes comes here.
@@ -249,11 +253,11 @@ pub(crate) fn is_undecided(state: &SockState, direction: u8) -> bool {
 }
 
 /// Whether whose work an operation was is worth knowing: of those of a turn the first that tells what it is, on a socket
-/// that speaks HTTP and not, as behind a `CONNECT`, TLS. Some runtimes read a byte ahead, for nobody.
+/// that speaks HTTP or FastCGI and not, as behind a `CONNECT`, TLS. Some runtimes read a byte ahead, for nobody.
 #[inline(always)]
 pub(crate) fn begins_message(state: &SockState, undecided: bool) -> bool {
     let is_told = state.turn_class != Class::Undecided.code() && state.turn_class != Class::Tls.code();
-    undecided && is_told && state.class == Class::Http1.code()
+    undecided && is_told && is_read(state.class)
 }
 
 /// Emits ConnOpened at the first operation of a socket, so that nothing is reported of sockets that carry nothing,

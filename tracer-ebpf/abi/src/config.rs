@@ -364,3 +364,20 @@ pub const RECORDS_SLOT: u32 = identity_slot::COUNT;
 
 /// Places of such a table.
 pub const TAIL_CALLS: u32 = RECORDS_SLOT + 1;
+
+#[cfg(test)]
+mod tests {
+    use super::runtime_slots::{first, place, with_first};
+
+    #[test]
+    fn a_slot_keeps_its_first_place_and_no_neighbour_s() {
+        let (word, bit) = place(0x1_0012);
+        assert_eq!((word, bit), place(0x0012));
+        assert_eq!(place(0x0013), (word, bit + 4));
+        let held = with_first(with_first(0, bit, Some(7)), bit + 4, Some(0));
+        assert_eq!([first(held, bit), first(held, bit + 4), first(held, bit + 8)], [Some(7), Some(0), None]);
+        let left = with_first(with_first(held, bit, Some(5)), bit + 4, None);
+        assert_eq!([first(left, bit), first(left, bit + 4)], [Some(5), None]);
+        assert_eq!(with_first(left, bit, None), 0);
+    }
+}

@@ -282,6 +282,12 @@ fn first_asked(tgid: u32) -> Option<u32> {
     runtime_slots::first(*TRACER_RTSLOTS.get(word)?, bit)
 }
 
+/// Whether this is the first runtime that the current process may be asked by.
+#[inline(always)]
+pub(crate) fn asks_first(slot: u32) -> bool {
+    first_asked(current()).is_some_and(|first| first == slot)
+}
+
 /// Whether the task's process is the one that started then. User space may know that to the tick only.
 #[inline(always)]
 pub(crate) fn is_process(task: Task, known: u64) -> bool {

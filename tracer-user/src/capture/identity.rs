@@ -30,7 +30,7 @@ use super::asked::Asked;
 use super::examiner::{Examiner, Found, Ticket};
 use super::object::Loaded;
 use super::record;
-use crate::process::procfs::StartTick;
+use crate::process::procfs::{StartTick, children};
 use crate::runtime::tokio::{Lesson, Lessons};
 use crate::runtime::{self, Finding, Runtime};
 
@@ -173,10 +173,26 @@ impl Identities {
                     self.order(process, FIRST_RETRY, true);
                 }
             }
+            Some(EventKind::ProcessForked) => {
+                if let Some(child) = record::child(record) {
+                    self.forked(process, child);
+                }
+            }
             Some(EventKind::TaskIdentified) if !self.learning.is_empty() => self.learn(process, record),
             Some(EventKind::ProcessExeced) => self.forget(process.tgid.0),
             Some(EventKind::TaskExited) if record::is_process_end(record) => self.forget(process.tgid.0),
             _ => {}
+        }
+    }
+
+    /// A worker of nginx is what its master is, and may serve before it could be looked at.
+    fn forked(&mut self, parent: ProcessKey, child: ProcessKey) {
+        let Some(tables) = &self.tables else { return };
+        let known = self.watched.get(&parent.tgid.0).map(|watched| StartTick::of(watched.process));
+        let is_nginx = tables.places.get(&parent.tgid.0) == Some(&place::NGINX);
+        if is_nginx && known == Some(StartTick::of(parent)) && self.has_room(child) {
+            self.forget(child.tgid.0);
+            self.note(child, FIRST_RETRY, true, runtime::forked_by_nginx(child));
         }
     }
 
@@ -395,6 +411,10 @@ impl Identities {
                 self.ask(process, &runtime, place::JAVA, |tables| tables.java.enter(pid.0, *entry))
             }
             Finding::Nginx(runtime, entry) => {
+                // A master has its workers by the time that it was looked at.
+                for worker in children(process) {
+                    self.look(worker, true);
+                }
                 self.ask(process, &runtime, place::NGINX, |tables| tables.nginx.enter(pid.0, *entry))
             }
             Finding::Tokio(runtime, entry) => {
@@ -525,4 +545,19 @@ impl Tables {
 /// The first place from which one is asked.
 fn first_used(users: &[u32; place::COUNT as usize]) -> Option<u32> {
     (0..).zip(users).find(|(_, count)| **count > 0).map(|(place, _)| place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_those_who_share_a_slot_the_first_place_counts() {
+        let mut users = [0; place::COUNT as usize];
+        assert_eq!(first_used(&users), None);
+        users[place::NGINX as usize] = 1;
+        assert_eq!(first_used(&users), Some(place::NGINX));
+        users[place::GO as usize] = 2;
+        assert_eq!(first_used(&users), Some(place::GO));
+    }
 }

@@ -24,6 +24,9 @@ const MAX_STAT_BYTES: usize = 4096;
 /// `status` is about 1500 bytes, the tracer's pid in its first lines.
 const MAX_STATUS_BYTES: usize = 4096;
 
+/// Some ten thousand processes.
+const MAX_CHILDREN_BYTES: usize = 64 * 1024;
+
 /// When a process started, to the 10 ms that `/proc` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct StartTick(pub(crate) u64);
@@ -117,6 +120,20 @@ impl ProcDir {
         let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
         tracer.is_some_and(|pid| pid.trim() != "0")
     }
+}
+
+/// Processes that the main thread of this one has forked and that live. None where the kernel does not tell.
+pub(crate) fn children(process: ProcessKey) -> Vec<ProcessKey> {
+    let listed = ProcDir::open_exactly(process)
+        .and_then(|dir| dir.read(&format!("task/{}/children", process.tgid), MAX_CHILDREN_BYTES));
+    let Ok((listed, _)) = listed else { return Vec::new() };
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let found = listed.split_ascii_whitespace().filter_map(|pid| {
+        let tgid = Tgid(pid.parse().ok()?);
+        let start_boottime = ProcDir::open(tgid).ok()?.stat().ok()?.start.earliest();
+        Some(ProcessKey { tgid, start_boottime })
+    });
+    found.collect()
 }
 
 /// Every process that there is now, in no order. Bounded by `pid_max`.

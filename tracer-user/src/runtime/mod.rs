@@ -29,6 +29,7 @@ use tracer_abi::task::ProcessKey;
 use tracer_abi::tokio::TokioProcess;
 
 pub(crate) use self::code::Code;
+pub(crate) use self::nginx::forked_by_nginx;
 use crate::process::procfs::ProcDir;
 use memory::ProcessMemory;
 use module::Modules;

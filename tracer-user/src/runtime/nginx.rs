@@ -17,7 +17,15 @@ const NAMES: [&str; 4] = ["nginx", "openresty", "angie", "freenginx"];
 pub(super) fn examine<M: Bytes>(process: ProcessKey, modules: &Modules, _: &M) -> Finding {
     let name =
         modules.executable_name().and_then(|name| NAMES.iter().find(|known| name.starts_with(**known)));
-    let Some(name) = name else { return Finding::Nothing };
+    name.map_or(Finding::Nothing, |name| found(process, name))
+}
+
+/// As long as it executes nothing else.
+pub(crate) fn forked_by_nginx(process: ProcessKey) -> Finding {
+    found(process, NAMES[0])
+}
+
+fn found(process: ProcessKey, name: &str) -> Finding {
     let known = NginxProcess { start_boottime: process.start_boottime, ..NginxProcess::default() };
-    Finding::Nginx(Runtime((*name).to_owned()), Box::new(known))
+    Finding::Nginx(Runtime(name.to_owned()), Box::new(known))
 }

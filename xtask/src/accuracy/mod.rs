@@ -43,7 +43,8 @@ pub(crate) struct Options {
     #[arg(long)]
     resume: bool,
     /// Write the numbers to bench/accuracy.json and to the README's table, also where a goal is not reached. A program
-    /// that failed has an empty place there. With --only or --concurrency, the others stay as they are
+    /// that failed has an empty place there. With --only or --concurrency, or when it is interrupted, the others stay as
+    /// they are
     #[arg(long, conflicts_with_all = ["random_names"])]
     write: bool,
     /// Measure nothing; fail if the README's table is not the one of bench/accuracy.json
@@ -118,19 +119,18 @@ pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
             });
         }
     });
-    ensure!(!interrupt.is_set(), "interrupted; --resume goes on from here");
-
     let cells = measured.cells.into_inner().unwrap_or_else(PoisonError::into_inner);
     let wrong = cells.iter().any(|cell| cell.wrong() > 0);
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let Effort { seeds, min_edges } = effort;
     let count = cells.len();
     if options.write && !wrong {
-        let some = !options.only.is_empty() || !options.concurrency.is_empty();
+        let some = !options.only.is_empty() || !options.concurrency.is_empty() || interrupt.is_set();
         let mut accuracy = if some { Accuracy::read(repo)? } else { Accuracy::default() };
         accuracy.renew(Run { commit, kernel, seeds, min_edges, cells });
         accuracy.write(repo)?;
     }
+    ensure!(!interrupt.is_set(), "interrupted; --resume goes on from here");
     let failures = measured.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     ensure!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
     println!("{count} cells, no wrong parent");

@@ -72,8 +72,8 @@ impl Accuracy {
         for earlier in &mut self.runs {
             earlier.cells.retain(|cell| !fresh.contains(&place(cell)));
         }
-        self.runs.retain(|earlier| !earlier.cells.is_empty());
         self.runs.push(run);
+        self.runs.retain(|run| !run.cells.is_empty());
     }
 
     /// The README's table: a line per workload, a column per load.
