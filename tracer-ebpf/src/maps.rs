@@ -298,7 +298,8 @@ pub(crate) struct SockState {
     pub(crate) prefix_len: u32,
     /// First bytes of the current turn, the first one lowest.
     pub(crate) prefix: u64,
-    /// The task that began the last turn of egress; of a runtime whose tasks are known.
+    /// The task that began the last turn of egress; of a runtime whose tasks are known. Of nginx: what epoll was given for the
+    /// socket, and its descriptor.
     pub(crate) sender: TaskId,
     /// Of a TLS connection: where the records of each direction are. Indexed by `Direction`.
     pub(crate) records: [tls::Place; 2],

@@ -44,8 +44,10 @@ const NODE_NUMBER: u64 = 0;
 /// Blocks of words in which a request's stream is looked for: it has some 1.3 KiB.
 pub const BLOCKS: u32 = 32;
 
-/// How often a process's requests are looked through at most.
+/// How often a process's requests are looked through at most, and of how many looks one does so: most servers have no clients
+/// that speak HTTP/2 to them.
 pub const MAX_SCANS: u64 = 64;
+pub const SCAN_INTERVAL: u64 = 16;
 
 /// A process of nginx, the value of the kernel half's table of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,6 +105,12 @@ pub fn client<M: Memory>(memory: &M, data: u64, descriptor: u32) -> Option<Clien
 #[inline(always)]
 pub fn stream<M: Memory>(memory: &M, client: &Client, offset: u64, shared: u64) -> Option<u32> {
     stream_at(memory, client, memory.word(client.request.wrapping_add(offset)), shared)
+}
+
+/// A request by HTTP/1 has none at this offset.
+#[inline(always)]
+pub fn has_no_stream<M: Memory>(memory: &M, client: &Client, offset: u64) -> bool {
+    memory.word(client.request.wrapping_add(offset)) == 0
 }
 
 /// In which of a block's words the request has its stream, as an offset.

@@ -8,14 +8,14 @@
 
 use tracer_abi::config::identity_slot;
 use tracer_abi::event::Runtime;
-use tracer_abi::nginx::{self, BLOCKS, Client, MAX_SCANS, NginxProcess, connection};
+use tracer_abi::nginx::{self, BLOCKS, Client, MAX_SCANS, NginxProcess, SCAN_INTERVAL, connection};
 use tracer_abi::python::TaskId;
 
 use super::{OwnMemory, run, tell};
 use crate::kernel::Task;
 use crate::maps::{SockState, TaskState};
 use crate::probes::{fexit, sock_length};
-use crate::sock::{OpenSocket, Sock};
+use crate::sock::{OpenSocket, Sock, Watch};
 
 programs! {
     NGINX, TRACER_NGINX, ask, answers of_calls;
@@ -33,22 +33,19 @@ programs! {
 fn ask(
     task: Task,
     thread: &mut TaskState,
-    (_, sock): (&mut SockState, Sock),
+    (state, sock): (&mut SockState, Sock),
     process: &mut NginxProcess,
     begin: u64,
 ) -> bool {
-    let Some(watch) = sock.watch() else { return true };
-    let Some(client) = nginx::client(&OwnMemory, watch.data, watch.descriptor) else { return true };
+    let Some(watch) = watch(state, sock) else { return true };
+    let Some(client) = nginx::client(&OwnMemory, watch.data, watch.descriptor) else {
+        state.sender = TaskId::default();
+        return true;
+    };
     // The worker is here, and so closes nothing meanwhile.
     let Some(front) = OpenSocket::of(task, client.descriptor) else { return true };
-    let (number, shared) = (front.cookie(), front.watch().map_or(0, |watch| connection(watch.data)));
-    if number == 0 {
-        return true;
-    }
-    let stream = if shared == client.connection { 0 } else { stream(process, &client, shared) };
-    if shared != client.connection && stream == 0 {
-        return true;
-    }
+    let number = front.cookie();
+    let Some(stream) = stream(process, &client, &front).filter(|_| number != 0) else { return true };
     tell(thread, Runtime::Nginx, begin, 0, |tasks| {
         tasks[0] = TaskId { address: client.connection, number };
         tasks[1].address = u64::from(stream);
@@ -57,22 +54,42 @@ fn ask(
     true
 }
 
-/// The client's stream. Zero: that is not known.
+/// What epoll was given for a connection to an upstream. It stays so for as long as the socket is nginx's, and the socket
+/// remembers it, as it does tasks of other runtimes: to find it costs as much as all of the rest.
 #[inline(always)]
-fn stream(process: &mut NginxProcess, client: &Client, shared: u64) -> u32 {
-    if shared == 0 {
-        return 0;
+fn watch(state: &mut SockState, sock: Sock) -> Option<Watch> {
+    if state.sender.address != 0 {
+        return Some(Watch { descriptor: state.sender.number as u32, data: state.sender.address });
     }
-    if process.stream == 0 && process.scans < MAX_SCANS {
+    let watch = sock.watch()?;
+    state.sender = TaskId { address: watch.data, number: u64::from(watch.descriptor) };
+    Some(watch)
+}
+
+/// The client's stream; zero where it is none, as far as is known. `None`: it is one, but not which.
+#[inline(always)]
+fn stream(process: &mut NginxProcess, client: &Client, front: &OpenSocket) -> Option<u32> {
+    let is_known = process.stream != 0;
+    if is_known && nginx::has_no_stream(&OwnMemory, client, process.stream) {
+        return Some(0);
+    }
+    if !is_known && !(process.looks.is_multiple_of(SCAN_INTERVAL) && process.scans < MAX_SCANS) {
+        return Some(0);
+    }
+    let shared = connection(front.watch()?.data);
+    if shared == client.connection {
+        return Some(0);
+    }
+    if !is_known {
         process.scans += 1;
         let mut scan = Scan { client: *client, shared, found: 0 };
         run(BLOCKS, look_through, &mut scan);
         process.stream = scan.found;
+        if scan.found == 0 {
+            return None;
+        }
     }
-    if process.stream == 0 {
-        return 0;
-    }
-    nginx::stream(&OwnMemory, client, process.stream, shared).unwrap_or(0)
+    nginx::stream(&OwnMemory, client, process.stream, shared)
 }
 
 /// What the loop of the kernel's hands on.

@@ -464,9 +464,16 @@ impl Identities {
             }
         }
         for (tgid, process, Overdrawn { asking, running }) in dear {
+            let is_nginx =
+                self.tables.as_ref().is_some_and(|tables| tables.places.get(&tgid) == Some(&place::NGINX));
+            let then = if is_nginx {
+                "what it answers next tells for which request a call was"
+            } else {
+                "calls of its event loop have no parents"
+            };
             tracing::warn!(
                 "process {tgid}: asking its runtime took {asking:?} of {running:?} that it ran, more than \
-                 {BUDGET_PERCENT} %: it is not asked any more, and calls of its event loop have no parents"
+                 {BUDGET_PERCENT} %: it is not asked any more, and {then}"
             );
             self.past.given_up += 1;
             self.forget(tgid);
