@@ -16,8 +16,8 @@
 //! ```
 //!
 //! All of these fields are the first ones of their structures (`src/core/ngx_connection.h`, `src/http/ngx_http_request.h`,
-//! `src/http/v2/ngx_http_v2.h`), the same in every version and build, but for where a request has its stream, which is
-//! looked for once. What is read may still be anything, and is compared with what it must be.
+//! `src/http/v2/ngx_http_v2.h`), before all that depends on how nginx was built, but for where a request has its stream,
+//! which is looked for once. What is read may still be anything, and is compared with what it must be.
 
 use crate::python::{Memory, WORDS_AT_ONCE};
 

@@ -2,13 +2,13 @@
 //!
 //! Each is a program of its own, so that a kernel that refuses it refuses nothing else. It is attached to nothing: the
 //! program that has reported an operation goes on with it, by that program's table; one that does not know the process
-//! goes on with the next, and none goes on where no runtime is to be asked, or begins before the first that is. So it costs next to nothing elsewhere. It
-//! reads the program's memory and nothing is ever written there.
+//! goes on with the next, and none goes on where no runtime is to be asked, or begins before the first that is. So it costs
+//! next to nothing elsewhere. It reads the program's memory and nothing is ever written there.
 
 /// Declares a runtime's programs, one for each hook, in its place of the hooks' tables. `$processes` has what is known of
 /// the processes of this runtime. `$ask` is given the task, the thread's and the socket's state, the socket, such a process
-/// and the time, tells what it finds, and says whether no other runtime is to be asked. Of answers it is not asked unless they are
-/// `told`: who has read the request gives them.
+/// and the time, tells what it finds, and says whether no other runtime is to be asked. Of answers it is not asked unless
+/// they are `told`: who has read the request gives them.
 macro_rules! programs {
     (
         $slot:ident, $processes:ident, $ask:ident, answers $answers:ident;

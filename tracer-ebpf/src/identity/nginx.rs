@@ -2,7 +2,7 @@
 //!
 //! | operation | told |
 //! |---|---|
-//! | a turn of egress begins, but for answers | the client's connection, the cookie of its socket, and the stream |
+//! | a turn of egress begins, or bytes of HTTP/2 are sent, but for answers | the client's connection, the cookie of its socket, and the stream |
 //!
 //! How the memory is walked is in [`tracer_abi::nginx`].
 

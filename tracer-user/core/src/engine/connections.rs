@@ -173,22 +173,15 @@ impl Connections {
     /// Whose work the next operation on a connection is.
     pub(super) fn identified(&mut self, event: TaskIdentified, correlator: &mut Correlator) {
         let Some(place) = self.find(event.cookie) else { return };
-        let request = match event.runtime {
-            Runtime::Nginx => self.client_of(&event).and_then(|client| {
-                let stream = event.tasks.get(1).map(|stream| stream.address);
-                correlator.request_of(client, stream)
-            }),
-            Runtime::Python
-            | Runtime::Go
-            | Runtime::Tokio
-            | Runtime::Greenlet
-            | Runtime::Java
-            | Runtime::PythonWork
-            | Runtime::JavaWork => None,
-        };
-        if let Some(entry) = self.entries[place as usize].as_mut() {
-            entry.facts.used_for = request.map(|request| (event.thread, request));
-            correlator.identified(event, &mut entry.facts);
+        // It names a request, by another connection.
+        let request = (event.runtime == Runtime::Nginx).then(|| {
+            let stream = event.tasks.get(1).map(|stream| stream.address);
+            self.client_of(&event).and_then(|client| correlator.request_of(client, stream))
+        });
+        let Some(entry) = self.entries[place as usize].as_mut() else { return };
+        match request {
+            Some(request) => entry.facts.used_for = request.map(|request| (event.thread, request)),
+            None => correlator.identified(event, &mut entry.facts),
         }
     }
 

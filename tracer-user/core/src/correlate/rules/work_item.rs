@@ -1,5 +1,5 @@
-//! Pools of CPython and Java: a call's parent is the request whose thread waits for the result of the work item inside of which the
-//! call is made.
+//! Pools of CPython and Java: a call's parent is the request whose thread waits for the result of the work item inside of
+//! which the call is made.
 //!
 //! What a thread of a pool does is done for who asked for it, and a pool's thread goes from item to item; so the item binds a
 //! call to its cause, and nothing that the thread does before or after. A call is bound to a request only when
