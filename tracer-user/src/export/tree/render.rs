@@ -81,7 +81,10 @@ impl Renderer {
 
     fn legend(&self, out: &mut Block) {
         let mut line = Painter::new(self.style);
-        line.put("parent by: = tcp  u unix  t thread  r runtime  w window  f fork  h header  i ids", Ink::Dim);
+        line.put(
+            "parent by: = tcp  u unix  t thread  r runtime  w window  f fork  h header  i ids",
+            Ink::Dim,
+        );
         end(line, out);
         let mut line = Painter::new(self.style);
         line.put("           o hand-off  ? undecided  ~ likely  ^ not in this block  ← in  → out", Ink::Dim);
