@@ -20,11 +20,14 @@
 //! was when its request came ([`JavaThread::begins`]) was made for that request.
 
 use crate::java_waits::JavaWaits;
-use crate::python::{Memory, TaskId, WORDS_AT_ONCE as WORDS};
+use crate::python::{Memory, TaskId};
 
 /// Words of a stack that are looked through: thread-local variables, half a dozen frames of the machine's, and those of
 /// Java's down to the task. At most so many steps of [`JavaThread::step`].
 pub const MAX_WORDS: u32 = 1024;
+
+/// So many are read at once.
+const WORDS: usize = 8;
 
 /// After a stack without a task so many looks are left out, twice as many each time that there is none again.
 const MAX_PAUSE: u32 = 256;

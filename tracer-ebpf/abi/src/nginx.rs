@@ -19,7 +19,7 @@
 //! `src/http/v2/ngx_http_v2.h`), before all that depends on how nginx was built, but for where a request has its stream,
 //! which is looked for once. What is read may still be anything, and is compared with what it must be.
 
-use crate::python::{Memory, WORDS_AT_ONCE};
+use crate::python::Memory;
 
 /// What of an event's data is no part of the address: `ngx_event_t::instance`.
 const INSTANCE: u64 = 1;
@@ -43,6 +43,9 @@ const NODE_NUMBER: u64 = 0;
 
 /// Blocks of words in which a request's stream is looked for: it has some 1.3 KiB.
 pub const BLOCKS: u32 = 32;
+
+/// In a block.
+const WORDS: usize = 8;
 
 /// How often a process's requests are looked through at most, and of how many looks one does so: most servers have no clients
 /// that speak HTTP/2 to them.
@@ -116,8 +119,8 @@ pub fn has_no_stream<M: Memory>(memory: &M, client: &Client, offset: u64) -> boo
 /// In which of a block's words the request has its stream, as an offset.
 #[inline(always)]
 pub fn find_stream<M: Memory>(memory: &M, client: &Client, block: u64, shared: u64) -> Option<u64> {
-    let begin = 8 * WORDS_AT_ONCE as u64 * block;
-    let mut words = [0; WORDS_AT_ONCE];
+    let begin = 8 * WORDS as u64 * block;
+    let mut words = [0; WORDS];
     memory.words(client.request.wrapping_add(begin), &mut words);
     for (at, word) in (0..).zip(words) {
         let may_be = word != 0 && word & 7 == 0 && word != client.connection;

@@ -8,6 +8,7 @@
 //!
 //! What it does not do: it runs nothing in the program, stops nothing, and knows no version: layouts are values.
 
+use crate::python_frame::{Frame, OWNED_BY_C, OWNED_BY_GENERATOR, current_frame};
 use crate::python_waits::Function;
 
 /// Reads memory of a program. What cannot be read is zero.
@@ -16,14 +17,11 @@ pub trait Memory {
     fn half(&self, address: u64) -> u32;
     fn byte(&self, address: u64) -> u8;
 
-    /// So many words at once; zeroes where any of them cannot be read.
-    fn words(&self, address: u64, words: &mut [u64; WORDS_AT_ONCE]) {
+    /// So many words at once, which costs no more than one; zeroes where any of them cannot be read.
+    fn words<const N: usize>(&self, address: u64, words: &mut [u64; N]) {
         *words = core::array::from_fn(|index| self.word(address.wrapping_add(8 * index as u64)));
     }
 }
-
-/// Of [`Memory::words`].
-pub const WORDS_AT_ONCE: usize = 8;
 
 /// Tasks in a record: the one that runs and those that wait for it, one for another. Deeper nesting is cut.
 pub const CHAIN_TASKS: usize = 8;
@@ -78,10 +76,6 @@ const STEP_TASK: u64 = 16;
 const GROUP_PARENT_TASK: u64 = 4;
 const READER_WAITER: u64 = 4;
 const READER_TRANSPORT: u64 = 6;
-
-/// Who owns an interpreter frame.
-pub(crate) const OWNED_BY_GENERATOR: u8 = 1;
-pub(crate) const OWNED_BY_C: u8 = 3;
 
 /// Where fields are that differ between versions, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -309,7 +303,7 @@ impl Frames {
         if frame == 0 {
             return false;
         }
-        let owner = memory.byte(frame.wrapping_add(u64::from(layout.frame_owner)));
+        let Frame { previous, owner, .. } = Frame::read(memory, layout, frame);
         if owner == OWNED_BY_GENERATOR {
             self.coroutine = frame.wrapping_sub(u64::from(layout.coroutine_frame));
             self.outermost = self.coroutine;
@@ -329,7 +323,7 @@ impl Frames {
             }
             self.coroutine = 0;
         }
-        self.frame = memory.word(frame.wrapping_add(u64::from(layout.frame_previous)));
+        self.frame = previous;
         true
     }
 
@@ -364,20 +358,6 @@ impl Frames {
             }
         }
     }
-}
-
-/// The frame that a thread runs. `thread_pointer` is its `fs` base.
-#[inline(always)]
-pub(crate) fn current_frame<M: Memory>(memory: &M, layout: &PythonLayout, thread_pointer: u64) -> u64 {
-    let thread = memory.word(thread_pointer.wrapping_add(u64::from(layout.thread_slot)));
-    if thread == 0 {
-        return 0;
-    }
-    let frame = memory.word(thread.wrapping_add(u64::from(layout.thread_frame)));
-    if layout.is_indirect == 0 || frame == 0 {
-        return frame;
-    }
-    memory.word(frame.wrapping_add(u64::from(layout.indirect_frame)))
 }
 
 /// Why a chain of waiters ends.

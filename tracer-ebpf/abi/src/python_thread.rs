@@ -18,9 +18,9 @@
 
 use crate::python::{
     CELL_CONTENTS, Chain, FUNCTION_CLOSURE, FUNCTION_GLOBALS, LIST_ITEMS, LIST_LEN, MAX_CELLS, Memory,
-    OWNED_BY_C, OWNED_BY_GENERATOR, PythonProcess, Suspended, TEXT_LEN, TUPLE_ITEMS, TUPLE_LEN, TYPE,
-    attribute, current_frame,
+    PythonProcess, Suspended, TEXT_LEN, TUPLE_ITEMS, TUPLE_LEN, TYPE, attribute,
 };
+use crate::python_frame::{Frame, OWNED_BY_C, OWNED_BY_GENERATOR, current_frame};
 use crate::python_waits::CODE_NAME;
 
 /// Frames that are passed on the way to an item: those of frameworks and clients are a few dozen.
@@ -59,20 +59,17 @@ impl Item {
         if frame == 0 {
             return false;
         }
-        let owner = memory.byte(frame.wrapping_add(u64::from(layout.frame_owner)));
-        if owner != OWNED_BY_C && owner != OWNED_BY_GENERATOR {
-            let code = memory.word(frame.wrapping_add(u64::from(layout.frame_code)));
-            if is_run(memory, process, code) {
-                // What is not confirmed is not known: another one further out is not the one that runs here.
-                let work = memory.word(frame.wrapping_add(u64::from(layout.frame_locals)));
-                let future = if work == 0 { 0 } else { attribute(memory, layout, work, WORK_FUTURE) };
-                if is_of_type(memory, future, process.pool_future_type) {
-                    self.future = future;
-                }
-                return false;
+        let Frame { code, previous, owner } = Frame::read(memory, layout, frame);
+        if owner != OWNED_BY_C && owner != OWNED_BY_GENERATOR && is_run(memory, process, code) {
+            // What is not confirmed is not known: another one further out is not the one that runs here.
+            let work = memory.word(frame.wrapping_add(u64::from(layout.frame_locals)));
+            let future = if work == 0 { 0 } else { attribute(memory, layout, work, WORK_FUTURE) };
+            if is_of_type(memory, future, process.pool_future_type) {
+                self.future = future;
             }
+            return false;
         }
-        self.frame = memory.word(frame.wrapping_add(u64::from(layout.frame_previous)));
+        self.frame = previous;
         true
     }
 

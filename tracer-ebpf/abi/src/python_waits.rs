@@ -17,7 +17,8 @@
 //! that wakes it. It sleeps, so that its frames stay as they are. Every value that is read may be anything all the same.
 
 use crate::event::Awaited;
-use crate::python::{Memory, OWNED_BY_C, PythonLayout, TYPE, current_frame};
+use crate::python::{Memory, PythonLayout, TYPE};
+use crate::python_frame::{Frame, OWNED_BY_C, current_frame};
 
 /// Functions that are known: [`function`].
 pub const FUNCTIONS: usize = 10;
@@ -140,11 +141,11 @@ impl Waiting {
         if frame == 0 {
             return false;
         }
-        self.frame = memory.word(frame.wrapping_add(u64::from(layout.frame_previous)));
-        if memory.byte(frame.wrapping_add(u64::from(layout.frame_owner))) == OWNED_BY_C {
+        let Frame { code, previous, owner } = Frame::read(memory, layout, frame);
+        self.frame = previous;
+        if owner == OWNED_BY_C {
             return true;
         }
-        let code = memory.word(frame.wrapping_add(u64::from(process.layout.frame_code)));
         if code == 0 || memory.word(code.wrapping_add(TYPE)) != process.code_type {
             // No stack of the interpreter's.
             self.awaited = Awaited::Unknown as u32;

@@ -14,7 +14,8 @@
 //!
 //! Functions are known as in [`crate::python_waits`]; an item and a future must be of exactly the library's classes.
 
-use crate::python::{Memory, OWNED_BY_C, PythonLayout, TYPE, TaskId, attribute, current_frame};
+use crate::python::{Memory, PythonLayout, TYPE, TaskId, attribute};
+use crate::python_frame::{Frame, OWNED_BY_C, current_frame};
 use crate::python_waits::{PythonWaits, THREAD_INTERPRETER, Waiting, function};
 
 /// Futures that are told of one wait.
@@ -36,13 +37,12 @@ const SET_PLACE: u64 = 16;
 /// The attribute that an item's constructor sets first.
 const WORK_FUTURE: u64 = 0;
 
-/// Locals of `submit`.
+/// The first of the two locals of `submit` that are the future and the work item.
 const SUBMIT_FUTURE: u64 = 4;
-const SUBMIT_WORK: u64 = 5;
 
 #[inline(always)]
-fn local<M: Memory>(memory: &M, layout: &PythonLayout, frame: u64, index: u64) -> u64 {
-    memory.word(frame.wrapping_add(u64::from(layout.frame_locals)).wrapping_add(8 * index))
+fn local(layout: &PythonLayout, frame: u64, index: u64) -> u64 {
+    frame.wrapping_add(u64::from(layout.frame_locals)).wrapping_add(8 * index)
 }
 
 #[inline(always)]
@@ -88,17 +88,17 @@ impl Working {
         if frame == 0 {
             return false;
         }
-        let code = memory.word(frame.wrapping_add(u64::from(process.layout.frame_code)));
+        let Frame { code, previous, .. } = Frame::read(memory, &process.layout, frame);
         if process.is(memory, code, function::WORK_RUN) {
             // What is not confirmed is not known: another one further out is not the one that runs here.
-            let work = local(memory, &process.layout, frame, 0);
+            let work = memory.word(local(&process.layout, frame, 0));
             let future = future_of(memory, process, work);
             if future != 0 {
                 self.work = TaskId { address: work, number: future };
             }
             return false;
         }
-        self.frame = memory.word(frame.wrapping_add(u64::from(process.layout.frame_previous)));
+        self.frame = previous;
         true
     }
 }
@@ -165,27 +165,25 @@ impl Futures {
         *self = Self::default();
         let layout = &process.layout;
         let mut frame = innermost(memory, process, thread_pointer);
+        let mut known = Frame::read(memory, layout, frame);
         for _ in 0..MAX_INNER {
-            if frame == 0 || memory.byte(frame.wrapping_add(u64::from(layout.frame_owner))) != OWNED_BY_C {
+            if frame == 0 || known.owner != OWNED_BY_C {
                 break;
             }
-            frame = memory.word(frame.wrapping_add(u64::from(layout.frame_previous)));
+            frame = known.previous;
+            known = Frame::read(memory, layout, frame);
         }
-        let code = if frame == 0 {
-            0
-        } else {
-            memory.word(frame.wrapping_add(u64::from(process.layout.frame_code)))
-        };
-        if !process.is(memory, code, function::SUBMIT) {
+        if frame == 0 || !process.is(memory, known.code, function::SUBMIT) {
             return;
         }
-        let future = local(memory, layout, frame, SUBMIT_FUTURE);
-        let work = local(memory, layout, frame, SUBMIT_WORK);
+        let mut locals = [0; 2];
+        memory.words(local(layout, frame, SUBMIT_FUTURE), &mut locals);
+        let [future, work] = locals;
         if future != 0 && future_of(memory, process, work) == future {
             self.futures[0] = future;
             self.submitted = work;
             self.len = 1;
-            self.within = Working::at(memory.word(frame.wrapping_add(u64::from(layout.frame_previous))));
+            self.within = Working::at(known.previous);
         }
     }
 

@@ -98,7 +98,7 @@ use aya_ebpf::maps::ProgramArray;
 use tracer_abi::config::{NANOS_PER_TICK, RECORDS_SLOT, identity_slot, runtime_slots};
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{EventKind, IdentityRecord, Runtime, Source, flags};
-use tracer_abi::python::{CHAIN_TASKS, Memory, TaskId, WORDS_AT_ONCE};
+use tracer_abi::python::{CHAIN_TASKS, Memory, TaskId};
 
 pub(crate) use self::cpython::Walk;
 pub(crate) use self::tokio::Polled;
@@ -151,7 +151,7 @@ impl Memory for OwnMemory {
     }
 
     #[inline(always)]
-    fn words(&self, address: u64, words: &mut [u64; WORDS_AT_ONCE]) {
+    fn words<const N: usize>(&self, address: u64, words: &mut [u64; N]) {
         // SAFETY: a reference to integers.
         unsafe { read_to(words, address) };
     }

@@ -12,6 +12,7 @@
 //! | `_asyncio.Task` | a type of this name |
 
 use tracer_abi::python::{MAX_FRAMES, PythonLayout, PythonProcess, values};
+use tracer_abi::python_frame::Frame;
 use tracer_abi::task::ProcessKey;
 
 use super::memory::Bytes;
@@ -134,6 +135,14 @@ const VERSIONS: &[Version] = &[
         },
     },
 ];
+
+const _: () = {
+    let mut version = 0;
+    while version < VERSIONS.len() {
+        assert!(Frame::fits(&VERSIONS[version].layout));
+        version += 1;
+    }
+};
 
 const TYPE: u64 = 8;
 const TYPE_NAME: u64 = 24;
