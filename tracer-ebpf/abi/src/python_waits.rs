@@ -73,6 +73,8 @@ pub struct PythonWaits {
     pub work_type: u64,
     pub future_type: u64,
     pub set_type: u64,
+    /// 1: a probe sees every submit to its pools, so that none is looked for where a thread is woken.
+    pub sees_submits: u64,
     /// What the kernel half spent on this process, and how often it looked.
     pub spent_nanos: u64,
     pub looks: u64,

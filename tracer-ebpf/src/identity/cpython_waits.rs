@@ -68,8 +68,10 @@ fn look(waker: &mut SleepState, process: &mut PythonWaits, woken: u64, own: u64)
     let mut more = false;
     if waker.waiting.awaited() == Awaited::Result.code() {
         more = waker.futures.await_results(&OwnMemory, known, &waker.waiting);
-    } else {
+    } else if known.sees_submits == 0 {
         waker.futures.submit(&OwnMemory, known, own);
+    } else {
+        waker.futures.clear();
     }
     let mut context = Context { waker, process: known };
     if more {

@@ -16,6 +16,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use tracer_abi::java_waits::JavaWaits;
 use tracer_abi::python_waits::PythonWaits;
 use tracer_abi::task::ProcessKey;
@@ -219,7 +220,13 @@ impl Waits {
             return false;
         }
         tracing::debug!("process {pid}: {runtime}: what its threads wait for is known");
-        let attached = put.map_err(anyhow::Error::msg).and_then(|put| self.submits.attach(loaded, pid, &put));
+        let attached = put.map_err(anyhow::Error::msg).and_then(|put| {
+            self.submits.attach(loaded, pid, &put)?;
+            self.tables
+                .python
+                .change(pid.0, |entry| entry.sees_submits = 1)
+                .context("say so to the kernel half")
+        });
         if let Err(error) = attached {
             tracing::debug!("process {pid}: {runtime}: who submits to its pools is not seen: {error:#}");
         }

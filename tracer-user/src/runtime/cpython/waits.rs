@@ -71,6 +71,7 @@ impl<M: Bytes> Python<'_, M> {
             work_type: self.class(modules, POOLS, "_WorkItem").unwrap_or(0),
             future_type: self.class(modules, FUTURES, "Future").unwrap_or(0),
             set_type: self.symbols.find("PySet_Type").unwrap_or(0),
+            sees_submits: 0,
             spent_nanos: 0,
             looks: 0,
             functions,
