@@ -379,7 +379,7 @@ pub(crate) fn plan(state: &mut SockState, op: &mut Operation) {
             state.class = class;
             state.odd_turns = 0;
         } else if class != Class::Undecided.code() && class != UNDECIDABLE {
-            op.record.header.flags |= odd_turn(state, class);
+            op.record.header.flags |= odd_turn(state, class, op.record.source);
             if class == Class::Tls.code() {
                 op.record.io_flags |= tls::goroutine_flag(op.record.user_r14, op.record.header.tgid.0);
             }
@@ -431,12 +431,14 @@ fn classify_prefix(prefix: &u64, len: &u32) -> u8 {
 
 /// A turn begins with something that is not read. Returns flags for its record.
 #[inline(always)]
-fn odd_turn(state: &mut SockState, class: u8) -> u16 {
+fn odd_turn(state: &mut SockState, class: u8, source: u8) -> u16 {
     state.odd_turns += 1;
     let spoke_http = is_read(state.class);
+    // When a session began is not known.
+    let may_be_older = state.flags & sock_flags::PREEXISTING != 0 || source != Source::Socket.code();
     let limit = if spoke_http {
         ODD_TURNS_HTTP
-    } else if state.flags & sock_flags::PREEXISTING != 0 {
+    } else if may_be_older {
         ODD_TURNS_UNKNOWN
     } else {
         1

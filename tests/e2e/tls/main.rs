@@ -5,6 +5,7 @@
 
 mod boringssl;
 mod gnutls;
+mod older;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

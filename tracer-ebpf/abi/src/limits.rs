@@ -51,8 +51,8 @@ pub const LOOK_INTERVAL_NANOS: u64 = 1_000_000;
 /// with which such a socket is muted: enough to name the protocol later.
 pub const ODD_HEAD_BYTES: u32 = 256;
 
-/// Turns in a row that do not look like a known protocol, after which a socket older than the tracer is muted: it
-/// may have been met in the middle of a body.
+/// Turns in a row that do not look like a known protocol, after which a socket older than the tracer is muted, or a session
+/// of TLS: it may have been met in the middle of a body.
 pub const ODD_TURNS_UNKNOWN: u32 = 8;
 
 /// The same for a socket that spoke HTTP before: it was upgraded or tunnels something else. Up to then an exchange
