@@ -398,19 +398,24 @@ fn flush(op: &mut Operation) {
 
 /// A turn of this class begins HTTP/2.
 #[inline(never)]
-pub(crate) fn begins(state: &SockState, op: &mut Operation, class: u8) -> bool {
+pub(crate) fn begins(state: &mut SockState, op: &mut Operation, class: u8) -> bool {
     if class == Class::Unknown.code() {
-        return may_join(state, op);
+        let joins = may_join(state, op);
+        if joins {
+            state.flags |= sock_flags::PREEXISTING;
+        }
+        return joins;
     }
     // What begins like a server's first frame may be a body, where HTTP/1 was spoken.
     class == Class::Http2.code() && (state.prefix as u8 == b'P' || state.class != Class::Http1.code())
 }
 
-/// The operation's first bytes, on a socket that was met in mid-stream, are frames: one that ends where the operation does
-/// or is followed by another.
+/// The operation's first bytes, on a socket that was met in mid-stream or in a session that may have been, are frames: one
+/// that ends where the operation does or is followed by another.
 #[inline(always)]
 fn may_join(state: &SockState, op: &mut Operation) -> bool {
-    if state.flags & sock_flags::PREEXISTING == 0 || op.total < HEADER_BYTES {
+    let from_start = state.flags & sock_flags::PREEXISTING == 0 && op.record.source == Source::Socket.code();
+    if from_start || op.total < HEADER_BYTES {
         return false;
     }
     let next = frame_end(op, 0);

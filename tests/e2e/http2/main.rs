@@ -440,10 +440,10 @@ fn late_join() {
     let rate = PER_SECOND.to_string();
     let calls =
         ["--fixed", "--kinds", "Unary", "--concurrency", "50", "--count", "100000", "--per-second", &rate];
-    let grpc = |who, runtime: Grpc| {
-        let server = Grpc::Go.serve(&["--hold-ms", "200"]).expect("a server");
+    let grpc = |who, runtime: Grpc, tls: &[&str]| {
+        let server = Grpc::Go.serve(&[&["--hold-ms", "200"], tls].concat()).expect("a server");
         let target = server.addr.to_string();
-        let client = runtime.command(&[&["--target", &target], &calls[..]].concat()).expect("a client");
+        let client = runtime.command(&[&["--target", &target], tls, &calls[..]].concat()).expect("a client");
         join_late(who, server, client, "test.Echo/Unary")
     };
     let h2load = || {
@@ -459,7 +459,13 @@ fn late_join() {
         client.args(["-c", "1", "-m", "50", "--rps", &rate, "-D", "60", &format!("http://{addr}/a")]);
         join_late("nghttp2", Server { program, addr }, client, "/a")
     };
-    for joined in [grpc("grpc-go", Grpc::Go), grpc("grpc-python", Grpc::Python), h2load()] {
+    let programs = [
+        grpc("grpc-go", Grpc::Go, &[]),
+        grpc("grpc-go, TLS", Grpc::Go, &["--tls"]),
+        grpc("grpc-python", Grpc::Python, &[]),
+        h2load(),
+    ];
+    for joined in programs {
         let Joined { who, named, spans } = joined;
         assert!(spans.iter().all(|count| *count as u64 > 5 * PER_SECOND), "{who}: {spans:?}");
         for (side, [early, late]) in ["client", "server"].into_iter().zip(named) {
