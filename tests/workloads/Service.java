@@ -10,6 +10,7 @@
 // --mode coalesce  requests that come while a call is on its way share its result
 // --mode mixed     calls on the second pool that nobody waits for, between other work there that is waited for
 // --mode handed    who submits a call waits for the result of the one that was submitted longest ago, for whomever
+// --mode left      who waits through a second pool waits for a call that another task of that pool has left there, for whomever
 // --mode latch     the end of any call lets every request that waits go on
 // --mode refresh   requests wait for a refresh that no request causes
 // --mode client    calls by java.net.http.HttpClient, which waits for threads of its own
@@ -67,6 +68,7 @@ public class Service {
     static ExecutorService callers;
     static ExecutorService between;
     static final BlockingQueue<Runnable> JOBS = new ArrayBlockingQueue<>(2);
+    static final BlockingQueue<Future<?>> LEFT = new LinkedBlockingQueue<>();
     static final Semaphore FEW = new Semaphore(4);
     static final Object SHARED = new Object();
     static Future<?> shared;
@@ -220,6 +222,11 @@ public class Service {
                 pause(3);
                 await(SUBMITTED.remove());
             }
+            case "left" -> {
+                between.submit(() -> LEFT.add(callers.submit(() -> call(cause, number))));
+                pause(3);
+                await(between.submit(Service::awaitLeft));
+            }
             case "mixed" -> {
                 callers.submit(() -> call(cause, number));
                 await(callers.submit(Service::compute));
@@ -261,6 +268,11 @@ public class Service {
             }
             default -> call(cause, number);
         }
+    }
+
+    static void awaitLeft() {
+        Future<?> left = LEFT.poll();
+        if (left != null) await(left);
     }
 
     /** Work that calls nobody. */
@@ -437,7 +449,7 @@ public class Service {
         boolean steals = OPTIONS.getOrDefault("pool", "").equals("fork");
         callers = forgets ? virtualThreads() : steals ? new ForkJoinPool(16) : Executors.newFixedThreadPool(16);
         if (OPTIONS.getOrDefault("pool", "").equals("lanes")) callers = new Lanes(callers, 4);
-        between = Executors.newFixedThreadPool(16);
+        between = Executors.newFixedThreadPool(mode.equals("left") ? 2 : 16);
         client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
         var server = HttpServer.create(new InetSocketAddress("127.0.0.1", 0), 128);
         server.setExecutor(

@@ -21,6 +21,7 @@ class Models:
         self.call = downstream.call
         self.pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
         self.inner = concurrent.futures.ThreadPoolExecutor(WORKERS)
+        self.few_threads = concurrent.futures.ThreadPoolExecutor(2)
         self.few = threading.Semaphore(4)
         self.jobs = queue.Queue(2)
         self.jobs_workers = []
@@ -93,6 +94,22 @@ class Models:
             self.submitted.append(self.pool.submit(self.call, cause, number))
             pause()
             self.submitted.popleft().result()
+
+    # Who waits through one pool waits for a call that another task of that pool has left there, for whomever.
+    def left(self, cause, count):
+        def leave(number):
+            self.submitted.append(self.inner.submit(self.call, cause, number))
+
+        def wait_for_left():
+            try:
+                self.submitted.popleft().result()
+            except IndexError:
+                pass
+
+        for number in range(count):
+            self.few_threads.submit(leave, number)
+            pause()
+            self.few_threads.submit(wait_for_left).result()
 
     # A task, once its call is done, gives a result to whichever request waits longest, and is waited for by none.
     def relay(self, cause, count):
@@ -194,6 +211,7 @@ class Models:
         "mixed": mixed,
         "reuse": reuse,
         "handed": handed,
+        "left": left,
         "relay": relay,
         "follow-up": follow_up,
         "queue": queue,

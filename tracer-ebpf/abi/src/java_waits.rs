@@ -48,6 +48,8 @@ pub struct JavaWaits {
     pub heap: u64,
     pub heap_start: u64,
     pub heap_end: u64,
+    /// The class of what threads of a `ThreadPoolExecutor` run, `ThreadPoolExecutor$Worker`. Zero: not met yet.
+    pub worker: u64,
     /// The classes `FutureTask` and `ForkJoinTask`, once they were met. Written by the kernel half.
     pub future_task: u64,
     pub fork_join_task: u64,
@@ -81,6 +83,13 @@ pub struct JavaWaits {
     /// From a `JavaThread`: the beginning of the part of the heap in which it allocates, and how far it has come.
     pub buffer_start: u32,
     pub buffer_top: u32,
+    /// From a `Thread`: what refers to what it runs (until 18 that is the `Thread` itself, which zero says); and from that:
+    /// what it runs.
+    pub thread_holder: u32,
+    pub holder_runs: u32,
+    /// From a [`Self::worker`]: its `Thread`, and how many tasks it has run.
+    pub worker_thread: u32,
+    pub worker_tasks: u32,
 }
 
 /// What a thread waits for.

@@ -17,7 +17,9 @@
 //!
 //! Who has made an object is known while it lies where that thread allocates: each thread has a piece of the heap to itself
 //! (its `ThreadLocalAllocBuffer`), which it fills from its start on. So an object that lies in there beyond where the thread
-//! was when its request came ([`JavaThread::begins`]) was made for that request.
+//! was when its request came ([`JavaThread::begins`]) was made for that request. A thread of a pool may have run other tasks
+//! since it was seen to begin with something, of which nobody need have been told; so it has made the object for the task that
+//! it runs only if that is the one which it began with: its worker counts them.
 
 use crate::java_waits::JavaWaits;
 use crate::python::{Memory, TaskId};
@@ -35,6 +37,9 @@ const MAX_PAUSE: u32 = 256;
 /// In place of a number of collections: objects are being moved, or it is not known whether they are.
 const MOVING: u64 = u64::MAX;
 
+/// In place of a number of tasks: the thread is of no pool that counts them.
+const UNCOUNTED: u64 = u64::MAX;
+
 /// Above addresses, which have 47 bits.
 const COLLECTIONS_SHIFT: u32 = 48;
 
@@ -48,6 +53,8 @@ pub struct JavaThread {
     mark: u64,
     mark_buffer: u64,
     mark_collections: u64,
+    /// How many tasks it has run before that, or [`UNCOUNTED`].
+    mark_tasks: u64,
     /// Not zero: the mark is one.
     marked: u32,
     reserved: u32,
@@ -61,6 +68,17 @@ pub struct JavaThread {
     words: [u64; WORDS],
     /// What it has found.
     task: u64,
+}
+
+/// With what a thread begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// A request, which is its own until it has answered it.
+    Request,
+    /// A task, or another part of the one that it runs.
+    Task,
+    /// The task behind the one that it runs, which is over.
+    NextTask,
 }
 
 impl JavaThread {
@@ -141,13 +159,18 @@ impl JavaThread {
 
     /// The thread, of which this is remembered, begins with something else: what it has made lies behind.
     #[inline(always)]
-    pub fn begins<M: Memory>(&mut self, memory: &M, process: &JavaWaits, thread_pointer: u64) {
+    pub fn begins<M: Memory>(&mut self, memory: &M, process: &JavaWaits, thread_pointer: u64, what: Begins) {
         self.marked = 0;
         let collections = process.collections(memory);
         let thread = process.threads.find(memory, thread_pointer);
         if collections == MOVING || thread == 0 {
             return;
         }
+        let tasks = process.tasks_run(memory, thread);
+        if tasks == UNCOUNTED && what != Begins::Request {
+            return;
+        }
+        self.mark_tasks = if what == Begins::NextTask { tasks.wrapping_add(1) } else { tasks };
         let (buffer, top) = process.buffer(memory, thread);
         self.mark = top;
         self.mark_buffer = buffer;
@@ -169,6 +192,9 @@ impl JavaThread {
         if collections == MOVING || self.marked == 0 || thread == 0 {
             return false;
         }
+        if process.tasks_run(memory, thread) != self.mark_tasks {
+            return false;
+        }
         let (buffer, top) = process.buffer(memory, thread);
         let same = buffer == self.mark_buffer && collections == self.mark_collections;
         // Another buffer was begun later.
@@ -187,6 +213,11 @@ impl JavaWaits {
     /// Whether tasks can be known.
     pub const fn knows_tasks(&self) -> bool {
         self.heap != 0
+    }
+
+    /// Whether threads of pools are known to be such.
+    pub const fn knows_workers(&self) -> bool {
+        self.worker != 0
     }
 
     /// Collections so far, or [`MOVING`]. No `Option`: two of them are compared as if both had a value, which the verifier
@@ -210,6 +241,25 @@ impl JavaWaits {
         let class = self.class_of(memory, word);
         let ancestor = if class == 0 { 0 } else { self.ancestor(memory, class) };
         ancestor != 0 && (ancestor == self.future_task || ancestor == self.fork_join_task)
+    }
+
+    /// How many tasks a thread of a pool has run, or [`UNCOUNTED`].
+    #[inline(always)]
+    pub fn tasks_run<M: Memory>(&self, memory: &M, thread: u64) -> u64 {
+        let object = self.object_of(memory, thread);
+        if self.worker == 0 || object == 0 {
+            return UNCOUNTED;
+        }
+        let refers = |object: u64, field: u32| self.reference(memory, object.wrapping_add(u64::from(field)));
+        let holder = if self.thread_holder == 0 { object } else { refers(object, self.thread_holder) };
+        let runs = if holder == 0 { 0 } else { refers(holder, self.holder_runs) };
+        if runs == 0
+            || self.class_of(memory, runs) != self.worker
+            || refers(runs, self.worker_thread) != object
+        {
+            return UNCOUNTED;
+        }
+        memory.word(runs.wrapping_add(u64::from(self.worker_tasks)))
     }
 
     /// Where a thread allocates: the beginning of its buffer, and how far it has come.

@@ -42,7 +42,7 @@ const _: () = {
     assert!(size_of::<NginxProcess>() == 5 * 8);
     assert!(size_of::<JavaThreads>() == 8 + 4 * 4);
     assert!(size_of::<JavaProcess>() == 3 * 8 + size_of::<JavaThreads>() + 4 * 4);
-    assert!(size_of::<JavaWaits>() == 10 * 8 + size_of::<JavaThreads>() + 16 * 4);
+    assert!(size_of::<JavaWaits>() == 11 * 8 + size_of::<JavaThreads>() + 20 * 4);
     assert!(size_of::<PythonWaits>() == 11 * 8 + FUNCTIONS * 16 + 18 * 4);
     assert!(size_of::<TokioProcess>() == (9 + 4 + 2 * 16 + 3) * 8);
     assert!(size_of::<WokenRecord>() == HEADER + 2 * 8 + 4 + 2 * 2);

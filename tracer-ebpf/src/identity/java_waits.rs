@@ -10,6 +10,7 @@ use tracer_abi::config::identity_slot;
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{Awaited, WakeCause};
 use tracer_abi::java_waits::{JavaWaits, Kind};
+use tracer_abi::java_work::Begins;
 use tracer_abi::python_work::Futures;
 
 use super::java_work::of_thread;
@@ -70,7 +71,7 @@ fn look(futures: &mut Futures, process: &mut JavaWaits, task: Task, futex: u64) 
         Kind::Other => {
             if awaited == u32::from(Awaited::Queue.code()) {
                 // It goes to do something else.
-                sleeper.begins(&OwnMemory, process, sleeps);
+                sleeper.begins(&OwnMemory, process, sleeps, Begins::Task);
             }
             return awaited;
         }
@@ -81,7 +82,9 @@ fn look(futures: &mut Futures, process: &mut JavaWaits, task: Task, futex: u64) 
     }
     let is_own = sleeper.has_made(&OwnMemory, process, sleeps, work.address);
     futures.of_one(work.number, of_thread(sleeper, process, sleeps));
-    // Its task is over, but for what wakes others.
-    waker.begins(&OwnMemory, process, wakes);
+    // Its task is over, but for what wakes others; what completes may have more to do.
+    if !matches!(wait.kind, Kind::Completion) {
+        waker.begins(&OwnMemory, process, wakes, Begins::NextTask);
+    }
     if is_own { u32::from(Awaited::OwnResult.code()) } else { awaited }
 }

@@ -11,7 +11,7 @@ use tracer_abi::config::identity_slot;
 use tracer_abi::conn::Role;
 use tracer_abi::event::Runtime;
 use tracer_abi::java_waits::JavaWaits;
-use tracer_abi::java_work::{JavaThread, MAX_WORDS};
+use tracer_abi::java_work::{Begins, JavaThread, MAX_WORDS};
 use tracer_abi::python::TaskId;
 
 use super::{OwnMemory, run, tell};
@@ -49,7 +49,7 @@ fn ask(
         return true;
     };
     if state.role == Role::Server.code() {
-        own.begins(&OwnMemory, process, task.thread_pointer());
+        own.begins(&OwnMemory, process, task.thread_pointer(), Begins::Request);
         return true;
     }
     let work = of_thread(own, process, task.thread_pointer());

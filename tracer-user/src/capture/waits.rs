@@ -213,7 +213,12 @@ impl Waits {
                 }
                 (runtime, self.tables.python.enter(pid.0, *entry))
             }
-            Finding::Java(runtime, entry) => (runtime, self.tables.java.enter(pid.0, *entry)),
+            Finding::Java(runtime, entry) => {
+                if entry.knows_tasks() && !entry.knows_workers() {
+                    followed.again = Some(Instant::now() + followed.pause);
+                }
+                (runtime, self.tables.java.enter(pid.0, *entry))
+            }
         };
         if let Err(error) = entered {
             tracing::warn!("process {pid}: {runtime}: what its threads wait for is not asked: {error}");

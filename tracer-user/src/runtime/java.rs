@@ -40,6 +40,10 @@ const FIRST_NUMBERED: u32 = 24;
 /// Collectors that move objects only while all threads wait.
 const COLLECTORS: [&str; 3] = ["UseSerialGC", "UseParallelGC", "UseG1GC"];
 
+/// What a thread of a pool runs, and what any thread runs.
+const WORKER: &str = "java/util/concurrent/ThreadPoolExecutor$Worker";
+const RUNNABLE: &str = "Ljava/lang/Runnable;";
+
 /// Options of the machine's that are looked through: 25 has 1289.
 const MAX_OPTIONS: u64 = 1 << 13;
 
@@ -340,6 +344,7 @@ impl<'m, M: Bytes> Machine<'m, M> {
             let Some(class) = self.thread_class(&classes, &known, &listed) else { continue };
             let Some(name) = find_thread_fields(&classes, &mut known, class) else { continue };
             if self.is_confirmed(&classes, &known, &listed, name) {
+                find_workers(&classes, self.memory, &mut known, class, &listed);
                 return Ok(known);
             }
         }
@@ -426,6 +431,53 @@ impl<'m, M: Bytes> Machine<'m, M> {
         }
         // One may end, or go on, meanwhile.
         right >= MIN_THREADS && wrong * 10 <= right
+    }
+}
+
+/// What is to be known of threads of pools, if there is one: what counts their tasks.
+fn find_workers<M: Bytes>(
+    classes: &Classes<'_, M>,
+    memory: &M,
+    known: &mut JavaWaits,
+    class: u64,
+    threads: &[(u64, u64)],
+) {
+    let refers = |known: &JavaWaits, object: u64, field: u32| match object {
+        0 => 0,
+        object => known.reference(memory, object.wrapping_add(u64::from(field))),
+    };
+    let runs = classes.field(class, "target", RUNNABLE);
+    let holder = classes.field(class, "holder", "Ljava/lang/Thread$FieldHolder;");
+    for (thread, _) in threads {
+        let object = known.object_of(memory, *thread);
+        let (held_in, field) = match (runs, holder) {
+            (Some(runs), _) => (object, Some(runs)),
+            (None, Some(holder)) => {
+                known.thread_holder = holder;
+                let held_in = refers(known, object, holder);
+                (held_in, classes.field(known.class_of(memory, held_in), "task", RUNNABLE))
+            }
+            (None, None) => return,
+        };
+        let Some(field) = field else { continue };
+        let worker = refers(known, held_in, field);
+        let class = known.class_of(memory, worker);
+        if worker == 0 || classes.name(class).is_none_or(|name| name != WORKER) {
+            continue;
+        }
+        if let Some(back) = classes.field(class, "thread", "Ljava/lang/Thread;")
+            && let Some(tasks) = classes.field(class, "completedTasks", "J")
+            && refers(known, worker, back) == object
+        {
+            *known = JavaWaits {
+                worker: class,
+                holder_runs: field,
+                worker_thread: back,
+                worker_tasks: tasks,
+                ..*known
+            };
+            return;
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use tracer_abi::java_waits::Kind;
-use tracer_abi::java_work::{JavaThread, MAX_WORDS};
+use tracer_abi::java_work::{Begins, JavaThread, MAX_WORDS};
 use tracer_abi::python::{Memory, TaskId};
 
 use super::super::examine_waits;
@@ -109,7 +109,7 @@ fn real_pools_show_their_tasks_and_whose_they_are() {
             let mut remembered: BTreeMap<&str, JavaThread> = BTreeMap::new();
             for who in asked {
                 let thread = remembered.entry(who).or_default();
-                thread.begins(&memory, &known, threads[who].1);
+                thread.begins(&memory, &known, threads[who].1, Begins::Request);
             }
             standing.0.stdin.take().unwrap().write_all(b"\n").unwrap();
             let waits = |known: &JavaWaits, who: &str| {
@@ -148,6 +148,19 @@ fn real_pools_show_their_tasks_and_whose_they_are() {
             let completes = runs(&known, "runs completion");
             assert_ne!(completes.address, 0, "{major} {options:?}");
 
+            // Each has run a hundred tasks before, which none of the other threads has.
+            let tasks_run = |known: &JavaWaits, who: &str| {
+                known.tasks_run(&memory, known.threads.find(&memory, threads[who].1))
+            };
+            for (who, tasks) in [
+                ("runs task", 100),
+                ("runs completion", 100),
+                ("has a task", u64::MAX),
+                ("has nothing", u64::MAX),
+            ] {
+                assert_eq!(tasks_run(&known, who), tasks, "{major} {options:?}: {who}");
+            }
+
             for (who, task, has_made) in [
                 ("has a task", run, true),
                 ("has a task", completes, false),
@@ -161,7 +174,7 @@ fn real_pools_show_their_tasks_and_whose_they_are() {
                 // What it made before does not count.
                 let mut later = JavaThread::default();
                 assert!(!later.has_made(&memory, &known, pointer, task.address));
-                later.begins(&memory, &known, pointer);
+                later.begins(&memory, &known, pointer, Begins::Request);
                 assert!(!later.has_made(&memory, &known, pointer, task.address));
             }
         }
@@ -229,7 +242,7 @@ fn no_task_is_known_while_objects_move() {
     let (mut image, known) = runs_a_task();
     let mut thread = JavaThread::default();
     let mut begun = JavaThread::default();
-    begun.begins(&image, &known, POINTER);
+    begun.begins(&image, &known, POINTER, Begins::Request);
     assert!(thread.look(&image, &known, POINTER));
     while thread.step(&image, &known) {}
     // A collection has begun, or is over.
@@ -247,7 +260,7 @@ fn what_a_thread_has_made_lies_behind_where_it_began() {
     let made =
         |image: &Image, thread: &JavaThread, object: u64| thread.has_made(image, &known, POINTER, object);
     assert!(!made(&image, &thread, BUFFER + 0x100));
-    thread.begins(&image, &known, POINTER);
+    thread.begins(&image, &known, POINTER, Begins::Request);
     image.put(THREAD + 456, BUFFER + 0x400);
     for (object, is_made) in [(0x100, false), (0x1f8, false), (0x200, true), (0x3f8, true), (0x400, false)] {
         assert_eq!(made(&image, &thread, BUFFER + object), is_made, "{object:x}");
@@ -269,6 +282,74 @@ fn what_a_thread_has_made_lies_behind_where_it_began() {
     image.put(THREAD + 448, 0);
     image.put(THREAD + 456, 0);
     assert!(!made(&image, &thread, 0));
+}
+
+const WORKER: u64 = CLASSES + 0x4000;
+const HOLDER: u64 = HEAP + 0x2_0000;
+const RUNS: u64 = HEAP + 0x2_1000;
+
+/// The same thread as one of a pool that has run so many tasks.
+fn of_a_pool(tasks: u64) -> (Image, JavaWaits) {
+    let (mut image, known) = runs_a_task();
+    let known = JavaWaits {
+        worker: WORKER,
+        thread_holder: 96,
+        holder_runs: 24,
+        worker_thread: 32,
+        worker_tasks: 40,
+        ..known
+    };
+    refers(&mut image, &known, OBJECT + 96, HOLDER);
+    refers(&mut image, &known, HOLDER + 24, RUNS);
+    image.put_half(RUNS + 8, (WORKER - CLASSES) as u32);
+    refers(&mut image, &known, RUNS + 32, OBJECT);
+    image.put(RUNS + 40, tasks);
+    (image, known)
+}
+
+fn refers(image: &mut Image, known: &JavaWaits, field: u64, object: u64) {
+    image.put_half(field, (object.wrapping_sub(known.reference_base) >> known.reference_shift) as u32);
+}
+
+/// What it has made for a task is made for that one alone.
+#[test]
+fn a_thread_of_a_pool_has_made_nothing_for_the_task_behind() {
+    for (begins, counted, has_made) in [
+        (Begins::Request, 7, true),
+        (Begins::Request, 8, false),
+        (Begins::Task, 7, true),
+        (Begins::Task, 8, false),
+        (Begins::NextTask, 7, false),
+        (Begins::NextTask, 8, true),
+        (Begins::NextTask, 9, false),
+    ] {
+        let (mut image, known) = of_a_pool(7);
+        let mut thread = JavaThread::default();
+        thread.begins(&image, &known, POINTER, begins);
+        image.put(RUNS + 40, counted);
+        image.put(THREAD + 456, BUFFER + 0x400);
+        let found = thread.has_made(&image, &known, POINTER, BUFFER + 0x300);
+        assert_eq!(found, has_made, "{begins:?} {counted}");
+    }
+}
+
+#[test]
+fn a_thread_whose_tasks_nobody_counts_begins_with_requests_only() {
+    let (pool, known) = of_a_pool(7);
+    let (no_pool, _) = runs_a_task();
+    let mut of_another = pool.clone();
+    refers(&mut of_another, &known, RUNS + 32, HOLDER);
+    let unknown = JavaWaits { worker: 0, ..known };
+    for (mut image, known) in [(pool, unknown), (no_pool, known), (of_another, known)] {
+        for (begins, has_made) in [(Begins::Request, true), (Begins::Task, false), (Begins::NextTask, false)]
+        {
+            let mut thread = JavaThread::default();
+            thread.begins(&image, &known, POINTER, begins);
+            image.put(THREAD + 456, BUFFER + 0x400);
+            assert_eq!(thread.has_made(&image, &known, POINTER, BUFFER + 0x300), has_made, "{begins:?}");
+            image.put(THREAD + 456, BUFFER + 0x200);
+        }
+    }
 }
 
 /// It runs tasks of anybody's inside of others.
@@ -299,7 +380,7 @@ proptest! {
         let mut thread = JavaThread::default();
         for change in &changes {
             apply(&mut image, change, &[]);
-            thread.begins(&image, &known, BLOCKER);
+            thread.begins(&image, &known, BLOCKER, Begins::Request);
             let found = look(&mut thread, &image, &known, POINTER);
             if found.address != 0 {
                 prop_assert!((HEAP..HEAP + 0x10_0000).contains(&found.address));
