@@ -7,6 +7,7 @@
 --model queue     its calls are put into a queue, from which a few tasks of the process take them
 --model coalesce  requests that come while a call is under way share it
 --model handed    the request's call is made by a task that another request waits for
+--model batch     one of the requests that come at about the same time waits for what all of them have started
 --model mixed     a task serves several connections in turn
 
 --through to_thread  calls are made by threads of the loop's pool, which tasks wait for so
@@ -127,6 +128,7 @@ async def later(request_id, calls):
 jobs = None
 shared = None
 offered = []
+batched = None
 
 
 async def worker():
@@ -160,6 +162,36 @@ async def handed(request_id, calls):
         await offered.pop(0)
 
 
+async def batch(request_id, calls):
+    """The first of those that come within some milliseconds waits for what all of them have started, and they for it."""
+    global batched
+    if not calls:
+        return
+    if batched:
+        tasks, done = batched
+    else:
+        tasks, done = batched = ([], asyncio.get_running_loop().create_future())
+    leads = not tasks
+    tasks.append(spawn(later_call(request_id)))
+    if leads:
+        await asyncio.sleep(0.004)
+        batched = None
+        await random.choice([asyncio.gather, in_turn])(*tasks)
+        done.set_result(None)
+    else:
+        await done
+
+
+async def in_turn(*tasks):
+    for task in tasks:
+        await task
+
+
+async def later_call(request_id):
+    await asyncio.sleep(random.random() * 0.012)
+    await call(request_id, 0)
+
+
 async def work(request_id, calls):
     if args.model == "waits":
         await wait(request_id, calls)
@@ -174,6 +206,8 @@ async def work(request_id, calls):
         await coalesce(request_id, calls)
     elif args.model == "handed":
         await handed(request_id, calls)
+    elif args.model == "batch":
+        await batch(request_id, calls)
     elif args.model == "mixed":
         for number in range(calls):
             await call(request_id, number)

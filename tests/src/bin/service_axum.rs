@@ -10,6 +10,7 @@
 //! | queue | waits for one of a few that take calls from a queue |
 //! | coalesce | shares one with all that come while its call is under way |
 //! | handed | waits for one that another request has started |
+//! | batch | is one of those that came at about the same time, of which one waits for what all have started |
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -99,7 +100,8 @@ async fn serve(State(service): State<Arc<Service>>, Path(id): Path<String>, _bod
         "queue" => through_queue(&service, &id, calls).await,
         "coalesce" if calls > 0 => coalesce(&service, &id).await,
         "handed" if calls > 0 => handed(&service, &id).await,
-        "coalesce" | "handed" => {}
+        "batch" if calls > 0 => batch(&service, &id).await,
+        "coalesce" | "handed" | "batch" => {}
         _ => make(&service, &id, calls).await,
     }
     let mut body = format!("calls={calls}\n").into_bytes();
@@ -192,6 +194,25 @@ async fn handed(service: &Arc<Service>, id: &str) {
     drop(offered);
     if let Some(task) = taken {
         ended(task).await;
+    }
+}
+
+async fn batch(service: &Arc<Service>, id: &str) {
+    let (own, cause) = (Arc::clone(service), id.to_owned());
+    let task = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_micros(own.below(12_000))).await;
+        call(own, Some(cause), 0).await;
+    });
+    let mut offered = service.offered.lock().await;
+    offered.push(task);
+    let leads = offered.len() == 1;
+    drop(offered);
+    if leads {
+        tokio::time::sleep(Duration::from_millis(4)).await;
+        let tasks = std::mem::take(&mut *service.offered.lock().await);
+        for task in tasks {
+            ended(task).await;
+        }
     }
 }
 

@@ -363,6 +363,8 @@ codes! {
         JavaWork = 7,
         /// Requests of nginx.
         Nginx = 8,
+        /// Who makes tasks of CPython's `asyncio`. Not of an operation: there is no [`DataRecord`].
+        PythonMaker = 9,
     }
 }
 
@@ -381,6 +383,9 @@ pub struct IdentityRecord {
     /// zeroes, and where that was started and the number of the one that started it ([`crate::golang::Waiter`]). Else,
     /// receives only and where that can be known, as words: [`crate::golang::last_number`], and from
     /// [`crate::golang::FIRST_CACHE`] on [`crate::golang::unused`] of each processor.
+    ///
+    /// Python, who makes tasks: the new one, whose number is zero where it has a name or none is known, and the one that
+    /// runs, which makes it, or zeroes.
     ///
     /// Greenlets, virtual threads: the one that runs.
     ///

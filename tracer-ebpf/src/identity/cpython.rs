@@ -96,7 +96,18 @@ struct Context<'w> {
 /// Which task sends, and who waits for it.
 #[inline(never)]
 fn sent(thread: &mut TaskState, state: &mut SockState, process: &PythonProcess, thread_pointer: u64) -> bool {
-    state.sender = TaskId::default();
+    state.sender = runs(thread, process, thread_pointer);
+    if state.sender.address == 0 {
+        return false;
+    }
+    let mut context = Context { walk: &mut thread.walk, process };
+    run(MAX_CHAIN_STEPS, chain_step, &mut context);
+    true
+}
+
+/// The task that runs on the thread, with which the chain begins; zeroes if none does.
+#[inline(always)]
+pub(super) fn runs(thread: &mut TaskState, process: &PythonProcess, thread_pointer: u64) -> TaskId {
     let walk = &mut thread.walk;
     walk.frames = Frames::begin(&OwnMemory, process, thread_pointer);
     let mut context = Context { walk, process };
@@ -106,13 +117,10 @@ fn sent(thread: &mut TaskState, state: &mut SockState, process: &PythonProcess, 
         walk.frames.among_current(&OwnMemory, process);
     }
     if walk.frames.task == 0 {
-        return false;
+        return TaskId::default();
     }
     walk.chain.begin(&OwnMemory, process, walk.frames.task);
-    state.sender = walk.chain.tasks[0];
-    let mut context = Context { walk, process };
-    run(MAX_CHAIN_STEPS, chain_step, &mut context);
-    true
+    walk.chain.tasks[0]
 }
 
 /// Which task waits for what the thread does, and who for that one.

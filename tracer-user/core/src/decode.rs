@@ -371,7 +371,7 @@ fn task_identified(fields: Fields<'_>, flags: u16) -> Result<TaskIdentified, Dec
     let runtime = Runtime::try_from(fields.u8(offset_of!(IdentityRecord, runtime)))?;
     let mut tasks: Vec<TaskId> = (0..len).map(task).collect();
     let mut made = Vec::new();
-    if runtime == Runtime::Python {
+    if matches!(runtime, Runtime::Python | Runtime::PythonMaker) {
         made.extend(tasks.iter().map(|task| Made {
             kind: ((task.number & !OWN) >> NUMBER_BITS) as u32,
             own: task.number & OWN != 0,

@@ -22,17 +22,18 @@ use tracer_abi::greenlet::GreenletProcess;
 use tracer_abi::java::JavaProcess;
 use tracer_abi::nginx::NginxProcess;
 use tracer_abi::python::PythonProcess;
-use tracer_abi::task::ProcessKey;
+use tracer_abi::task::{ProcessKey, Tgid};
 use tracer_abi::tokio::{TokioProcess, walk_end};
 
 use super::account::{self, Account, BUDGET_PERCENT, Overdrawn, Spent};
 use super::asked::Asked;
 use super::examiner::{Examiner, Found, Ticket};
+use super::function_probes::{self, FunctionProbes};
 use super::object::Loaded;
 use super::record;
 use crate::process::procfs::{StartTick, children};
 use crate::runtime::tokio::{Lesson, Lessons};
-use crate::runtime::{self, Finding, Runtime};
+use crate::runtime::{self, Code, Finding, Runtime};
 
 /// Processes that are watched: as many as the kernel half traces.
 const MAX_PROCESSES: usize = 16 << 10;
@@ -82,6 +83,9 @@ pub(super) struct Identities {
     past: IdentityCost,
     /// Processes that run CPython, as it seems, each time that this was found.
     pythons: Vec<ProcessKey>,
+    makers: FunctionProbes,
+    /// Where a probe is to be.
+    unprobed: Vec<(Tgid, Code)>,
 }
 
 struct Tables {
@@ -152,6 +156,8 @@ impl Identities {
             next_account: Instant::now() + account::INTERVAL,
             past: IdentityCost::default(),
             pythons: Vec::new(),
+            makers: FunctionProbes::new(function_probes::MAKES),
+            unprobed: Vec::new(),
         })
     }
 
@@ -197,9 +203,19 @@ impl Identities {
     }
 
     /// Looks at a process that is to be traced, which takes some milliseconds: where nothing waits to be read.
-    pub(super) fn examine(&mut self, process: ProcessKey) {
+    pub(super) fn examine(&mut self, loaded: &mut Loaded, process: ProcessKey) {
         if self.tables.is_some() && self.has_room(process) {
             self.note(process, FIRST_RETRY, false, runtime::examine(process));
+            self.probe(loaded);
+        }
+    }
+
+    /// Attaches the probes that are due.
+    fn probe(&mut self, loaded: &mut Loaded) {
+        for (pid, code) in std::mem::take(&mut self.unprobed) {
+            if let Err(error) = self.makers.attach(loaded, pid, &code) {
+                tracing::debug!("process {pid}: which task makes which is not seen: {error:#}");
+            }
         }
     }
 
@@ -234,7 +250,7 @@ impl Identities {
     }
 
     /// To be called after records were looked at, and now and then.
-    pub(super) fn advance(&mut self) {
+    pub(super) fn advance(&mut self, loaded: &mut Loaded) {
         while let Some(Found { ticket, process, finding }) = self.examiner.found() {
             let state = self.watched.get(&process.tgid.0).map(|watched| watched.state);
             if let Some(State::Ordered { ticket: awaited, pause, used }) = state
@@ -243,6 +259,7 @@ impl Identities {
                 self.note(process, pause, used, finding);
             }
         }
+        self.probe(loaded);
         let now = Instant::now();
         if !self.learning.is_empty() && self.next_lesson <= now {
             self.next_lesson = now + LESSON;
@@ -398,7 +415,13 @@ impl Identities {
                 tracing::warn!("process {pid}: {runtime}: calls of its event loop have no parents: {needed}");
                 State::Off
             }
-            Finding::Python(runtime, entry) => {
+            Finding::Python(runtime, entry, makes) => {
+                match makes {
+                    Ok(code) => self.unprobed.push((pid, code)),
+                    Err(reason) => {
+                        tracing::debug!("process {pid}: which task makes which is not seen: {reason}");
+                    }
+                }
                 self.ask(process, &runtime, place::PYTHON, |tables| tables.python.enter(pid.0, *entry))
             }
             Finding::Go(runtime, entry) => {
@@ -487,6 +510,8 @@ impl Identities {
         }
         let Some(watched) = self.watched.remove(&tgid) else { return };
         self.learning.remove(&tgid);
+        self.makers.forget(tgid);
+        self.unprobed.retain(|(pid, _)| pid.0 != tgid);
         if let (State::Asked(_), Some(tables)) = (watched.state, &mut self.tables) {
             if let Some(spent) = tables.spent(tgid) {
                 self.past.add(spent);

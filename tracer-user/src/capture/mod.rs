@@ -12,6 +12,7 @@ mod btf;
 mod deference;
 mod examiner;
 mod fill;
+mod function_probes;
 mod handoffs;
 mod identity;
 mod ladder;
@@ -23,7 +24,6 @@ mod ring;
 mod rung_a;
 mod rung_b;
 mod self_test;
-mod submits;
 mod tls;
 mod unix_sockets;
 mod uprobe_multi;
@@ -44,12 +44,12 @@ pub(crate) use self::object::kernel_half_bytes;
 pub(crate) use self::tls::TlsProcess;
 
 use self::btf::TypeInfo;
+use self::function_probes::FunctionProbes;
 use self::handoffs::HandOffs;
 use self::identity::Identities;
 use self::object::Loaded;
 use self::processes::Processes;
 use self::ring::Rings;
-use self::submits::Submits;
 use self::tls::Watch;
 use self::unix_sockets::UnixSockets;
 use crate::runtime::Code;
@@ -212,7 +212,7 @@ impl Capture {
     pub(crate) fn trace_running(&mut self, running: &[ProcessKey]) -> anyhow::Result<()> {
         // Before the first of them is traced: nothing gathers in the rings meanwhile.
         for &process in running {
-            self.identities.examine(process);
+            self.identities.examine(&mut self.loaded, process);
         }
         for process in self.identities.take_pythons() {
             self.handoffs.examine(&mut self.loaded, process);
@@ -292,7 +292,16 @@ impl Capture {
     ///
     /// When this kernel cannot.
     pub(crate) fn test_submits(&mut self, process: Tgid, put: &Code) -> anyhow::Result<()> {
-        Submits::new().attach(&mut self.loaded, process, put)
+        FunctionProbes::new(function_probes::SUBMITS).attach(&mut self.loaded, process, put)
+    }
+
+    /// The same, of what sees which task makes which.
+    ///
+    /// # Errors
+    ///
+    /// When this kernel cannot.
+    pub(crate) fn test_makers(&mut self, process: Tgid, makes: &Code) -> anyhow::Result<()> {
+        FunctionProbes::new(function_probes::MAKES).attach(&mut self.loaded, process, makes)
     }
 
     pub(crate) fn leave_handoffs(&mut self, process: ProcessKey) {
@@ -344,7 +353,7 @@ impl Capture {
         if !self.rings.has_more() {
             self.closed.drain(..).for_each(|record| each(&record));
         }
-        self.identities.advance();
+        self.identities.advance(&mut self.loaded);
         for process in self.identities.take_pythons() {
             self.handoffs.consider(process);
         }

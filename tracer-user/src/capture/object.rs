@@ -15,7 +15,7 @@ use tracer_abi::error::KernelLoss;
 
 use super::btf::TypeInfo;
 use super::ladder::{Hook, LIFE_CYCLE, Probe, Rung, TailCall};
-use super::{handoffs, offsets, submits, tls, unix_sockets, uprobe_multi};
+use super::{function_probes, handoffs, offsets, tls, unix_sockets, uprobe_multi};
 
 /// The kernel half as `cargo xtask build` made it.
 #[cfg(kernel_half)]
@@ -114,7 +114,7 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         load_program(&mut ebpf, probe, &btf)?;
     }
     // While all maps are there.
-    let optional: Vec<_> = tls::OPTIONAL.into_iter().chain([submits::PROGRAM]).collect();
+    let optional: Vec<_> = tls::OPTIONAL.into_iter().chain(function_probes::PROGRAMS).collect();
     let probes = uprobe_multi::Programs::load(object, &ebpf, &tls::PROGRAMS, &optional);
     let (identity, identity_refused) = load_identity(&mut ebpf, rung, types, &btf);
     if types.has_function(&format!("bpf_iter_{}", unix_sockets::WALK)) {
@@ -131,7 +131,7 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         Err(error) => (Vec::new(), None, Some(format!("{error:#}"))),
     };
     let probes = probes.map(Arc::new);
-    let submits_refused = load_submits(&mut ebpf, probes.as_deref()).err().map(|error| format!("{error:#}"));
+    let functions_refused = load_function_probes(&mut ebpf, probes.as_deref());
     // Their absence costs parents, and nothing else.
     let no_handoffs = handoffs::PROBES.iter().find_map(|probe| {
         if !probe.is_present(types) {
@@ -140,8 +140,8 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         load_program(&mut ebpf, probe, &btf).err()
     });
     let (waits, waits_refused) = load_waits(&mut ebpf, types, &btf);
-    let refused = [identity_refused, waits_refused, submits_refused];
-    let identity_refused = refused.into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
+    let refused = [identity_refused, waits_refused].into_iter().flatten().chain(functions_refused);
+    let identity_refused = refused.reduce(|a, b| format!("{a}; {b}"));
     // For good: to take a program out again takes the kernel many milliseconds. What they do costs next to nothing where
     // there is nothing for them to do.
     let tables = enter(&mut ebpf, identity.iter().chain(&records).chain(&waits))?;
@@ -237,15 +237,19 @@ fn load_tls(
     Ok((records, None))
 }
 
-/// Loads the program that sees who submits to CPython's pools, unless it is loaded already.
-fn load_submits(ebpf: &mut Ebpf, probes: Option<&uprobe_multi::Programs>) -> anyhow::Result<()> {
-    let loaded = tls::ensure_not_preempted().and_then(|()| {
-        if probes.is_some_and(|probes| probes.has(submits::PROGRAM)) {
-            return Ok(());
-        }
-        program::<UProbe>(ebpf, submits::PROGRAM)?.load().map_err(refusal)
-    });
-    loaded.context("who submits to pools of CPython is not seen")
+/// Loads the programs that are probes of functions of CPython's, unless they are loaded already. Returns why not, of each
+/// that could not be.
+fn load_function_probes(ebpf: &mut Ebpf, probes: Option<&uprobe_multi::Programs>) -> Vec<String> {
+    let load = |name| {
+        let loaded = tls::ensure_not_preempted().and_then(|()| {
+            if probes.is_some_and(|probes| probes.has(name)) {
+                return Ok(());
+            }
+            program::<UProbe>(ebpf, name)?.load().map_err(refusal)
+        });
+        loaded.with_context(|| format!("load {name}")).err().map(|error| format!("{error:#}"))
+    };
+    function_probes::PROGRAMS.into_iter().filter_map(load).collect()
 }
 
 /// Has programs run when others go on with them.

@@ -24,8 +24,8 @@ use tracer_abi::task::ProcessKey;
 use super::account::{self, Account, BUDGET_PERCENT, Overdrawn, Spent};
 use super::asked::Asked;
 use super::examiner::{Examiner, Found, Ticket};
+use super::function_probes::{self, FunctionProbes};
 use super::object::Loaded;
-use super::submits::Submits;
 use crate::runtime::{self, Waits as Finding};
 
 /// Until a process is examined again: at first, and at most.
@@ -54,7 +54,7 @@ impl Tables {
 
 pub(super) struct Waits {
     tables: Tables,
-    submits: Submits,
+    submits: FunctionProbes,
     /// `None`: the kernel half's part of it did not load.
     examiner: Option<Examiner<Finding>>,
     processes: HashMap<u32, Followed>,
@@ -94,7 +94,7 @@ impl Waits {
                 python: Asked::open(loaded, "TRACER_PYWAITS")?,
                 java: Asked::open(loaded, "TRACER_JVWAITS")?,
             },
-            submits: Submits::new(),
+            submits: FunctionProbes::new(function_probes::SUBMITS),
             examiner,
             processes: HashMap::new(),
             considered: HashMap::new(),

@@ -189,6 +189,7 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
         }
     };
     let submits = submits.map(|(identity, found, needed)| report(identity, found, needed));
+    let mut makers = None;
     let tasks = match runtime::examine(process) {
         Finding::Nothing => {
             report(Identity::None, "no runtime that knows whose work a call is".to_owned(), None)
@@ -197,7 +198,8 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
         Finding::Unknown(runtime, needed) => {
             report(Identity::Unknown, format!("{runtime}: its tasks are not known"), Some(needed))
         }
-        Finding::Python(runtime, _) => {
+        Finding::Python(runtime, _, makes) => {
+            makers = Some(makers_of(&runtime, tgid, makes));
             report(Identity::Known, format!("{runtime}: the tasks of its event loop are known"), None)
         }
         Finding::Greenlet(runtime, _) => {
@@ -220,6 +222,7 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
             report(Identity::Known, format!("{runtime}: its goroutines are known{partly}"), None)
         }
     };
+    let makers = makers.map(|(identity, found, needed)| report(identity, found, needed));
     let mapped = tls::look(process, &mut tls::Known::new());
     let grpc = mapped.iter().flat_map(|mapped| &mapped.libraries).find_map(|library| library.grpc.as_ref());
     let streams = grpc.map(|grpc| match grpc.needed() {
@@ -228,7 +231,7 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
     });
     let first =
         ProcessReport { tls: mapped.map_or_else(Vec::new, |mapped| tls_of(mapped, verbose)), ..tasks };
-    std::iter::once(first).chain(waits).chain(submits).chain(streams).collect()
+    std::iter::once(first).chain(waits).chain(submits).chain(makers).chain(streams).collect()
 }
 
 /// Whether it is seen who submits work items to a process's pools: the probe is attached as it would be.
@@ -237,10 +240,7 @@ fn submits_of(
     tgid: Tgid,
     put: Result<Code, &'static str>,
 ) -> (Identity, String, Option<String>) {
-    let attached = put
-        .map_err(anyhow::Error::msg)
-        .and_then(|put| Capture::start(&CaptureConfig::default())?.test_submits(tgid, &put));
-    match attached {
+    match attached(put, |capture, put| capture.test_submits(tgid, put)) {
         Ok(()) => (Identity::Known, format!("{runtime}: who submits to its pools is known"), None),
         Err(error) => (
             Identity::Unknown,
@@ -248,6 +248,30 @@ fn submits_of(
             Some(format!("{error:#}")),
         ),
     }
+}
+
+/// Whether it is seen which task of an event loop makes which, in the same way.
+fn makers_of(
+    runtime: &Runtime,
+    tgid: Tgid,
+    makes: Result<Code, &'static str>,
+) -> (Identity, String, Option<String>) {
+    match attached(makes, |capture, makes| capture.test_makers(tgid, makes)) {
+        Ok(()) => (Identity::Known, format!("{runtime}: which of its tasks makes which is known"), None),
+        Err(error) => (
+            Identity::Unknown,
+            format!("{runtime}: which of its tasks makes which is not known"),
+            Some(format!("{error:#}")),
+        ),
+    }
+}
+
+fn attached(
+    function: Result<Code, &'static str>,
+    test: impl FnOnce(&mut Capture, &Code) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let function = function.map_err(anyhow::Error::msg)?;
+    test(&mut Capture::start(&CaptureConfig::default())?, &function)
 }
 
 fn tls_of(mapped: Mapped, verbose: bool) -> Vec<TlsReport> {

@@ -146,6 +146,8 @@ const _: () = {
 
 const TYPE: u64 = 8;
 const TYPE_NAME: u64 = 24;
+/// The function that sets up a new object, `tp_init`.
+const TYPE_INIT: u64 = 296;
 const MODULE_DICT: u64 = 16;
 const TEXT_LEN: u64 = 16;
 
@@ -172,7 +174,12 @@ pub(super) fn examine<M: Bytes>(process: ProcessKey, modules: &Modules, memory: 
     };
     let python = Python { memory, symbols: &found.symbols, version };
     match python.process(process, modules, found.runtime) {
-        Ok(found) => Finding::Python(name, Box::new(found)),
+        Ok(found) => {
+            let dir = ProcDir::open_exactly(process).map_err(|_| "the process is gone");
+            let init = memory.word(found.task_type.wrapping_add(TYPE_INIT));
+            let makes = dir.and_then(|dir| Code::function(&dir, init));
+            Finding::Python(name, Box::new(found), makes)
+        }
         Err(Failure::NotYet(what)) => Finding::NotYet(name, what),
         Err(failure @ Failure::Unfit(_)) => Finding::Unknown(name, failure.to_string()),
     }

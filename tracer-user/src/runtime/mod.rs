@@ -43,7 +43,8 @@ pub(crate) enum Finding {
     NotYet(Runtime, &'static str),
     /// A runtime whose tasks are not known, and what that would take.
     Unknown(Runtime, String),
-    Python(Runtime, Box<PythonProcess>),
+    /// And where a probe sees which task makes which, or why there is no such place.
+    Python(Runtime, Box<PythonProcess>, Result<Code, &'static str>),
     Go(Runtime, Box<GoProcess>),
     Tokio(Runtime, Box<TokioProcess>),
     Greenlet(Runtime, Box<GreenletProcess>),

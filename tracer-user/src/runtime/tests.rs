@@ -217,7 +217,7 @@ impl Standing {
 
     fn known(&self) -> PythonProcess {
         let finding = examine(self.process);
-        let Finding::Python(_, known) = finding else { panic!("{finding:?}") };
+        let Finding::Python(_, known, _) = finding else { panic!("{finding:?}") };
         *known
     }
 }

@@ -14,7 +14,7 @@ use super::goroutines::{Caller, Reader};
 use super::handoffs::MAX_HOPS;
 use super::join::Seats;
 use super::kinds::AwaitedTask;
-use super::tasks::Tasks;
+use super::tasks::{Maker, Tasks};
 use super::tokio::{Polled, Polls};
 use super::waits::ServedWaits;
 use super::works::InWork;
@@ -305,6 +305,8 @@ pub(crate) struct Called {
     pub(super) tasks: Vec<TaskId>,
     /// How each of these came to be.
     pub(super) made: Vec<Made>,
+    /// Who has made each of these, as far as that is told.
+    pub(super) makers: Vec<Maker>,
     /// The request that one of them works on.
     pub(super) answered: Answering,
     /// The request that stays because `answered` named it.
@@ -351,6 +353,18 @@ impl ServedTask {
 /// The request that rules of a kind name for a call.
 pub(super) type Answering = Window;
 
+/// For whom a task was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MadeFor {
+    Unseen,
+    /// By one of those who wait for it.
+    Waiters,
+    /// By one of them, and before the request came.
+    Before,
+    /// By a task that does not wait for it, or by none.
+    Another,
+}
+
 impl Called {
     /// The first of the tasks, so many of them.
     pub(super) fn awaited(&self, count: usize) -> impl Iterator<Item = AwaitedTask> {
@@ -358,6 +372,21 @@ impl Called {
         self.tasks.iter().zip(made).take(count).map(|(task, made)| {
             let Made { kind, own } = made.copied().unwrap_or_default();
             AwaitedTask { kind: kind.into(), number: task.number, own }
+        })
+    }
+
+    /// Of each of the first so many tasks: whether it was made for who waits for it, the last of whom is the one behind them,
+    /// which has worked on a request since `since`.
+    pub(super) fn made_for(&self, count: usize, since: KernelInstant) -> impl Iterator<Item = MadeFor> {
+        let makers = self.makers.iter().copied().chain(std::iter::repeat(Maker::Unseen));
+        makers.take(count).enumerate().map(move |(place, maker)| {
+            let waiters = self.tasks.get(place + 1..=count).unwrap_or_default();
+            match maker {
+                Maker::Unseen => MadeFor::Unseen,
+                Maker::Task(maker, _) if !waiters.contains(&maker) => MadeFor::Another,
+                Maker::Task(_, at) if at <= since => MadeFor::Before,
+                Maker::Task(..) => MadeFor::Waiters,
+            }
         })
     }
 
@@ -463,6 +492,8 @@ pub(crate) enum Undecided {
     TaskNotFresh,
     /// The task may have been made before the request came.
     TaskOlder,
+    /// A task between the request and the call was made by another task than those that wait for it.
+    TaskOfAnother,
     /// Several threads used the connection of the request that might be the cause.
     RequestMovedThreads,
     /// The request that might be the cause was never answered by its thread after the call.
@@ -529,6 +560,7 @@ impl Undecided {
             | Self::TaskUnrelated
             | Self::TaskNotFresh
             | Self::TaskOlder
+            | Self::TaskOfAnother
             | Self::RequestMovedThreads
             | Self::ProcessUnproven
             | Self::EventsLost
@@ -565,6 +597,7 @@ impl Undecided {
             Self::TaskUnrelated => "task-unrelated",
             Self::TaskNotFresh => "task-not-fresh",
             Self::TaskOlder => "task-older",
+            Self::TaskOfAnother => "task-of-another",
             Self::RequestMovedThreads => "request-moved-threads",
             Self::RequestUnanswered => "request-unanswered",
             Self::RequestStillOpen => "request-still-open",

@@ -14,7 +14,7 @@ use super::Correlator;
 use super::conn::ConnFacts;
 use super::deadlines::Look;
 use super::exchange::{Answering, Key, Question, ServedTask};
-use super::hash::{HashKey, KeyedMap};
+use super::hash::{HashKey, KeyedMap, NumberMap};
 use super::kinds::Kinds;
 use super::rules::awaited::SETTLE;
 use super::unsettled::Unsettled;
@@ -25,9 +25,13 @@ use crate::exchange::Mark;
 /// own, several seconds. A task that lives as long as its connection is remembered with that.
 const MAX_ANSWERS: usize = 65_536;
 
+/// Tasks of a process whose makers are remembered, in a generation of two.
+const MAX_MAKERS: usize = 16_384;
+
 /// A process some of whose tasks are known.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
+    makers: Makers,
     /// Requests that are open.
     open: BTreeSet<Key>,
     /// How many are that were before any task was known.
@@ -49,6 +53,50 @@ impl Tasks {
     pub(super) fn is_over(&self, call: Key) -> bool {
         self.unknown == 0 && self.open.first().is_none_or(|oldest| *oldest > call)
     }
+}
+
+/// Which task has made which, by the new one's address. Another one is made there once that is gone, which is seen as well.
+#[derive(Debug, Default)]
+struct Makers {
+    young: NumberMap<u64, Made>,
+    old: NumberMap<u64, Made>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    /// Zero: it may have a name of its own.
+    number: u64,
+    maker: TaskId,
+    at: KernelInstant,
+}
+
+impl Makers {
+    fn note(&mut self, address: u64, made: Made) {
+        if self.young.len() >= MAX_MAKERS {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(address, made);
+    }
+
+    fn of(&self, task: &TaskId) -> Maker {
+        let made = self.young.get(&task.address).or_else(|| self.old.get(&task.address));
+        match made {
+            // A name is no number; and numbers may not be known.
+            Some(made) if task.number == 0 || made.number == 0 || made.number == task.number => {
+                Maker::Task(made.maker, made.at)
+            }
+            Some(_) | None => Maker::Unseen,
+        }
+    }
+}
+
+/// Who has made a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Maker {
+    #[default]
+    Unseen,
+    /// This task, or none, where it is the default; and when.
+    Task(TaskId, KernelInstant),
 }
 
 /// Who has answered: on which connection last, and when.
@@ -101,6 +149,16 @@ impl Correlator {
         conn.identified[direction] = Some(Box::new(event));
     }
 
+    /// A task makes another one.
+    pub(crate) fn task_made(&mut self, event: &TaskIdentified) {
+        let [task, maker] = *event.tasks.as_slice() else { return };
+        let Some(process) = self.tables.processes.note(event.thread.process) else { return };
+        let open = process.open_requests;
+        let tasks =
+            process.tasks.get_or_insert_with(|| Box::new(Tasks { unknown: open, ..Tasks::default() }));
+        tasks.makers.note(task.address, Made { number: task.number, maker, at: event.time });
+    }
+
     /// A request came in.
     pub(super) fn task_may_serve(&mut self, key: Key, first: Mark, conn: &ConnFacts) {
         let process = first.thread.process;
@@ -136,6 +194,7 @@ impl Correlator {
         };
         called.tasks = chain.to_vec();
         called.made = made.to_vec();
+        called.makers = chain.iter().map(|task| tasks.makers.of(task)).collect();
         called.key = Some(key);
         // Requests for which a task had waited, or whose answers have begun to flow. A thread of a pool may have called
         // before what its loop was seen to do.

@@ -8,6 +8,7 @@ mod connections;
 use std::time::Duration;
 
 use tracer_abi::conn::SocketCookie;
+use tracer_abi::event::Runtime;
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
@@ -409,6 +410,9 @@ impl Engine {
                         event.origin.time,
                     );
                 }
+            }
+            Event::TaskIdentified(event) if event.runtime == Runtime::PythonMaker => {
+                self.correlator.task_made(&event);
             }
             Event::TaskIdentified(event) if event.of_plaintext => self.tls.identified(*event),
             Event::TaskIdentified(event) => self.connections.identified(*event, &mut self.correlator),

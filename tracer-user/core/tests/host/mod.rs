@@ -198,6 +198,23 @@ impl Host {
         self.runtime = Runtime::Python;
     }
 
+    /// A task makes another one, as a probe in CPython tells. The new one's number may not be known: zero.
+    pub(crate) fn makes(&mut self, thread: T, maker: TaskId, task: TaskId) {
+        let (time, thread) = (self.tick(), self.at(thread, 0));
+        self.events.push(Event::TaskIdentified(Box::new(TaskIdentified {
+            time,
+            thread,
+            cookie: SocketCookie(0),
+            of_plaintext: false,
+            runtime: Runtime::PythonMaker,
+            direction: Direction::Egress,
+            tasks: vec![task, maker],
+            made: Vec::new(),
+            end: 0,
+            stream: None,
+        })));
+    }
+
     /// The next operation is told of by Go: see `tracer_abi::event::IdentityRecord::tasks`.
     pub(crate) fn goes(&mut self, tasks: Vec<TaskId>) {
         self.tasks = tasks;

@@ -194,8 +194,7 @@ fn a_child_is_believed_when_enough_of_its_kind_were_seen() {
     shop.arrives(conn, "/a", 11);
     shop.calls("/a1", &[child(shop.next), serves(11)]);
     shop.answers(conn);
-    shop.expect(&["/a1 < shop server /a (runtime-task)"]);
-    assert_eq!(shop.confidence("/a1"), Some(Confidence::Likely));
+    shop.expect(&["/a1 - below-confidence"]);
 
     let mut shop = Service::new();
     shop.proves(6);
@@ -234,7 +233,7 @@ fn a_child_that_outlives_its_request_is_not_claimed() {
     let call = shop.begins_call("/x", &[child(shop.next), serves(11)]);
     shop.answers(conn);
     shop.ends_call(call, &[child(shop.next)]);
-    shop.expect(&["/x - cause-ended-first"]);
+    shop.expect(&["/x - below-confidence"]);
 }
 
 /// Whatever is not told makes an edge undecided, never another one.

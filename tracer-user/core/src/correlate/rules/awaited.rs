@@ -1,14 +1,16 @@
 //! What the rules share that follow a request's task through those that it awaits to the one that calls.
 //!
-//! Handles can be handed on, so such a task must not be known to be older than the request, and tasks of its kind must never
-//! have been awaited by the task of a request that is younger than them; [`PROOFS`] of them must have been seen that were not.
-//! Where the very thing that is awaited has made the task (`gather`, a task group), that it is younger is enough: nobody had
-//! the task, though what is awaited could have been handed on.
+//! Handles can be handed on: a request may await what another one has started, and a leader awaits what all of a batch have.
+//! So each of such tasks must have been made by one that awaits it, or by the request's own. Where that is told, the edge is
+//! *likely*. Where it is not, as in tokio, a task of that sort may have been made by the request if it is not known to be older,
+//! and tasks of its kind must never have been awaited by the task of a request that is younger than them; [`PROOFS`] of them
+//! must have been seen that were not. That shows nothing of who starts a task while many requests are open: such an edge is no
+//! more than *possible*.
 
 use std::time::Duration;
 
 use super::{Moment, Verdict};
-use crate::correlate::exchange::{Exchange, Key, Undecided};
+use crate::correlate::exchange::{Exchange, Key, MadeFor, Undecided};
 use crate::correlate::kinds::{AwaitedTask, Kinds};
 use crate::span::{Confidence, Evidence};
 
@@ -18,11 +20,11 @@ const PROOFS: u32 = 8;
 /// How long a call waits for there to be so many.
 pub(in crate::correlate) const SETTLE: Duration = Duration::from_secs(2);
 
-/// Whether a call is the request's whose task awaits the tasks `below`, the one that calls first. All tasks from `next_task`
-/// on were started since the request came; zero where that is not known.
+/// Whether a call is the request's whose task awaits the tasks `below`, the one that calls first, of which it is told who made
+/// them, or not. All tasks from `next_task` on were started since the request came; zero where that is not known.
 pub(super) fn judge(
     kinds: &Kinds,
-    below: impl Iterator<Item = AwaitedTask>,
+    below: impl Iterator<Item = (AwaitedTask, MadeFor)>,
     (request, next_task): (Key, u64),
     call: &Exchange,
     moment: Moment,
@@ -31,18 +33,26 @@ pub(super) fn judge(
     if below.peek().is_none() {
         return Verdict::Parent(request, Evidence::RuntimeTask, Confidence::Certain);
     }
-    let mut proofs = PROOFS;
-    for task in below {
+    let (mut proofs, mut confidence) = (PROOFS, Confidence::Likely);
+    for (task, made_for) in below {
         let kind = kinds.of(task.kind);
-        if kind.is_handed_on || task.number < next_task {
-            return Verdict::abstain(Undecided::TaskOlder);
-        }
-        if !task.own || next_task == 0 {
-            proofs = proofs.min(kind.proofs);
+        match made_for {
+            MadeFor::Waiters => {}
+            MadeFor::Another => return Verdict::abstain(Undecided::TaskOfAnother),
+            MadeFor::Before => return Verdict::abstain(Undecided::TaskOlder),
+            MadeFor::Unseen if kind.is_handed_on || task.number < next_task => {
+                return Verdict::abstain(Undecided::TaskOlder);
+            }
+            MadeFor::Unseen => {
+                confidence = Confidence::Possible;
+                if !task.own || next_task == 0 {
+                    proofs = proofs.min(kind.proofs);
+                }
+            }
         }
     }
     if proofs >= PROOFS {
-        return Verdict::Parent(request, Evidence::RuntimeTask, Confidence::Likely);
+        return Verdict::Parent(request, Evidence::RuntimeTask, confidence);
     }
     let waited = call.first.time.plus(SETTLE) <= moment.now;
     if moment.last || waited { Verdict::abstain(Undecided::ProcessUnproven) } else { Verdict::Wait }

@@ -11,8 +11,7 @@
 //!    the request came, so that nothing of an earlier one was left to be done. Or it answers the request, and has
 //!    never answered another. A task that serves a connection may answer, and make calls for that request when the
 //!    next one has come already: what it does then cannot be told apart, and is undecided;
-//! 4. of tasks between, which are waited for, none was made for somebody else. Who made a task asyncio does not know: what is
-//!    asked of such tasks is in [`super::awaited`], and such edges are *likely*.
+//! 4. of tasks between, which are waited for, none was made for somebody else: see [`super::awaited`]. Such edges are *likely*.
 //!
 //! What a thread of a pool does for a task that waits for it in `asyncio.to_thread`, the task does.
 //!
@@ -89,7 +88,8 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
             return if moment.last { Verdict::abstain(Undecided::ProcessUnproven) } else { Verdict::Wait };
         }
     }
-    awaited::judge(&tasks.kinds, called.awaited(place), (key, work.next_task), call, moment)
+    let below = called.awaited(place).zip(called.made_for(place, request.head_last.time));
+    awaited::judge(&tasks.kinds, below, (key, work.next_task), call, moment)
 }
 
 /// Whether the request was still being answered when the call was made; `None` while that is not known.

@@ -15,7 +15,7 @@
 //! known. A request whose task calls for others too (it leads a batch) is the parent of that call: it waits for it.
 
 use super::{Moment, Tables, Verdict, awaited, named};
-use crate::correlate::exchange::{Exchange, Undecided};
+use crate::correlate::exchange::{Exchange, MadeFor, Undecided};
 use crate::correlate::kinds::AwaitedTask;
 
 pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Moment) -> Verdict {
@@ -35,6 +35,7 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     let Some(tasks) = process.and_then(|process| process.tokio.as_deref()) else {
         return Verdict::Abstain(None);
     };
-    let below = polls.below.iter().map(AwaitedTask::started);
+    // Who starts a task of tokio's is not seen.
+    let below = polls.below.iter().map(|task| (AwaitedTask::started(task), MadeFor::Unseen));
     awaited::judge(&tasks.kinds, below, (key, polled.next_task), call, moment)
 }

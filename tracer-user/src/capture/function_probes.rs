@@ -1,6 +1,9 @@
-//! Attaches the probe that sees who submits work items to pools of CPython, one to a process, and takes it off again.
+//! Attaches probes to functions of processes' runtimes, one of a sort to a process, and takes them off again.
 //!
-//! Where it cannot be attached, a submit is seen only where it wakes a thread of the pool.
+//! | program | function of CPython's | sees | where it cannot be attached |
+//! |---|---|---|---|
+//! | [`SUBMITS`] | `_queue.SimpleQueue.put` | who submits work items to pools | that is seen only where it wakes a thread of the pool |
+//! | [`MAKES`] | `_asyncio.Task.__init__` | which task makes which | it is not known |
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,16 +19,19 @@ use super::tls::{Link, Reaper};
 use super::uprobe_multi::Place;
 use crate::runtime::Code;
 
-pub(super) const PROGRAM: &str = "tracer_py_submit";
+pub(super) const SUBMITS: &str = "tracer_py_submit";
+pub(super) const MAKES: &str = "tracer_py_make";
+pub(super) const PROGRAMS: [&str; 2] = [SUBMITS, MAKES];
 
-pub(super) struct Submits {
+pub(super) struct FunctionProbes {
+    program: &'static str,
     links: HashMap<u32, Link>,
     reaper: Reaper,
 }
 
-impl Submits {
-    pub(super) fn new() -> Self {
-        Self { links: HashMap::new(), reaper: Reaper::new() }
+impl FunctionProbes {
+    pub(super) fn new(program: &'static str) -> Self {
+        Self { program, links: HashMap::new(), reaper: Reaper::new() }
     }
 
     /// Idempotent. Takes the kernel some milliseconds.
@@ -34,7 +40,7 @@ impl Submits {
     /// When this kernel cannot.
     pub(super) fn attach(&mut self, loaded: &mut Loaded, process: Tgid, code: &Code) -> anyhow::Result<()> {
         if let Entry::Vacant(place) = self.links.entry(process.0) {
-            place.insert(attach(loaded, process, code)?);
+            place.insert(attach(loaded, self.program, process, code)?);
         }
         Ok(())
     }
@@ -44,7 +50,7 @@ impl Submits {
     }
 }
 
-impl Drop for Submits {
+impl Drop for FunctionProbes {
     /// What the kernel would do at the end of the tracer, one probe after the other.
     fn drop(&mut self) {
         self.reaper.end(self.links.drain().map(|(_, link)| link));
@@ -52,17 +58,17 @@ impl Drop for Submits {
     }
 }
 
-fn attach(loaded: &mut Loaded, process: Tgid, code: &Code) -> anyhow::Result<Link> {
+fn attach(loaded: &mut Loaded, name: &str, process: Tgid, code: &Code) -> anyhow::Result<Link> {
     if let Some(programs) = loaded.probes()
-        && programs.has(PROGRAM)
+        && programs.has(name)
     {
         let place = Place { offset: code.offset, cookie: 0 };
-        let link = programs.attach(PROGRAM, &code.handle(), &[place], process, false);
+        let link = programs.attach(name, &code.handle(), &[place], process, false);
         return link.map(Link::Many).context("attach a probe");
     }
     let scope = UProbeScope::OneProcess(NonZeroU32::new(process.0).context("no process")?);
     let location = UProbeAttachLocation::AbsoluteOffset(code.offset);
-    let program = loaded.program::<UProbe>(PROGRAM)?;
+    let program = loaded.program::<UProbe>(name)?;
     let link = program.attach(UProbeAttachPoint { location, cookie: None }, code.handle(), scope)?;
     Ok(Link::One(program.take_link(link).context("keep the probe")?))
 }
