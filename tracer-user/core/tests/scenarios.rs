@@ -4,6 +4,8 @@ mod frames;
 mod host;
 mod records;
 
+#[path = "scenarios/awaited.rs"]
+mod awaited;
 #[path = "scenarios/continuity.rs"]
 mod continuity;
 #[path = "scenarios/deadlines.rs"]
