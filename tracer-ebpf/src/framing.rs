@@ -414,8 +414,7 @@ pub(crate) fn begins(state: &mut SockState, op: &mut Operation, class: u8) -> bo
 /// that ends where the operation does or is followed by another.
 #[inline(always)]
 fn may_join(state: &SockState, op: &mut Operation) -> bool {
-    let from_start = state.flags & sock_flags::PREEXISTING == 0 && op.record.source == Source::Socket.code();
-    if from_start || op.total < HEADER_BYTES {
+    if !io::may_be_older(state, op.record.source) || op.total < HEADER_BYTES {
         return false;
     }
     let next = frame_end(op, 0);

@@ -434,11 +434,9 @@ fn classify_prefix(prefix: &u64, len: &u32) -> u8 {
 fn odd_turn(state: &mut SockState, class: u8, source: u8) -> u16 {
     state.odd_turns += 1;
     let spoke_http = is_read(state.class);
-    // When a session began is not known.
-    let may_be_older = state.flags & sock_flags::PREEXISTING != 0 || source != Source::Socket.code();
     let limit = if spoke_http {
         ODD_TURNS_HTTP
-    } else if may_be_older {
+    } else if may_be_older(state, source) {
         ODD_TURNS_UNKNOWN
     } else {
         1
@@ -452,6 +450,12 @@ fn odd_turn(state: &mut SockState, class: u8, source: u8) -> u16 {
     state.class = class;
     state.flags |= sock_flags::MUTED;
     flags::MUTED
+}
+
+/// The first that was seen of it need not be its start: when a session of TLS began is not known.
+#[inline(always)]
+pub(crate) fn may_be_older(state: &SockState, source: u8) -> bool {
+    state.flags & sock_flags::PREEXISTING != 0 || source != Source::Socket.code()
 }
 
 /// Adds the operation's first bytes to those of the turn.

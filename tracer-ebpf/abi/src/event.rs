@@ -384,8 +384,8 @@ pub struct IdentityRecord {
     /// receives only and where that can be known, as words: [`crate::golang::last_number`], and from
     /// [`crate::golang::FIRST_CACHE`] on [`crate::golang::unused`] of each processor.
     ///
-    /// Python, who makes tasks: the new one, whose number is zero where it has a name or none is known, and the one that
-    /// runs, which makes it, or zeroes.
+    /// Python, who makes tasks: the new one, with the number that it gets unless it is given a name, or zero where that is not
+    /// known; and the one that runs, which makes it, or zeroes.
     ///
     /// Greenlets, virtual threads: the one that runs.
     ///

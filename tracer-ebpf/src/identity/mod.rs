@@ -97,8 +97,9 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::maps::ProgramArray;
 use tracer_abi::config::{NANOS_PER_TICK, RECORDS_SLOT, identity_slot, runtime_slots};
+use tracer_abi::conn::SocketCookie;
 use tracer_abi::error::KernelLoss;
-use tracer_abi::event::{EventKind, IdentityRecord, Runtime, Source, flags};
+use tracer_abi::event::{EventKind, Header, IdentityRecord, Runtime, Source, flags};
 use tracer_abi::python::{CHAIN_TASKS, Memory, TaskId};
 
 pub(crate) use self::cpython::Walk;
@@ -230,22 +231,37 @@ fn tell(
     end: u8,
     fill: impl FnOnce(&mut [TaskId; CHAIN_TASKS]) -> u8,
 ) {
+    let op = &thread.op.record;
+    let header = Header {
+        kind: EventKind::TaskIdentified.code(),
+        flags: if op.source == Source::Socket.code() { 0 } else { flags::PLAINTEXT },
+        len_bytes: size_of::<IdentityRecord>() as u32,
+        ..op.header
+    };
+    write((header, op.cookie, op.direction), runtime, begin, end, fill);
+}
+
+/// The same, of what this header, cookie and direction say.
+#[inline(always)]
+fn write(
+    (header, cookie, direction): (Header, SocketCookie, u8),
+    runtime: Runtime,
+    begin: u64,
+    end: u8,
+    fill: impl FnOnce(&mut [TaskId; CHAIN_TASKS]) -> u8,
+) {
     let Some(mut entry) = TRACER_DATA.reserve::<IdentityRecord>(0) else {
         count(KernelLoss::DataRingFull);
         return;
     };
-    let op = &thread.op.record;
     let record = entry.as_mut_ptr();
     // SAFETY: memory of this size and alignment, all of which is written before it is read.
     unsafe {
         let tasks = zeroed(&raw mut (*record).tasks);
-        (*record).header = op.header;
-        (*record).header.kind = EventKind::TaskIdentified.code();
-        (*record).header.flags = if op.source == Source::Socket.code() { 0 } else { flags::PLAINTEXT };
-        (*record).header.len_bytes = size_of::<IdentityRecord>() as u32;
-        (*record).cookie = op.cookie;
+        (*record).header = header;
+        (*record).cookie = cookie;
         (*record).runtime = runtime.code();
-        (*record).direction = op.direction;
+        (*record).direction = direction;
         (*record).end = end;
         (*record).len = fill(tasks);
         (*record).cost_nanos = (now() - begin) as u32;

@@ -1,9 +1,9 @@
 //! Attaches probes to functions of processes' runtimes, one of a sort to a process, and takes them off again.
 //!
-//! | program | function of CPython's | sees | where it cannot be attached |
+//! | probe | function of CPython's | sees | where it cannot be attached |
 //! |---|---|---|---|
-//! | [`SUBMITS`] | `_queue.SimpleQueue.put` | who submits work items to pools | that is seen only where it wakes a thread of the pool |
-//! | [`MAKES`] | `_asyncio.Task.__init__` | which task makes which | it is not known |
+//! | [`FunctionProbe::Submits`] | `_queue.SimpleQueue.put` | who submits work items to pools | that is seen only where it wakes a thread of the pool |
+//! | [`FunctionProbe::Makes`] | `_asyncio.Task.__init__` | which task makes which | it is not known |
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,19 +19,32 @@ use super::tls::{Link, Reaper};
 use super::uprobe_multi::Place;
 use crate::runtime::Code;
 
-pub(super) const SUBMITS: &str = "tracer_py_submit";
-pub(super) const MAKES: &str = "tracer_py_make";
-pub(super) const PROGRAMS: [&str; 2] = [SUBMITS, MAKES];
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FunctionProbe {
+    Submits,
+    Makes,
+}
+
+impl FunctionProbe {
+    pub(super) const ALL: [Self; 2] = [Self::Submits, Self::Makes];
+
+    pub(super) const fn program(self) -> &'static str {
+        match self {
+            Self::Submits => "tracer_py_submit",
+            Self::Makes => "tracer_py_make",
+        }
+    }
+}
 
 pub(super) struct FunctionProbes {
-    program: &'static str,
+    probe: FunctionProbe,
     links: HashMap<u32, Link>,
     reaper: Reaper,
 }
 
 impl FunctionProbes {
-    pub(super) fn new(program: &'static str) -> Self {
-        Self { program, links: HashMap::new(), reaper: Reaper::new() }
+    pub(super) fn new(probe: FunctionProbe) -> Self {
+        Self { probe, links: HashMap::new(), reaper: Reaper::new() }
     }
 
     /// Idempotent. Takes the kernel some milliseconds.
@@ -40,7 +53,7 @@ impl FunctionProbes {
     /// When this kernel cannot.
     pub(super) fn attach(&mut self, loaded: &mut Loaded, process: Tgid, code: &Code) -> anyhow::Result<()> {
         if let Entry::Vacant(place) = self.links.entry(process.0) {
-            place.insert(attach(loaded, self.program, process, code)?);
+            place.insert(attach(loaded, self.probe.program(), process, code)?);
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ use tracer_abi::tokio::{TokioProcess, walk_end};
 use super::account::{self, Account, BUDGET_PERCENT, Overdrawn, Spent};
 use super::asked::Asked;
 use super::examiner::{Examiner, Found, Ticket};
-use super::function_probes::{self, FunctionProbes};
+use super::function_probes::{FunctionProbe, FunctionProbes};
 use super::object::Loaded;
 use super::record;
 use crate::process::procfs::{StartTick, children};
@@ -156,7 +156,7 @@ impl Identities {
             next_account: Instant::now() + account::INTERVAL,
             past: IdentityCost::default(),
             pythons: Vec::new(),
-            makers: FunctionProbes::new(function_probes::MAKES),
+            makers: FunctionProbes::new(FunctionProbe::Makes),
             unprobed: Vec::new(),
         })
     }

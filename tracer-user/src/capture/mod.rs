@@ -44,6 +44,7 @@ pub(crate) use self::object::kernel_half_bytes;
 pub(crate) use self::tls::TlsProcess;
 
 use self::btf::TypeInfo;
+pub(crate) use self::function_probes::FunctionProbe;
 use self::function_probes::FunctionProbes;
 use self::handoffs::HandOffs;
 use self::identity::Identities;
@@ -286,22 +287,18 @@ impl Capture {
         Ok(())
     }
 
-    /// Attaches what sees who submits to a process's pools, and detaches it again.
+    /// Attaches a probe of a function of a process's runtime, and detaches it again.
     ///
     /// # Errors
     ///
     /// When this kernel cannot.
-    pub(crate) fn test_submits(&mut self, process: Tgid, put: &Code) -> anyhow::Result<()> {
-        FunctionProbes::new(function_probes::SUBMITS).attach(&mut self.loaded, process, put)
-    }
-
-    /// The same, of what sees which task makes which.
-    ///
-    /// # Errors
-    ///
-    /// When this kernel cannot.
-    pub(crate) fn test_makers(&mut self, process: Tgid, makes: &Code) -> anyhow::Result<()> {
-        FunctionProbes::new(function_probes::MAKES).attach(&mut self.loaded, process, makes)
+    pub(crate) fn test_function_probe(
+        &mut self,
+        probe: FunctionProbe,
+        process: Tgid,
+        function: &Code,
+    ) -> anyhow::Result<()> {
+        FunctionProbes::new(probe).attach(&mut self.loaded, process, function)
     }
 
     pub(crate) fn leave_handoffs(&mut self, process: ProcessKey) {

@@ -14,8 +14,9 @@ use tracer_abi::config::Config;
 use tracer_abi::error::KernelLoss;
 
 use super::btf::TypeInfo;
+use super::function_probes::FunctionProbe;
 use super::ladder::{Hook, LIFE_CYCLE, Probe, Rung, TailCall};
-use super::{function_probes, handoffs, offsets, tls, unix_sockets, uprobe_multi};
+use super::{handoffs, offsets, tls, unix_sockets, uprobe_multi};
 
 /// The kernel half as `cargo xtask build` made it.
 #[cfg(kernel_half)]
@@ -114,7 +115,8 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         load_program(&mut ebpf, probe, &btf)?;
     }
     // While all maps are there.
-    let optional: Vec<_> = tls::OPTIONAL.into_iter().chain(function_probes::PROGRAMS).collect();
+    let optional: Vec<_> =
+        tls::OPTIONAL.into_iter().chain(FunctionProbe::ALL.map(FunctionProbe::program)).collect();
     let probes = uprobe_multi::Programs::load(object, &ebpf, &tls::PROGRAMS, &optional);
     let (identity, identity_refused) = load_identity(&mut ebpf, rung, types, &btf);
     if types.has_function(&format!("bpf_iter_{}", unix_sockets::WALK)) {
@@ -249,7 +251,7 @@ fn load_function_probes(ebpf: &mut Ebpf, probes: Option<&uprobe_multi::Programs>
         });
         loaded.with_context(|| format!("load {name}")).err().map(|error| format!("{error:#}"))
     };
-    function_probes::PROGRAMS.into_iter().filter_map(load).collect()
+    FunctionProbe::ALL.map(FunctionProbe::program).into_iter().filter_map(load).collect()
 }
 
 /// Has programs run when others go on with them.

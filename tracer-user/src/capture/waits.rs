@@ -24,7 +24,7 @@ use tracer_abi::task::ProcessKey;
 use super::account::{self, Account, BUDGET_PERCENT, Overdrawn, Spent};
 use super::asked::Asked;
 use super::examiner::{Examiner, Found, Ticket};
-use super::function_probes::{self, FunctionProbes};
+use super::function_probes::{FunctionProbe, FunctionProbes};
 use super::object::Loaded;
 use crate::runtime::{self, Waits as Finding};
 
@@ -94,7 +94,7 @@ impl Waits {
                 python: Asked::open(loaded, "TRACER_PYWAITS")?,
                 java: Asked::open(loaded, "TRACER_JVWAITS")?,
             },
-            submits: FunctionProbes::new(function_probes::SUBMITS),
+            submits: FunctionProbes::new(FunctionProbe::Submits),
             examiner,
             processes: HashMap::new(),
             considered: HashMap::new(),

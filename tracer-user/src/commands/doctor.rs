@@ -12,7 +12,7 @@ use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use tracer_abi::task::{ProcessKey, Tgid};
 
-use crate::capture::{self, Capture, CaptureConfig, Rung};
+use crate::capture::{self, Capture, CaptureConfig, FunctionProbe, Rung};
 use crate::config::{Doctor, DoctorFormat};
 use crate::process::procfs::ProcDir;
 use crate::runtime::{self, Code, Finding, Runtime, Waits};
@@ -234,44 +234,39 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
     std::iter::once(first).chain(waits).chain(submits).chain(makers).chain(streams).collect()
 }
 
-/// Whether it is seen who submits work items to a process's pools: the probe is attached as it would be.
+/// Whether what a probe is to see is known: it is attached as it would be.
+fn seen_by(
+    probe: FunctionProbe,
+    function: Result<Code, &'static str>,
+    tgid: Tgid,
+    (known, unknown): (String, String),
+) -> (Identity, String, Option<String>) {
+    let attached = function
+        .map_err(anyhow::Error::msg)
+        .and_then(|code| Capture::start(&CaptureConfig::default())?.test_function_probe(probe, tgid, &code));
+    match attached {
+        Ok(()) => (Identity::Known, known, None),
+        Err(error) => (Identity::Unknown, unknown, Some(format!("{error:#}"))),
+    }
+}
+
 fn submits_of(
     runtime: &Runtime,
     tgid: Tgid,
     put: Result<Code, &'static str>,
 ) -> (Identity, String, Option<String>) {
-    match attached(put, |capture, put| capture.test_submits(tgid, put)) {
-        Ok(()) => (Identity::Known, format!("{runtime}: who submits to its pools is known"), None),
-        Err(error) => (
-            Identity::Unknown,
-            format!("{runtime}: who submits to its pools is known only where that wakes a thread"),
-            Some(format!("{error:#}")),
-        ),
-    }
+    let who = format!("{runtime}: who submits to its pools is known");
+    let unknown = format!("{who} only where that wakes a thread");
+    seen_by(FunctionProbe::Submits, put, tgid, (who, unknown))
 }
 
-/// Whether it is seen which task of an event loop makes which, in the same way.
 fn makers_of(
     runtime: &Runtime,
     tgid: Tgid,
     makes: Result<Code, &'static str>,
 ) -> (Identity, String, Option<String>) {
-    match attached(makes, |capture, makes| capture.test_makers(tgid, makes)) {
-        Ok(()) => (Identity::Known, format!("{runtime}: which of its tasks makes which is known"), None),
-        Err(error) => (
-            Identity::Unknown,
-            format!("{runtime}: which of its tasks makes which is not known"),
-            Some(format!("{error:#}")),
-        ),
-    }
-}
-
-fn attached(
-    function: Result<Code, &'static str>,
-    test: impl FnOnce(&mut Capture, &Code) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let function = function.map_err(anyhow::Error::msg)?;
-    test(&mut Capture::start(&CaptureConfig::default())?, &function)
+    let which = |known| format!("{runtime}: which of its tasks makes which is {known}");
+    seen_by(FunctionProbe::Makes, makes, tgid, (which("known"), which("not known")))
 }
 
 fn tls_of(mapped: Mapped, verbose: bool) -> Vec<TlsReport> {
