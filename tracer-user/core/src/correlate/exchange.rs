@@ -305,7 +305,7 @@ pub(crate) struct Called {
     pub(super) tasks: Vec<TaskId>,
     /// How each of these came to be.
     pub(super) made: Vec<Made>,
-    /// Who has made each of these, as far as that is told.
+    /// Who has made each of these, but for the last, as far as that is told.
     pub(super) makers: Vec<Maker>,
     /// The request that one of them works on.
     pub(super) answered: Answering,
@@ -376,16 +376,21 @@ impl Called {
     }
 
     /// Of each of the first so many tasks: whether it was made for who waits for it, the last of whom is the one behind them,
-    /// which has worked on a request since `since`.
-    pub(super) fn made_for(&self, count: usize, since: KernelInstant) -> impl Iterator<Item = MadeFor> {
+    /// which has worked on a request since `since`. Something was `lost` then.
+    pub(super) fn made_for(
+        &self,
+        count: usize,
+        since: KernelInstant,
+        lost: Option<KernelInstant>,
+    ) -> impl Iterator<Item = MadeFor> {
         let makers = self.makers.iter().copied().chain(std::iter::repeat(Maker::Unseen));
         makers.take(count).enumerate().map(move |(place, maker)| {
             let waiters = self.tasks.get(place + 1..=count).unwrap_or_default();
-            match maker {
-                Maker::Unseen => MadeFor::Unseen,
-                Maker::Task(maker, _) if !waiters.contains(&maker) => MadeFor::Another,
-                Maker::Task(_, at) if at <= since => MadeFor::Before,
-                Maker::Task(..) => MadeFor::Waiters,
+            match maker.made(lost) {
+                None => MadeFor::Unseen,
+                Some(made) if !waiters.contains(&made.maker) => MadeFor::Another,
+                Some(made) if made.at <= since => MadeFor::Before,
+                Some(_) => MadeFor::Waiters,
             }
         })
     }

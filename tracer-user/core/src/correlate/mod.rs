@@ -21,6 +21,7 @@ mod deadlines;
 mod exchange;
 mod forks;
 mod fragment;
+mod generations;
 mod goroutines;
 mod handoffs;
 pub(crate) mod hash;
@@ -72,7 +73,6 @@ use self::processes::Processes;
 use self::rules::{Moment, Tables, Verdict, same_bytes};
 use self::self_check::SelfCheck;
 use self::table::Exchanges;
-use self::tasks::Answers;
 use self::threads::Threads;
 use crate::context::{Propagators, RequestIdKey};
 use crate::engine::{HandOffPolicy, SdkSpans, Wish};
@@ -130,7 +130,7 @@ impl Correlator {
                 contexts: Contexts::default(),
                 traces: Contexts::default(),
                 carriers: Carriers::new(seed, bounds.max_header_values),
-                answers: Answers::new(HashKey::new(seed)),
+                answers: tasks::answers(HashKey::new(seed)),
                 handoffs: HandOffs::default(),
                 rules: bounds.rules,
                 min_confidence: bounds.min_confidence,

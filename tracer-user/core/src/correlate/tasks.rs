@@ -3,6 +3,7 @@
 //! It notes; what follows is for the rule ([`super::rules::runtime_task`]) to judge.
 
 use std::collections::BTreeSet;
+use std::hash::BuildHasherDefault;
 
 use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::event::Runtime;
@@ -14,8 +15,10 @@ use super::Correlator;
 use super::conn::ConnFacts;
 use super::deadlines::Look;
 use super::exchange::{Answering, Key, Question, ServedTask};
-use super::hash::{HashKey, KeyedMap, NumberMap};
+use super::generations::Generations;
+use super::hash::{HashKey, NumberHasher};
 use super::kinds::Kinds;
+use super::processes::Process;
 use super::rules::awaited::SETTLE;
 use super::unsettled::Unsettled;
 use crate::event::TaskIdentified;
@@ -56,35 +59,31 @@ impl Tasks {
 }
 
 /// Which task has made which, by the new one's address. Another one is made there once that is gone, which is seen as well.
-#[derive(Debug, Default)]
-struct Makers {
-    young: NumberMap<u64, Made>,
-    old: NumberMap<u64, Made>,
+#[derive(Debug)]
+struct Makers(Generations<u64, Making, BuildHasherDefault<NumberHasher>>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Making {
+    /// Unless it was given a name. Zero: not known.
+    number: u64,
+    /// The default: none.
+    pub(super) maker: TaskId,
+    pub(super) at: KernelInstant,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Made {
-    /// Zero: it may have a name of its own.
-    number: u64,
-    maker: TaskId,
-    at: KernelInstant,
+impl Default for Makers {
+    fn default() -> Self {
+        Self(Generations::new(MAX_MAKERS, BuildHasherDefault::new()))
+    }
 }
 
 impl Makers {
-    fn note(&mut self, address: u64, made: Made) {
-        if self.young.len() >= MAX_MAKERS {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(address, made);
-    }
-
-    fn of(&self, task: &TaskId) -> Maker {
-        let made = self.young.get(&task.address).or_else(|| self.old.get(&task.address));
-        match made {
-            // A name is no number; and numbers may not be known.
-            Some(made) if task.number == 0 || made.number == 0 || made.number == task.number => {
-                Maker::Task(made.maker, made.at)
-            }
+    /// Who has made a task, as far as that is told.
+    fn of(&self, task: TaskId) -> Maker {
+        match self.0.get(&task.address) {
+            Some(made) if task.number != 0 && made.number == task.number => Maker::Told(made),
+            // A name is no number, and numbers may not be known: the last that was told of at this address.
+            Some(made) if task.number == 0 || made.number == 0 => Maker::ToldLast(made),
             Some(_) | None => Maker::Unseen,
         }
     }
@@ -95,36 +94,34 @@ impl Makers {
 pub(super) enum Maker {
     #[default]
     Unseen,
-    /// This task, or none, where it is the default; and when.
-    Task(TaskId, KernelInstant),
+    Told(Making),
+    /// If nothing was lost since: that may have told of another one at its address.
+    ToldLast(Making),
+}
+
+impl Maker {
+    /// As far as it is known when something was lost.
+    pub(super) fn made(self, lost: Option<KernelInstant>) -> Option<Making> {
+        match self {
+            Self::Told(made) => Some(made),
+            Self::ToldLast(made) => Some(made).filter(|made| lost.is_none_or(|lost| lost < made.at)),
+            Self::Unseen => None,
+        }
+    }
 }
 
 /// Who has answered: on which connection last, and when.
-#[derive(Debug)]
-pub(super) struct Answers {
-    young: KeyedMap<(ProcessKey, TaskId), (SocketCookie, KernelInstant)>,
-    old: KeyedMap<(ProcessKey, TaskId), (SocketCookie, KernelInstant)>,
-    max: usize,
+pub(super) type Answers = Generations<(ProcessKey, TaskId), (SocketCookie, KernelInstant), HashKey>;
+
+pub(super) fn answers(key: HashKey) -> Answers {
+    Generations::new(MAX_ANSWERS, key)
 }
 
-impl Answers {
-    pub(super) fn new(key: HashKey) -> Self {
-        Self { young: KeyedMap::with_hasher(key), old: KeyedMap::with_hasher(key), max: MAX_ANSWERS }
-    }
-
-    /// A task answers. Returns when it did before.
-    fn note(
-        &mut self,
-        process: ProcessKey,
-        task: TaskId,
-        conn: SocketCookie,
-        at: KernelInstant,
-    ) -> Option<(SocketCookie, KernelInstant)> {
-        if self.young.len() >= self.max {
-            self.old = std::mem::replace(&mut self.young, KeyedMap::with_hasher(*self.old.hasher()));
-        }
-        let before = self.young.insert((process, task), (conn, at));
-        before.or_else(|| self.old.get(&(process, task)).copied())
+impl Process {
+    /// What its runtime tells about its tasks, from now on if nothing was told before.
+    fn told_tasks(&mut self) -> &mut Tasks {
+        let open = self.open_requests;
+        self.tasks.get_or_insert_with(|| Box::new(Tasks { unknown: open, ..Tasks::default() }))
     }
 }
 
@@ -141,9 +138,7 @@ impl Correlator {
             return;
         }
         let Some(process) = self.tables.processes.note(event.thread.process) else { return };
-        let open = process.open_requests;
-        let tasks =
-            process.tasks.get_or_insert_with(|| Box::new(Tasks { unknown: open, ..Tasks::default() }));
+        let tasks = process.told_tasks();
         let newest = event.tasks.iter().map(|task| task.number).max();
         tasks.newest = tasks.newest.max(newest.unwrap_or(0));
         conn.identified[direction] = Some(Box::new(event));
@@ -153,10 +148,8 @@ impl Correlator {
     pub(crate) fn task_made(&mut self, event: &TaskIdentified) {
         let [task, maker] = *event.tasks.as_slice() else { return };
         let Some(process) = self.tables.processes.note(event.thread.process) else { return };
-        let open = process.open_requests;
-        let tasks =
-            process.tasks.get_or_insert_with(|| Box::new(Tasks { unknown: open, ..Tasks::default() }));
-        tasks.makers.note(task.address, Made { number: task.number, maker, at: event.time });
+        let made = Making { number: task.number, maker, at: event.time };
+        process.told_tasks().makers.0.note(task.address, made);
     }
 
     /// A request came in.
@@ -194,7 +187,9 @@ impl Correlator {
         };
         called.tasks = chain.to_vec();
         called.made = made.to_vec();
-        called.makers = chain.iter().map(|task| tasks.makers.of(task)).collect();
+        // Of those who are waited for.
+        let below = chain.split_last().map_or(&[][..], |(_, below)| below);
+        called.makers = below.iter().map(|task| tasks.makers.of(*task)).collect();
         called.key = Some(key);
         // Requests for which a task had waited, or whose answers have begun to flow. A thread of a pool may have called
         // before what its loop was seen to do.
@@ -253,7 +248,7 @@ impl Correlator {
         let (cookie, came) = (request.cookie(), request.head_last.time);
         let unseen_before =
             request.id.index == 0 && request.conn.as_ref().is_none_or(|conn| conn.opened.preexisting);
-        let before = self.tables.answers.note(process, task, cookie, first.time);
+        let before = self.tables.answers.note((process, task), (cookie, first.time));
         let again = before.is_some() || conn.answered_by == Some(task) || unseen_before;
         conn.answered_by = Some(task);
         let Some(served) = request.served_mut() else { return };
@@ -327,27 +322,5 @@ impl Correlator {
             Answering::One(_) | Answering::Several => called.answered = Answering::Several,
         }
         self.decide(call, false);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_task_that_answered_is_remembered_for_a_generation() {
-        let mut answers = Answers { max: 10, ..Answers::new(HashKey::new([1; 32])) };
-        let mut note = |task: u64| {
-            let task = TaskId { address: task, number: task };
-            let at = KernelInstant::from_nanos(task.number);
-            answers.note(ProcessKey::default(), task, SocketCookie(task.number), at)
-        };
-        assert_eq!(note(1), None);
-        assert_eq!(note(1), Some((SocketCookie(1), KernelInstant::from_nanos(1))));
-        (2..=11).for_each(|task| assert_eq!(note(task), None));
-        assert_eq!(note(1), Some((SocketCookie(1), KernelInstant::from_nanos(1))));
-        (12..=40).for_each(|task| assert_eq!(note(task), None));
-        assert_eq!(note(1), None);
-        assert!(answers.young.len() + answers.old.len() <= 20);
     }
 }

@@ -88,7 +88,8 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
             return if moment.last { Verdict::abstain(Undecided::ProcessUnproven) } else { Verdict::Wait };
         }
     }
-    let below = called.awaited(place).zip(called.made_for(place, request.head_last.time));
+    let made_for = called.made_for(place, request.head_last.time, tables.last_loss_of(call.process()));
+    let below = called.awaited(place).zip(made_for);
     awaited::judge(&tasks.kinds, below, (key, work.next_task), call, moment)
 }
 

@@ -7,7 +7,7 @@
 //!    when the response began, for the answer of the connection's task. No other task did at the other moment. The edge is
 //!    *certain*;
 //! 2. or it awaited the handle of the task that did, or of one that awaited that one, and so on. Handles can be handed on, and
-//!    who started a task tokio does not know: what is asked of such tasks is in [`super::awaited`]. The edge is *likely*;
+//!    who started a task is not seen: what is asked of such tasks is in [`super::awaited`]. The edge is *possible*;
 //! 3. the request's head had been read, and its answer had not ended, and its first byte was not read before the answer to
 //!    the one before it on the connection had ended, by a task that reads no other connection.
 //!
