@@ -21,6 +21,7 @@ use tracer_abi::event::{ConnRecord, DataRecord, EventKind, Source, flags, io_fla
 use tracer_abi::limits::{ODD_HEAD_BYTES, ODD_TURNS_HTTP, ODD_TURNS_UNKNOWN, TAIL_BYTES};
 use tracer_abi::sniff::{Class, PREFIX_BYTES, begins_fastcgi_request, classify_word};
 
+use crate::capture::{Captured, capture};
 use crate::chunks;
 use crate::emit;
 use crate::filter::{self, Actor};
@@ -31,7 +32,6 @@ use crate::regs::{self, Regs, place};
 use crate::sock::{Sock, Stream, nonblocking};
 use crate::tls;
 use crate::waits;
-use crate::whole;
 
 const MSG_OOB: u32 = 0x1;
 const MSG_PEEK: u32 = 0x2;
@@ -211,32 +211,25 @@ fn report(regs: Regs, state: &mut SockState, thread: &mut TaskState) -> bool {
     if nonblocking(read_back(&op.file_flags), message_flags) {
         op.record.io_flags |= io_flags::NONBLOCKING;
     }
-    op.start_len = 0;
-    op.planned = 0;
-    let undecided = is_undecided(state, read_back(&op.record.direction));
     state.last_error = if ret < 0 { ret } else { 0 };
-    if ret > 0 {
-        if state.class != Class::Http2.code() {
-            if whole::emit(state, op) {
-                return begins_message(state, undecided);
-            }
-            if op.planned == 0 {
-                plan(state, op);
-            }
+    if ret <= 0 {
+        if ret == 0 {
+            // The end of the stream: nothing else of no bytes comes here.
+            state.flags |= sock_flags::ENDED;
         }
-        if state.class == Class::Http2.code() {
-            framing::emit(state, op);
-            // What one operation moves may be of many streams, and of others than of who moves it, but for nginx's calls.
-            let egress = read_back(&op.record.direction) == Direction::Egress as u8;
-            return egress && state.role != Role::Server.code() && asks_first(identity_slot::NGINX);
-        }
-    } else if ret == 0 {
-        // The end of the stream: nothing else of no bytes comes here.
-        state.flags |= sock_flags::ENDED;
+        op.record.class = state.class;
+        chunks::emit(thread);
+        return false;
     }
-    op.record.class = state.class;
-    chunks::emit(thread);
-    ret > 0 && begins_message(state, undecided)
+    match capture(thread, state) {
+        Captured::Bytes => false,
+        Captured::BeginsMessage => true,
+        // What one operation moves may be of many streams, and of others than of who moves it, but for nginx's calls.
+        Captured::Frames => {
+            let egress = read_back(&thread.op.record.direction) == Direction::Egress as u8;
+            egress && state.role != Role::Server.code() && asks_first(identity_slot::NGINX)
+        }
+    }
 }
 
 /// Reads from memory what the compiler knows to be in a register.
@@ -355,8 +348,24 @@ fn advance(sock: Sock, state: &mut SockState, egress: bool, moved: u32) -> (u64,
 }
 
 /// Decides what of an operation is captured: its record's head and tail, and flags of its records.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn plan(state: &mut SockState, op: &mut Operation) {
+    tracer_plan(&raw mut *state, &raw mut *op);
+}
+
+/// Global, as [`crate::capture`] says.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tracer_plan(state: *mut SockState, op: *mut Operation) -> u32 {
+    // SAFETY: valid, or null as far as the verifier knows.
+    if let (Some(state), Some(op)) = (unsafe { state.as_mut() }, unsafe { op.as_mut() }) {
+        decide(state, op);
+    }
+    0
+}
+
+#[inline(always)]
+fn decide(state: &mut SockState, op: &mut Operation) {
     let turn = op.record.direction + 1;
     let budget = config!(head_budget_bytes);
     if state.turn != turn {
@@ -368,7 +377,7 @@ pub(crate) fn plan(state: &mut SockState, op: &mut Operation) {
     if state.turn_class == Class::Undecided.code() {
         append_prefix(state, op);
         if state.turn_class == Class::Undecided.code() {
-            state.turn_class = classify_prefix(&state.prefix, &state.prefix_len);
+            state.turn_class = tracer_classify(state.prefix, state.prefix_len) as u8;
         }
         let class = state.turn_class;
         if framing::begins(state, op, class) {
@@ -387,13 +396,13 @@ pub(crate) fn plan(state: &mut SockState, op: &mut Operation) {
     } else if state.class == Class::Http1.code() && state.head_left < op.total {
         // Another message may begin without a turn: a pipelined response, an early request.
         peek(op);
-        if classify_prefix(&op.start, &op.start_len) == Class::Http1.code() {
+        if tracer_classify(op.start, op.start_len) as u8 == Class::Http1.code() {
             state.head_left = budget;
         }
     } else if state.class == Class::FastCgi.code() && state.head_left < op.total {
         // So may another request; a record of a long answer shows with its first bytes where the next one is.
         peek(op);
-        if classify_prefix(&op.start, &op.start_len) == Class::FastCgi.code() {
+        if tracer_classify(op.start, op.start_len) as u8 == Class::FastCgi.code() {
             if begins_fastcgi_request(op.start) {
                 state.head_left = budget;
             } else if state.head_left < ODD_HEAD_BYTES {
@@ -422,11 +431,11 @@ fn is_read(class: u8) -> bool {
     class == Class::Http1.code() || class == Class::FastCgi.code()
 }
 
-/// Not inlined, and reads what it looks at from memory: its branches are many, and the verifier would follow them for
-/// everything that it knows of the bytes.
+/// Global, as [`crate::capture`] says: its branches are many.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn classify_prefix(prefix: &u64, len: &u32) -> u8 {
-    classify_word(read_back(prefix), read_back(len) as usize).code()
+extern "C" fn tracer_classify(prefix: u64, len: u32) -> u32 {
+    u32::from(classify_word(prefix, len as usize).code())
 }
 
 /// A turn begins with something that is not read. Returns flags for its record.

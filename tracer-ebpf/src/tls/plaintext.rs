@@ -7,19 +7,15 @@ use aya_ebpf::helpers::generated as helpers;
 use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::error::{KernelLoss, PayloadState};
 use tracer_abi::event::{DataRecord, EventKind, SessionEndedRecord, Source, io_flags};
-use tracer_abi::sniff::Class;
 use tracer_abi::time::KernelInstant;
 
-use crate::chunks;
+use crate::capture::{Captured, capture};
 use crate::emit;
 use crate::filter::{self, Actor};
-use crate::framing;
-use crate::io;
 use crate::maps::{SessionKey, SockState, TRACER_SESSION, TaskState, count, sock_flags};
 use crate::regs::{UserBuffer, place};
 use crate::tls::{Call, hellos};
 use crate::waits;
-use crate::whole;
 
 /// What a call has moved.
 pub(super) struct Moved {
@@ -151,8 +147,6 @@ pub(super) fn report(
         // It was sent then, and may have been answered since.
         op.record.header.time = KernelInstant::from_nanos(call.moved_time);
     }
-    op.start_len = 0;
-    op.planned = 0;
     // What is sent may be answered before the call returns: a turn that goes on behind the call.
     let overtaken = egress && state.flags & sock_flags::ANSWERED != 0;
     if !egress && state.flags & sock_flags::SENDS != 0 {
@@ -163,12 +157,11 @@ pub(super) fn report(
         state.flags &= !(sock_flags::SENDS | sock_flags::ANSWERED);
     }
     let turn = overtaken.then(|| Turn::of(state));
-    let undecided = io::is_undecided(state, direction as u8);
-    let begins = capture(thread, state, undecided);
+    let captured = capture(thread, state);
     if let Some(turn) = turn {
         turn.go_on(state);
     }
-    begins
+    captured == Captured::BeginsMessage
 }
 
 /// A call begins that sends.
@@ -204,25 +197,4 @@ impl Turn {
         state.head_left = self.head_left;
         state.prefix = self.prefix;
     }
-}
-
-/// Reports the operation that the thread's state holds. True: whose work it was is worth knowing.
-#[inline(always)]
-fn capture(thread: &mut TaskState, state: &mut SockState, undecided: bool) -> bool {
-    let op = &mut thread.op;
-    if state.class != Class::Http2.code() {
-        if whole::emit(state, op) {
-            return io::begins_message(state, undecided);
-        }
-        if op.planned == 0 {
-            io::plan(state, op);
-        }
-    }
-    if state.class == Class::Http2.code() {
-        framing::emit(state, op);
-        return false;
-    }
-    op.record.class = state.class;
-    chunks::emit(thread);
-    io::begins_message(state, undecided)
 }

@@ -18,6 +18,7 @@ mod identity;
 mod ladder;
 mod object;
 mod offsets;
+mod parts;
 mod processes;
 mod record;
 mod ring;
@@ -27,6 +28,7 @@ mod self_test;
 mod tls;
 mod unix_sockets;
 mod uprobe_multi;
+mod verdicts;
 mod waits;
 
 use std::collections::VecDeque;

@@ -8,15 +8,16 @@ use anyhow::{Context as _, bail};
 use aya::maps::{Array, Map, MapData, PerCpuArray, ProgramArray};
 use aya::programs::fexit::FExitLinkId;
 use aya::programs::tp_btf::BtfTracePointLinkId;
-use aya::programs::{BtfTracePoint, FExit, Iter, Program, ProgramError, UProbe};
+use aya::programs::{BtfTracePoint, FExit, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use tracer_abi::config::Config;
 use tracer_abi::error::KernelLoss;
 
 use super::btf::TypeInfo;
-use super::function_probes::FunctionProbe;
 use super::ladder::{Hook, LIFE_CYCLE, Probe, Rung, TailCall};
-use super::{handoffs, offsets, tls, unix_sockets, uprobe_multi};
+use super::parts::{Parts, UserPrograms};
+use super::verdicts::{Kind, Verdicts};
+use super::{offsets, unix_sockets, uprobe_multi};
 
 /// The kernel half as `cargo xtask build` made it.
 #[cfg(kernel_half)]
@@ -111,39 +112,20 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         .override_global("AYA_LOG_LEVEL", &log_level, false)
         .load(object)
         .context("load the kernel half's maps")?;
-    for probe in &wanted {
-        load_program(&mut ebpf, probe, &btf)?;
-    }
-    // While all maps are there.
-    let optional: Vec<_> =
-        tls::OPTIONAL.into_iter().chain(FunctionProbe::ALL.map(FunctionProbe::program)).collect();
-    let probes = uprobe_multi::Programs::load(object, &ebpf, &tls::PROGRAMS, &optional);
-    let (identity, identity_refused) = load_identity(&mut ebpf, rung, types, &btf);
-    if types.has_function(&format!("bpf_iter_{}", unix_sockets::WALK)) {
-        for name in [unix_sockets::MARK, unix_sockets::LIST] {
-            program::<Iter>(&mut ebpf, name)?
-                .load(unix_sockets::WALK, &btf)
-                .map_err(refusal)
-                .with_context(|| format!("load {name}"))?;
-        }
-    }
-    // Their absence costs TLS, and nothing else.
-    let (records, probes, tls_refused) = match load_tls(&mut ebpf, rung, types, &btf, probes) {
-        Ok((records, probes)) => (records, probes, None),
-        Err(error) => (Vec::new(), None, Some(format!("{error:#}"))),
+    let user = UserPrograms::load(object, &ebpf);
+    let walks: &[_] = if types.has_function(&format!("bpf_iter_{}", unix_sockets::WALK)) {
+        &[unix_sockets::MARK, unix_sockets::LIST]
+    } else {
+        &[]
     };
-    let probes = probes.map(Arc::new);
-    let functions_refused = load_function_probes(&mut ebpf, probes.as_deref());
-    // Their absence costs parents, and nothing else.
-    let no_handoffs = handoffs::PROBES.iter().find_map(|probe| {
-        if !probe.is_present(types) {
-            return Some(anyhow::anyhow!("this kernel has no {}", probe.hook));
-        }
-        load_program(&mut ebpf, probe, &btf).err()
-    });
-    let (waits, waits_refused) = load_waits(&mut ebpf, types, &btf);
-    let refused = [identity_refused, waits_refused].into_iter().flatten().chain(functions_refused);
-    let identity_refused = refused.reduce(|a, b| format!("{a}; {b}"));
+    let all = wanted.iter().map(|probe| probe.wanted()).chain(Parts::wanted(rung, types, &user));
+    let all = all.chain(walks.iter().map(|name| (*name, Kind::Walk(unix_sockets::WALK))));
+    let mut verdicts = Verdicts::load(&mut ebpf, all, &btf);
+    for program in wanted.iter().map(|probe| probe.program).chain(walks.iter().copied()) {
+        verdicts.take(program)?;
+    }
+    let Parts { identity, waits, identity_refused, records, tls_refused, no_handoffs } =
+        Parts::of(&mut verdicts, rung, types, &user);
     // For good: to take a program out again takes the kernel many milliseconds. What they do costs next to nothing where
     // there is nothing for them to do.
     let tables = enter(&mut ebpf, identity.iter().chain(&records).chain(&waits))?;
@@ -159,7 +141,7 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         identity_refused,
         tls_refused,
         _tables: tables,
-        probes,
+        probes: user.linked,
         log: log.context("open the kernel half's log")?,
     };
     // All are accepted. What exists before the first hook is attached is older than the tracer.
@@ -168,90 +150,6 @@ pub(super) fn load(rung: Rung, types: &TypeInfo, config: Config, log: bool) -> a
         attach_program(&mut loaded.ebpf, probe)?;
     }
     Ok(loaded)
-}
-
-/// Loads the programs that say whose work an operation was, of each runtime all or none; and why not.
-fn load_identity(
-    ebpf: &mut Ebpf,
-    rung: Rung,
-    types: &TypeInfo,
-    btf: &Btf,
-) -> (Vec<TailCall>, Option<String>) {
-    let mut loaded = Vec::new();
-    let mut refusals = Vec::new();
-    for programs in rung.identity() {
-        let present = programs.iter().filter(|identity| {
-            let probe = &identity.probe;
-            probe.is_present(types) || !probe.optional
-        });
-        let before = loaded.len();
-        for identity in present {
-            if let Err(error) = load_program(ebpf, &identity.probe, btf) {
-                loaded.truncate(before);
-                refusals.push(format!("{error:#}"));
-                break;
-            }
-            loaded.push(*identity);
-        }
-    }
-    (loaded, (!refusals.is_empty()).then(|| refusals.join("; ")))
-}
-
-/// Loads the programs that know what woken threads wait for; and why not all.
-fn load_waits(ebpf: &mut Ebpf, types: &TypeInfo, btf: &Btf) -> (Vec<TailCall>, Option<String>) {
-    let (mut loaded, mut refusals) = (Vec::new(), Vec::new());
-    for call in handoffs::WAITS.iter().filter(|call| call.probe.is_present(types)) {
-        match load_program(ebpf, &call.probe, btf) {
-            Ok(()) => loaded.push(*call),
-            Err(error) => refusals.push(format!("{error:#}")),
-        }
-    }
-    (loaded, (!refusals.is_empty()).then(|| refusals.join("; ")))
-}
-
-/// Loads the programs that see TLS: all of them, or why not. `probes`: those of user programs, if they are loaded already.
-fn load_tls(
-    ebpf: &mut Ebpf,
-    rung: Rung,
-    types: &TypeInfo,
-    btf: &Btf,
-    probes: anyhow::Result<uprobe_multi::Programs>,
-) -> anyhow::Result<(Vec<TailCall>, Option<uprobe_multi::Programs>)> {
-    tls::ensure_not_preempted()?;
-    let present = |call: &&TailCall| call.probe.is_present(types) || !call.probe.optional;
-    let records: Vec<TailCall> = rung.tls().iter().filter(present).copied().collect();
-    for call in &records {
-        load_program(ebpf, &call.probe, btf)?;
-    }
-    match probes {
-        Ok(probes) => return Ok((records, Some(probes))),
-        Err(error) => tracing::debug!("each probe has a link of its own: {error:#}"),
-    }
-    for name in tls::PROGRAMS {
-        let loaded = program::<UProbe>(ebpf, name)?.load();
-        loaded.map_err(refusal).with_context(|| format!("load {name}"))?;
-    }
-    for name in tls::OPTIONAL {
-        if let Err(error) = program::<UProbe>(ebpf, name)?.load() {
-            tracing::debug!("load {name}: {:#}", refusal(error));
-        }
-    }
-    Ok((records, None))
-}
-
-/// Loads the programs that are probes of functions of CPython's, unless they are loaded already. Returns why not, of each
-/// that could not be.
-fn load_function_probes(ebpf: &mut Ebpf, probes: Option<&uprobe_multi::Programs>) -> Vec<String> {
-    let load = |name| {
-        let loaded = tls::ensure_not_preempted().and_then(|()| {
-            if probes.is_some_and(|probes| probes.has(name)) {
-                return Ok(());
-            }
-            program::<UProbe>(ebpf, name)?.load().map_err(refusal)
-        });
-        loaded.with_context(|| format!("load {name}")).err().map(|error| format!("{error:#}"))
-    };
-    FunctionProbe::ALL.map(FunctionProbe::program).into_iter().filter_map(load).collect()
 }
 
 /// Has programs run when others go on with them.
@@ -391,30 +289,6 @@ impl Loaded {
 
 fn take_map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     ebpf.take_map(name).with_context(|| format!("the kernel half has no map {name}"))
-}
-
-fn load_program(ebpf: &mut Ebpf, probe: &Probe, btf: &Btf) -> anyhow::Result<()> {
-    match probe.hook {
-        Hook::TracePoint(name) => program::<BtfTracePoint>(ebpf, probe.program)?.load(name, btf),
-        Hook::FunctionExit(name) => program::<FExit>(ebpf, probe.program)?.load(name, btf),
-    }
-    .map_err(refusal)
-    .with_context(|| format!("load {} at {}", probe.program, probe.hook))
-}
-
-/// How many of the verifier's last lines say why it refused a program.
-const VERIFIER_LINES: usize = 4;
-
-/// The kernel's reason for refusing a program, with the end of the verifier's log if it got that far.
-fn refusal(error: ProgramError) -> anyhow::Error {
-    let ProgramError::LoadError { io_error, verifier_log } = error else {
-        return error.into();
-    };
-    let log = verifier_log.to_string();
-    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    let end = lines.get(lines.len().saturating_sub(VERIFIER_LINES)..).unwrap_or_default();
-    let error = anyhow::Error::from(io_error);
-    if end.is_empty() { error } else { error.context(format!("the verifier says: {}", end.join(" | "))) }
 }
 
 fn attach_program(ebpf: &mut Ebpf, probe: &Probe) -> anyhow::Result<()> {

@@ -24,6 +24,8 @@ use aya_obj::generated::{
 use aya_obj::{Function, Object};
 use tracer_abi::task::Tgid;
 
+use super::verdicts::at_once;
+
 /// Since when such a link knows the threads of a process (commit 46ba0e49b642).
 const KNOWS_PROCESSES: (u32, u32) = (6, 10);
 
@@ -74,16 +76,20 @@ impl Programs {
         parsed.relocate_maps(maps, &sections).context("tie the kernel half to its maps")?;
         parsed.relocate_calls(&sections).context("link the kernel half")?;
         parsed.sanitize_functions(features);
-        let mut loaded = BTreeMap::new();
-        for name in names.iter().chain(optional) {
-            let program = parsed.programs.get(*name).with_context(|| format!("no program {name}"))?;
+        let load = |name: &'static str| {
+            let program = parsed.programs.get(name).with_context(|| format!("no program {name}"))?;
             let function = parsed.functions.get(&program.function_key()).context("a program without code")?;
-            match load_program(name, function, &program.license, types.as_fd()) {
+            load_program(name, function, &program.license, types.as_fd())
+                .with_context(|| format!("load {name}"))
+        };
+        let mut loaded = BTreeMap::new();
+        for (name, program) in at_once(names.iter().chain(optional).collect(), |name| (*name, load(name))) {
+            match program {
                 Ok(fd) => {
-                    loaded.insert(*name, fd);
+                    loaded.insert(name, fd);
                 }
-                Err(error) if optional.contains(name) => tracing::debug!("load {name}: {error:#}"),
-                Err(error) => return Err(error.context(format!("load {name}"))),
+                Err(error) if optional.contains(&name) => tracing::debug!("{error:#}"),
+                Err(error) => return Err(error),
             }
         }
         Ok(Self { loaded })
