@@ -9,8 +9,8 @@ use tracer_abi::sniff::Class;
 
 use crate::chunks;
 use crate::framing;
-use crate::io;
 use crate::maps::{SockState, TaskState};
+use crate::turns;
 use crate::whole;
 
 /// What was captured.
@@ -47,13 +47,13 @@ extern "C" fn tracer_capture(thread: *mut TaskState, state: *mut SockState) -> u
     let op = &mut thread.op;
     op.start_len = 0;
     op.planned = 0;
-    let undecided = io::is_undecided(state, op.record.direction);
+    let undecided = turns::is_undecided(state, op.record.direction);
     if state.class != Class::Http2.code() {
         if whole::emit(state, op) {
             return begins(state, undecided);
         }
         if op.planned == 0 {
-            io::plan(state, op);
+            turns::plan(state, op);
         }
     }
     if state.class == Class::Http2.code() {
@@ -67,5 +67,5 @@ extern "C" fn tracer_capture(thread: *mut TaskState, state: *mut SockState) -> u
 
 #[inline(always)]
 fn begins(state: &SockState, undecided: bool) -> u32 {
-    if io::begins_message(state, undecided) { BEGINS_MESSAGE } else { BYTES }
+    if turns::begins_message(state, undecided) { BEGINS_MESSAGE } else { BYTES }
 }

@@ -22,9 +22,9 @@ use tracer_abi::limits::{JOINED_WHOLE_BYTES, MAX_CHUNK_BYTES, MAX_FRAME_STEPS, O
 use tracer_abi::sniff::{Class, PREFIX_BYTES};
 
 use crate::emit::{self, at_most};
-use crate::io;
 use crate::maps::{Operation, SHORT, SockState, StreamState, count, sock_flags};
 use crate::regs::{IOVEC_BYTES, place, read_user};
+use crate::turns;
 use crate::whole;
 
 /// Where the frames of one direction are.
@@ -130,7 +130,7 @@ fn begin(stream: &StreamState, op: &mut Operation, before: u64, preexisting: boo
     let mut frames = stream.frames;
     let offset = op.record.offset;
     if frames.certainty == certainty::NONE {
-        io::peek(op);
+        turns::peek(op);
         let start = op.start;
         let from_start = !preexisting && offset < PREFIX_BYTES as u64;
         // "PRI ": no frame begins so. It is sent once, before the first one.
@@ -414,7 +414,7 @@ pub(crate) fn begins(state: &mut SockState, op: &mut Operation, class: u8) -> bo
 /// that ends where the operation does or is followed by another.
 #[inline(always)]
 fn may_join(state: &SockState, op: &mut Operation) -> bool {
-    if !io::may_be_older(state, op.record.source) || op.total < HEADER_BYTES {
+    if !turns::may_be_older(state, op.record.source) || op.total < HEADER_BYTES {
         return false;
     }
     let next = frame_end(op, 0);

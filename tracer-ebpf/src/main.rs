@@ -19,6 +19,7 @@ mod probes;
 mod regs;
 mod sock;
 mod tls;
+mod turns;
 mod waits;
 mod whole;
 

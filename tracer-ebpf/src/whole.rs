@@ -13,9 +13,9 @@ use tracer_abi::event::{DataRecord, flags};
 use tracer_abi::sniff::PREFIX_BYTES;
 
 use crate::emit::{self, at_most};
-use crate::io;
 use crate::maps::{Operation, SHORT, SockState, TRACER_DATA, count};
 use crate::regs::{ELEMENTS, place};
+use crate::turns;
 
 const RECORD: usize = size_of::<DataRecord>();
 
@@ -36,7 +36,7 @@ pub(crate) fn emit(state: &mut SockState, op: &mut Operation) -> bool {
         op.start = start;
         op.start_len = PREFIX_BYTES as u32;
     }
-    io::plan(state, op);
+    turns::plan(state, op);
     op.planned = 1;
     if op.record.head_len != op.total {
         return false;
