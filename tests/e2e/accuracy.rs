@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::sync::Once;
 
 use tracer_tests::accuracy::workloads::{Class, all};
-use tracer_tests::accuracy::{Cell, Effort, measure};
+use tracer_tests::accuracy::{Cell, Effort, measure, measure_with};
 use tracer_tests::{scale, tracer};
 
 /// Requests at a time: as many as the smaller pools have threads, and more than the smallest queues hold.
@@ -136,4 +136,29 @@ fn no_runtime_is_left_out() {
             .map(|workload| workload.runtime)
             .all(|runtime| ["go", "python", "java", "ruby", "rust"].contains(&runtime))
     );
+}
+
+/// Asking costs these some percent of their time, which is more than they are allowed here: they are asked, left alone, and
+/// asked again.
+#[test]
+fn who_is_asked_for_a_part_of_the_time_only_is_never_wrong() {
+    let binary = tracer::binary().expect("tracer");
+    for (name, percent, edges, told) in [
+        ("asyncio", "1", 16_000, "its tasks are known"),
+        ("pool", "0.5", 16_000, "what its threads wait for is known"),
+    ] {
+        let workload = all().into_iter().find(|of| of.runtime == "python" && of.model == name).expect(name);
+        let effort = Effort { min_edges: scale::count(edges), seeds: 1 };
+        let options = ["--identity-budget", percent, "-v"];
+        let measured = measure_with(&binary, &options, &workload, LOAD, effort, false, |_| {});
+        let (cell, log) = measured.expect("measured");
+        print_row(&cell);
+        assert_eq!(cell.wrong(), 0, "{cell}");
+        let (before, _) = log.split_once(&format!(" that it ran, more than {percent} %")).expect(&log);
+        let pid =
+            before.rsplit("process ").next().and_then(|begin| begin.split(':').next()).expect("a process");
+        let known =
+            log.lines().filter(|line| line.contains(&format!("process {pid}: ")) && line.ends_with(told));
+        assert!(known.count() > 1, "{log}");
+    }
 }

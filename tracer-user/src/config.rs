@@ -14,7 +14,7 @@ use tracer_core::context::{Propagators, PropagatorsError};
 use tracer_core::span::Confidence;
 use tracer_core::{HandOffPolicy, SdkSpans};
 
-use crate::capture::Rung;
+use crate::capture::{Budget, Rung};
 pub(crate) use crate::cli::DoctorFormat;
 use crate::cli::{
     AttachArgs, CaptureArgs, Cli, Command as CliCommand, Format, HandOffs, MinConfidence, ReplayArgs, Rules,
@@ -101,6 +101,8 @@ pub(crate) struct Capture {
     pub(crate) rung: Option<Rung>,
     /// In which processes it is followed which thread wakes which.
     pub(crate) handoffs: HandOffPolicy,
+    /// What asking runtimes may take of a process's CPU time.
+    pub(crate) identity_budget: Budget,
     /// Keep the arguments of traced processes.
     pub(crate) command_args: bool,
 }
@@ -254,8 +256,16 @@ fn attach(args: AttachArgs, otel: OtelEnv) -> Result<Attach, UsageError> {
 }
 
 fn capture(args: CaptureArgs) -> Result<Capture, UsageError> {
-    let CaptureArgs { record, record_secrets, record_max_size, head_budget, rung, handoff, command_args } =
-        args;
+    let CaptureArgs {
+        record,
+        record_secrets,
+        record_max_size,
+        head_budget,
+        rung,
+        handoff,
+        identity_budget,
+        command_args,
+    } = args;
     let handoffs = match handoff {
         HandOffs::Auto => HandOffPolicy::Auto,
         HandOffs::On => HandOffPolicy::On,
@@ -266,7 +276,8 @@ fn capture(args: CaptureArgs) -> Result<Capture, UsageError> {
         .filter(|bytes| (1..=MAX_HEAD_BUDGET_BYTES).contains(bytes))
         .ok_or(UsageError::HeadBudget)?;
     let record = record.map(|path| Record { path, secrets: record_secrets, max_size_bytes: record_max_size });
-    Ok(Capture { record, head_budget_bytes, rung, handoffs, command_args })
+    let identity_budget = Budget::of_percent(identity_budget);
+    Ok(Capture { record, head_budget_bytes, rung, handoffs, identity_budget, command_args })
 }
 
 fn spans(args: SpanArgs, otel: OtelEnv) -> Result<Spans, UsageError> {

@@ -81,6 +81,10 @@ pub(crate) trait Source {
     fn identity_cost(&self) -> IdentityCost {
         IdentityCost::default()
     }
+    /// Whose runtimes are not asked any more, or again, and when, since the last records were handed out.
+    fn asking_interrupted(&mut self) -> Vec<(ProcessKey, KernelInstant)> {
+        Vec::new()
+    }
     /// Reports which of the process's threads wakes which. Idempotent.
     fn follow_handoffs(&mut self, process: ProcessKey) -> anyhow::Result<()>;
     fn leave_handoffs(&mut self, process: ProcessKey);
@@ -216,7 +220,8 @@ impl Spans {
             | Event::TaskExited(_)
             | Event::TaskIdentified(_)
             | Event::ThreadWoken(_)
-            | Event::WorkSubmitted(_) => {}
+            | Event::WorkSubmitted(_)
+            | Event::AskingInterrupted { .. } => {}
         }
     }
 
@@ -477,6 +482,9 @@ impl<S: Source> Live<S> {
                 fact(recorder, spans, Event::ProcessDescribed(described.into()));
             }
         });
+        for (process, time) in source.asking_interrupted() {
+            fact(recorder, spans, Event::AskingInterrupted { time, process });
+        }
         for verdict in verdicts {
             match verdict {
                 // The kernel half forgot it by itself.

@@ -103,14 +103,14 @@ impl Summary {
     }
 
     fn identity(&self) -> Option<String> {
-        let IdentityCost { looks, nanos, given_up } = self.identity;
+        let IdentityCost { looks, nanos, rests } = self.identity;
         if looks == 0 {
             return None;
         }
         let micros = nanos as f64 / looks as f64 / 1e3;
         let mut line = format!("runtimes asked {}, {micros:.1} µs each", number(looks, "time"));
-        if given_up > 0 {
-            line += &format!("; given up for its cost: {}", number(given_up, "process"));
+        if rests > 0 {
+            line += &format!("; a process was left alone for its cost {}", number(rests, "time"));
         }
         Some(line)
     }
@@ -336,13 +336,13 @@ mod tests {
                 handoffs: vec!["followed".to_owned()],
                 accuracy: vec!["accuracy".to_owned()],
                 export: ExportStats { pushed: 2, destinations: vec![destination] },
-                identity: IdentityCost { looks: 2, nanos: 5000, given_up: 1 },
+                identity: IdentityCost { looks: 2, nanos: 5000, rests: 1 },
                 recording: Some(recording),
                 recording_gap: 1,
             },
             &[
                 "2 spans of 1 process; parent undecided for 0",
-                "runtimes asked 2 times, 2.5 µs each; given up for its cost: 1 process",
+                "runtimes asked 2 times, 2.5 µs each; a process was left alone for its cost 1 time",
                 "lost: data_ring_full 4, thread_gaps 1",
                 "1 spans to http://h; lost 1 (failed 1)",
                 "recorded 2.5 MB; 3 events did not get through to the disk; it ended before the run",

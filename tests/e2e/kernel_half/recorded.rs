@@ -73,6 +73,7 @@ pub(crate) fn read(recording: &Path) -> Recorded {
             | Event::TaskIdentified(_)
             | Event::ThreadWoken(_)
             | Event::WorkSubmitted(_)
+            | Event::AskingInterrupted { .. }
             | Event::ProcessDescribed(_) => {}
         }
         seen.events.push(event);
@@ -89,7 +90,7 @@ pub(crate) fn process_of(event: &Event) -> Option<Tgid> {
         Event::PlaintextMoved(moved) => return Some(moved.data.thread.process.tgid),
         Event::CiphertextMoved(moved) => return Some(moved.process.tgid),
         Event::SessionSecured(secured) => return Some(secured.process.tgid),
-        Event::LossCounted { .. } => return None,
+        Event::AskingInterrupted { .. } | Event::LossCounted { .. } => return None,
         Event::SessionEnded(event) => &event.origin,
         Event::ConnOpened(event) => &event.origin,
         Event::ConnClosed(event) => &event.origin,

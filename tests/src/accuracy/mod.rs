@@ -42,14 +42,31 @@ pub fn measure(
     concurrency: usize,
     effort: Effort,
     random_names: bool,
-    mut note: impl FnMut(&str),
+    note: impl FnMut(&str),
 ) -> anyhow::Result<Cell> {
+    measure_with(binary, &[], workload, concurrency, effort, random_names, note).map(|(cell, _)| cell)
+}
+
+/// The same with these options of the tracer; and what that had to say.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_with(
+    binary: &Path,
+    options: &[&str],
+    workload: &Workload,
+    concurrency: usize,
+    effort: Effort,
+    random_names: bool,
+    mut note: impl FnMut(&str),
+) -> anyhow::Result<(Cell, String)> {
+    let mut logs = String::new();
     let mut cell = Cell::new(workload, concurrency);
     for seed in 0..effort.seeds {
         let wanted = effort.min_edges.div_ceil(effort.seeds);
         let manner = Manner { random_names, ..Manner::default() };
         let running = (workload.start)(manner).with_context(|| format!("start {}", workload.name()))?;
-        let (score, log) = once(binary, &running, concurrency, wanted, seed, random_names)
+        let (score, log) = once(binary, options, &running, concurrency, wanted, seed, random_names)
             .with_context(|| format!("{} at {concurrency}: {}", workload.name(), running.complaints()))?;
         for what in &score.notes {
             note(what);
@@ -58,6 +75,7 @@ pub fn measure(
             note(&log);
         }
         cell.add(&score);
+        logs += &log;
     }
     let edges = cell.in_process.total();
     ensure!(
@@ -66,7 +84,7 @@ pub fn measure(
         workload.name(),
         effort.min_edges
     );
-    Ok(cell)
+    Ok((cell, logs))
 }
 
 /// Requests after which it is looked whether there are enough edges.
@@ -77,6 +95,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 fn once(
     binary: &Path,
+    options: &[&str],
     running: &Running,
     concurrency: usize,
     wanted: usize,
@@ -94,6 +113,7 @@ fn once(
         .chain(&running.proxy())
         .chain(&running.back())
         .flat_map(|pid| ["--pid".to_owned(), pid.to_string()])
+        .chain(options.iter().map(|&option| option.to_owned()))
         .collect();
     // What was called before is nothing that could be seen.
     let before = settled(running, &BTreeMap::new)?;

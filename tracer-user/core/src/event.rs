@@ -37,6 +37,12 @@ pub enum Event {
     WorkSubmitted(WorkSubmitted),
     /// Added by user space: what a process is.
     ProcessDescribed(Box<ProcessDescribed>),
+    /// Added by user space: a process's runtime is not asked any more, or is asked again. What it would have told until
+    /// then is missing.
+    AskingInterrupted {
+        time: KernelInstant,
+        process: ProcessKey,
+    },
     /// Added by user space: the kernel half's loss counters grew.
     LossCounted {
         time: KernelInstant,
@@ -64,7 +70,7 @@ impl Event {
             Self::ThreadWoken(event) => event.time,
             Self::WorkSubmitted(event) => event.time,
             Self::ProcessDescribed(event) => event.time,
-            Self::LossCounted { time, .. } => *time,
+            Self::AskingInterrupted { time, .. } | Self::LossCounted { time, .. } => *time,
         }
     }
 }

@@ -226,7 +226,9 @@ fn lane(event: &Event) -> Option<Lane> {
         Event::ProcessExeced(event) => (CONTROL, event.origin.thread),
         Event::TaskExited(event) => (CONTROL, event.origin.thread),
         Event::ThreadWoken(_) | Event::WorkSubmitted(_) => (WAKES, None),
-        Event::ProcessDescribed(_) | Event::LossCounted { .. } => return None,
+        Event::ProcessDescribed(_) | Event::AskingInterrupted { .. } | Event::LossCounted { .. } => {
+            return None;
+        }
     };
     Some(Lane { ring, thread: thread.map(|thread| thread.tid) })
 }

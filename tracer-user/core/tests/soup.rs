@@ -139,6 +139,10 @@ fn other() -> impl Strategy<Value = Event> {
             ProcessDescribed { time, process, facts: ProcessFacts { is_nginx, ..ProcessFacts::default() } }
                 .into()
         )),
+        time().prop_map(|time| {
+            let process = ProcessKey { tgid: Tgid(7), start_boottime: 7 };
+            Event::AskingInterrupted { time, process }
+        }),
         time().prop_map(|time| Event::LossCounted { time, loss: KernelLoss::DataRingFull, count: 1 }),
     ]
 }

@@ -15,7 +15,9 @@ use aya::maps::{Array, HashMap as BpfHashMap, MapData};
 use tracer_abi::config::{Followed, identity_slot};
 use tracer_abi::event::EventKind;
 use tracer_abi::task::{ProcessKey, Tgid};
+use tracer_abi::time::KernelInstant;
 
+use super::account::Budget;
 use super::ladder::{Probe, TailCall};
 use super::object::{Attached, Loaded};
 use super::record;
@@ -102,17 +104,22 @@ fn is_same(one: ProcessKey, other: ProcessKey) -> bool {
 
 impl HandOffs {
     /// `pools`: processes with pools are followed before it is asked for.
-    pub(super) fn new(loaded: &mut Loaded, pools: bool) -> anyhow::Result<Self> {
+    pub(super) fn new(loaded: &mut Loaded, pools: bool, budget: Budget) -> anyhow::Result<Self> {
         Ok(Self {
             table: loaded.take_map("TRACER_HANDOFF")?.try_into().context("open map TRACER_HANDOFF")?,
             count: loaded.take_map("TRACER_FOLLOWS")?.try_into().context("open map TRACER_FOLLOWS")?,
             attached: Vec::new(),
             followed: BTreeMap::new(),
-            waits: Waits::new(loaded)?,
+            waits: Waits::new(loaded, budget)?,
             changed: Vec::new(),
             pools,
             tried: BTreeMap::new(),
         })
+    }
+
+    /// Whose waits are not asked for any more, or again, and when, since the last call.
+    pub(super) fn take_interrupted(&mut self) -> Vec<(ProcessKey, KernelInstant)> {
+        self.waits.take_interrupted()
     }
 
     /// Idempotent.

@@ -7,7 +7,8 @@
 //! | under examination | examined | the [`examiner`](super::examiner) is done with it |
 //! | examined, has an event loop | asked | at once |
 //! | examined, may come to have one | under examination | later and later |
-//! | asked | off | looking costs more than its share of the process's own CPU time |
+//! | asked | resting | looking has cost more than its share of the process's own CPU time |
+//! | resting | under examination | the process has run for long enough since |
 //! | any | unknown | it executes another program, or ends |
 
 use std::collections::{HashMap, HashSet};
@@ -23,14 +24,16 @@ use tracer_abi::java::JavaProcess;
 use tracer_abi::nginx::NginxProcess;
 use tracer_abi::python::PythonProcess;
 use tracer_abi::task::{ProcessKey, Tgid};
+use tracer_abi::time::KernelInstant;
 use tracer_abi::tokio::{TokioProcess, walk_end};
 
-use super::account::{self, Account, BUDGET_PERCENT, Overdrawn, Spent};
+use super::account::{self, Account, Budget, Overdrawn, Spent};
 use super::asked::Asked;
 use super::examiner::{Examiner, Found, Ticket};
 use super::function_probes::{FunctionProbe, FunctionProbes};
 use super::object::Loaded;
 use super::record;
+use crate::clock;
 use crate::process::procfs::{StartTick, children};
 use crate::runtime::tokio::{Lesson, Lessons};
 use crate::runtime::{self, Code, Finding, Runtime};
@@ -56,8 +59,8 @@ const LESSON: Duration = Duration::from_millis(20);
 pub(crate) struct IdentityCost {
     pub(crate) looks: u64,
     pub(crate) nanos: u64,
-    /// Processes that lost it for its cost.
-    pub(crate) given_up: u64,
+    /// How often a process was left alone for what it had cost.
+    pub(crate) rests: u64,
 }
 
 impl IdentityCost {
@@ -79,6 +82,11 @@ pub(super) struct Identities {
     recent: Option<ProcessKey>,
     next_retry: Option<Instant>,
     next_account: Instant,
+    budget: Budget,
+    /// Processes that have rested, and whether they are about to be asked again.
+    rested: HashMap<u32, bool>,
+    /// Whose asking has ended for now, or begun again, and when.
+    interrupted: Vec<(ProcessKey, KernelInstant)>,
     /// Of processes that are not asked any more.
     past: IdentityCost,
     /// Processes that run CPython, as it seems, each time that this was found.
@@ -123,12 +131,14 @@ enum State {
         used: bool,
     },
     Asked(Account),
+    /// Not asked until what it has cost is paid for.
+    Resting(Account),
     Off,
 }
 
 impl Identities {
     /// `ask`: or leave all runtimes alone.
-    pub(super) fn new(loaded: &mut Loaded, ask: bool) -> anyhow::Result<Self> {
+    pub(super) fn new(loaded: &mut Loaded, ask: bool, budget: Budget) -> anyhow::Result<Self> {
         let tables = if ask && loaded.knows_identity() {
             Some(Tables {
                 python: Asked::open(loaded, "TRACER_PYTHON")?,
@@ -154,6 +164,9 @@ impl Identities {
             recent: None,
             next_retry: None,
             next_account: Instant::now() + account::INTERVAL,
+            budget,
+            rested: HashMap::new(),
+            interrupted: Vec::new(),
             past: IdentityCost::default(),
             pythons: Vec::new(),
             makers: FunctionProbes::new(FunctionProbe::Makes),
@@ -224,6 +237,11 @@ impl Identities {
         std::mem::take(&mut self.pythons)
     }
 
+    /// Whose asking has ended for now, or begun again, and when, since the last call.
+    pub(super) fn take_interrupted(&mut self) -> Vec<(ProcessKey, KernelInstant)> {
+        std::mem::take(&mut self.interrupted)
+    }
+
     /// Has a process examined that is traced from now on.
     pub(super) fn traced(&mut self, process: ProcessKey) {
         self.look(process, false);
@@ -237,7 +255,7 @@ impl Identities {
         let known = self.watched.get(&process.tgid.0);
         let asked = known.is_some_and(|known| {
             StartTick::of(known.process) == StartTick::of(process)
-                && matches!(known.state, State::Asked(_) | State::Ordered { .. })
+                && matches!(known.state, State::Asked(_) | State::Resting(_) | State::Ordered { .. })
         });
         if !asked {
             self.order(process, FIRST_RETRY, used);
@@ -279,7 +297,11 @@ impl Identities {
                 .values()
                 .filter_map(|watched| match watched.state {
                     State::Examine { at, pause } if at <= now => Some((watched.process, pause)),
-                    State::Examine { .. } | State::Ordered { .. } | State::Asked(_) | State::Off => None,
+                    State::Examine { .. }
+                    | State::Ordered { .. }
+                    | State::Asked(_)
+                    | State::Resting(_)
+                    | State::Off => None,
                 })
                 .collect();
             for (process, pause) in due {
@@ -290,7 +312,7 @@ impl Identities {
                 .values()
                 .filter_map(|watched| match watched.state {
                     State::Examine { at, .. } => Some(at),
-                    State::Ordered { .. } | State::Asked(_) | State::Off => None,
+                    State::Ordered { .. } | State::Asked(_) | State::Resting(_) | State::Off => None,
                 })
                 .min();
         }
@@ -465,6 +487,11 @@ impl Identities {
             Ok(()) => {
                 tables.places.insert(pid.0, place);
                 tracing::debug!("process {pid}: {runtime}: its tasks are known");
+                if let Some(again) = self.rested.get_mut(&pid.0)
+                    && std::mem::take(again)
+                {
+                    self.interrupted.push((process, clock::now()));
+                }
                 State::Asked(Account::open(process))
             }
             Err(error) => {
@@ -474,34 +501,58 @@ impl Identities {
         }
     }
 
-    /// Processes whose asking costs more than its share are asked no more.
+    /// Processes whose asking costs more than its share rest until they have paid for it.
     fn account(&mut self) {
         let Some(tables) = &self.tables else { return };
-        let mut dear = Vec::new();
-        for (tgid, watched) in &mut self.watched {
-            let State::Asked(account) = &mut watched.state else { continue };
-            if let Some(spent) = tables.spent(*tgid)
-                && let Some(overdrawn) = account.settle(watched.process, spent)
-            {
-                dear.push((*tgid, watched.process, overdrawn));
+        let (mut dear, mut repaid) = (Vec::new(), Vec::new());
+        for (tgid, Watched { process, state }) in &mut self.watched {
+            match state {
+                State::Asked(account) => {
+                    if let Some(spent) = tables.spent(*tgid)
+                        && let Some(overdrawn) = account.settle(*process, spent, self.budget)
+                    {
+                        dear.push((*process, *account, overdrawn));
+                    }
+                }
+                State::Resting(account) => {
+                    if account.is_repaid(*process, self.budget) {
+                        repaid.push(*process);
+                    }
+                }
+                State::Examine { .. } | State::Ordered { .. } | State::Off => {}
             }
         }
-        for (tgid, process, Overdrawn { asking, running }) in dear {
-            let is_nginx =
-                self.tables.as_ref().is_some_and(|tables| tables.places.get(&tgid) == Some(&place::NGINX));
-            let then = if is_nginx {
-                "what it answers next tells for which request a call was"
-            } else {
-                "calls of its event loop have no parents"
-            };
-            tracing::warn!(
-                "process {tgid}: asking its runtime took {asking:?} of {running:?} that it ran, more than \
-                 {BUDGET_PERCENT} %: it is not asked any more, and {then}"
-            );
-            self.past.given_up += 1;
-            self.forget(tgid);
-            self.watched.insert(tgid, Watched { process, state: State::Off });
+        for (process, account, overdrawn) in dear {
+            self.rest(process, account, overdrawn);
         }
+        for process in repaid {
+            self.rested.insert(process.tgid.0, true);
+            self.order(process, FIRST_RETRY, true);
+        }
+    }
+
+    fn rest(&mut self, process: ProcessKey, account: Account, Overdrawn { asking, running }: Overdrawn) {
+        let tgid = process.tgid.0;
+        let is_nginx =
+            self.tables.as_ref().is_some_and(|tables| tables.places.get(&tgid) == Some(&place::NGINX));
+        let meanwhile = if is_nginx {
+            "what it answers next tells for which request a call was"
+        } else {
+            "calls of its event loop have no parents"
+        };
+        let budget = self.budget;
+        if !self.rested.contains_key(&tgid) {
+            tracing::warn!(
+                "process {tgid}: asking its runtime took {asking:.1?} of {running:.1?} that it ran, more than \
+                 {budget}: it is left alone for as long as that takes to even out, now and then, and \
+                 meanwhile {meanwhile}"
+            );
+        }
+        self.past.rests += 1;
+        self.forget(tgid);
+        self.rested.insert(tgid, false);
+        self.interrupted.push((process, clock::now()));
+        self.watched.insert(tgid, Watched { process, state: State::Resting(account) });
     }
 
     fn forget(&mut self, tgid: u32) {
@@ -509,6 +560,7 @@ impl Identities {
             self.recent = None;
         }
         let Some(watched) = self.watched.remove(&tgid) else { return };
+        self.rested.remove(&tgid);
         self.learning.remove(&tgid);
         self.makers.forget(tgid);
         self.unprobed.retain(|(pid, _)| pid.0 != tgid);

@@ -38,6 +38,7 @@ use tracer_abi::config::Config;
 use tracer_abi::error::KernelLoss;
 use tracer_abi::limits::{DEFAULT_DATA_RING_BYTES, DEFAULT_HEAD_BUDGET_BYTES, MAX_HEAD_BUDGET_BYTES};
 use tracer_abi::task::{ProcessKey, Tgid};
+use tracer_abi::time::KernelInstant;
 
 pub(crate) use self::btf::KERNEL_BTF;
 pub(crate) use self::identity::IdentityCost;
@@ -45,6 +46,7 @@ pub(crate) use self::ladder::Rung;
 pub(crate) use self::object::kernel_half_bytes;
 pub(crate) use self::tls::TlsProcess;
 
+pub(crate) use self::account::{Budget, DEFAULT_BUDGET_PERCENT};
 use self::btf::TypeInfo;
 pub(crate) use self::function_probes::FunctionProbe;
 use self::function_probes::FunctionProbes;
@@ -81,6 +83,8 @@ pub(crate) struct CaptureConfig {
     pub(crate) rung: Option<Rung>,
     /// Ask the runtimes of processes whose work they do.
     pub(crate) ask_runtimes: bool,
+    /// What that may take of a process's CPU time.
+    pub(crate) identity_budget: Budget,
     /// Follow hand-offs in processes that have pools of a known kind before it is asked for.
     pub(crate) follow_pools: bool,
 }
@@ -96,6 +100,7 @@ impl Default for CaptureConfig {
             kernel_log: false,
             rung: None,
             ask_runtimes: true,
+            identity_budget: Budget::default(),
             follow_pools: false,
         }
     }
@@ -188,8 +193,8 @@ impl Capture {
             rings,
             processes,
             unix_sockets: UnixSockets::new(&mut loaded)?,
-            identities: Identities::new(&mut loaded, config.ask_runtimes)?,
-            handoffs: HandOffs::new(&mut loaded, config.follow_pools)?,
+            identities: Identities::new(&mut loaded, config.ask_runtimes, config.identity_budget)?,
+            handoffs: HandOffs::new(&mut loaded, config.follow_pools, config.identity_budget)?,
             tls: Watch::new(&mut loaded)?,
             loaded,
             closed: Vec::new(),
@@ -366,6 +371,13 @@ impl Capture {
     /// What it cost so far to ask runtimes whose work an operation was.
     pub(crate) fn identity_cost(&self) -> IdentityCost {
         self.identities.cost()
+    }
+
+    /// Whose runtimes are not asked any more, or again, and when: to be called between [`Self::drain`] and the next.
+    pub(crate) fn asking_interrupted(&mut self) -> Vec<(ProcessKey, KernelInstant)> {
+        let mut interrupted = self.identities.take_interrupted();
+        interrupted.append(&mut self.handoffs.take_interrupted());
+        interrupted
     }
 
     /// Why the kernel half cannot see TLS, if it cannot.

@@ -9,7 +9,8 @@
 //! | under examination | asked | its runtime tells |
 //! | under examination | off | it does not, or is none that could |
 //! | asked or under examination | under examination | it may tell more by now: later and later |
-//! | asked | off | looking costs more than its share of the process's own CPU time |
+//! | asked | resting | looking has cost more than its share of the process's own CPU time |
+//! | resting | under examination | the process has run for long enough since |
 //!
 //! Where a process is not asked, its hand-offs are followed all the same, with less to go by.
 
@@ -20,12 +21,14 @@ use anyhow::Context as _;
 use tracer_abi::java_waits::JavaWaits;
 use tracer_abi::python_waits::PythonWaits;
 use tracer_abi::task::ProcessKey;
+use tracer_abi::time::KernelInstant;
 
-use super::account::{self, Account, BUDGET_PERCENT, Overdrawn, Spent};
+use super::account::{self, Account, Budget, Overdrawn, Spent};
 use super::asked::Asked;
 use super::examiner::{Examiner, Found, Ticket};
 use super::function_probes::{FunctionProbe, FunctionProbes};
 use super::object::Loaded;
+use crate::clock;
 use crate::runtime::{self, Waits as Finding};
 
 /// Until a process is examined again: at first, and at most.
@@ -61,6 +64,13 @@ pub(super) struct Waits {
     /// Examinations of processes that are not followed.
     considered: HashMap<u32, Ticket>,
     next_account: Instant,
+    budget: Budget,
+    /// Processes that are not asked until what it has cost is paid for.
+    resting: HashMap<u32, (ProcessKey, Account)>,
+    /// Those that have rested, and whether they are about to be asked again.
+    rested: HashMap<u32, bool>,
+    /// Whose asking has ended for now, or begun again, and when.
+    interrupted: Vec<(ProcessKey, KernelInstant)>,
 }
 
 /// A process that has pools whose work items are known.
@@ -87,7 +97,7 @@ struct Followed {
 }
 
 impl Waits {
-    pub(super) fn new(loaded: &mut Loaded) -> anyhow::Result<Self> {
+    pub(super) fn new(loaded: &mut Loaded, budget: Budget) -> anyhow::Result<Self> {
         let examiner = loaded.knows_waits().then(|| Examiner::start(runtime::examine_waits)).transpose()?;
         Ok(Self {
             tables: Tables {
@@ -99,6 +109,10 @@ impl Waits {
             processes: HashMap::new(),
             considered: HashMap::new(),
             next_account: Instant::now() + account::INTERVAL,
+            budget,
+            resting: HashMap::new(),
+            rested: HashMap::new(),
+            interrupted: Vec::new(),
         })
     }
 
@@ -135,10 +149,17 @@ impl Waits {
 
     pub(super) fn forget(&mut self, tgid: u32) {
         self.considered.remove(&tgid);
+        self.resting.remove(&tgid);
+        self.rested.remove(&tgid);
         if self.processes.remove(&tgid).is_some() {
             self.tables.remove(tgid);
             self.submits.forget(tgid);
         }
+    }
+
+    /// Whose asking has ended for now, or begun again, and when, since the last call.
+    pub(super) fn take_interrupted(&mut self) -> Vec<(ProcessKey, KernelInstant)> {
+        std::mem::take(&mut self.interrupted)
     }
 
     /// Waits until [`Self::advance`] has something to do at once. Cancel safe.
@@ -182,9 +203,19 @@ impl Waits {
         }
         if self.next_account <= now {
             self.next_account = now + account::INTERVAL;
-            for tgid in self.too_dear() {
+            for (process, account) in self.too_dear() {
+                let tgid = process.tgid.0;
                 self.forget(tgid);
+                self.resting.insert(tgid, (process, account));
+                self.rested.insert(tgid, false);
+                self.interrupted.push((process, clock::now()));
                 changed.push((tgid, false));
+            }
+            let budget = self.budget;
+            let repaid = self.resting.extract_if(|_, (process, account)| account.is_repaid(*process, budget));
+            for (tgid, (process, _)) in repaid.collect::<Vec<_>>() {
+                self.rested.insert(tgid, true);
+                self.follow(process);
             }
         }
         (changed, pools)
@@ -236,22 +267,31 @@ impl Waits {
             tracing::debug!("process {pid}: {runtime}: who submits to its pools is not seen: {error:#}");
         }
         followed.asked.get_or_insert_with(|| Account::open(process));
+        if let Some(again) = self.rested.get_mut(&pid.0)
+            && std::mem::take(again)
+        {
+            self.interrupted.push((process, clock::now()));
+        }
         true
     }
 
     /// Processes whose asking costs more than its share.
-    fn too_dear(&mut self) -> Vec<u32> {
+    fn too_dear(&mut self) -> Vec<(ProcessKey, Account)> {
         let mut dear = Vec::new();
-        for (tgid, followed) in &mut self.processes {
-            let Some(account) = &mut followed.asked else { continue };
+        let budget = self.budget;
+        for (tgid, Followed { process, asked, .. }) in &mut self.processes {
+            let Some(account) = asked else { continue };
             if let Some(spent) = self.tables.spent(*tgid)
-                && let Some(Overdrawn { asking, running }) = account.settle(followed.process, spent)
+                && let Some(Overdrawn { asking, running }) = account.settle(*process, spent, budget)
             {
-                tracing::warn!(
-                    "process {tgid}: asking what its threads wait for took {asking:?} of {running:?} that it ran, \
-                     more than {BUDGET_PERCENT} %: it is not asked any more"
-                );
-                dear.push(*tgid);
+                if !self.rested.contains_key(tgid) {
+                    tracing::warn!(
+                        "process {tgid}: asking what its threads wait for took {asking:.1?} of {running:.1?} that it \
+                         ran, more than {budget}: it is left alone for as long as that takes to even out, now and \
+                         then"
+                    );
+                }
+                dear.push((*process, *account));
             }
         }
         dear

@@ -7,6 +7,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tracer_abi::error::KernelLoss;
 use tracer_abi::task::ProcessKey;
+use tracer_abi::time::KernelInstant;
 use tracer_core::event::HostFacts;
 use tracer_core::recording::Preamble;
 use tracer_core::{EngineConfig, HandOffPolicy};
@@ -92,6 +93,7 @@ pub(super) fn capture_config(
         // Whoever wants all is asked for at the first sight of each.
         follow_pools: spans.rules && capture.handoffs == HandOffPolicy::Auto,
         ask_runtimes: spans.rules,
+        identity_budget: capture.identity_budget,
         ..CaptureConfig::default()
     }
 }
@@ -174,6 +176,10 @@ impl Source for Capture {
 
     fn identity_cost(&self) -> IdentityCost {
         self.identity_cost()
+    }
+
+    fn asking_interrupted(&mut self) -> Vec<(ProcessKey, KernelInstant)> {
+        self.asking_interrupted()
     }
 
     fn follow_handoffs(&mut self, process: ProcessKey) -> anyhow::Result<()> {

@@ -159,6 +159,7 @@ impl Processes {
             | Event::ThreadWoken(_)
             | Event::WorkSubmitted(_)
             | Event::ProcessDescribed(_)
+            | Event::AskingInterrupted { .. }
             | Event::LossCounted { .. } => None,
         };
         if moved.is_some_and(|process| self.settled.holds(process)) {
@@ -193,6 +194,7 @@ impl Processes {
             Event::ThreadWoken(_)
             | Event::WorkSubmitted(_)
             | Event::ProcessDescribed(_)
+            | Event::AskingInterrupted { .. }
             | Event::LossCounted { .. } => None,
         };
         // Made in a context that is no process's: about a connection that the kernel half follows already.
@@ -242,6 +244,7 @@ impl Processes {
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)
             | Event::ProcessDescribed(_)
+            | Event::AskingInterrupted { .. }
             | Event::LossCounted { .. } => {}
         }
         outcome
@@ -279,6 +282,7 @@ impl Processes {
             | Event::ThreadWoken(_)
             | Event::WorkSubmitted(_)
             | Event::ProcessDescribed(_)
+            | Event::AskingInterrupted { .. }
             | Event::LossCounted { .. } => {
                 known.is_none()
                     && (select::execed(selectors, process.tgid, b"")

@@ -221,6 +221,14 @@ impl Correlator {
         }
     }
 
+    /// What its runtime would have told is missing, up to now or from now on.
+    pub(crate) fn asking_interrupted(&mut self, process: ProcessKey, at: KernelInstant) {
+        self.damaged(process, at);
+        if let Some(followed) = self.tables.handoffs.find_mut(process) {
+            followed.lose(at);
+        }
+    }
+
     /// Events were lost somewhere.
     pub(crate) fn lost(&mut self, at: KernelInstant) {
         self.tables.last_loss = self.tables.last_loss.max(Some(at));

@@ -167,6 +167,7 @@ impl Place {
             | Event::SessionEnded(_)
             | Event::SessionSecured(_)
             | Event::ProcessDescribed(_)
+            | Event::AskingInterrupted { .. }
             | Event::LossCounted { .. } => Self::Anywhere,
         }
     }
@@ -422,6 +423,7 @@ impl Engine {
                 let ProcessDescribed { time: _, process, facts } = *described;
                 self.correlator.process_described(process, facts);
             }
+            Event::AskingInterrupted { time, process } => self.correlator.asking_interrupted(process, time),
             Event::LossCounted { time, loss, count } => {
                 self.stats.kernel_losses = self.stats.kernel_losses.saturating_add(count);
                 if is_of_wakes(loss) {

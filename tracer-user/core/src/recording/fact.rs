@@ -11,6 +11,7 @@ use crate::event::{Event, ProcessDescribed, ProcessFacts};
 #[serde(rename_all = "snake_case")]
 pub(super) enum Fact {
     ProcessDescribed { time: u64, tgid: u32, start_boottime: u64, facts: ProcessFacts },
+    AskingInterrupted { time: u64, tgid: u32, start_boottime: u64 },
     LossCounted { time: u64, loss: u32, count: u64 },
 }
 
@@ -27,6 +28,11 @@ impl Fact {
                     facts: facts.clone(),
                 })
             }
+            Event::AskingInterrupted { time, process } => Some(Self::AskingInterrupted {
+                time: time.as_nanos(),
+                tgid: process.tgid.0,
+                start_boottime: process.start_boottime,
+            }),
             Event::LossCounted { time, loss, count } => {
                 Some(Self::LossCounted { time: time.as_nanos(), loss: loss.code(), count: *count })
             }
@@ -55,6 +61,10 @@ impl Fact {
                     facts,
                 }))
             }
+            Self::AskingInterrupted { time, tgid, start_boottime } => Event::AskingInterrupted {
+                time: KernelInstant::from_nanos(time),
+                process: ProcessKey { tgid: Tgid(tgid), start_boottime },
+            },
             Self::LossCounted { time, loss, count } => Event::LossCounted {
                 time: KernelInstant::from_nanos(time),
                 loss: KernelLoss::try_from(loss).map_err(serde::de::Error::custom)?,

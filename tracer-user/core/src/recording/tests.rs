@@ -34,6 +34,7 @@ fn facts() -> Vec<Event> {
                 ..ProcessFacts::default()
             },
         })),
+        Event::AskingInterrupted { time, process: ProcessKey { tgid: Tgid(4), start_boottime: u64::MAX } },
         Event::LossCounted { time, loss: KernelLoss::DataRingFull, count: 3 },
     ]
 }
@@ -66,8 +67,8 @@ fn what_is_written_is_read() {
     assert!(!truncated);
     let Frame::Event(Event::ConnClosed(_)) = &frames[0] else { panic!("{frames:?}") };
     let want: Vec<Frame> = facts().into_iter().map(Frame::Event).collect();
-    assert_eq!(frames[1..3], want);
-    assert_eq!(frames[3..], [Frame::Tick(KernelInstant::from_nanos(9)), Frame::Gap(12)]);
+    assert_eq!(frames[1..4], want);
+    assert_eq!(frames[4..], [Frame::Tick(KernelInstant::from_nanos(9)), Frame::Gap(12)]);
 }
 
 #[test]

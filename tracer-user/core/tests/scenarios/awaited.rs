@@ -1,8 +1,6 @@
 //! Calls of tasks of an event loop that others wait for: whose they are depends on who has made them.
 
-use tracer_abi::error::KernelLoss;
 use tracer_abi::python::TaskId;
-use tracer_core::event::Event;
 use tracer_core::span::Confidence;
 
 use crate::host::{lines, task};
@@ -94,14 +92,15 @@ fn a_task_whose_maker_is_not_known_is_possibly_its_waiters() {
 /// What is lost may have told of another task at the same address: then only a number says which one it is.
 #[test]
 fn a_loss_may_have_hidden_another_maker() {
-    for (told, wanted) in [(true, "/a1 < shop server /a (runtime-task)"), (false, "/a1 - below-confidence")] {
+    let wanted = [(true, "/a1 < shop server /a (runtime-task)"), (false, "/a1 - below-confidence")];
+    for ((told, wanted), interrupted) in wanted.into_iter().flat_map(|want| [(want, false), (want, true)]) {
         let mut shop = Loop::with_children();
         let conn = shop.client();
         shop.arrives_for(conn, "/a", 11);
         let child = task(shop.child());
         shop.host.makes(shop.main, task(11), TaskId { number: if told { child.number } else { 0 }, ..child });
-        let time = shop.host.tick();
-        shop.host.events.push(Event::LossCounted { time, loss: KernelLoss::DataRingFull, count: 1 });
+        shop.host.tick();
+        shop.loses(interrupted);
         shop.calls("/a1", &[child.number, 11]);
         shop.answers(conn, 11);
         shop.expect(&[wanted]);

@@ -7,7 +7,7 @@ use tracer_core::event::Event;
 use tracer_core::span::{Confidence, Span};
 use tracer_core::{Engine, EngineConfig};
 
-use crate::host::{End, Host, T, Wiring, lines, path, run, task};
+use crate::host::{End, Host, T, Wiring, key, lines, path, run, task};
 
 pub(crate) const NOBODY: Option<T> = None;
 
@@ -22,6 +22,16 @@ pub(crate) struct Loop {
 }
 
 impl Loop {
+    /// Events are lost; or the runtime is not asked for a while, which is the same.
+    pub(crate) fn loses(&mut self, interrupted: bool) {
+        let (time, process) = (self.host.clock, key(self.main.process));
+        self.host.events.push(if interrupted {
+            Event::AskingInterrupted { time, process }
+        } else {
+            Event::LossCounted { time, loss: KernelLoss::DataRingFull, count: 1 }
+        });
+    }
+
     /// One that has shown nothing yet, but that its tasks are known.
     pub(crate) fn new() -> Self {
         let mut host = Host::new();
@@ -395,15 +405,15 @@ fn what_was_before_the_tracer_is_not_known() {
 
 #[test]
 fn a_loss_may_have_hidden_an_earlier_answer() {
-    for (seen_to_wait, wanted) in
-        [(false, "/a1 - events-lost"), (true, "/a1 < shop server /a (runtime-task)")]
+    let wanted = [(false, "/a1 - events-lost"), (true, "/a1 < shop server /a (runtime-task)")];
+    for ((seen_to_wait, wanted), interrupted) in
+        wanted.into_iter().flat_map(|want| [(want, false), (want, true)])
     {
         let mut shop = Loop::proven();
         let conn = shop.client();
         shop.arrives(conn, "/first");
         shop.answers(conn, 10);
-        let time = shop.host.clock;
-        shop.host.events.push(Event::LossCounted { time, loss: KernelLoss::DataRingFull, count: 1 });
+        shop.loses(interrupted);
         if seen_to_wait {
             shop.arrives_for(conn, "/a", 11);
         } else {

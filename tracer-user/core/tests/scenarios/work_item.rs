@@ -5,10 +5,10 @@ use std::time::Duration;
 use tracer_abi::event::Awaited;
 use tracer_abi::python_work::MAX_FUTURES;
 use tracer_core::EngineConfig;
-use tracer_core::event::Results;
+use tracer_core::event::{Event, Results};
 use tracer_core::span::{Evidence, Span};
 
-use crate::host::{End, Host, T, lines, path, run};
+use crate::host::{End, Host, T, key, lines, path, run};
 
 /// Futures of items.
 const ONE: u64 = 0x7000;
@@ -454,6 +454,34 @@ fn who_is_woken_for_an_item_that_was_seen_to_be_submitted_need_not_run_it() {
     pool.tells(0, thread, None, &[ONE]);
     pool.response(0);
     assert_eq!(pool.verdict("/x.0"), "likely /x");
+}
+
+/// What was submitted while nobody was asked is not known: the item at the address may be another one.
+#[test]
+fn an_item_is_forgotten_when_the_runtime_is_not_asked_for_a_while() {
+    for (interrupted, want) in
+        [("never", "likely /x"), ("before", "below-confidence"), ("after", "events-lost")]
+    {
+        let mut pool = Pool::new();
+        let (thread, process) = (pool.serve[0], key(pool.serve[0].process));
+        let interrupt = |pool: &mut Pool| {
+            let time = pool.host.tick();
+            pool.host.events.push(Event::AskingInterrupted { time, process });
+        };
+        pool.request(0, "/x");
+        pool.host.submits(thread, None, ONE);
+        pool.host.falls_asleep(thread);
+        if interrupted == "before" {
+            interrupt(&mut pool);
+        }
+        pool.calls(0, ONE, "/x.0");
+        if interrupted == "after" {
+            interrupt(&mut pool);
+        }
+        pool.tells(0, thread, None, &[ONE]);
+        pool.response(0);
+        assert_eq!(pool.verdict("/x.0"), want, "{interrupted}");
+    }
 }
 
 /// No other item has been at the address since: who waits for it waits for this one, whenever it goes to.
