@@ -572,7 +572,7 @@ fn an_item_that_was_not_submitted_is_another_one() {
     let thread = pool.serve[0];
     pool.request(0, "/x");
     pool.host.submits(thread, None, SAME_FUTURE);
-    if let Some(tracer_core::event::Event::WorkSubmitted(submitted)) = pool.host.events.last_mut() {
+    if let Some(Event::WorkSubmitted(submitted)) = pool.host.events.last_mut() {
         submitted.work.address += 1;
     }
     pool.host.falls_asleep(thread);
