@@ -9,6 +9,7 @@
 --model handed    the request's call is made by a task that another request waits for
 --model batch     one of the requests that come at about the same time waits for what all of them have started
 --model mixed     a task serves several connections in turn
+--model hired     each request has a task made that serves one to three of those which wait, and has others answer them
 
 --through to_thread  calls are made by threads of the loop's pool, which tasks wait for so
 --through executor   the same, by futures of the pool that are handed around instead of tasks
@@ -225,7 +226,12 @@ async def serve(reader, writer):
             await read_body(reader, headers)
             request_id = request.split(" ")[1].removeprefix("/work/").split("?")[0]
             calls = downstream.count() if args.downstream else 0
-            if args.model == "mixed":
+            if args.model == "hired":
+                done = asyncio.get_running_loop().create_future()
+                waiting.append((request_id, calls, writer, done))
+                kept.append(asyncio.create_task(hired()))
+                await done
+            elif args.model == "mixed":
                 done = asyncio.get_running_loop().create_future()
                 await jobs.put((request_id, calls, writer, done))
                 await done
@@ -251,6 +257,25 @@ async def answering_worker():
         done.set_result(None)
         # For the request that was answered, while others wait.
         await call(request_id, "late")
+
+
+waiting = []
+
+
+async def hired():
+    for _ in range(random.randrange(1, 4)):
+        if not waiting:
+            return
+        request_id, calls, writer, done = waiting.pop(random.randrange(len(waiting)))
+        for number in range(calls):
+            await call(request_id, number)
+        kept.append(asyncio.create_task(answer_and_tell(writer, calls, done)))
+
+
+async def answer_and_tell(writer, calls, done):
+    answer(writer, calls)
+    await writer.drain()
+    done.set_result(None)
 
 
 async def background():

@@ -9,9 +9,13 @@
 //! | the item's future | the loop's | its only callback, a function of `asyncio.futures`, in whose closure that is |
 //! | the loop's future | the task | the one that waits for it: see [`Chain`] |
 //!
+//! AnyIO, which Starlette, FastAPI and httpx are built on, has threads of its own, that take the loop's future with what they
+//! are to do: it is a local of their function `WorkerThread.run`. What waits for it there is `run_sync_in_worker_thread`,
+//! which has made it. Both are known by their qualified names and their file's.
+//!
 //! That a task waits for an item does not say that it is its own: futures can be handed on. What `to_thread` waits for
 //! it has submitted itself, in the same coroutine, and nobody else can be handed that. So the task's innermost coroutine
-//! must be that function's. A task that awaits what `run_in_executor` returns is not known.
+//! must be that function's, or AnyIO's. A task that awaits what `run_in_executor` returns is not known.
 //!
 //! The pool's library may come to be loaded at any time, so its function is known by its qualified name alone; the others
 //! are there with the loop, and known as in [`crate::python_waits`].
@@ -35,6 +39,25 @@ const RUN: [u64; 2] = [u64::from_le_bytes(*b"_WorkIte"), u64::from_le_bytes(*b"m
 const RUN_MASK: u64 = 0xffff_ffff_ffff;
 const RUN_LEN: u64 = 13;
 
+/// AnyIO's `WorkerThread.run`.
+const ANYIO_RUN: [u64; 2] = [u64::from_le_bytes(*b"WorkerTh"), u64::from_le_bytes(*b"read.run")];
+const ANYIO_RUN_LEN: u64 = 16;
+
+/// Its local that is the future: behind `self`, `item`, `context`, `func` and `args`.
+const ANYIO_FUTURE: u64 = 5;
+
+/// The end of `run_sync_in_worker_thread`, also as a method of `AsyncIOBackend`; and how long both are.
+const ANYIO_WAITS: [u64; 3] =
+    [u64::from_le_bytes(*b"un_sync_"), u64::from_le_bytes(*b"in_worke"), u64::from_le_bytes(*b"r_thread")];
+const ANYIO_WAITS_LEN: [u64; 2] = [25, 40];
+
+/// The end of `anyio/_backends/_asyncio.py`.
+const ANYIO_FILE: [u64; 3] =
+    [u64::from_le_bytes(*b"io/_back"), u64::from_le_bytes(*b"ends/_as"), u64::from_le_bytes(*b"yncio.py")];
+
+/// From a code object: its file's name.
+const CODE_FILE: u64 = CODE_NAME - 16;
+
 /// The way from a thread's innermost frame outwards to the item inside of which it is.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -42,13 +65,15 @@ pub struct Item {
     frame: u64,
     /// The item's future, once found.
     future: u64,
+    /// The loop's, where that is known without the item's.
+    loop_future: u64,
 }
 
 impl Item {
     /// `thread_pointer` is the thread's `fs` base.
     #[inline(always)]
     pub fn begin<M: Memory>(memory: &M, process: &PythonProcess, thread_pointer: u64) -> Self {
-        Self { frame: current_frame(memory, &process.layout, thread_pointer), future: 0 }
+        Self { frame: current_frame(memory, &process.layout, thread_pointer), ..Self::default() }
     }
 
     /// Takes a step; true if another one is to be taken. To be called [`MAX_FRAMES`] times at most.
@@ -60,7 +85,20 @@ impl Item {
             return false;
         }
         let Frame { code, previous, owner } = Frame::read(memory, layout, frame);
-        if owner != OWNED_BY_C && owner != OWNED_BY_GENERATOR && is_run(memory, process, code) {
+        let name = if owner == OWNED_BY_C || owner == OWNED_BY_GENERATOR {
+            Named::Otherwise
+        } else {
+            Named::of(memory, process, code)
+        };
+        if matches!(name, Named::AnyIo) && is_of_anyio(memory, process, code) {
+            let locals = frame.wrapping_add(u64::from(layout.frame_locals));
+            let future = memory.word(locals.wrapping_add(8 * ANYIO_FUTURE));
+            if is_of_type(memory, future, process.loop_future_type) {
+                self.loop_future = future;
+            }
+            return false;
+        }
+        if matches!(name, Named::WorkItem) {
             // What is not confirmed is not known: another one further out is not the one that runs here.
             let work = memory.word(frame.wrapping_add(u64::from(layout.frame_locals)));
             let future = if work == 0 { 0 } else { attribute(memory, layout, work, WORK_FUTURE) };
@@ -77,7 +115,7 @@ impl Item {
     #[inline(always)]
     pub fn chained<M: Memory>(&self, memory: &M, process: &PythonProcess) -> u64 {
         if self.future == 0 || process.futures_globals == 0 {
-            return 0;
+            return self.loop_future;
         }
         let callbacks = attribute(memory, &process.layout, self.future, FUTURE_CALLBACKS);
         if callbacks == 0 || memory.word(callbacks.wrapping_add(LIST_LEN)) != 1 {
@@ -109,7 +147,8 @@ impl Item {
     }
 }
 
-/// Whether the first task of a chain from a loop's future waits for that in `to_thread`: `suspended` is where that task is.
+/// Whether the first task of a chain from a loop's future waits for that in `to_thread`, or in what AnyIO has in its place:
+/// `suspended` is where that task is.
 #[inline(always)]
 pub fn is_own<M: Memory>(
     memory: &M,
@@ -119,12 +158,17 @@ pub fn is_own<M: Memory>(
     suspended: &Suspended,
 ) -> bool {
     let code = suspended.code(memory, process);
-    chain.len > 0
-        && suspended.awaits() == future
-        && code != 0
-        && code == process.to_thread.code
-        && is_of_type(memory, code, process.code_type)
-        && memory.word(code.wrapping_add(CODE_NAME)) == process.to_thread.name
+    if chain.len == 0 || suspended.awaits() != future || !is_of_type(memory, code, process.code_type) {
+        return false;
+    }
+    let name = memory.word(code.wrapping_add(CODE_NAME));
+    if code == process.to_thread.code {
+        return name == process.to_thread.name;
+    }
+    let len = memory.word(name.wrapping_add(TEXT_LEN));
+    (len == ANYIO_WAITS_LEN[0] || len == ANYIO_WAITS_LEN[1])
+        && ends_with(memory, process, name, &ANYIO_WAITS)
+        && is_of_anyio(memory, process, code)
 }
 
 #[inline(always)]
@@ -132,15 +176,50 @@ fn is_of_type<M: Memory>(memory: &M, object: u64, kind: u64) -> bool {
     object != 0 && kind != 0 && memory.word(object.wrapping_add(TYPE)) == kind
 }
 
+/// What a function is by its qualified name.
+enum Named {
+    WorkItem,
+    AnyIo,
+    Otherwise,
+}
+
+impl Named {
+    #[inline(always)]
+    fn of<M: Memory>(memory: &M, process: &PythonProcess, code: u64) -> Self {
+        if !is_of_type(memory, code, process.code_type) {
+            return Self::Otherwise;
+        }
+        let name = memory.word(code.wrapping_add(CODE_NAME));
+        let len = memory.word(name.wrapping_add(TEXT_LEN));
+        if len != RUN_LEN && len != ANYIO_RUN_LEN {
+            return Self::Otherwise;
+        }
+        let text = name.wrapping_add(u64::from(process.layout.text));
+        let (first, second) = (memory.word(text), memory.word(text.wrapping_add(8)));
+        if len == RUN_LEN && first == RUN[0] && second & RUN_MASK == RUN[1] {
+            Self::WorkItem
+        } else if len == ANYIO_RUN_LEN && first == ANYIO_RUN[0] && second == ANYIO_RUN[1] {
+            Self::AnyIo
+        } else {
+            Self::Otherwise
+        }
+    }
+}
+
 #[inline(always)]
-fn is_run<M: Memory>(memory: &M, process: &PythonProcess, code: u64) -> bool {
-    if !is_of_type(memory, code, process.code_type) {
+fn is_of_anyio<M: Memory>(memory: &M, process: &PythonProcess, code: u64) -> bool {
+    ends_with(memory, process, memory.word(code.wrapping_add(CODE_FILE)), &ANYIO_FILE)
+}
+
+/// Whether an ASCII string of so many words at least ends with them.
+#[inline(always)]
+fn ends_with<M: Memory>(memory: &M, process: &PythonProcess, string: u64, words: &[u64; 3]) -> bool {
+    let len = memory.word(string.wrapping_add(TEXT_LEN));
+    if string == 0 || !(24..=4096).contains(&len) {
         return false;
     }
-    let name = memory.word(code.wrapping_add(CODE_NAME));
-    if memory.word(name.wrapping_add(TEXT_LEN)) != RUN_LEN {
-        return false;
-    }
-    let text = name.wrapping_add(u64::from(process.layout.text));
-    memory.word(text) == RUN[0] && memory.word(text.wrapping_add(8)) & RUN_MASK == RUN[1]
+    let end = string.wrapping_add(u64::from(process.layout.text)).wrapping_add(len - 24);
+    memory.word(end) == words[0]
+        && memory.word(end.wrapping_add(8)) == words[1]
+        && memory.word(end.wrapping_add(16)) == words[2]
 }

@@ -74,6 +74,30 @@ static NEEDS: &[Need] = &[
         "traced by the accuracy tests",
     ),
     need(
+        "/usr/lib/python3/dist-packages/fastapi/__init__.py",
+        "python3-fastapi",
+        &[Test],
+        "traced by the accuracy tests",
+    ),
+    need(
+        "/usr/lib/python3/dist-packages/uvicorn/__init__.py",
+        "python3-uvicorn",
+        &[Test],
+        "serves FastAPI, traced by the accuracy tests",
+    ),
+    need(
+        "/usr/lib/python3/dist-packages/httptools/__init__.py",
+        "python3-httptools",
+        &[Test],
+        "a parser of uvicorn's, traced by the accuracy tests",
+    ),
+    need(
+        "/usr/lib/python3/dist-packages/httpx/__init__.py",
+        "python3-httpx",
+        &[Test],
+        "a client of FastAPI's, traced by the accuracy tests",
+    ),
+    need(
         "/usr/lib/python3/dist-packages/uvloop/__init__.py",
         "python3-uvloop",
         &[Test],

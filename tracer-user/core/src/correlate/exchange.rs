@@ -332,21 +332,39 @@ pub(crate) struct ServedTask {
     pub(super) answered_by: Option<TaskId>,
     /// That task had answered another request before, or it is not known that it had not.
     pub(super) again: bool,
+    /// Who has made that task, and when, if both have been made since the request came.
+    pub(super) answerer_made: Option<(TaskId, KernelInstant)>,
     /// All tasks before had been made when the request came; zero where that is not known.
     pub(super) next_task: u64,
 }
 
+/// Why a task is known to work on a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Working {
+    /// It had waited for the request's bytes.
+    HadWaited,
+    Answered,
+    /// It has made the task that answered.
+    MadeAnswerer,
+}
+
 impl ServedTask {
-    /// The place of the task that works on it, among some that wait for each other; and whether it had waited for its bytes.
-    pub(super) fn place(&self, tasks: &[TaskId]) -> Option<(usize, bool)> {
-        let place = |own: Option<TaskId>| tasks.iter().position(|task| Some(*task) == own);
-        let waited = place(self.awaited_by).map(|place| (place, true));
-        waited.or_else(|| Some((place(self.answered_by)?, false)))
+    /// The place of the task that works on it, among some that wait for each other; and why that is known.
+    pub(super) fn place(&self, tasks: &[TaskId]) -> Option<(usize, Working)> {
+        let own = [
+            (self.awaited_by, Working::HadWaited),
+            (self.answered_by, Working::Answered),
+            (self.answerer_made.map(|(maker, _)| maker), Working::MadeAnswerer),
+        ];
+        own.into_iter().find_map(|(own, working)| {
+            let place = tasks.iter().position(|task| Some(*task) == own)?;
+            Some((place, working))
+        })
     }
 
     /// Those that are known to work on it.
     pub(super) fn tasks(&self) -> impl Iterator<Item = TaskId> {
-        self.awaited_by.into_iter().chain(self.answered_by)
+        self.awaited_by.into_iter().chain(self.answered_by).chain(self.answerer_made.map(|(maker, _)| maker))
     }
 }
 

@@ -14,7 +14,7 @@ use tracer_abi::time::KernelInstant;
 use super::Correlator;
 use super::conn::ConnFacts;
 use super::deadlines::Look;
-use super::exchange::{Answering, Key, Question, ServedTask};
+use super::exchange::{Answering, Key, Question, ServedTask, Working};
 use super::generations::Generations;
 use super::hash::{HashKey, NumberHasher};
 use super::kinds::Kinds;
@@ -49,6 +49,8 @@ pub(super) struct Tasks {
     pub(super) proofs: u32,
     /// A task answered a request while another of another connection waited for it: tasks are no one request's.
     pub(super) shared: bool,
+    /// A task made others that answered several requests, or one when it had answered itself.
+    pub(super) answers_through_children: bool,
 }
 
 impl Tasks {
@@ -60,27 +62,52 @@ impl Tasks {
 
 /// Which task has made which, by the new one's address. Another one is made there once that is gone, which is seen as well.
 #[derive(Debug)]
-struct Makers(Generations<u64, Making, BuildHasherDefault<NumberHasher>>);
+struct Makers {
+    known: Generations<u64, Making, BuildHasherDefault<NumberHasher>>,
+    /// How many were seen to be made.
+    count: u16,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Making {
-    /// Unless it was given a name. Zero: not known.
+    /// Unless it was given a name, which is not told. Zero: not known.
     number: u64,
     /// The default: none.
     pub(super) maker: TaskId,
     pub(super) at: KernelInstant,
+    /// What tells it from others that were at its address.
+    place: u16,
 }
+
+/// Bits of an address.
+const ADDRESS_BITS: u32 = 48;
+const ADDRESS: u64 = (1 << ADDRESS_BITS) - 1;
 
 impl Default for Makers {
     fn default() -> Self {
-        Self(Generations::new(MAX_MAKERS, BuildHasherDefault::new()))
+        Self { known: Generations::new(MAX_MAKERS, BuildHasherDefault::new()), count: 0 }
     }
 }
 
 impl Makers {
-    /// Who has made a task, as far as that is told.
+    /// A task is made, as is told.
+    fn note(&mut self, task: TaskId, maker: TaskId, at: KernelInstant) {
+        self.count = self.count.wrapping_add(1);
+        let maker = self.told_apart(maker);
+        self.known.note(task.address, Making { number: task.number, maker, at, place: self.count });
+    }
+
+    /// A task that was given a name has no number, and its address is used again: each that was seen to be made is another
+    /// one. What tells it from those is put above its address.
+    fn told_apart(&self, task: TaskId) -> TaskId {
+        let made = self.known.get(&task.address).filter(|_| task.number == 0);
+        let place = made.map_or(0, |made| u64::from(made.place));
+        TaskId { address: task.address | place << ADDRESS_BITS, ..task }
+    }
+
+    /// Who has made a task that is told apart, as far as that is told.
     fn of(&self, task: TaskId) -> Maker {
-        match self.0.get(&task.address) {
+        match self.known.get(&(task.address & ADDRESS)) {
             Some(made) if task.number != 0 && made.number == task.number => Maker::Told(made),
             // A name is no number, and numbers may not be known: the last that was told of at this address.
             Some(made) if task.number == 0 || made.number == 0 => Maker::ToldLast(made),
@@ -127,7 +154,7 @@ impl Process {
 
 impl Correlator {
     /// Whose work the next operation on this connection is.
-    pub(crate) fn identified(&mut self, event: TaskIdentified, conn: &mut ConnFacts) {
+    pub(crate) fn identified(&mut self, mut event: TaskIdentified, conn: &mut ConnFacts) {
         if event.stream.is_some() {
             self.stream_taken(event, conn);
             return;
@@ -139,6 +166,11 @@ impl Correlator {
         }
         let Some(process) = self.tables.processes.note(event.thread.process) else { return };
         let tasks = process.told_tasks();
+        // Of what is received, the second one is no task.
+        let told = if direction == usize::from(Direction::Ingress.code()) { 1 } else { event.tasks.len() };
+        for task in event.tasks.iter_mut().take(told) {
+            *task = tasks.makers.told_apart(*task);
+        }
         let newest = event.tasks.iter().map(|task| task.number).max();
         tasks.newest = tasks.newest.max(newest.unwrap_or(0));
         conn.identified[direction] = Some(Box::new(event));
@@ -148,8 +180,7 @@ impl Correlator {
     pub(crate) fn task_made(&mut self, event: &TaskIdentified) {
         let [task, maker] = *event.tasks.as_slice() else { return };
         let Some(process) = self.tables.processes.note(event.thread.process) else { return };
-        let made = Making { number: task.number, maker, at: event.time };
-        process.told_tasks().makers.0.note(task.address, made);
+        process.told_tasks().makers.note(task, maker, event.time);
     }
 
     /// A request came in.
@@ -224,8 +255,8 @@ impl Correlator {
         let process = self.tables.processes.find_mut(call.process());
         let tasks = process.and_then(|process| process.tasks.as_deref_mut());
         let (Some(tasks), Some(called)) = (tasks, call.called()) else { return };
-        let Some((place, waited)) = work.place(&called.tasks) else { return };
-        if work.again && !waited {
+        let Some((place, working)) = work.place(&called.tasks) else { return };
+        if work.again && working != Working::HadWaited {
             return;
         }
         for task in called.awaited(place).filter(|task| task.number != 0) {
@@ -233,9 +264,11 @@ impl Correlator {
         }
     }
 
-    /// A request is answered: by whom, and which calls the same task made, or waited for.
+    /// A request is answered: by whom, and which calls the same task made, or waited for; or the one that has made that task,
+    /// if both have been made since the request came.
     pub(super) fn task_answers(&mut self, key: Key, first: Mark, conn: &mut ConnFacts) {
         let process = first.thread.process;
+        let lost = self.tables.last_loss_of(process);
         let Some(&task) = conn.tasks(Direction::Egress, &first).and_then(|tasks| tasks.first()) else {
             return;
         };
@@ -244,6 +277,7 @@ impl Correlator {
         else {
             return;
         };
+        let maker = tasks.makers.of(task);
         let Some(request) = self.tables.exchanges.get_mut(&key) else { return };
         let (cookie, came) = (request.cookie(), request.head_last.time);
         let unseen_before =
@@ -259,6 +293,15 @@ impl Correlator {
         let awaited = work.awaited_by == Some(task);
         tasks.shared |= !awaited && before.is_some_and(|(conn, at)| conn != cookie && at > came);
         tasks.proofs = tasks.proofs.saturating_add(u32::from(awaited || !again));
+        if let Some(Making { maker, at, .. }) =
+            maker.made(lost).filter(|made| made.maker != TaskId::default())
+        {
+            let before = self.tables.answers.note((process, maker), (cookie, first.time));
+            tasks.answers_through_children |= before.is_some();
+            let is_own = at > came && work.next_task != 0 && maker.number >= work.next_task;
+            work.answerer_made = is_own.then_some((maker, at));
+        }
+        let answerers = [Some(task), work.answerer_made.map(|(maker, _)| maker)];
         let exchanges = &self.tables.exchanges;
         let calls: Vec<Key> = tasks
             .calls
@@ -266,7 +309,7 @@ impl Correlator {
             .filter(|call| {
                 let call = exchanges.get(call).filter(|call| call.first.time > came);
                 let called = call.and_then(|call| call.called());
-                called.is_some_and(|called| called.tasks.contains(&task))
+                called.is_some_and(|called| called.tasks.iter().any(|task| answerers.contains(&Some(*task))))
             })
             .collect();
         for call in calls {

@@ -201,3 +201,86 @@ fn a_task_made_before_the_request_was_not_made_for_it() {
     shop.answers(two, 12);
     shop.expect(&["/a1 - task-unrelated", "/a2 - task-older"]);
 }
+
+/// As frameworks do that send a body piece by piece: the child sends, and its maker waits for something else.
+#[test]
+fn a_task_whose_child_answers_works_on_the_request_until_it_makes_that() {
+    let mut shop = Loop::proven();
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    let own = shop.child();
+    shop.calls("/a1", &[own]);
+    let awaited = shop.child_of(own);
+    shop.calls("/a2", &[awaited, own]);
+    let answers = shop.child_of(own);
+    shop.calls("/a3", &[own]);
+    shop.answers(conn, answers);
+    shop.expect(&[
+        "/a1 < shop server /a (runtime-task)",
+        "/a2 < shop server /a (runtime-task)",
+        "/a3 - task-not-fresh",
+    ]);
+    for path in ["/a1", "/a2"] {
+        assert_eq!(confidence(&shop.spans(), path), Some(Confidence::Likely));
+    }
+}
+
+/// A dispatcher is there before the request is, and what it does between two of them is for nobody, or for any.
+#[test]
+fn a_task_that_is_older_than_the_request_which_its_child_answers_is_nobodys() {
+    let mut shop = Loop::proven();
+    let dispatcher = shop.child();
+    let conn = shop.client();
+    shop.arrives(conn, "/a");
+    shop.calls("/a1", &[dispatcher]);
+    let answers = shop.child_of(dispatcher);
+    shop.answers(conn, answers);
+    shop.expect(&["/a1 - task-unrelated"]);
+}
+
+#[test]
+fn a_task_whose_children_answer_several_requests_is_of_none() {
+    for before in [true, false] {
+        let mut shop = Loop::proven();
+        let (one, two) = (shop.client(), shop.client());
+        shop.arrives(one, "/a");
+        let mut leads = shop.child();
+        shop.arrives(two, "/b");
+        if !before {
+            leads = shop.child();
+        }
+        shop.calls("/b1", &[leads]);
+        let answers = shop.child_of(leads);
+        shop.answers(one, answers);
+        let answers = shop.child_of(leads);
+        shop.answers(two, answers);
+        shop.expect(&["/b1 - several-open-requests"]);
+    }
+}
+
+/// A task with a name.
+const NAMED: u64 = 0;
+
+/// Tasks with names have no numbers: at an address that was used before there is another one.
+#[test]
+fn a_task_with_a_name_is_another_one_where_it_was_seen_to_be_made() {
+    for (told, wanted) in [(true, "/b1 < shop server /b (runtime-task)"), (false, "/b1 - task-not-fresh")] {
+        let mut shop = Loop::proven();
+        let named = |shop: &mut Loop| {
+            if told {
+                let number = shop.child();
+                shop.host.makes(shop.main, TaskId::default(), TaskId { number, ..task(NAMED) });
+            }
+        };
+        for (path, call) in [("/a", None), ("/b", Some("/b1"))] {
+            let conn = shop.client();
+            shop.arrives(conn, path);
+            named(&mut shop);
+            if let Some(call) = call {
+                shop.calls(call, &[NAMED]);
+            }
+            shop.answers(conn, NAMED);
+        }
+        shop.expect(&[wanted]);
+    }
+}

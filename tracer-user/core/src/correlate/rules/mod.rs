@@ -66,7 +66,7 @@ impl Tables {
     }
 
     /// When something of this process, or that may have been of it, was last lost.
-    fn last_loss_of(&self, process: ProcessKey) -> Option<KernelInstant> {
+    pub(in crate::correlate) fn last_loss_of(&self, process: ProcessKey) -> Option<KernelInstant> {
         self.last_loss.max(self.processes.find(process).and_then(|process| process.last_damage))
     }
 

@@ -10,7 +10,10 @@
 //! 3. that task works on this request and no other. Either it was seen to wait for the bytes of this very connection when
 //!    the request came, so that nothing of an earlier one was left to be done. Or it answers the request, and has
 //!    never answered another. A task that serves a connection may answer, and make calls for that request when the
-//!    next one has come already: what it does then cannot be told apart, and is undecided;
+//!    next one has come already: what it does then cannot be told apart, and is undecided. Or it has made the task that
+//!    answers, as frameworks do to send a body piece by piece, and made the call before: then both must have been made
+//!    since the request came, and no task of the process have made answering ones for several by the time that all
+//!    requests have ended which were open at the call. Such edges are *likely*;
 //! 4. of tasks between, which are waited for, none was made for somebody else: see [`super::awaited`]. Such edges are *likely*.
 //!
 //! What a thread of a pool does for a task that waits for it in `asyncio.to_thread`, the task does.
@@ -25,7 +28,8 @@
 use std::time::Duration;
 
 use super::{Moment, Tables, Verdict, awaited, named};
-use crate::correlate::exchange::{Answering, Exchange, Undecided};
+use crate::correlate::exchange::{Answering, Exchange, Undecided, Working};
+use crate::span::Confidence;
 
 /// Requests with a task of their own, before a process is believed at once.
 pub(in crate::correlate) const PROOFS: u32 = 32;
@@ -60,10 +64,12 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
     if call.is_damaged() || request.is_damaged() {
         return Verdict::abstain(Undecided::EventsLost);
     }
-    let Some((place, waited)) = work.place(&called.tasks) else {
+    let Some((place, working)) = work.place(&called.tasks) else {
         return Verdict::abstain(Undecided::TaskUnrelated);
     };
-    if waited {
+    // One that makes others for several requests may not have shown that yet.
+    let proven = tasks.proofs >= PROOFS && working != Working::MadeAnswerer;
+    if working == Working::HadWaited {
         if let Err(verdict) = named::is_whole(tables, request, moment) {
             return verdict;
         }
@@ -78,19 +84,26 @@ pub(in crate::correlate) fn judge(tables: &Tables, call: &Exchange, moment: Mome
         let process = call.process();
         let gap = if of_loop { tables.last_loss_of(process) } else { tables.last_gap(process) };
         let lost = gap.is_some_and(|at| at.plus(LOSS_MEMORY) >= call.first.time);
-        if work.again {
+        let sent = call.first.time;
+        if work.again
+            || working == Working::MadeAnswerer && work.answerer_made.is_none_or(|(_, at)| at < sent)
+        {
             return Verdict::abstain(Undecided::TaskNotFresh);
         } else if lost {
             return Verdict::abstain(Undecided::EventsLost);
-        } else if tasks.shared {
+        } else if tasks.shared || working == Working::MadeAnswerer && tasks.answers_through_children {
             return Verdict::abstain(Undecided::SeveralOpenRequests);
-        } else if tasks.proofs < PROOFS && !called.is_over(tasks) {
+        } else if !proven && !called.is_over(tasks) {
             return if moment.last { Verdict::abstain(Undecided::ProcessUnproven) } else { Verdict::Wait };
         }
     }
     let made_for = called.made_for(place, request.head_last.time, tables.last_loss_of(call.process()));
     let below = called.awaited(place).zip(made_for);
-    awaited::judge(&tasks.kinds, below, (key, work.next_task), call, moment)
+    let mut verdict = awaited::judge(&tasks.kinds, below, (key, work.next_task), call, moment);
+    if let (Working::MadeAnswerer, Verdict::Parent(_, _, confidence)) = (working, &mut verdict) {
+        *confidence = Confidence::Likely.min(*confidence);
+    }
+    verdict
 }
 
 /// Whether the request was still being answered when the call was made; `None` while that is not known.
