@@ -93,13 +93,18 @@ class Holder:
     def __init__(self, future): self.future = future
     def run(self): in_thread()
 
+class WorkerThread:
+    """Has the same future as AnyIO's, and is of another file."""
+    def begin(self, future): threading.Thread(target=self.run, args=(0, 0, 0, 0, future), daemon=True).start()
+    def run(self, item, context, func, args, future): in_thread()
+
 async def threads():
     entered()
     await asyncio.to_thread(lambda: list(map(lambda _: in_thread(), [0])))
 
 async def main(way):
     loop = asyncio.get_running_loop()
-    if way not in ("reads", "reads_after", "several", "submitted", "held", "shared"):
+    if way not in ("reads", "reads_after", "several", "submitted", "held", "shared", "anyio_held"):
         entered()
     if way == "thread":
         await threads()
@@ -122,7 +127,16 @@ async def main(way):
         # Several loops' futures are set when it is done.
         future = concurrent.futures.ThreadPoolExecutor().submit(lambda: (time.sleep(0.1), in_thread()))
         await asyncio.gather(asyncio.wrap_future(future), asyncio.wrap_future(future))
-    if way.startswith("thread") or way in ("submitted", "held", "shared"):
+    elif way == "anyio":
+        import anyio.to_thread
+        await anyio.to_thread.run_sync(lambda: list(map(lambda _: in_thread(), [0])))
+    elif way == "anyio_held":
+        import anyio.to_thread
+        task = asyncio.create_task(anyio.to_thread.run_sync(time.sleep, 1000))
+        await asyncio.sleep(0.1)
+        WorkerThread().begin(task._fut_waiter)
+        await task
+    if way.startswith(("thread", "anyio")) or way in ("submitted", "held", "shared"):
         return
     if way == "alone":
         await leaf()
@@ -333,9 +347,16 @@ fn real_interpreters_say_who_runs_and_who_waits() {
         ("submitted", chain_end::NOBODY, 0b0),
         ("held", chain_end::NOBODY, 0b0),
         ("shared", chain_end::NOBODY, 0b0),
+        ("anyio", chain_end::SEVERAL, 0b0),
+        ("anyio_held", chain_end::NOBODY, 0b0),
     ];
     for python in interpreters() {
-        for (way, end, own) in WAYS {
+        let with_anyio = Command::new(&python).args(["-c", "import anyio"]).stderr(Stdio::null()).status();
+        let with_anyio = with_anyio.unwrap().success();
+        if !with_anyio {
+            eprintln!("skipped: {python:?} has no AnyIO");
+        }
+        for (way, end, own) in WAYS.iter().filter(|(way, ..)| with_anyio || !way.starts_with("anyio")) {
             let standing = Standing::start(&python, way);
             // What started the loop waits with a callback of its own.
             let told = |(place, task): (usize, &TaskId)| TaskId {
