@@ -79,6 +79,14 @@ pub(super) struct Making {
     place: u16,
 }
 
+/// Of a task with a name: any that was at its address.
+const ANY: u16 = u16::MAX;
+
+/// Whether it may be another one of those that were at its address.
+const fn is_any(task: TaskId) -> bool {
+    task.address >> ADDRESS_BITS == ANY as u64
+}
+
 /// Bits of an address.
 const ADDRESS_BITS: u32 = 48;
 const ADDRESS: u64 = (1 << ADDRESS_BITS) - 1;
@@ -92,7 +100,7 @@ impl Default for Makers {
 impl Makers {
     /// A task is made, as is told.
     fn note(&mut self, task: TaskId, maker: TaskId, at: KernelInstant) {
-        self.count = self.count.wrapping_add(1);
+        self.count = if self.count + 1 < ANY { self.count + 1 } else { 1 };
         let maker = self.told_apart(maker);
         self.known.note(task.address, Making { number: task.number, maker, at, place: self.count });
     }
@@ -100,9 +108,15 @@ impl Makers {
     /// A task that was given a name has no number, and its address is used again: each that was seen to be made is another
     /// one. What tells it from those is put above its address.
     fn told_apart(&self, task: TaskId) -> TaskId {
-        let made = self.known.get(&task.address).filter(|_| task.number == 0);
-        let place = made.map_or(0, |made| u64::from(made.place));
-        TaskId { address: task.address | place << ADDRESS_BITS, ..task }
+        if task.number != 0 || task == TaskId::default() {
+            return task;
+        }
+        let place = match self.known.get(&task.address) {
+            Some(made) => made.place,
+            None if self.known.forgets() => ANY,
+            None => 0,
+        };
+        TaskId { address: task.address | u64::from(place) << ADDRESS_BITS, ..task }
     }
 
     /// Who has made a task that is told apart, as far as that is told.
@@ -283,7 +297,7 @@ impl Correlator {
         let unseen_before =
             request.id.index == 0 && request.conn.as_ref().is_none_or(|conn| conn.opened.preexisting);
         let before = self.tables.answers.note((process, task), (cookie, first.time));
-        let again = before.is_some() || conn.answered_by == Some(task) || unseen_before;
+        let again = before.is_some() || conn.answered_by == Some(task) || unseen_before || is_any(task);
         conn.answered_by = Some(task);
         let Some(served) = request.served_mut() else { return };
         // None: it came before any task was known.
@@ -294,7 +308,7 @@ impl Correlator {
         tasks.shared |= !awaited && before.is_some_and(|(conn, at)| conn != cookie && at > came);
         tasks.proofs = tasks.proofs.saturating_add(u32::from(awaited || !again));
         if let Some(Making { maker, at, .. }) =
-            maker.made(lost).filter(|made| made.maker != TaskId::default())
+            maker.made(lost).filter(|made| made.maker != TaskId::default() && !is_any(made.maker))
         {
             let before = self.tables.answers.note((process, maker), (cookie, first.time));
             tasks.answers_through_children |= before.is_some();

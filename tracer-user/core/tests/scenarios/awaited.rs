@@ -284,3 +284,21 @@ fn a_task_with_a_name_is_another_one_where_it_was_seen_to_be_made() {
         shop.expect(&[wanted]);
     }
 }
+
+/// Of more tasks than can be remembered, one with a name may be any that was at its address.
+#[test]
+fn a_task_with_a_name_that_is_forgotten_may_have_answered_before() {
+    for (made, wanted) in [(10, "/b1 < shop server /b (runtime-task)"), (50_000, "/b1 - task-not-fresh")] {
+        let mut shop = Loop::proven();
+        for other in 0..made {
+            let number = shop.child();
+            let other = TaskId { address: 0x6000_0000_0000 + 64 * other, number };
+            shop.host.makes(shop.main, TaskId::default(), other);
+        }
+        let conn = shop.client();
+        shop.arrives(conn, "/b");
+        shop.calls("/b1", &[NAMED]);
+        shop.answers(conn, NAMED);
+        shop.expect(&[wanted]);
+    }
+}
