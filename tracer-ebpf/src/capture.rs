@@ -3,7 +3,7 @@
 //! The verifier walks most functions once for every way in which a program may come to them: here, once for each protocol
 //! that an operation may have been told to be of, on each kind of socket. A *global* function (one with external linkage,
 //! `btf_prepare_func_args` in `kernel/bpf/btf.c`) it walks once, knowing nothing of what it is given but its type. That is a
-//! quarter of the work, and the verifier's work is most of what a start of the tracer takes.
+//! small part of the work, and the verifier's work is most of what a start of the tracer takes.
 
 use tracer_abi::sniff::Class;
 
