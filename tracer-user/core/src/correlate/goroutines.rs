@@ -41,6 +41,8 @@ pub(super) struct Goroutines {
     /// Requests that are open, by the number of the goroutine that read them.
     reads: BTreeMap<u64, Vec<Key>>,
     readers: BTreeSet<u64>,
+    /// When the requests of streams ended, which goroutines of these numbers had read and nothing else.
+    streams_ended: BTreeMap<u64, KernelInstant>,
     /// Places that start goroutines.
     sites: BTreeMap<u64, Site>,
     /// Calls that did not outlive their request, and when that is known.
@@ -298,6 +300,10 @@ impl Correlator {
                 unborn.is_some_and(|unborn| unborn.contains(goroutine.number))
             };
             let requests = read_by(parent);
+            if requests.is_empty() && goroutines.streams_ended.get(&parent).is_some_and(|end| *end >= made) {
+                // Made in time, and told too late: sessions of TLS wait for their sockets to be known, each for its own.
+                return;
+            }
             if goroutines.readers.contains(&parent) && !requests.iter().any(born) {
                 // It lives on after the request in which it was started.
                 goroutines.close(started_at);
@@ -345,7 +351,7 @@ impl Correlator {
     pub(super) fn goroutine_serves_no_more(&mut self, key: Key, process: ProcessKey) {
         let Some(request) = self.tables.exchanges.get_mut(&key) else { return };
         let end = request.end.map_or(self.now, |end| end.time);
-        let is_given_up = request.is_given_up();
+        let (is_given_up, is_stream) = (request.is_given_up(), request.stream.is_some());
         let Some(reader) = request.served_mut().and_then(|served| served.reader.as_deref_mut()) else {
             return;
         };
@@ -357,6 +363,12 @@ impl Correlator {
         };
         if !is_given_up {
             goroutines.reads_no_more(number, key);
+            if is_stream {
+                goroutines.streams_ended.insert(number, end);
+                if goroutines.streams_ended.len() > MAX_READERS {
+                    goroutines.streams_ended.pop_first();
+                }
+            }
         }
         let exchanges = &self.tables.exchanges;
         let due = end.plus(OUTLIVE);
