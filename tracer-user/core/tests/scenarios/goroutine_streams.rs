@@ -305,6 +305,23 @@ fn a_place_whose_goroutines_stay_is_not_believed() {
     shop.expect(&["/a1 - child-outlives", "/b1 - task-unrelated"]);
 }
 
+/// What is told of a session of TLS waits until its socket is known, and that of the request may have been known before.
+#[test]
+fn a_call_that_is_told_of_when_its_request_has_ended_closes_no_place() {
+    let mut shop = Shop::new();
+    shop.takes(1, "/a", 11);
+    shop.sends_untold(1, "/a1", |_| ());
+    shop.answers(1);
+    shop.tells(1, task(101), 11);
+    shop.is_answered(1);
+    shop.last = 101;
+    shop.takes(3, "/b", 12);
+    shop.calls("/b1", 102, 12);
+    shop.answers(3);
+    shop.host.sleep(Duration::from_millis(200));
+    shop.expect(&["/a1 - event-loop", "/b1 < shop server /b (runtime-task)"]);
+}
+
 /// Told of before its request was read, of another stream, or twice: of whatever does not fit, nothing is believed.
 #[test]
 fn what_does_not_fit_is_not_believed() {
