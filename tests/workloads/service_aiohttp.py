@@ -10,6 +10,7 @@ import random
 import aiohttp
 from aiohttp import web
 from calls import SIZES, Downstream, add_options
+from calls_async import background
 
 parser = argparse.ArgumentParser()
 add_options(parser)
@@ -61,14 +62,6 @@ async def serve(request):
     return response
 
 
-async def background():
-    number = 0
-    while True:
-        await asyncio.sleep(random.random() * 2 * args.background_ms / 1000)
-        await call(None, number)
-        number += 1
-
-
 async def main():
     # Fewer connections than calls at a high load: calls wait for one that is free.
     sessions["pooled"] = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=12))
@@ -81,7 +74,7 @@ async def main():
     await site.start()
     print("PORT", site._server.sockets[0].getsockname()[1], flush=True)
     if args.downstream and args.background_ms:
-        await background()
+        await background(args, call)
     await asyncio.Event().wait()
 
 

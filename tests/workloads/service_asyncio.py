@@ -11,6 +11,7 @@ import asyncio
 import random
 
 from calls import SIZES, Downstream, add_options
+from calls_async import background
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
@@ -103,19 +104,11 @@ async def serve(reader, writer):
     writer.close()
 
 
-async def background():
-    number = 0
-    while True:
-        await asyncio.sleep(random.random() * 2 * args.background_ms / 1000)
-        await call(None, number)
-        number += 1
-
-
 async def main():
     server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=128)
     print("PORT", server.sockets[0].getsockname()[1], flush=True)
     if args.downstream and args.background_ms:
-        task = asyncio.create_task(background())
+        task = asyncio.create_task(background(args, call))
         await task
     await server.serve_forever()
 

@@ -13,7 +13,9 @@ import socket
 import httpx
 import uvicorn
 from calls import SIZES, Downstream, add_options, pause
+from calls_async import background
 from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
 parser = argparse.ArgumentParser()
@@ -91,8 +93,6 @@ def route_in_thread(request_id: str):
 
 async def either(request_id: str, request: Request):
     """Part of the work in a thread, as frameworks let coroutines have it done."""
-    from fastapi.concurrency import run_in_threadpool
-
     await request.body()
     calls = downstream.count() if args.downstream else 0
     for number in range(calls):
@@ -107,21 +107,13 @@ routes = {"async": route, "def": route_in_thread, "mixed": either}
 app.add_api_route("/work/{request_id}", routes[args.routes], methods=["GET", "POST"])
 
 
-async def background():
-    number = 0
-    while True:
-        await asyncio.sleep(random.random() * 2 * args.background_ms / 1000)
-        await call(None, number)
-        number += 1
-
-
 @app.on_event("startup")
 async def start():
     # Fewer connections than calls at a high load: calls wait for one that is free.
     clients["pooled"] = httpx.AsyncClient(limits=httpx.Limits(max_connections=12), timeout=60)
     clients["fresh"] = httpx.AsyncClient(headers={"connection": "close"}, timeout=60)
     if args.downstream and args.background_ms:
-        app.state.background = asyncio.get_running_loop().create_task(background())
+        app.state.background = asyncio.get_running_loop().create_task(background(args, call))
 
 
 listener = socket.create_server(("127.0.0.1", 0), backlog=128)

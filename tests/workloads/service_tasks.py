@@ -20,6 +20,7 @@ import asyncio
 import random
 
 from calls import SIZES, Downstream, add_options
+from calls_async import background
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--model", default="waits")
@@ -278,14 +279,6 @@ async def answer_and_tell(writer, calls, done):
     done.set_result(None)
 
 
-async def background():
-    number = 0
-    while True:
-        await asyncio.sleep(random.random() * 2 * args.background_ms / 1000)
-        await call(None, number)
-        number += 1
-
-
 async def main():
     global jobs
     jobs = asyncio.Queue()
@@ -295,7 +288,7 @@ async def main():
         works = {"queue": worker, "mixed": answering_worker}.get(args.model)
         tasks = [asyncio.create_task(works()) for _ in range(6)] if works else []
         if args.background_ms:
-            tasks.append(asyncio.create_task(background()))
+            tasks.append(asyncio.create_task(background(args, call)))
         await asyncio.gather(*tasks)
     await server.serve_forever()
 
