@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tracer_tests::http::{Client, drive};
-use tracer_tests::kernel_objects::{Object, held_by, wait_gone};
+use tracer_tests::kernel_objects::{Object, held_by, instructions_walked, wait_gone};
 use tracer_tests::load::{Happened, Load};
 use tracer_tests::nginx::{Config, Nginx};
 use tracer_tests::program::Program;
@@ -47,6 +47,15 @@ impl Chain {
         };
         Score::of(&report.spans, &truth)
     }
+}
+
+/// Nearly all of the time of a start is the verifier's, some microseconds an instruction.
+#[test]
+fn a_start_does_not_take_the_verifier_long() {
+    let service = Service::start(Runtime::Python, None).expect("start a service");
+    let mut tracer = Tracer::attach(&[service.pid()]).expect("attach");
+    let walked = instructions_walked(tracer.program().pid()).expect("programs");
+    assert!((100_000..450_000).contains(&walked), "{walked} instructions walked");
 }
 
 #[test]

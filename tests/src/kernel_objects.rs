@@ -2,7 +2,7 @@
 //!
 //! Ids, not names: other tracers may run on the same kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -34,6 +34,22 @@ pub fn held_by(pid: u32) -> anyhow::Result<BTreeSet<Object>> {
         }
     }
     Ok(found)
+}
+
+/// How many instructions the kernel's verifier has walked for the programs that the process holds.
+pub fn instructions_walked(pid: u32) -> anyhow::Result<u64> {
+    let mut programs = BTreeMap::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let info = std::fs::read_to_string(entry?.path()).unwrap_or_default();
+        let field = |name: &str| {
+            let fields = info.lines().filter_map(|line| line.split_once(':'));
+            fields.filter(|(key, _)| *key == name).find_map(|(_, value)| value.trim().parse::<u64>().ok())
+        };
+        if let (Some(id), Some(walked)) = (field("prog_id"), field("verified_insns")) {
+            programs.insert(id, walked);
+        }
+    }
+    Ok(programs.values().sum())
 }
 
 /// Waits until the kernel knows none of them any more; it frees them a little after their last reference is gone.
