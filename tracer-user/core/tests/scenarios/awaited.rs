@@ -205,23 +205,26 @@ fn a_task_made_before_the_request_was_not_made_for_it() {
 /// As frameworks do that send a body piece by piece: the child sends, and its maker waits for something else.
 #[test]
 fn a_task_whose_child_answers_works_on_the_request_until_it_makes_that() {
-    let mut shop = Loop::proven();
-    let conn = shop.client();
-    shop.arrives(conn, "/a");
-    let own = shop.child();
-    shop.calls("/a1", &[own]);
-    let awaited = shop.child_of(own);
-    shop.calls("/a2", &[awaited, own]);
-    let answers = shop.child_of(own);
-    shop.calls("/a3", &[own]);
-    shop.answers(conn, answers);
-    shop.expect(&[
-        "/a1 < shop server /a (runtime-task)",
-        "/a2 < shop server /a (runtime-task)",
-        "/a3 - task-not-fresh",
-    ]);
-    for path in ["/a1", "/a2"] {
-        assert_eq!(confidence(&shop.spans(), path), Some(Confidence::Likely));
+    for made_before in [0, MORE_THAN_REMEMBERED] {
+        let mut shop = Loop::proven();
+        shop.makes_others(made_before);
+        let conn = shop.client();
+        shop.arrives(conn, "/a");
+        let own = shop.child();
+        shop.calls("/a1", &[own]);
+        let awaited = shop.child_of(own);
+        shop.calls("/a2", &[awaited, own]);
+        let answers = shop.child_of(own);
+        shop.calls("/a3", &[own]);
+        shop.answers(conn, answers);
+        shop.expect(&[
+            "/a1 < shop server /a (runtime-task)",
+            "/a2 < shop server /a (runtime-task)",
+            "/a3 - task-not-fresh",
+        ]);
+        for path in ["/a1", "/a2"] {
+            assert_eq!(confidence(&shop.spans(), path), Some(Confidence::Likely));
+        }
     }
 }
 
@@ -261,6 +264,19 @@ fn a_task_whose_children_answer_several_requests_is_of_none() {
 /// A task with a name.
 const NAMED: u64 = 0;
 
+/// Of tasks whose makers are told.
+const MORE_THAN_REMEMBERED: u64 = 50_000;
+
+impl Loop {
+    /// Tasks are made that do nothing.
+    fn makes_others(&mut self, count: u64) {
+        for other in 0..count {
+            let other = TaskId { address: 0x6000_0000_0000 + 64 * other, number: self.child() };
+            self.host.makes(self.main, TaskId::default(), other);
+        }
+    }
+}
+
 /// Tasks with names have no numbers: at an address that was used before there is another one.
 #[test]
 fn a_task_with_a_name_is_another_one_where_it_was_seen_to_be_made() {
@@ -288,13 +304,11 @@ fn a_task_with_a_name_is_another_one_where_it_was_seen_to_be_made() {
 /// Of more tasks than can be remembered, one with a name may be any that was at its address.
 #[test]
 fn a_task_with_a_name_that_is_forgotten_may_have_answered_before() {
-    for (made, wanted) in [(10, "/b1 < shop server /b (runtime-task)"), (50_000, "/b1 - task-not-fresh")] {
+    let forgotten =
+        [(10, "/b1 < shop server /b (runtime-task)"), (MORE_THAN_REMEMBERED, "/b1 - task-not-fresh")];
+    for (made, wanted) in forgotten {
         let mut shop = Loop::proven();
-        for other in 0..made {
-            let number = shop.child();
-            let other = TaskId { address: 0x6000_0000_0000 + 64 * other, number };
-            shop.host.makes(shop.main, TaskId::default(), other);
-        }
+        shop.makes_others(made);
         let conn = shop.client();
         shop.arrives(conn, "/b");
         shop.calls("/b1", &[NAMED]);
