@@ -172,9 +172,9 @@ pub(crate) struct CaptureArgs {
     #[arg(long, value_enum, value_name = "WHERE", default_value_t = HandOffs::Auto)]
     pub(crate) handoff: HandOffs,
 
-    /// Share of a process's CPU time that asking its runtime may take in the long run, in percent. What is beyond it is not
-    /// asked, and calls have no parents meanwhile
-    #[arg(long, value_name = "PERCENT", default_value_t = DEFAULT_BUDGET_PERCENT, value_parser = percent)]
+    /// Share of a process's CPU time that asking its runtime may take in the long run, in percent. A process that comes to
+    /// more is left alone now and then, and most of its calls have no parents meanwhile
+    #[arg(long, value_name = "PERCENT", default_value_t = DEFAULT_BUDGET_PERCENT, value_parser = percent())]
     pub(crate) identity_budget: f64,
 
     /// Put the command-line arguments of traced processes into their resource. They may contain secrets
@@ -297,10 +297,8 @@ fn duration() -> ValueParser {
     ValueParser::new(units::duration)
 }
 
-/// A share of which something is left.
-fn percent(text: &str) -> Result<f64, String> {
-    let share = text.parse::<f64>().ok().filter(|share| (0.01..=100.0).contains(share));
-    share.ok_or_else(|| "between 0.01 and 100".to_owned())
+fn percent() -> ValueParser {
+    ValueParser::new(units::percent)
 }
 
 fn size() -> ValueParser {

@@ -104,15 +104,14 @@ impl Summary {
 
     fn identity(&self) -> Option<String> {
         let IdentityCost { looks, nanos, rests } = self.identity;
-        if looks == 0 {
-            return None;
-        }
-        let micros = nanos as f64 / looks as f64 / 1e3;
-        let mut line = format!("runtimes asked {}, {micros:.1} µs each", number(looks, "time"));
-        if rests > 0 {
-            line += &format!("; a process was left alone for its cost {}", number(rests, "time"));
-        }
-        Some(line)
+        let asked = (looks > 0).then(|| {
+            let micros = nanos as f64 / looks as f64 / 1e3;
+            format!("runtimes asked {}, {micros:.1} µs each", number(looks, "time"))
+        });
+        let rested = (rests > 0)
+            .then(|| format!("a process was left alone for what asking costs {}", number(rests, "time")));
+        let said: Vec<String> = asked.into_iter().chain(rested).collect();
+        (!said.is_empty()).then(|| said.join("; "))
     }
 
     fn spans(&self) -> String {
@@ -342,7 +341,7 @@ mod tests {
             },
             &[
                 "2 spans of 1 process; parent undecided for 0",
-                "runtimes asked 2 times, 2.5 µs each; a process was left alone for its cost 1 time",
+                "runtimes asked 2 times, 2.5 µs each; a process was left alone for what asking costs 1 time",
                 "lost: data_ring_full 4, thread_gaps 1",
                 "1 spans to http://h; lost 1 (failed 1)",
                 "recorded 2.5 MB; 3 events did not get through to the disk; it ended before the run",

@@ -1,4 +1,4 @@
-//! Durations, sizes and seeds as people write them on a command line.
+//! Durations, sizes, shares and seeds as people write them on a command line.
 
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ pub(crate) enum UnitError {
     Duration,
     #[error("expected a number of bytes, such as 4096, 64KiB, 100MB or 1GiB")]
     Size,
+    #[error("expected a share in percent, from 0.01 to 100")]
+    Percent,
     #[error("expected 64 hexadecimal digits")]
     Seed,
 }
@@ -81,6 +83,12 @@ fn split_number(text: &str) -> Option<(f64, &str)> {
     number.parse::<f64>().ok().map(|number| (number, rest))
 }
 
+/// `3`, `0.5`: something must be left, and no more than all.
+pub(crate) fn percent(text: &str) -> Result<f64, UnitError> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.01..=100.0).contains(share));
+    share.ok_or(UnitError::Percent)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +132,16 @@ mod tests {
             ("99999999999999999999T", None),
         ] {
             assert_eq!(size(text).ok(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn percents() {
+        for (text, want) in [("3", Some(3.0)), ("0.01", Some(0.01)), ("100", Some(100.0))] {
+            assert_eq!(percent(text).ok(), want, "{text}");
+        }
+        for text in ["", "0", "-1", "0.001", "100.1", "NaN", "inf", "3%", "3 "] {
+            assert_eq!(percent(text), Err(UnitError::Percent), "{text}");
         }
     }
 

@@ -117,7 +117,12 @@ impl HandOffs {
         })
     }
 
-    /// Whose waits are not asked for any more, or again, and when, since the last call.
+    /// How often asking for a process's waits rested.
+    pub(super) const fn rests(&self) -> u64 {
+        self.waits.rests()
+    }
+
+    /// See [`super::rests::Rests::take_interrupted`].
     pub(super) fn take_interrupted(&mut self) -> Vec<(ProcessKey, KernelInstant)> {
         self.waits.take_interrupted()
     }

@@ -33,7 +33,7 @@ use super::examiner::{Examiner, Found, Ticket};
 use super::function_probes::{FunctionProbe, FunctionProbes};
 use super::object::Loaded;
 use super::record;
-use crate::clock;
+use super::rests::Rests;
 use crate::process::procfs::{StartTick, children};
 use crate::runtime::tokio::{Lesson, Lessons};
 use crate::runtime::{self, Code, Finding, Runtime};
@@ -59,7 +59,7 @@ const LESSON: Duration = Duration::from_millis(20);
 pub(crate) struct IdentityCost {
     pub(crate) looks: u64,
     pub(crate) nanos: u64,
-    /// How often a process was left alone for what it had cost.
+    /// How often a process was left alone for what that, or asking what its threads wait for, had cost.
     pub(crate) rests: u64,
 }
 
@@ -82,11 +82,7 @@ pub(super) struct Identities {
     recent: Option<ProcessKey>,
     next_retry: Option<Instant>,
     next_account: Instant,
-    budget: Budget,
-    /// Processes that have rested, and whether they are about to be asked again.
-    rested: HashMap<u32, bool>,
-    /// Whose asking has ended for now, or begun again, and when.
-    interrupted: Vec<(ProcessKey, KernelInstant)>,
+    rests: Rests,
     /// Of processes that are not asked any more.
     past: IdentityCost,
     /// Processes that run CPython, as it seems, each time that this was found.
@@ -131,8 +127,8 @@ enum State {
         used: bool,
     },
     Asked(Account),
-    /// Not asked until what it has cost is paid for.
-    Resting(Account),
+    /// Not asked until what it has cost is paid for: see [`Rests`].
+    Resting,
     Off,
 }
 
@@ -164,9 +160,7 @@ impl Identities {
             recent: None,
             next_retry: None,
             next_account: Instant::now() + account::INTERVAL,
-            budget,
-            rested: HashMap::new(),
-            interrupted: Vec::new(),
+            rests: Rests::new(budget),
             past: IdentityCost::default(),
             pythons: Vec::new(),
             makers: FunctionProbes::new(FunctionProbe::Makes),
@@ -237,9 +231,9 @@ impl Identities {
         std::mem::take(&mut self.pythons)
     }
 
-    /// Whose asking has ended for now, or begun again, and when, since the last call.
+    /// See [`Rests::take_interrupted`].
     pub(super) fn take_interrupted(&mut self) -> Vec<(ProcessKey, KernelInstant)> {
-        std::mem::take(&mut self.interrupted)
+        self.rests.take_interrupted()
     }
 
     /// Has a process examined that is traced from now on.
@@ -255,7 +249,7 @@ impl Identities {
         let known = self.watched.get(&process.tgid.0);
         let asked = known.is_some_and(|known| {
             StartTick::of(known.process) == StartTick::of(process)
-                && matches!(known.state, State::Asked(_) | State::Resting(_) | State::Ordered { .. })
+                && matches!(known.state, State::Asked(_) | State::Resting | State::Ordered { .. })
         });
         if !asked {
             self.order(process, FIRST_RETRY, used);
@@ -300,7 +294,7 @@ impl Identities {
                     State::Examine { .. }
                     | State::Ordered { .. }
                     | State::Asked(_)
-                    | State::Resting(_)
+                    | State::Resting
                     | State::Off => None,
                 })
                 .collect();
@@ -312,7 +306,7 @@ impl Identities {
                 .values()
                 .filter_map(|watched| match watched.state {
                     State::Examine { at, .. } => Some(at),
-                    State::Ordered { .. } | State::Asked(_) | State::Resting(_) | State::Off => None,
+                    State::Ordered { .. } | State::Asked(_) | State::Resting | State::Off => None,
                 })
                 .min();
         }
@@ -384,7 +378,7 @@ impl Identities {
 
     /// What asking has come to so far.
     pub(super) fn cost(&self) -> IdentityCost {
-        let mut cost = self.past;
+        let mut cost = IdentityCost { rests: self.rests.count, ..self.past };
         for (tgid, watched) in &self.watched {
             if let (State::Asked(_), Some(tables)) = (watched.state, &self.tables)
                 && let Some(spent) = tables.spent(*tgid)
@@ -487,11 +481,7 @@ impl Identities {
             Ok(()) => {
                 tables.places.insert(pid.0, place);
                 tracing::debug!("process {pid}: {runtime}: its tasks are known");
-                if let Some(again) = self.rested.get_mut(&pid.0)
-                    && std::mem::take(again)
-                {
-                    self.interrupted.push((process, clock::now()));
-                }
+                self.rests.end(process);
                 State::Asked(Account::open(process))
             }
             Err(error) => {
@@ -504,29 +494,19 @@ impl Identities {
     /// Processes whose asking costs more than its share rest until they have paid for it.
     fn account(&mut self) {
         let Some(tables) = &self.tables else { return };
-        let (mut dear, mut repaid) = (Vec::new(), Vec::new());
+        let mut dear = Vec::new();
         for (tgid, Watched { process, state }) in &mut self.watched {
-            match state {
-                State::Asked(account) => {
-                    if let Some(spent) = tables.spent(*tgid)
-                        && let Some(overdrawn) = account.settle(*process, spent, self.budget)
-                    {
-                        dear.push((*process, *account, overdrawn));
-                    }
-                }
-                State::Resting(account) => {
-                    if account.is_repaid(*process, self.budget) {
-                        repaid.push(*process);
-                    }
-                }
-                State::Examine { .. } | State::Ordered { .. } | State::Off => {}
+            let State::Asked(account) = state else { continue };
+            if let Some(spent) = tables.spent(*tgid)
+                && let Some(overdrawn) = account.settle(*process, spent, self.rests.budget)
+            {
+                dear.push((*process, *account, overdrawn));
             }
         }
         for (process, account, overdrawn) in dear {
             self.rest(process, account, overdrawn);
         }
-        for process in repaid {
-            self.rested.insert(process.tgid.0, true);
+        for process in self.rests.repaid() {
             self.order(process, FIRST_RETRY, true);
         }
     }
@@ -540,27 +520,29 @@ impl Identities {
         } else {
             "calls of its event loop have no parents"
         };
-        let budget = self.budget;
-        if !self.rested.contains_key(&tgid) {
+        self.leave(tgid);
+        self.watched.insert(tgid, Watched { process, state: State::Resting });
+        if self.rests.begin(process, account) {
+            let budget = self.rests.budget;
             tracing::warn!(
                 "process {tgid}: asking its runtime took {asking:.1?} of {running:.1?} that it ran, more than \
                  {budget}: it is left alone for as long as that takes to even out, now and then, and \
                  meanwhile {meanwhile}"
             );
         }
-        self.past.rests += 1;
-        self.forget(tgid);
-        self.rested.insert(tgid, false);
-        self.interrupted.push((process, clock::now()));
-        self.watched.insert(tgid, Watched { process, state: State::Resting(account) });
     }
 
     fn forget(&mut self, tgid: u32) {
+        self.rests.forget(tgid);
+        self.leave(tgid);
+    }
+
+    /// Asks a process no more.
+    fn leave(&mut self, tgid: u32) {
         if self.recent.is_some_and(|recent| recent.tgid.0 == tgid) {
             self.recent = None;
         }
         let Some(watched) = self.watched.remove(&tgid) else { return };
-        self.rested.remove(&tgid);
         self.learning.remove(&tgid);
         self.makers.forget(tgid);
         self.unprobed.retain(|(pid, _)| pid.0 != tgid);

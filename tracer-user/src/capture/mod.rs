@@ -21,6 +21,7 @@ mod offsets;
 mod parts;
 mod processes;
 mod record;
+mod rests;
 mod ring;
 mod rung_a;
 mod rung_b;
@@ -370,7 +371,8 @@ impl Capture {
 
     /// What it cost so far to ask runtimes whose work an operation was.
     pub(crate) fn identity_cost(&self) -> IdentityCost {
-        self.identities.cost()
+        let cost = self.identities.cost();
+        IdentityCost { rests: cost.rests + self.handoffs.rests(), ..cost }
     }
 
     /// Whose runtimes are not asked any more, or again, and when: to be called between [`Self::drain`] and the next.

@@ -28,7 +28,7 @@ use super::asked::Asked;
 use super::examiner::{Examiner, Found, Ticket};
 use super::function_probes::{FunctionProbe, FunctionProbes};
 use super::object::Loaded;
-use crate::clock;
+use super::rests::Rests;
 use crate::runtime::{self, Waits as Finding};
 
 /// Until a process is examined again: at first, and at most.
@@ -64,13 +64,7 @@ pub(super) struct Waits {
     /// Examinations of processes that are not followed.
     considered: HashMap<u32, Ticket>,
     next_account: Instant,
-    budget: Budget,
-    /// Processes that are not asked until what it has cost is paid for.
-    resting: HashMap<u32, (ProcessKey, Account)>,
-    /// Those that have rested, and whether they are about to be asked again.
-    rested: HashMap<u32, bool>,
-    /// Whose asking has ended for now, or begun again, and when.
-    interrupted: Vec<(ProcessKey, KernelInstant)>,
+    rests: Rests,
 }
 
 /// A process that has pools whose work items are known.
@@ -109,10 +103,7 @@ impl Waits {
             processes: HashMap::new(),
             considered: HashMap::new(),
             next_account: Instant::now() + account::INTERVAL,
-            budget,
-            resting: HashMap::new(),
-            rested: HashMap::new(),
-            interrupted: Vec::new(),
+            rests: Rests::new(budget),
         })
     }
 
@@ -148,18 +139,26 @@ impl Waits {
     }
 
     pub(super) fn forget(&mut self, tgid: u32) {
+        self.rests.forget(tgid);
+        self.leave(tgid);
+    }
+
+    fn leave(&mut self, tgid: u32) {
         self.considered.remove(&tgid);
-        self.resting.remove(&tgid);
-        self.rested.remove(&tgid);
         if self.processes.remove(&tgid).is_some() {
             self.tables.remove(tgid);
             self.submits.forget(tgid);
         }
     }
 
-    /// Whose asking has ended for now, or begun again, and when, since the last call.
+    /// How often a process was left alone for what it had cost.
+    pub(super) const fn rests(&self) -> u64 {
+        self.rests.count
+    }
+
+    /// See [`Rests::take_interrupted`].
     pub(super) fn take_interrupted(&mut self) -> Vec<(ProcessKey, KernelInstant)> {
-        std::mem::take(&mut self.interrupted)
+        self.rests.take_interrupted()
     }
 
     /// Waits until [`Self::advance`] has something to do at once. Cancel safe.
@@ -203,20 +202,7 @@ impl Waits {
         }
         if self.next_account <= now {
             self.next_account = now + account::INTERVAL;
-            for (process, account) in self.too_dear() {
-                let tgid = process.tgid.0;
-                self.forget(tgid);
-                self.resting.insert(tgid, (process, account));
-                self.rested.insert(tgid, false);
-                self.interrupted.push((process, clock::now()));
-                changed.push((tgid, false));
-            }
-            let budget = self.budget;
-            let repaid = self.resting.extract_if(|_, (process, account)| account.is_repaid(*process, budget));
-            for (tgid, (process, _)) in repaid.collect::<Vec<_>>() {
-                self.rested.insert(tgid, true);
-                self.follow(process);
-            }
+            changed.extend(self.account().into_iter().map(|tgid| (tgid, false)));
         }
         (changed, pools)
     }
@@ -267,33 +253,35 @@ impl Waits {
             tracing::debug!("process {pid}: {runtime}: who submits to its pools is not seen: {error:#}");
         }
         followed.asked.get_or_insert_with(|| Account::open(process));
-        if let Some(again) = self.rested.get_mut(&pid.0)
-            && std::mem::take(again)
-        {
-            self.interrupted.push((process, clock::now()));
-        }
+        self.rests.end(process);
         true
     }
 
-    /// Processes whose asking costs more than its share.
-    fn too_dear(&mut self) -> Vec<(ProcessKey, Account)> {
+    /// Processes whose asking costs more than its share rest until they have paid for it: which ones do from now on.
+    fn account(&mut self) -> Vec<u32> {
         let mut dear = Vec::new();
-        let budget = self.budget;
         for (tgid, Followed { process, asked, .. }) in &mut self.processes {
             let Some(account) = asked else { continue };
             if let Some(spent) = self.tables.spent(*tgid)
-                && let Some(Overdrawn { asking, running }) = account.settle(*process, spent, budget)
+                && let Some(overdrawn) = account.settle(*process, spent, self.rests.budget)
             {
-                if !self.rested.contains_key(tgid) {
-                    tracing::warn!(
-                        "process {tgid}: asking what its threads wait for took {asking:.1?} of {running:.1?} that it \
-                         ran, more than {budget}: it is left alone for as long as that takes to even out, now and \
-                         then"
-                    );
-                }
-                dear.push((*process, *account));
+                dear.push((*process, *account, overdrawn));
             }
         }
-        dear
+        for (process, account, Overdrawn { asking, running }) in &dear {
+            let tgid = process.tgid;
+            self.leave(tgid.0);
+            if self.rests.begin(*process, *account) {
+                let budget = self.rests.budget;
+                tracing::warn!(
+                    "process {tgid}: asking what its threads wait for took {asking:.1?} of {running:.1?} that it ran, \
+                     more than {budget}: it is left alone for as long as that takes to even out, now and then"
+                );
+            }
+        }
+        for process in self.rests.repaid() {
+            self.follow(process);
+        }
+        dear.iter().map(|(process, ..)| process.tgid.0).collect()
     }
 }
