@@ -210,6 +210,7 @@ pub fn all() -> Vec<Workload> {
         loops("FastAPI, async", "service_fastapi.py", &["--routes", "async"]),
         loops("FastAPI, def", "service_fastapi.py", &["--routes", "def", "--http", "httptools"]),
         loops("FastAPI, mixed", "service_fastapi.py", &["--routes", "mixed"]),
+        loops("FastAPI, uvloop", "service_fastapi.py", &["--routes", "mixed", "--loop", "uvloop"]),
         tasks("asyncio, tasks", "waits", EventLoop),
         tasks("asyncio, tasks waited for later", "later", Reported),
         tasks("asyncio, forget", "forget", Adversarial),

@@ -36,7 +36,7 @@ use super::record;
 use super::rests::Rests;
 use crate::process::procfs::{StartTick, children};
 use crate::runtime::tokio::{Lesson, Lessons};
-use crate::runtime::{self, Code, Finding, Runtime};
+use crate::runtime::{self, Code, Finding, PythonLoop, Runtime};
 
 /// Processes that are watched: as many as the kernel half traces.
 const MAX_PROCESSES: usize = 16 << 10;
@@ -431,7 +431,13 @@ impl Identities {
                 tracing::warn!("process {pid}: {runtime}: calls of its event loop have no parents: {needed}");
                 State::Off
             }
-            Finding::Python(runtime, entry, makes) => {
+            Finding::Python(runtime, entry, PythonLoop { makes, is_uvloop }) => {
+                if is_uvloop {
+                    let instead = PythonLoop::INSTEAD_OF_UVLOOP;
+                    tracing::warn!(
+                        "process {pid}: {runtime}: calls of its event loop have no parents: {instead}"
+                    );
+                }
                 match makes {
                     Ok(code) => self.unprobed.push((pid, code)),
                     Err(reason) => {

@@ -15,7 +15,7 @@ use tracer_abi::task::{ProcessKey, Tgid};
 use crate::capture::{self, Capture, CaptureConfig, FunctionProbe, Rung};
 use crate::config::{Doctor, DoctorFormat};
 use crate::process::procfs::ProcDir;
-use crate::runtime::{self, Code, Finding, Runtime, Waits};
+use crate::runtime::{self, Code, Finding, PythonLoop, Runtime, Waits};
 use crate::tls::{self, Mapped, Stack};
 
 /// What was found. This is also the machine-readable form; keys are stable.
@@ -198,7 +198,11 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
         Finding::Unknown(runtime, needed) => {
             report(Identity::Unknown, format!("{runtime}: its tasks are not known"), Some(needed))
         }
-        Finding::Python(runtime, _, makes) => {
+        Finding::Python(runtime, _, PythonLoop { is_uvloop: true, .. }) => {
+            let found = format!("{runtime}: which task of its event loop calls is not known");
+            report(Identity::Unknown, found, Some(PythonLoop::INSTEAD_OF_UVLOOP.to_owned()))
+        }
+        Finding::Python(runtime, _, PythonLoop { makes, .. }) => {
             makers = Some(makers_of(&runtime, tgid, makes));
             report(Identity::Known, format!("{runtime}: the tasks of its event loop are known"), None)
         }

@@ -17,7 +17,7 @@ use tracer_abi::task::ProcessKey;
 
 use super::memory::Bytes;
 use super::module::{Modules, Symbols};
-use super::{Code, Finding, Runtime, Waits};
+use super::{Code, Finding, PythonLoop, Runtime, Waits};
 use crate::process::procfs::ProcDir;
 
 mod counter;
@@ -178,7 +178,8 @@ pub(super) fn examine<M: Bytes>(process: ProcessKey, modules: &Modules, memory: 
             let dir = ProcDir::open_exactly(process).map_err(|_| "the process is gone");
             let init = memory.word(found.task_type.wrapping_add(TYPE_INIT));
             let makes = dir.and_then(|dir| Code::function(&dir, init));
-            Finding::Python(name, Box::new(found), makes)
+            let is_uvloop = modules.find(|path| path.contains("/uvloop/loop.")).is_some();
+            Finding::Python(name, Box::new(found), PythonLoop { makes, is_uvloop })
         }
         Err(Failure::NotYet(what)) => Finding::NotYet(name, what),
         Err(failure @ Failure::Unfit(_)) => Finding::Unknown(name, failure.to_string()),

@@ -43,13 +43,26 @@ pub(crate) enum Finding {
     NotYet(Runtime, &'static str),
     /// A runtime whose tasks are not known, and what that would take.
     Unknown(Runtime, String),
-    /// And where a probe sees which task makes which, or why there is no such place.
-    Python(Runtime, Box<PythonProcess>, Result<Code, &'static str>),
+    Python(Runtime, Box<PythonProcess>, PythonLoop),
     Go(Runtime, Box<GoProcess>),
     Tokio(Runtime, Box<TokioProcess>),
     Greenlet(Runtime, Box<GreenletProcess>),
     Java(Runtime, Box<JavaProcess>),
     Nginx(Runtime, Box<NginxProcess>),
+}
+
+/// What else is known of an event loop of CPython's.
+#[derive(Debug)]
+pub(crate) struct PythonLoop {
+    /// Where a probe sees which task makes which, or why there is no such place.
+    pub(crate) makes: Result<Code, &'static str>,
+    /// Its library is loaded, which writes when the turns of its tasks are over: it is not known which of them has.
+    pub(crate) is_uvloop: bool,
+}
+
+impl PythonLoop {
+    /// What would make it known whose calls are.
+    pub(crate) const INSTEAD_OF_UVLOOP: &str = "uvloop writes when its tasks have had their turn; what tasks do on asyncio's own loop is known (uvicorn: --loop asyncio)";
 }
 
 /// What is known of how a process's threads wait for each other.
