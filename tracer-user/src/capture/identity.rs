@@ -435,7 +435,7 @@ impl Identities {
                 if is_uvloop {
                     let instead = PythonLoop::INSTEAD_OF_UVLOOP;
                     tracing::warn!(
-                        "process {pid}: {runtime}: calls of its event loop have no parents: {instead}"
+                        "process {pid}: {runtime}: few calls of its event loop have parents: {instead}"
                     );
                 }
                 match makes {

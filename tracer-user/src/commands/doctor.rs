@@ -199,7 +199,7 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
             report(Identity::Unknown, format!("{runtime}: its tasks are not known"), Some(needed))
         }
         Finding::Python(runtime, _, PythonLoop { is_uvloop: true, .. }) => {
-            let found = format!("{runtime}: which task of its event loop calls is not known");
+            let found = format!("{runtime}: which task of its event loop calls is mostly not known");
             report(Identity::Unknown, found, Some(PythonLoop::INSTEAD_OF_UVLOOP.to_owned()))
         }
         Finding::Python(runtime, _, PythonLoop { makes, .. }) => {
