@@ -58,7 +58,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             models.run(model, request_id, calls)
 
     def send_body(self, calls):
-        body = f"calls={calls}\n".encode() + b"x" * random.choice(SIZES)
+        body = f"calls={calls}\n".encode() + b"x" * random.choice(SIZES[:2] if "small=yes" in self.path else SIZES)
         self.send_response(200)
         if random.random() < 0.5:
             self.send_header("Content-Length", str(len(body)))

@@ -9,10 +9,13 @@
 --model handed    the request's call is made by a task that another request waits for
 --model batch     one of the requests that come at about the same time waits for what all of them have started
 --model mixed     a task serves several connections in turn
+--model pipelined calls of several requests are sent at the same time, on one connection
 --model hired     each request has a task made that serves one to three of those which wait, and has others answer them
 
 --through to_thread  calls are made by threads of the loop's pool, which tasks wait for so
 --through executor   the same, by futures of the pool that are handed around instead of tasks
+
+--loop uvloop     on libuv's loop
 """
 
 import argparse
@@ -25,6 +28,7 @@ from calls_async import background
 parser = argparse.ArgumentParser()
 parser.add_argument("--model", default="waits")
 parser.add_argument("--through", choices=["loop", "to_thread", "executor"], default="loop")
+parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
 add_options(parser)
 args = parser.parse_args()
 
@@ -48,7 +52,53 @@ async def read_body(reader, headers):
         await reader.readexactly(int(headers.get("content-length", 0)))
 
 
+class Line:
+    """A connection, on which the next call does not wait for the answer of the one before."""
+
+    def __init__(self):
+        self.left = random.randrange(1, 12)
+        self.opened = asyncio.get_running_loop().create_task(asyncio.open_connection(*args.downstream.split(":")))
+        self.before = self.opened
+
+
+line = None
+tick = asyncio.Event()
+
+
+async def ticks():
+    global tick
+    while True:
+        await asyncio.sleep(0.01)
+        due, tick = tick, asyncio.Event()
+        due.set()
+
+
+async def pipelined(cause, number):
+    global line
+    call_id = downstream.name(cause, number)
+    await tick.wait()
+    if line is None or line.left == 0:
+        line = Line()
+    own = line
+    own.left -= 1
+    before, answered = own.before, asyncio.get_running_loop().create_future()
+    own.before = answered
+    reader, writer = await own.opened
+    writer.write(f"GET /work/{call_id}?small=yes HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    await before
+    status, headers = await read_head(reader)
+    await read_body(reader, headers)
+    answered.set_result(None)
+    if own.left == 0 and own.before is answered:
+        writer.close()
+    if " 200" not in status:
+        raise RuntimeError(f"{call_id}: {status}")
+
+
 async def call(cause, number):
+    if args.model == "pipelined" and not str(cause).startswith("bg"):
+        await pipelined(cause, number)
+        return
     await asyncio.sleep(random.random() * 0.003)
     if args.through == "to_thread":
         await asyncio.to_thread(downstream.call, cause, number)
@@ -210,7 +260,7 @@ async def work(request_id, calls):
         await handed(request_id, calls)
     elif args.model == "batch":
         await batch(request_id, calls)
-    elif args.model == "mixed":
+    elif args.model in ("mixed", "pipelined"):
         for number in range(calls):
             await call(request_id, number)
 
@@ -287,10 +337,16 @@ async def main():
     if args.downstream:
         works = {"queue": worker, "mixed": answering_worker}.get(args.model)
         tasks = [asyncio.create_task(works()) for _ in range(6)] if works else []
+        if args.model == "pipelined":
+            tasks.append(asyncio.create_task(ticks()))
         if args.background_ms:
             tasks.append(asyncio.create_task(background(args, call)))
         await asyncio.gather(*tasks)
     await server.serve_forever()
 
 
+if args.loop == "uvloop":
+    import uvloop
+
+    uvloop.install()
 asyncio.run(main())

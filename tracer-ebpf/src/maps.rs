@@ -23,6 +23,7 @@ use tracer_abi::limits::{GO_CALL_BYTES, SESSION_BYTES, WAKE_RING_BYTES};
 use tracer_abi::nginx::NginxProcess;
 use tracer_abi::openssl::{MAX_LAYOUTS, OpenSslLayout};
 use tracer_abi::python::{PythonProcess, TaskId};
+use tracer_abi::python_streams::Written;
 use tracer_abi::python_waits::{PythonWaits, Waiting};
 use tracer_abi::python_work::Futures;
 use tracer_abi::tokio::TokioProcess;
@@ -114,9 +115,14 @@ pub(crate) static TRACER_WALK: Array<u64> = Array::with_max_entries(1, 0);
 pub(crate) static TRACER_WAKE: PerCpuArray<Wake> = PerCpuArray::with_max_entries(1, 0);
 
 /// Thread group id → where CPython keeps its tasks. Written by the tracer, but for what looking cost; read here. 4096:
-/// processes that run an event loop, at 160 bytes each.
+/// processes that run an event loop, at 280 bytes each.
 #[map]
 pub(crate) static TRACER_PYTHON: HashMap<u32, PythonProcess> = HashMap::with_max_entries(4096, 0);
+
+/// Address of a socket → who has written what it sends next, of loops that send later. Written and read here. 4096: those that
+/// are written to in one turn of a loop, at 160 bytes each; what is pushed out has no parent.
+#[map]
+pub(crate) static TRACER_PYWROTE: LruHashMap<u64, Written> = LruHashMap::with_max_entries(4096, 0);
 
 /// Thread group id → where Go keeps its goroutines. As [`TRACER_PYTHON`], at 80 bytes each.
 #[map]

@@ -13,6 +13,7 @@ use crate::kernel::{Task, field, probe};
 use crate::maps::offset;
 
 const SOCK_STREAM: u16 = 1;
+const IPPROTO_TCP: u16 = 6;
 const RCV_SHUTDOWN: u8 = 1;
 /// `SOCK_DONE` of `sk_flags`: the peer's FIN has come.
 const FIN_RECEIVED: u64 = 1 << 1;
@@ -328,6 +329,22 @@ impl OpenSocket {
     #[inline(always)]
     pub(crate) fn cookie(&self) -> u64 {
         pointer(self.sk, offset!(sk_cookie))
+    }
+
+    /// The kernel's address of it: that of no other while it is open.
+    #[inline(always)]
+    pub(crate) fn address(&self) -> u64 {
+        self.sk
+    }
+
+    /// TCP: sequence number of the next byte that the process will send. Zero elsewhere.
+    #[inline(always)]
+    pub(crate) fn write_seq(&self) -> u32 {
+        let sk = self.sk as *const c_void;
+        let family: u16 = probe(sk, offset!(sk_family));
+        let protocol: u16 = probe(sk, offset!(sk_protocol));
+        let is_tcp = protocol == IPPROTO_TCP && family != Family::Unix.code();
+        if is_tcp { probe(sk, offset!(tcp_write_seq)) } else { 0 }
     }
 
     #[inline(always)]

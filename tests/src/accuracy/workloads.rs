@@ -205,7 +205,7 @@ pub fn all() -> Vec<Workload> {
         gunicorn("gevent", "thread", EventLoop),
         Workload { class: EventLoop, ..plain("python", "asyncio", Runtime::Asyncio) },
         loops("asyncio, to_thread", "service_asyncio.py", &["--model", "to_thread"]),
-        loops("uvloop", "service_asyncio.py", &["--loop", "uvloop"]),
+        Workload { class: EventLoop, ..loops("uvloop", "service_asyncio.py", &["--loop", "uvloop"]) },
         loops("aiohttp", "service_aiohttp.py", &[]),
         loops("FastAPI, async", "service_fastapi.py", &["--routes", "async"]),
         loops("FastAPI, def", "service_fastapi.py", &["--routes", "def", "--http", "httptools"]),
@@ -221,6 +221,12 @@ pub fn all() -> Vec<Workload> {
         tasks("asyncio, batch", "batch", Adversarial),
         tasks("asyncio, mixed", "mixed", Adversarial),
         tasks("asyncio, hired", "hired", Adversarial),
+        later_tasks("uvloop, tasks", "waits", EventLoop),
+        later_tasks("uvloop, after", "after", Adversarial),
+        later_tasks("uvloop, batch", "batch", Adversarial),
+        later_tasks("uvloop, hired", "hired", Adversarial),
+        tasks("asyncio, pipelined", "pipelined", Adversarial),
+        later_tasks("uvloop, pipelined", "pipelined", Adversarial),
         threads("to_thread, tasks", "waits", "to_thread", Reported),
         threads("to_thread, forget", "forget", "to_thread", Adversarial),
         threads("to_thread, after", "after", "to_thread", Adversarial),
@@ -354,19 +360,24 @@ fn with(mut command: Command, options: &[&str]) -> anyhow::Result<Command> {
 
 /// A service whose requests call through other tasks of its event loop.
 fn tasks(model: &'static str, way: &'static str, class: Class) -> Workload {
-    start_service("python", model, class, move || {
-        let mut command = Command::new("/usr/bin/python3");
-        command.arg(workload("service_tasks.py")).env("PYTHONDONTWRITEBYTECODE", "1");
-        with(command, &["--model", way])
-    })
+    through_tasks(model, class, ["--model", way, "--loop", "asyncio"])
+}
+
+/// The same, on a loop that sends when its tasks have had their turn.
+fn later_tasks(model: &'static str, way: &'static str, class: Class) -> Workload {
+    through_tasks(model, class, ["--model", way, "--loop", "uvloop"])
 }
 
 /// The same, whose tasks have threads of the loop's pool make the calls.
 fn threads(model: &'static str, way: &'static str, through: &'static str, class: Class) -> Workload {
+    through_tasks(model, class, ["--model", way, "--through", through])
+}
+
+fn through_tasks(model: &'static str, class: Class, options: [&'static str; 4]) -> Workload {
     start_service("python", model, class, move || {
         let mut command = Command::new("/usr/bin/python3");
         command.arg(workload("service_tasks.py")).env("PYTHONDONTWRITEBYTECODE", "1");
-        with(command, &["--model", way, "--through", through])
+        with(command, &options)
     })
 }
 

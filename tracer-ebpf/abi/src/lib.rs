@@ -30,6 +30,7 @@ pub mod nginx;
 pub mod openssl;
 pub mod python;
 pub mod python_frame;
+pub mod python_streams;
 pub mod python_thread;
 pub mod python_waits;
 pub mod python_work;

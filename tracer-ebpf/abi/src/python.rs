@@ -149,6 +149,9 @@ pub struct PythonProcess {
     pub current_tasks: u64,
     /// Where the number is kept that the youngest task was given; or zero.
     pub task_counter: u64,
+    /// For [`crate::python_streams`]: the types of connections that are written to behind their tasks; zeroes where there are
+    /// none.
+    pub stream_types: [u64; 2],
     /// What the kernel half spent on this process, and how often it looked.
     pub spent_nanos: u64,
     pub looks: u64,
@@ -607,17 +610,23 @@ impl Suspended {
         process: &PythonProcess,
         thread_pointer: u64,
     ) -> bool {
-        if self.frame == 0 {
-            return false;
-        }
         let locals = u64::from(process.layout.frame_locals);
         let receiving = current_frame(memory, &process.layout, thread_pointer);
         let transport = memory.word(receiving.wrapping_add(locals));
-        let reader = memory.word(self.frame.wrapping_add(locals));
-        receiving != 0
-            && transport != 0
-            && reader != 0
-            && attribute(memory, &process.layout, reader, READER_WAITER) == self.awaits
-            && attribute(memory, &process.layout, reader, READER_TRANSPORT) == transport
+        receiving != 0 && transport != 0 && self.reads_from(memory, process) == Some(transport)
+    }
+
+    /// The transport of the stream in whose read it waits.
+    #[inline(always)]
+    pub(crate) fn reads_from<M: Memory>(&self, memory: &M, process: &PythonProcess) -> Option<u64> {
+        if self.frame == 0 {
+            return None;
+        }
+        let layout = &process.layout;
+        let reader = memory.word(self.frame.wrapping_add(u64::from(layout.frame_locals)));
+        if reader == 0 || attribute(memory, layout, reader, READER_WAITER) != self.awaits {
+            return None;
+        }
+        Some(attribute(memory, layout, reader, READER_TRANSPORT))
     }
 }

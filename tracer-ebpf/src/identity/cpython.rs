@@ -2,7 +2,7 @@
 //!
 //! | operation | told |
 //! |---|---|
-//! | a turn of egress begins | the task that runs, and the chain of its waiters |
+//! | a turn of egress begins | the task that has written it, or runs, and the chain of its waiters |
 //! | one does, and none runs | the task that waits for what the thread does, and the chain of its waiters |
 //! | a turn of ingress begins | the task that began the last turn of egress here, if it waits for these very bytes; and |
 //! | | except of calls, how many tasks there have been |
@@ -11,24 +11,26 @@
 
 use tracer_abi::config::identity_slot;
 use tracer_abi::conn::{Direction, Role};
-use tracer_abi::event::Runtime;
+use tracer_abi::event::{Runtime, Source};
 use tracer_abi::python::{
     Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, Memory as _, PythonProcess, Suspended, TaskId,
 };
+use tracer_abi::python_streams::Written;
 use tracer_abi::python_thread::{self, Item};
 use tracer_abi::python_work::Working;
 
 use super::{OwnMemory, run, tell};
 use crate::kernel::Task;
-use crate::maps::{SockState, TaskState};
+use crate::maps::{SockState, TRACER_PYWROTE, TaskState};
 use crate::probes::{fexit, sock_length};
-use crate::sock::Sock;
+use crate::sock::{OpenSocket, Sock};
 
 /// Where the walks are. In the thread's state, for the reason that [`crate::maps::Operation`] is.
 #[repr(C)]
 pub(crate) struct Walk {
     frames: Frames,
-    chain: Chain,
+    pub(super) chain: Chain,
+    pub(super) written: Written,
     suspended: Suspended,
     item: Item,
     pub(super) working: Working,
@@ -54,14 +56,18 @@ programs! {
 fn ask(
     task: Task,
     thread: &mut TaskState,
-    (state, _): (&mut SockState, Sock),
+    (state, sock): (&mut SockState, Sock),
     process: &mut PythonProcess,
     begin: u64,
 ) -> bool {
     let thread_pointer = task.thread_pointer();
     if thread.op.record.direction == Direction::Egress as u8 {
-        let found =
-            sent(thread, state, process, thread_pointer) || handed_over(thread, process, thread_pointer);
+        let found = match written(thread, state, sock, process) {
+            Some(found) => found,
+            None => {
+                sent(thread, state, process, thread_pointer) || handed_over(thread, process, thread_pointer)
+            }
+        };
         if found {
             let chain = &thread.walk.chain;
             tell(thread, Runtime::Python, begin, chain.end as u8, |tasks| {
@@ -73,7 +79,7 @@ fn ask(
         }
         return found;
     }
-    let awaits = received(thread, state, process, thread_pointer);
+    let awaits = received(thread, state, process, task);
     let youngest = if process.task_counter == 0 { 0 } else { OwnMemory.word(process.task_counter) };
     if awaits || youngest != 0 && state.role != Role::Client.code() {
         let task = if awaits { state.sender } else { TaskId::default() };
@@ -83,8 +89,47 @@ fn ask(
             2
         });
     }
+    if writes_later(thread, process) {
+        // What was written before is sent.
+        let _ = TRACER_PYWROTE.remove(sock.0 as u64);
+    }
     // Threads beside a loop's may be those of a pool.
     awaits
+}
+
+/// Whether what a task writes may be sent when it has had its turn.
+#[inline(always)]
+fn writes_later(thread: &TaskState, process: &PythonProcess) -> bool {
+    process.stream_types[0] != 0 && thread.op.record.source == Source::Socket.code()
+}
+
+/// Which task has written what is sent; false: it is not clear. `None`: nothing was written that is not sent yet.
+#[inline(always)]
+fn written(
+    thread: &mut TaskState,
+    state: &mut SockState,
+    sock: Sock,
+    process: &PythonProcess,
+) -> Option<bool> {
+    if !writes_later(thread, process) {
+        return None;
+    }
+    let key = sock.0 as u64;
+    let written = TRACER_PYWROTE.get_ptr(key)?;
+    // SAFETY: a live entry of the table, and entries are plain integers.
+    let Written { chain, seq, .. } = unsafe { &*written };
+    let op = &thread.op;
+    let sent = match op.record.tcp_seq_end {
+        0 => 0,
+        end => end.wrapping_sub(op.total),
+    };
+    if *seq != sent {
+        return None;
+    }
+    thread.walk.chain = *chain;
+    let _ = TRACER_PYWROTE.remove(key);
+    state.sender = thread.walk.chain.tasks[0];
+    Some(thread.walk.chain.len != 0)
 }
 
 /// What the loops of the kernel's hand on.
@@ -100,9 +145,15 @@ fn sent(thread: &mut TaskState, state: &mut SockState, process: &PythonProcess, 
     if state.sender.address == 0 {
         return false;
     }
+    waiters(thread, process);
+    true
+}
+
+/// Those that wait for the task with which the chain begins.
+#[inline(always)]
+pub(super) fn waiters(thread: &mut TaskState, process: &PythonProcess) {
     let mut context = Context { walk: &mut thread.walk, process };
     run(MAX_CHAIN_STEPS, chain_step, &mut context);
-    true
 }
 
 /// The task that runs on the thread, with which the chain begins; zeroes if none does.
@@ -150,12 +201,7 @@ fn handed_over(thread: &mut TaskState, process: &PythonProcess, thread_pointer: 
 
 /// Whether the task that sent here last waits for what was received.
 #[inline(never)]
-fn received(
-    thread: &mut TaskState,
-    state: &mut SockState,
-    process: &PythonProcess,
-    thread_pointer: u64,
-) -> bool {
+fn received(thread: &mut TaskState, state: &mut SockState, process: &PythonProcess, task: Task) -> bool {
     let sender = state.sender;
     if sender.address == 0 {
         return false;
@@ -167,7 +213,20 @@ fn received(
     walk.suspended = suspended;
     let mut context = Context { walk, process };
     run(MAX_AWAITS, await_step, &mut context);
-    context.walk.suspended.waits_for_bytes(&OwnMemory, process, thread_pointer)
+    let suspended = &context.walk.suspended;
+    suspended.waits_for_bytes(&OwnMemory, process, task.thread_pointer())
+        || reads(suspended, state, process, task)
+}
+
+/// Whether what waits in a stream's read reads from this socket, whose loop has no frames.
+#[inline(always)]
+fn reads(suspended: &Suspended, state: &SockState, process: &PythonProcess, task: Task) -> bool {
+    if process.stream_types[0] == 0 {
+        return false;
+    }
+    let stream = suspended.reads(&OwnMemory, process);
+    let socket = stream.and_then(|stream| OpenSocket::of(task, stream.descriptor));
+    socket.is_some_and(|socket| state.cookie != 0 && socket.cookie() == state.cookie)
 }
 
 extern "C" fn frame_step(_index: u64, context: &mut Context<'_>) -> i64 {

@@ -80,6 +80,7 @@ mod cpython_makers;
 mod cpython_submits;
 mod cpython_waits;
 mod cpython_work;
+mod cpython_writes;
 pub(crate) mod golang;
 mod golang_streams;
 mod greenlet;

@@ -1,9 +1,10 @@
-//! Attaches probes to functions of processes' runtimes, one of a sort to a process, and takes them off again.
+//! Attaches probes to functions of processes' runtimes, those of one library of a sort to a process, and takes them off again.
 //!
 //! | probe | function of CPython's | sees | where it cannot be attached |
 //! |---|---|---|---|
 //! | [`FunctionProbe::Submits`] | `_queue.SimpleQueue.put` | who submits work items to pools | that is seen only where it wakes a thread of the pool |
 //! | [`FunctionProbe::Makes`] | `_asyncio.Task.__init__` | which task makes which | it is not known |
+//! | [`FunctionProbe::Writes`] | `write` and `writelines` of `uvloop.loop.UVStream` | which task writes what its loop sends later | it is not known |
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -23,22 +24,24 @@ use crate::runtime::Code;
 pub(crate) enum FunctionProbe {
     Submits,
     Makes,
+    Writes,
 }
 
 impl FunctionProbe {
-    pub(super) const ALL: [Self; 2] = [Self::Submits, Self::Makes];
+    pub(super) const ALL: [Self; 3] = [Self::Submits, Self::Makes, Self::Writes];
 
     pub(super) const fn program(self) -> &'static str {
         match self {
             Self::Submits => "tracer_py_submit",
             Self::Makes => "tracer_py_make",
+            Self::Writes => "tracer_py_write",
         }
     }
 }
 
 pub(super) struct FunctionProbes {
     probe: FunctionProbe,
-    links: HashMap<u32, Link>,
+    links: HashMap<u32, Vec<Link>>,
     reaper: Reaper,
 }
 
@@ -59,29 +62,33 @@ impl FunctionProbes {
     }
 
     pub(super) fn forget(&mut self, tgid: u32) {
-        self.reaper.end(self.links.remove(&tgid));
+        self.reaper.end(self.links.remove(&tgid).into_iter().flatten());
     }
 }
 
 impl Drop for FunctionProbes {
     /// What the kernel would do at the end of the tracer, one probe after the other.
     fn drop(&mut self) {
-        self.reaper.end(self.links.drain().map(|(_, link)| link));
+        self.reaper.end(self.links.drain().flat_map(|(_, links)| links));
         self.reaper.finish();
     }
 }
 
-fn attach(loaded: &mut Loaded, name: &str, process: Tgid, code: &Code) -> anyhow::Result<Link> {
+fn attach(loaded: &mut Loaded, name: &str, process: Tgid, code: &Code) -> anyhow::Result<Vec<Link>> {
     if let Some(programs) = loaded.probes()
         && programs.has(name)
     {
-        let place = Place { offset: code.offset, cookie: 0 };
-        let link = programs.attach(name, &code.handle(), &[place], process, false);
-        return link.map(Link::Many).context("attach a probe");
+        let places: Vec<_> = code.offsets.iter().map(|offset| Place { offset: *offset, cookie: 0 }).collect();
+        let link = programs.attach(name, &code.handle(), &places, process, false);
+        return Ok(vec![Link::Many(link.context("attach a probe")?)]);
     }
-    let scope = UProbeScope::OneProcess(NonZeroU32::new(process.0).context("no process")?);
-    let location = UProbeAttachLocation::AbsoluteOffset(code.offset);
+    let process = NonZeroU32::new(process.0).context("no process")?;
     let program = loaded.program::<UProbe>(name)?;
-    let link = program.attach(UProbeAttachPoint { location, cookie: None }, code.handle(), scope)?;
-    Ok(Link::One(program.take_link(link).context("keep the probe")?))
+    let attach = |offset: &u64| {
+        let location = UProbeAttachLocation::AbsoluteOffset(*offset);
+        let point = UProbeAttachPoint { location, cookie: None };
+        let link = program.attach(point, code.handle(), UProbeScope::OneProcess(process))?;
+        Ok(Link::One(program.take_link(link).context("keep the probe")?))
+    };
+    code.offsets.iter().map(attach).collect()
 }

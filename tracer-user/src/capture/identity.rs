@@ -87,9 +87,18 @@ pub(super) struct Identities {
     past: IdentityCost,
     /// Processes that run CPython, as it seems, each time that this was found.
     pythons: Vec<ProcessKey>,
+    /// Loops of Python's that were looked at again, and when: what they are made of may have been loaded meanwhile.
+    looked_at_again: HashSet<(u32, Occasion)>,
     makers: FunctionProbes,
+    writers: FunctionProbes,
     /// Where a probe is to be.
-    unprobed: Vec<(Tgid, Code)>,
+    unprobed: Vec<(Tgid, FunctionProbe, Code)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Occasion {
+    Listens,
+    MovesData,
 }
 
 struct Tables {
@@ -163,7 +172,9 @@ impl Identities {
             rests: Rests::new(budget),
             past: IdentityCost::default(),
             pythons: Vec::new(),
+            looked_at_again: HashSet::new(),
             makers: FunctionProbes::new(FunctionProbe::Makes),
+            writers: FunctionProbes::new(FunctionProbe::Writes),
             unprobed: Vec::new(),
         })
     }
@@ -176,12 +187,17 @@ impl Identities {
         let Some(process) = record::process(record) else { return };
         match record::kind(record) {
             // By then a server has what it serves with.
-            Some(EventKind::ListenStarted) => self.look(process, true),
+            Some(EventKind::ListenStarted) => {
+                self.look(process, true);
+                self.look_again(process, Occasion::Listens);
+            }
             Some(EventKind::DataMoved) if self.recent != Some(process) => {
                 self.recent = Some(process);
                 let known = self.watched.get(&process.tgid.0);
                 let known = known.is_some_and(|known| StartTick::of(known.process) == StartTick::of(process));
-                if !known {
+                if known {
+                    self.look_again(process, Occasion::MovesData);
+                } else {
                     self.forget(process.tgid.0);
                     self.order(process, FIRST_RETRY, true);
                 }
@@ -219,9 +235,13 @@ impl Identities {
 
     /// Attaches the probes that are due.
     fn probe(&mut self, loaded: &mut Loaded) {
-        for (pid, code) in std::mem::take(&mut self.unprobed) {
-            if let Err(error) = self.makers.attach(loaded, pid, &code) {
-                tracing::debug!("process {pid}: which task makes which is not seen: {error:#}");
+        for (pid, probe, code) in std::mem::take(&mut self.unprobed) {
+            let probes = match probe {
+                FunctionProbe::Writes => &mut self.writers,
+                FunctionProbe::Makes | FunctionProbe::Submits => &mut self.makers,
+            };
+            if let Err(error) = probes.attach(loaded, pid, &code) {
+                unseen(pid, probe, &format!("{error:#}"));
             }
         }
     }
@@ -253,6 +273,19 @@ impl Identities {
         });
         if !asked {
             self.order(process, FIRST_RETRY, used);
+        }
+    }
+
+    /// Has a process examined again, once for each occasion, that runs a loop of Python's already.
+    fn look_again(&mut self, process: ProcessKey, occasion: Occasion) {
+        let tgid = process.tgid.0;
+        let is_loop =
+            self.tables.as_ref().is_some_and(|tables| tables.places.get(&tgid) == Some(&place::PYTHON));
+        let is_asked = self.watched.get(&tgid).is_some_and(|known| {
+            StartTick::of(known.process) == StartTick::of(process) && matches!(known.state, State::Asked(_))
+        });
+        if is_loop && is_asked && self.looked_at_again.insert((tgid, occasion)) {
+            self.order(process, FIRST_RETRY, true);
         }
     }
 
@@ -379,10 +412,8 @@ impl Identities {
     /// What asking has come to so far.
     pub(super) fn cost(&self) -> IdentityCost {
         let mut cost = IdentityCost { rests: self.rests.count, ..self.past };
-        for (tgid, watched) in &self.watched {
-            if let (State::Asked(_), Some(tables)) = (watched.state, &self.tables)
-                && let Some(spent) = tables.spent(*tgid)
-            {
+        for tgid in self.watched.keys() {
+            if let Some(spent) = self.tables.as_ref().and_then(|tables| tables.spent(*tgid)) {
                 cost.add(spent);
             }
         }
@@ -431,17 +462,13 @@ impl Identities {
                 tracing::warn!("process {pid}: {runtime}: calls of its event loop have no parents: {needed}");
                 State::Off
             }
-            Finding::Python(runtime, entry, PythonLoop { makes, is_uvloop }) => {
-                if is_uvloop {
-                    let instead = PythonLoop::INSTEAD_OF_UVLOOP;
-                    tracing::warn!(
-                        "process {pid}: {runtime}: few calls of its event loop have parents: {instead}"
-                    );
-                }
-                match makes {
-                    Ok(code) => self.unprobed.push((pid, code)),
-                    Err(reason) => {
-                        tracing::debug!("process {pid}: which task makes which is not seen: {reason}");
+            Finding::Python(runtime, entry, PythonLoop { makes, writes }) => {
+                let probes = [(FunctionProbe::Makes, Some(makes)), (FunctionProbe::Writes, writes)];
+                for (probe, code) in probes {
+                    match code {
+                        Some(Ok(code)) => self.unprobed.push((pid, probe, code)),
+                        Some(Err(reason)) => unseen(pid, probe, reason),
+                        None => {}
                     }
                 }
                 self.ask(process, &runtime, place::PYTHON, |tables| tables.python.enter(pid.0, *entry))
@@ -469,6 +496,9 @@ impl Identities {
                 self.ask(process, &runtime, place::TOKIO, |tables| tables.tokio.enter(pid.0, *entry))
             }
         };
+        if !matches!(state, State::Asked(_)) {
+            self.ask_no_more(pid.0);
+        }
         self.watched.insert(pid.0, Watched { process, state });
     }
 
@@ -482,10 +512,9 @@ impl Identities {
         let Some(tables) = &mut self.tables else { return State::Off };
         let pid = process.tgid;
         let entered =
-            enter(tables).context("enter it into the table").and_then(|()| tables.use_slot(pid.0, place));
+            enter(tables).context("enter it into the table").and_then(|()| tables.use_place(pid.0, place));
         match entered {
             Ok(()) => {
-                tables.places.insert(pid.0, place);
                 tracing::debug!("process {pid}: {runtime}: its tasks are known");
                 self.rests.end(process);
                 State::Asked(Account::open(process))
@@ -548,15 +577,41 @@ impl Identities {
         if self.recent.is_some_and(|recent| recent.tgid.0 == tgid) {
             self.recent = None;
         }
-        let Some(watched) = self.watched.remove(&tgid) else { return };
+        if self.watched.remove(&tgid).is_none() {
+            return;
+        }
         self.learning.remove(&tgid);
         self.makers.forget(tgid);
-        self.unprobed.retain(|(pid, _)| pid.0 != tgid);
-        if let (State::Asked(_), Some(tables)) = (watched.state, &mut self.tables) {
+        self.writers.forget(tgid);
+        self.unprobed.retain(|(pid, ..)| pid.0 != tgid);
+        for occasion in [Occasion::Listens, Occasion::MovesData] {
+            self.looked_at_again.remove(&(tgid, occasion));
+        }
+        self.ask_no_more(tgid);
+    }
+
+    fn ask_no_more(&mut self, tgid: u32) {
+        if let Some(tables) = &mut self.tables {
             if let Some(spent) = tables.spent(tgid) {
                 self.past.add(spent);
             }
             tables.remove(tgid);
+        }
+    }
+}
+
+/// What a probe would have told is not known.
+fn unseen(pid: Tgid, probe: FunctionProbe, reason: &str) {
+    match probe {
+        FunctionProbe::Writes => {
+            let instead = PythonLoop::INSTEAD_OF_UVLOOP;
+            tracing::warn!(
+                "process {pid}: few calls of its event loop have parents, as which of its tasks writes is not seen \
+                 ({reason}): {instead}"
+            );
+        }
+        FunctionProbe::Makes | FunctionProbe::Submits => {
+            tracing::debug!("process {pid}: which task makes which is not seen: {reason}");
         }
     }
 }
@@ -583,6 +638,16 @@ impl Tables {
             // Marked for longer than needed: that costs a look-up, nothing else.
             let _ = self.free_slot(tgid, place);
         }
+    }
+
+    /// Idempotent.
+    fn use_place(&mut self, tgid: u32, place: u32) -> anyhow::Result<()> {
+        if self.places.get(&tgid) == Some(&place) {
+            return Ok(());
+        }
+        self.use_slot(tgid, place)?;
+        self.places.insert(tgid, place);
+        Ok(())
     }
 
     fn use_slot(&mut self, tgid: u32, place: u32) -> anyhow::Result<()> {

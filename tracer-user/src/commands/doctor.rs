@@ -189,7 +189,7 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
         }
     };
     let submits = submits.map(|(identity, found, needed)| report(identity, found, needed));
-    let mut makers = None;
+    let (mut makers, mut writers) = (None, None);
     let tasks = match runtime::examine(process) {
         Finding::Nothing => {
             report(Identity::None, "no runtime that knows whose work a call is".to_owned(), None)
@@ -198,12 +198,9 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
         Finding::Unknown(runtime, needed) => {
             report(Identity::Unknown, format!("{runtime}: its tasks are not known"), Some(needed))
         }
-        Finding::Python(runtime, _, PythonLoop { is_uvloop: true, .. }) => {
-            let found = format!("{runtime}: which task of its event loop calls is mostly not known");
-            report(Identity::Unknown, found, Some(PythonLoop::INSTEAD_OF_UVLOOP.to_owned()))
-        }
-        Finding::Python(runtime, _, PythonLoop { makes, .. }) => {
+        Finding::Python(runtime, _, PythonLoop { makes, writes }) => {
             makers = Some(makers_of(&runtime, tgid, makes));
+            writers = writes.map(|writes| writers_of(&runtime, tgid, writes));
             report(Identity::Known, format!("{runtime}: the tasks of its event loop are known"), None)
         }
         Finding::Greenlet(runtime, _) => {
@@ -226,7 +223,8 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
             report(Identity::Known, format!("{runtime}: its goroutines are known{partly}"), None)
         }
     };
-    let makers = makers.map(|(identity, found, needed)| report(identity, found, needed));
+    let probed = [writers, makers].into_iter().flatten();
+    let probed: Vec<_> = probed.map(|(identity, found, needed)| report(identity, found, needed)).collect();
     let mapped = tls::look(process, &mut tls::Known::new());
     let grpc = mapped.iter().flat_map(|mapped| &mapped.libraries).find_map(|library| library.grpc.as_ref());
     let streams = grpc.map(|grpc| match grpc.needed() {
@@ -235,7 +233,7 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
     });
     let first =
         ProcessReport { tls: mapped.map_or_else(Vec::new, |mapped| tls_of(mapped, verbose)), ..tasks };
-    std::iter::once(first).chain(waits).chain(submits).chain(makers).chain(streams).collect()
+    std::iter::once(first).chain(waits).chain(submits).chain(probed).chain(streams).collect()
 }
 
 /// Whether what a probe is to see is known: it is attached as it would be.
@@ -271,6 +269,18 @@ fn makers_of(
 ) -> (Identity, String, Option<String>) {
     let which = |known| format!("{runtime}: which of its tasks makes which is {known}");
     seen_by(FunctionProbe::Makes, makes, tgid, (which("known"), which("not known")))
+}
+
+fn writers_of(
+    runtime: &Runtime,
+    tgid: Tgid,
+    writes: Result<Code, &'static str>,
+) -> (Identity, String, Option<String>) {
+    let which = |known| format!("{runtime}: which of its tasks writes what uvloop sends is {known}");
+    let instead = |needed| format!("{needed}; {}", PythonLoop::INSTEAD_OF_UVLOOP);
+    let (identity, found, needed) =
+        seen_by(FunctionProbe::Writes, writes, tgid, (which("known"), which("mostly not known")));
+    (identity, found, needed.map(instead))
 }
 
 fn tls_of(mapped: Mapped, verbose: bool) -> Vec<TlsReport> {

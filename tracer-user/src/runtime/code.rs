@@ -15,34 +15,37 @@ const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 #[derive(Debug)]
 pub(crate) struct Code {
     file: File,
-    pub(crate) offset: u64,
+    /// One of each function.
+    pub(crate) offsets: Vec<u64>,
 }
 
 impl Code {
-    /// Where a function begins that a process has at an address.
+    /// Where the functions of one library begin that a process has at these addresses.
     ///
     /// # Errors
     /// When no probe can be there.
-    pub(super) fn function(dir: &ProcDir, address: u64) -> Result<Self, &'static str> {
+    pub(super) fn functions(dir: &ProcDir, addresses: &[u64]) -> Result<Self, &'static str> {
         if dir.is_debugged() {
             // Its breakpoints are somebody else's.
             return Err("another program debugs the process");
         }
-        Self::find(dir, address).ok_or("the function is in no file")
+        Self::find(dir, addresses).ok_or("the function is in no file")
     }
 
-    fn find(dir: &ProcDir, address: u64) -> Option<Self> {
+    fn find(dir: &ProcDir, addresses: &[u64]) -> Option<Self> {
         let maps = Maps::of(dir).ok()?;
         let mut code = maps.files().filter(|file| file.executable);
-        let (file, offset) = code.find_map(|file| {
-            let offset = file.place(address)?;
-            Some((file.open(dir), offset))
-        })?;
-        let file = file.ok()?;
-        let mut begin = [0; ENDBR64.len()];
-        file.read_exact_at(&mut begin, offset).ok()?;
-        let behind = if begin == ENDBR64 { ENDBR64.len() as u64 } else { 0 };
-        Some(Self { file, offset: offset + behind })
+        let (first, _) = addresses.split_first()?;
+        let mapped = code.find(|file| file.place(*first).is_some())?;
+        let file = mapped.open(dir).ok()?;
+        let begins = |address: &u64| {
+            let offset = mapped.place(*address)?;
+            let mut begin = [0; ENDBR64.len()];
+            file.read_exact_at(&mut begin, offset).ok()?;
+            Some(offset + if begin == ENDBR64 { ENDBR64.len() as u64 } else { 0 })
+        };
+        let offsets = addresses.iter().map(begins).collect::<Option<_>>()?;
+        Some(Self { file, offsets })
     }
 
     /// A path to exactly this file, for as long as this is there.

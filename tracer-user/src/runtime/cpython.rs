@@ -23,6 +23,7 @@ use crate::process::procfs::ProcDir;
 mod counter;
 mod submits;
 mod waits;
+mod writes;
 
 /// A version: where the kernel half and this module find what they read.
 struct Version {
@@ -173,13 +174,11 @@ pub(super) fn examine<M: Bytes>(process: ProcessKey, modules: &Modules, memory: 
         Err(needed) => return Finding::Unknown(name, needed),
     };
     let python = Python { memory, symbols: &found.symbols, version };
-    match python.process(process, modules, found.runtime) {
+    let runtime = found.runtime;
+    match python.process(process, modules, runtime) {
         Ok(found) => {
-            let dir = ProcDir::open_exactly(process).map_err(|_| "the process is gone");
-            let init = memory.word(found.task_type.wrapping_add(TYPE_INIT));
-            let makes = dir.and_then(|dir| Code::function(&dir, init));
-            let is_uvloop = modules.find(|path| path.contains("/uvloop/loop.")).is_some();
-            Finding::Python(name, Box::new(found), PythonLoop { makes, is_uvloop })
+            let events = python.events(process, modules, &found, runtime);
+            Finding::Python(name, Box::new(found), events)
         }
         Err(Failure::NotYet(what)) => Finding::NotYet(name, what),
         Err(failure @ Failure::Unfit(_)) => Finding::Unknown(name, failure.to_string()),
@@ -204,7 +203,7 @@ pub(super) fn examine_waits<M: Bytes>(
         Ok(waits) => {
             let put = if waits.knows_futures() {
                 let put = python.put(found.runtime).ok_or("its pools' queues are not of the library's kind");
-                put.and_then(|put| Code::function(dir, put))
+                put.and_then(|put| Code::functions(dir, &[put]))
             } else {
                 Err("no pool is loaded")
             };
@@ -311,10 +310,30 @@ impl<M: Bytes> Python<'_, M> {
                 .filter(|dict| self.is_dict(*dict))
                 .unwrap_or(0),
             task_counter: self.task_counter(modules, files).unwrap_or(0),
+            stream_types: self.stream_types(modules),
             spent_nanos: 0,
             looks: 0,
             layout,
         })
+    }
+
+    /// What probes see of its loops.
+    fn events(
+        &self,
+        process: ProcessKey,
+        files: &Modules,
+        found: &PythonProcess,
+        runtime: u64,
+    ) -> PythonLoop {
+        let dir = ProcDir::open_exactly(process).map_err(|_| "the process is gone");
+        let dir = dir.as_ref().map_err(|reason| *reason);
+        let init = self.memory.word(found.task_type.wrapping_add(TYPE_INIT));
+        let makes = dir.and_then(|dir| Code::functions(dir, &[init]));
+        let writes = writes::is_loaded(files).then(|| {
+            let (_, modules) = self.interpreter(runtime).map_err(|_| "the interpreter is starting")?;
+            self.writers(modules, dir?)
+        });
+        PythonLoop { makes, writes }
     }
 
     /// The first interpreter, and its table of modules.

@@ -56,13 +56,14 @@ pub(crate) enum Finding {
 pub(crate) struct PythonLoop {
     /// Where a probe sees which task makes which, or why there is no such place.
     pub(crate) makes: Result<Code, &'static str>,
-    /// Its library is loaded, which writes when the turns of its tasks are over: it is not known which of them has.
-    pub(crate) is_uvloop: bool,
+    /// Where uvloop is loaded, which sends when its tasks have had their turn: where a probe sees which of them writes, or why
+    /// there is no such place.
+    pub(crate) writes: Option<Result<Code, &'static str>>,
 }
 
 impl PythonLoop {
-    /// What would make it known whose calls are.
-    pub(crate) const INSTEAD_OF_UVLOOP: &str = "uvloop writes when its tasks have had their turn; what tasks do on asyncio's own loop is known (uvicorn: --loop asyncio)";
+    /// What makes known whose calls are where it is not seen which task writes.
+    pub(crate) const INSTEAD_OF_UVLOOP: &str = "uvloop sends when its tasks have had their turn; what tasks do on asyncio's own loop is known (uvicorn: --loop asyncio)";
 }
 
 /// What is known of how a process's threads wait for each other.

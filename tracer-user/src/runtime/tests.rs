@@ -3,6 +3,7 @@
 
 mod image;
 mod stack;
+mod streams;
 mod waits;
 mod work;
 
@@ -19,7 +20,7 @@ use tracer_abi::python_thread::{self, Item};
 use tracer_abi::task::{ProcessKey, Tgid};
 
 use super::memory::ProcessMemory;
-use super::{Finding, Modules, PythonLoop, cpython, examine, greenlet};
+use super::{Finding, Modules, cpython, examine, greenlet};
 use crate::process::procfs::ProcDir;
 
 /// Stands still inside the innermost of tasks that wait for each other, and says which they are.
@@ -370,37 +371,6 @@ fn real_interpreters_say_who_runs_and_who_waits() {
                     && [0, standing.memory.word(known.task_counter)].contains(&standing.youngest)
             });
             assert!(right, "{python:?} {way}: {found:?}, not {wanted:?}");
-        }
-    }
-}
-
-#[test]
-fn a_loop_that_writes_behind_its_tasks_is_told() {
-    for python in interpreters() {
-        for (library, wanted) in [("asyncio", false), ("uvloop", true)] {
-            let script = format!("import asyncio, {library}; print(1, flush=True); input()");
-            let mut child = Command::new(&python)
-                .args(["-c", &script])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            let mut line = String::new();
-            BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-            if line.is_empty() {
-                eprintln!("skipped: {python:?} has no {library}");
-            } else {
-                let start = ProcDir::open(Tgid(child.id())).unwrap().stat().unwrap().start;
-                let process = ProcessKey { tgid: Tgid(child.id()), start_boottime: start.0 * 10_000_000 };
-                let finding = examine(process);
-                let Finding::Python(_, _, PythonLoop { is_uvloop, .. }) = finding else {
-                    panic!("{finding:?}")
-                };
-                assert_eq!(is_uvloop, wanted, "{python:?} {library}");
-            }
-            drop(child.stdin.take());
-            child.wait().unwrap();
         }
     }
 }

@@ -12,12 +12,12 @@ const CLASS: &[u8] = b"_queue.SimpleQueue\0";
 const NAME: &str = "put";
 
 /// From a descriptor: the class that it is of, the definition.
-const DESCRIPTOR_CLASS: u64 = 16;
-const DESCRIPTOR_DEFINITION: u64 = 40;
+pub(super) const DESCRIPTOR_CLASS: u64 = 16;
+pub(super) const DESCRIPTOR_DEFINITION: u64 = 40;
 
 /// From a definition: the name, the function, how it is called.
-const DEFINITION_FUNCTION: u64 = 8;
-const DEFINITION_FLAGS: u64 = 16;
+pub(super) const DEFINITION_FUNCTION: u64 = 8;
+pub(super) const DEFINITION_FLAGS: u64 = 16;
 
 /// `METH_FASTCALL | METH_KEYWORDS`: it is called with what `submit` has, and directly.
 const FLAGS: u32 = 0x82;

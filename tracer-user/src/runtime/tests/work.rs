@@ -190,8 +190,9 @@ fn is_at(code: &Code, function: u64, process: ProcessKey, memory: &ProcessMemory
         (hex(start)..hex(end)).contains(&function).then(|| function - hex(start) + hex(offset))
     });
     let mut there = [0; 16];
-    file.read_exact_at(&mut there, code.offset).unwrap();
-    let behind = code.offset - offset.unwrap();
+    let &[place] = code.offsets.as_slice() else { panic!("{code:?}") };
+    file.read_exact_at(&mut there, place).unwrap();
+    let behind = place - offset.unwrap();
     // Behind an `endbr64` at most.
     matches!(behind, 0 | 4) && memory.bytes(function + behind) == Some(there)
 }
