@@ -4,6 +4,7 @@
 //! TLS.
 
 mod beside;
+mod compare;
 mod engine;
 mod h2;
 mod load;
@@ -51,7 +52,9 @@ pub(crate) struct Options {
 enum Part {
     Engine(engine::Options),
     H2(h2::Options),
-    Rules(rules::Options),
+    /// Measure what it costs to find parents inside of processes
+    #[command(after_help = "Example: cargo xtask bench rules --write")]
+    Rules(compare::Options),
     Tls(tls::Options),
 }
 
@@ -59,7 +62,7 @@ pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
     match &options.part {
         Some(Part::Engine(options)) => return engine::run(repo, options),
         Some(Part::H2(options)) => return h2::run(repo, options, interrupt),
-        Some(Part::Rules(options)) => return rules::run(repo, options, interrupt),
+        Some(Part::Rules(options)) => return compare::run(&rules::RULES, repo, options, interrupt),
         Some(Part::Tls(options)) => return tls::run(repo, options, interrupt),
         None => {}
     }

@@ -1,254 +1,50 @@
 //! What it costs to find out which request of a process a call was made for: the same tracer with its rules off and on,
 //! and with hand-offs between threads left alone and followed, in turn.
-//!
-//! As in [`super::load`], a block is four slices whose order makes an even drift fall out. Each slice has a tracer of its
-//! own, whose start is not measured. The servers call another one for each request: without calls there is nothing to find
-//! out.
 
-use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::process::Command;
 
-use anyhow::bail;
-use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
 use tracer_tests::nginx::{Config, Nginx};
-use tracer_tests::program::describe_exit;
 use tracer_tests::service::{Service, workload};
-use tracer_tests::wrk;
 
-use super::load::{CONNECTIONS, FLUSH, SETTLE, attach};
-use super::report::Spread;
-use super::sink::Sink;
-use super::spread;
-use crate::build;
-use crate::exec::Interrupt;
-use crate::repo::Repo;
-use crate::setup::{self, Group};
-use crate::{figures, readme};
+use super::compare::{Case, Front, Subject};
+use crate::setup::Group;
 
-/// Where the numbers are kept, below the repository's root.
-const FILE: &str = "bench/rules.json";
+pub(super) const RULES: Subject = Subject {
+    name: "rules",
+    needs: &[Group::Build, Group::Bench],
+    cases: &[
+        Case {
+            what: "all rules, of nginx before nginx",
+            start: |downstream| Ok(Front::Nginx(Nginx::start(&Config::proxy(1, downstream, true))?)),
+            without: &["--rules", "off"],
+            with: &[],
+            says: "",
+            least_permille: 950,
+        },
+        Case {
+            what: "all rules, of a Python server with a thread per connection before nginx",
+            start: |downstream| relay(downstream, &[]),
+            without: &["--rules", "off"],
+            with: &[],
+            says: "",
+            least_permille: 950,
+        },
+        Case {
+            what: "hand-offs, of a Python server with a pool before nginx",
+            start: |downstream| relay(downstream, &["--pool", "8"]),
+            without: &["--handoff", "off"],
+            // Switched on by itself, where it is needed: for the front.
+            with: &[],
+            says: "followed hand-offs between threads of relay",
+            least_permille: 900,
+        },
+    ],
+};
 
-/// Name of the README's table.
-const TABLE: &str = "rules";
-
-/// Measure what it costs to find parents inside of processes
-#[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Example: cargo xtask bench rules --write")]
-pub(super) struct Options {
-    /// Blocks of two slices without and two with
-    #[arg(long, default_value_t = 6)]
-    blocks: u64,
-    /// Length of each slice
-    #[arg(long, default_value_t = 2)]
-    seconds: u32,
-    /// Write the numbers to bench/rules.json and to the README's table
-    #[arg(long)]
-    write: bool,
-}
-
-/// What is compared, on which server.
-struct Case {
-    what: &'static str,
-    server: ServerKind,
-    without: &'static [&'static str],
-    with: &'static [&'static str],
-    /// What the tracer then says: without it nothing was measured.
-    says: &'static str,
-    /// Requests per second with, to those without, at least.
-    least_permille: u64,
-}
-
-#[derive(Clone, Copy)]
-enum ServerKind {
-    Nginx,
-    Python { pool: bool },
-}
-
-const CASES: [Case; 3] = [
-    Case {
-        what: "all rules, of nginx before nginx",
-        server: ServerKind::Nginx,
-        without: &["--rules", "off"],
-        with: &[],
-        says: "",
-        least_permille: 950,
-    },
-    Case {
-        what: "all rules, of a Python server with a thread per connection before nginx",
-        server: ServerKind::Python { pool: false },
-        without: &["--rules", "off"],
-        with: &[],
-        says: "",
-        least_permille: 950,
-    },
-    Case {
-        what: "hand-offs, of a Python server with a pool before nginx",
-        server: ServerKind::Python { pool: true },
-        without: &["--handoff", "off"],
-        // Switched on by itself, where it is needed: for the front.
-        with: &[],
-        says: "followed hand-offs between threads of relay",
-        least_permille: 900,
-    },
-];
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Cost {
-    /// The commit that was measured; ends in `+` if the working tree differed from it.
-    commit: String,
-    blocks: u64,
-    seconds_per_slice: u32,
-    rows: Vec<Row>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Row {
-    what: String,
-    /// Requests per second with, to those without.
-    throughput_permille: Spread,
-    least_permille: u64,
-}
-
-pub(super) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyhow::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("tracing needs root: sudo -E cargo xtask bench rules");
-    }
-    setup::prepare(repo, &[Group::Build, Group::Bench])?;
-    build::run(repo, &build::Options::INSTALLED)?;
-    let sink = Sink::start()?;
-    let (blocks, seconds) = (options.blocks.max(1), options.seconds.max(1));
-    let mut rows = Vec::new();
-    for case in &CASES {
-        let servers = Servers::start(case.server)?;
-        let mut ratios = Vec::new();
-        for number in 0..blocks {
-            let rate = |with| {
-                let (options, says) = if with { (case.with, case.says) } else { (case.without, "") };
-                servers.rate(repo, options, says, &sink, seconds)
-            };
-            let inner = number % 2 == 0;
-            let (outer, between) = (rate(!inner)?, rate(inner)? + rate(inner)?);
-            let outer = outer + rate(!inner)?;
-            let ratio = if inner { between / outer } else { outer / between };
-            println!("{}: block {}: ratio {ratio:.3}", case.what, number + 1);
-            ratios.push(ratio * 1000.0);
-            if interrupt.is_set() {
-                bail!("interrupted");
-            }
-        }
-        rows.push(Row {
-            what: case.what.to_owned(),
-            throughput_permille: spread(ratios),
-            least_permille: case.least_permille,
-        });
-    }
-    let cost = Cost { commit: repo.commit()?, blocks, seconds_per_slice: seconds, rows };
-    println!("\n{}", cost.table());
-    if options.write {
-        cost.write(repo)?;
-    }
-    let shortfalls = cost.shortfalls();
-    if shortfalls.is_empty() { Ok(()) } else { bail!("{}", shortfalls.join("; ")) }
-}
-
-/// Who is asked, and whom that one calls.
-struct Servers {
-    front: SocketAddr,
-    pids: Vec<u32>,
-    _programs: (Option<Nginx>, Option<Service>, Nginx),
-}
-
-impl Servers {
-    fn start(kind: ServerKind) -> anyhow::Result<Self> {
-        let back = Nginx::start(&Config::answer(1))?;
-        let mut pids = back.pids()?;
-        let downstream = back.addr.to_string();
-        match kind {
-            ServerKind::Nginx => {
-                let front = Nginx::start(&Config::proxy(1, &downstream, true))?;
-                pids.extend(front.pids()?);
-                Ok(Self { front: front.addr, pids, _programs: (Some(front), None, back) })
-            }
-            ServerKind::Python { pool } => {
-                let mut command = Command::new("python3");
-                command.arg(workload("relay.py")).args(["--downstream", &downstream]);
-                if pool {
-                    command.args(["--pool", "8"]);
-                }
-                let front = Service::from_command("relay", command)?;
-                pids.push(front.pid());
-                Ok(Self { front: front.addr, pids, _programs: (None, Some(front), back) })
-            }
-        }
-    }
-
-    /// Requests per second under a tracer with these options, which is to say this.
-    fn rate(
-        &self,
-        repo: &Repo,
-        options: &[&str],
-        says: &str,
-        sink: &Sink,
-        seconds: u32,
-    ) -> anyhow::Result<f64> {
-        let mut tracer = attach(repo, &self.pids, options, sink)?;
-        // What rules learn of a process, and what they ask for, is learned by then.
-        wrk::measure(self.front, CONNECTIONS, 1)?;
-        std::thread::sleep(SETTLE);
-        let measured = wrk::measure(self.front, CONNECTIONS, seconds)?;
-        std::thread::sleep(FLUSH);
-        let exit = tracer.stop(Signal::INT)?;
-        if !exit.success() {
-            bail!("the tracer ended with {}:\n{}", describe_exit(exit), tracer.stderr());
-        }
-        if !tracer.stderr().contains(says) {
-            bail!("the tracer did not say \"{says}\":\n{}", tracer.stderr());
-        }
-        if measured.failed > 0 {
-            // Failures are fast, so that they would look like speed.
-            bail!("{} of {} requests failed", measured.failed, measured.requests);
-        }
-        if sink.take() < measured.requests {
-            bail!("fewer spans than {} requests:\n{}", measured.requests, tracer.stderr());
-        }
-        Ok(measured.requests_per_second)
-    }
-}
-
-impl Cost {
-    fn shortfalls(&self) -> Vec<String> {
-        let is_short = |row: &&Row| row.throughput_permille.median < row.least_permille;
-        let say = |row: &Row| {
-            format!("{}: {} < {} per thousand", row.what, row.throughput_permille.median, row.least_permille)
-        };
-        self.rows.iter().filter(is_short).map(say).collect()
-    }
-
-    fn table(&self) -> String {
-        let mut out = String::from("| what | requests per second with it : without |\n|---|---|\n");
-        for row in &self.rows {
-            // Writing to a string cannot fail.
-            let _ = writeln!(out, "| {} | {} |", row.what, row.throughput_permille.ratios());
-        }
-        let _ = writeln!(
-            out,
-            "\n`cargo xtask bench rules` at commit {}, {} blocks of 4 slices of {} s, {CONNECTIONS} connections.",
-            self.commit, self.blocks, self.seconds_per_slice
-        );
-        out
-    }
-
-    fn write(&self, repo: &Repo) -> anyhow::Result<()> {
-        figures::write(repo, FILE, self)?;
-        readme::write(repo, TABLE, &self.table())
-    }
-
-    #[cfg(test)]
-    fn read(repo: &Repo) -> anyhow::Result<Self> {
-        figures::read(repo, FILE)
-    }
+fn relay(downstream: &str, options: &[&str]) -> anyhow::Result<Front> {
+    let mut command = Command::new("python3");
+    command.arg(workload("relay.py")).args(["--downstream", downstream]).args(options);
+    Ok(Front::Service(Service::from_command("relay", command)?))
 }
 
 #[cfg(test)]
@@ -256,21 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_row_has_its_own_limit() {
-        let row = |median, least_permille| Row {
-            what: "rules".to_owned(),
-            throughput_permille: Spread { median, low: 0, high: 2000 },
-            least_permille,
-        };
-        let cost = |rows| Cost { commit: "0123456".to_owned(), blocks: 1, seconds_per_slice: 1, rows };
-        assert_eq!(cost(vec![row(950, 950), row(900, 900)]).shortfalls(), [""; 0]);
-        assert_eq!(cost(vec![row(949, 950), row(900, 900)]).shortfalls(), ["rules: 949 < 950 per thousand"]);
-    }
-
-    #[test]
     fn the_readme_shows_the_numbers_of_the_file() {
-        let repo = Repo::locate().unwrap();
-        let shown = Cost::read(&repo).unwrap().table();
-        readme::check(&repo, TABLE, &shown, "cargo xtask bench rules --write").unwrap();
+        RULES.check();
     }
 }
