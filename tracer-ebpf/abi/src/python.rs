@@ -59,11 +59,10 @@ const PARTIAL_ARGS: u64 = 24;
 const INT_TAG: u64 = 16;
 const INT_DIGITS: u64 = 24;
 const TYPE_BASIC_SIZE: u64 = 32;
+/// Behind which is a word, and the table of keys.
 const DICT_USED: u64 = 16;
-const DICT_KEYS: u64 = 32;
 const KEYS_LOG2_INDEX_BYTES: u64 = 9;
 const KEYS_KIND: u64 = 10;
-const KEYS_ENTRIES: u64 = 24;
 const KEYS_INDICES: u64 = 32;
 
 // Of asyncio's objects: `Future` and what `Task` shares with it, `Handle`, the callback of a task's first step.
@@ -167,22 +166,85 @@ pub struct TaskId {
     pub number: u64,
 }
 
-/// Whether an object is a task whose coroutine is this one.
-#[inline(always)]
-fn is_task_of<M: Memory>(memory: &M, process: &PythonProcess, object: u64, coroutine: u64) -> bool {
-    object != 0
-        && memory.word(object.wrapping_add(TYPE)) == process.task_type
-        && memory.word(object.wrapping_add(u64::from(process.layout.task_coroutine))) == coroutine
+/// Words of an object from its start, in which all is that is read of it.
+const OBJECT_WORDS: usize = 21;
+
+/// Words of the smallest objects that are looked at, where more cannot be read.
+const SMALL_WORDS: usize = 6;
+
+/// An object, read at once: a walk takes most of its time in reading.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Object {
+    address: u64,
+    /// Of these [`OBJECT_WORDS`] are read. As many as make any index one of them.
+    words: [u64; 32],
 }
 
-#[inline(always)]
-fn is_task<M: Memory>(memory: &M, process: &PythonProcess, object: u64) -> bool {
-    object != 0 && memory.word(object.wrapping_add(TYPE)) == process.task_type
+impl Object {
+    #[inline(always)]
+    fn read<M: Memory>(&mut self, memory: &M, address: u64) {
+        self.address = address;
+        let [read @ .., _, _, _, _, _, _, _, _, _, _, _] = &mut self.words;
+        let read: &mut [u64; OBJECT_WORDS] = read;
+        memory.words(address, read);
+        if read[1] == 0 && address != 0 {
+            // Nothing has no type: it may be a small one at the end of what is mapped.
+            let mut small = [0; SMALL_WORDS];
+            memory.words(address, &mut small);
+            let [first, second, third, fourth, fifth, sixth, ..] = read;
+            (*first, *second, *third) = (small[0], small[1], small[2]);
+            (*fourth, *fifth, *sixth) = (small[3], small[4], small[5]);
+        }
+    }
+
+    #[inline(always)]
+    fn word(&self, offset: impl Into<u64>) -> u64 {
+        self.words[offset.into() as usize / 8 % 32]
+    }
+
+    #[inline(always)]
+    fn half(&self, offset: u32) -> u32 {
+        (self.word(offset) >> (8 * (offset & 4))) as u32
+    }
+
+    /// Whether all that a walk reads of objects of this layout is read.
+    pub const fn fits(layout: &PythonLayout) -> bool {
+        let end = 8 * OBJECT_WORDS as u32;
+        let code = layout.coroutine_frame + layout.frame_code;
+        is_below(layout.task_awaits, end)
+            && is_below(layout.task_coroutine, end)
+            && is_below(layout.task_name, end)
+            && is_below(layout.task_logs & !4, end)
+            && is_below(layout.text + 8, end)
+            && is_below(code, end)
+    }
+
+    /// What it is.
+    #[inline(always)]
+    fn kind(&self) -> u64 {
+        self.words[TYPE as usize / 8]
+    }
+
+    #[inline(always)]
+    fn is_task(&self, process: &PythonProcess) -> bool {
+        self.address != 0 && self.kind() == process.task_type
+    }
 }
 
-#[inline(always)]
-fn awaited_by<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> u64 {
-    memory.word(task.wrapping_add(u64::from(process.layout.task_awaits)))
+/// Whether a word at this offset ends before another one.
+const fn is_below(offset: u32, end: u32) -> bool {
+    offset.is_multiple_of(8) && offset < end
+}
+
+/// What walks read into.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Scratch {
+    /// The object that the walk is at.
+    object: Object,
+    /// What it refers to.
+    other: Object,
 }
 
 /// What a number takes of its word as it is told. Above it is of which kind the task is, zero where the number is.
@@ -192,28 +254,27 @@ const KIND_BITS: u32 = 23;
 /// The last bit: what waits for the task has made it, a `gather` or a task group.
 pub const OWN: u64 = 1 << (NUMBER_BITS + KIND_BITS);
 
-/// As it is told.
+/// A task that was read, as it is told.
 #[inline(always)]
-fn told<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> TaskId {
-    let number = number(memory, process, task);
+fn told<M: Memory>(memory: &M, process: &PythonProcess, scratch: &mut Scratch) -> TaskId {
+    let Scratch { object: task, other } = scratch;
+    let number = number(memory, process, task, other);
     if number == 0 || number >> NUMBER_BITS != 0 {
-        return TaskId { address: task, number: 0 };
+        return TaskId { address: task.address, number: 0 };
     }
-    TaskId { address: task, number: number | kind(memory, process, task) << NUMBER_BITS }
+    TaskId { address: task.address, number: number | kind(memory, process, task, other) << NUMBER_BITS }
 }
 
 /// What tasks have in common whose coroutines have the same code: what of its address tells it from others nearby. Of what is
 /// no coroutine, the same of its type.
 #[inline(always)]
-fn kind<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> u64 {
+fn kind<M: Memory>(memory: &M, process: &PythonProcess, task: &Object, other: &mut Object) -> u64 {
     let layout = &process.layout;
-    let coroutine = memory.word(task.wrapping_add(u64::from(layout.task_coroutine)));
-    let coroutine_type = memory.word(coroutine.wrapping_add(TYPE));
-    let kind = if coroutine_type == process.coroutine_type {
-        let frame = coroutine.wrapping_add(u64::from(layout.coroutine_frame));
-        memory.word(frame.wrapping_add(u64::from(layout.frame_code)))
+    other.read(memory, task.word(layout.task_coroutine));
+    let kind = if other.kind() == process.coroutine_type {
+        other.word(layout.coroutine_frame.wrapping_add(layout.frame_code))
     } else {
-        coroutine_type
+        other.kind()
     };
     kind >> 4 & ((1 << KIND_BITS) - 1)
 }
@@ -226,22 +287,23 @@ const NAME_DIGITS: u32 = 11;
 
 /// The number in a task's name.
 #[inline(always)]
-fn number<M: Memory>(memory: &M, process: &PythonProcess, task: u64) -> u64 {
-    let name = memory.word(task.wrapping_add(u64::from(process.layout.task_name)));
+fn number<M: Memory>(memory: &M, process: &PythonProcess, task: &Object, other: &mut Object) -> u64 {
+    let name = task.word(process.layout.task_name);
     if name == 0 {
         return 0;
     }
-    if memory.word(name.wrapping_add(TYPE)) == process.int_type {
+    other.read(memory, name);
+    if other.kind() == process.int_type {
         // The sign is in the low bits, the number of digits of 30 bits above: one or two positive ones.
-        let digits = memory.word(name.wrapping_add(INT_DIGITS));
-        return match memory.word(name.wrapping_add(INT_TAG)) {
+        let digits = other.word(INT_DIGITS);
+        return match other.word(INT_TAG) {
             0x8 => digits & 0x3fff_ffff,
             0x10 => digits & 0x3fff_ffff | (digits >> 32 & 0x3fff_ffff) << 30,
             _ => 0,
         };
     }
-    let text = name.wrapping_add(u64::from(process.layout.text));
-    let (first, second) = (memory.word(text), memory.word(text.wrapping_add(8)));
+    let text = process.layout.text;
+    let (first, second) = (other.word(text), other.word(text.wrapping_add(8)));
     if first & NAME_MASK != NAME {
         return 0;
     }
@@ -287,20 +349,84 @@ pub struct Frames {
     coroutine: u64,
     /// The last of all that were passed.
     outermost: u64,
-    /// The task that runs, once found.
+    /// The one of the only task that runs anywhere in the process, and the task; zeroes where there is no such task.
+    only: u64,
+    only_task: u64,
+    /// The task that runs, once found: the object that was read last.
     pub task: u64,
+}
+
+/// Tasks that run, one per loop, as their dictionary has them.
+struct Running {
+    used: u64,
+    entries: u64,
+    /// The first entry.
+    first: u64,
+}
+
+impl Running {
+    #[inline(always)]
+    fn of<M: Memory>(memory: &M, process: &PythonProcess) -> Option<Self> {
+        if process.current_tasks == 0 {
+            return None;
+        }
+        let mut dict = [0; 3];
+        memory.words(process.current_tasks.wrapping_add(DICT_USED), &mut dict);
+        let [used, _, keys] = dict;
+        let mut table = [0; 4];
+        memory.words(keys, &mut table);
+        let [_, kinds, _, entries] = table;
+        let byte = |at: u64| kinds >> (8 * (at & 7)) & 0xff;
+        if keys == 0 || byte(KEYS_KIND) != 0 {
+            return None;
+        }
+        let first = keys.wrapping_add(KEYS_INDICES + (1 << (byte(KEYS_LOG2_INDEX_BYTES) & 15)));
+        Some(Self { used, entries, first })
+    }
+
+    /// The task of an entry; zero where none is any more.
+    #[inline(always)]
+    fn task<M: Memory>(&self, memory: &M, index: u64) -> u64 {
+        memory.word(self.first.wrapping_add(24 * index + 16))
+    }
 }
 
 impl Frames {
     /// The thread's current frame. `thread_pointer` is its `fs` base.
     #[inline(always)]
-    pub fn begin<M: Memory>(memory: &M, process: &PythonProcess, thread_pointer: u64) -> Self {
-        Self { frame: current_frame(memory, &process.layout, thread_pointer), ..Self::default() }
+    pub fn begin<M: Memory>(
+        memory: &M,
+        process: &PythonProcess,
+        thread_pointer: u64,
+        scratch: &mut Scratch,
+    ) -> Self {
+        let mut frames = Self::default();
+        if let Some(running) = Running::of(memory, process) {
+            if running.used == 0 {
+                return frames;
+            }
+            if running.used == 1 {
+                let mut task = 0;
+                for index in 0..MAX_LOOPS {
+                    if index >= running.entries || task != 0 {
+                        break;
+                    }
+                    task = running.task(memory, index);
+                }
+                scratch.object.read(memory, task);
+                if scratch.object.is_task(process) {
+                    frames.only = scratch.object.word(process.layout.task_coroutine);
+                    frames.only_task = task;
+                }
+            }
+        }
+        frames.frame = current_frame(memory, &process.layout, thread_pointer);
+        frames
     }
 
     /// Takes a step; true if another one is to be taken. To be called [`MAX_FRAMES`] times at most.
     #[inline(always)]
-    pub fn step<M: Memory>(&mut self, memory: &M, process: &PythonProcess) -> bool {
+    pub fn step<M: Memory>(&mut self, memory: &M, process: &PythonProcess, scratch: &mut Scratch) -> bool {
         let layout = &process.layout;
         let frame = self.frame;
         if frame == 0 {
@@ -310,19 +436,21 @@ impl Frames {
         if owner == OWNED_BY_GENERATOR {
             self.coroutine = frame.wrapping_sub(u64::from(layout.coroutine_frame));
             self.outermost = self.coroutine;
+            if self.coroutine == self.only {
+                self.task = self.only_task;
+                return false;
+            }
         } else if owner != OWNED_BY_C && self.coroutine != 0 {
             // A function runs a coroutine. `Handle._run(self)` does so for a task, through a callback of its handle.
-            let handle = memory.word(frame.wrapping_add(u64::from(layout.frame_locals)));
-            let callback = memory.word(handle.wrapping_add(HANDLE_CALLBACK));
-            let holder = if memory.word(callback.wrapping_add(TYPE)) == process.builtin_type {
-                BUILTIN_SELF
-            } else {
-                STEP_TASK
-            };
-            let task = memory.word(callback.wrapping_add(holder));
-            if is_task_of(memory, process, task, self.coroutine) {
-                self.task = task;
-                return false;
+            if self.only == 0 {
+                let handle = memory.word(frame.wrapping_add(u64::from(layout.frame_locals)));
+                scratch.other.read(memory, memory.word(handle.wrapping_add(HANDLE_CALLBACK)));
+                let holder =
+                    if scratch.other.kind() == process.builtin_type { BUILTIN_SELF } else { STEP_TASK };
+                let task = scratch.other.word(holder);
+                if self.is_task(memory, process, task, self.coroutine, scratch) {
+                    return false;
+                }
             }
             self.coroutine = 0;
         }
@@ -330,33 +458,40 @@ impl Frames {
         true
     }
 
-    /// The end of the chain was reached.
-    pub const fn is_at_end(&self) -> bool {
-        self.frame == 0
+    /// Whether an object is a task whose coroutine is this one, which is what was looked for then.
+    #[inline(always)]
+    fn is_task<M: Memory>(
+        &mut self,
+        memory: &M,
+        process: &PythonProcess,
+        task: u64,
+        coroutine: u64,
+        scratch: &mut Scratch,
+    ) -> bool {
+        scratch.object.read(memory, task);
+        let found = scratch.object.is_task(process)
+            && scratch.object.word(process.layout.task_coroutine) == coroutine;
+        if found {
+            self.task = task;
+        }
+        found
     }
 
     /// Loops that are not written in Python have no frame: looks for the coroutine among the tasks that run.
     #[inline(always)]
-    pub fn among_current<M: Memory>(&mut self, memory: &M, process: &PythonProcess) {
-        if self.task != 0 || self.outermost == 0 || process.current_tasks == 0 {
+    pub fn among_current<M: Memory>(&mut self, memory: &M, process: &PythonProcess, scratch: &mut Scratch) {
+        if self.frame != 0 || self.task != 0 || self.outermost == 0 || self.only != 0 {
             return;
         }
-        let keys = memory.word(process.current_tasks.wrapping_add(DICT_KEYS));
-        if memory.word(process.current_tasks.wrapping_add(DICT_USED)) == 0
-            || memory.byte(keys.wrapping_add(KEYS_KIND)) != 0
-        {
+        let Some(running) = Running::of(memory, process) else {
             return;
-        }
-        let indices = memory.byte(keys.wrapping_add(KEYS_LOG2_INDEX_BYTES));
-        let entries = memory.word(keys.wrapping_add(KEYS_ENTRIES));
-        let first = keys.wrapping_add(KEYS_INDICES + (1 << (indices & 15)));
+        };
         for index in 0..MAX_LOOPS {
-            if index >= entries {
+            if index >= running.entries {
                 break;
             }
-            let task = memory.word(first.wrapping_add(24 * index + 16));
-            if is_task_of(memory, process, task, self.outermost) {
-                self.task = task;
+            let task = running.task(memory, index);
+            if self.is_task(memory, process, task, self.outermost, scratch) {
                 break;
             }
         }
@@ -390,17 +525,19 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// With the task that was read last.
     #[inline(always)]
-    pub fn begin<M: Memory>(&mut self, memory: &M, process: &PythonProcess, task: u64) {
-        self.object = task;
+    pub fn begin<M: Memory>(&mut self, memory: &M, process: &PythonProcess, scratch: &mut Scratch) {
+        self.object = scratch.object.address;
         self.len = 1;
         self.end = u32::from(chain_end::CUT);
-        self.tasks[0] = told(memory, process, task);
+        self.tasks[0] = told(memory, process, scratch);
     }
 
     /// Without a task of its own: those that wait for a future of the loop's.
     #[inline(always)]
-    pub fn begin_at(&mut self, future: u64) {
+    pub fn begin_at<M: Memory>(&mut self, memory: &M, future: u64, scratch: &mut Scratch) {
+        scratch.object.read(memory, future);
         self.object = future;
         self.len = 0;
         self.end = u32::from(chain_end::CUT);
@@ -408,78 +545,80 @@ impl Chain {
 
     /// Takes a step; true if another one is to be taken. To be called [`MAX_CHAIN_STEPS`] times at most.
     #[inline(always)]
-    pub fn step<M: Memory>(&mut self, memory: &M, process: &PythonProcess) -> bool {
+    pub fn step<M: Memory>(&mut self, memory: &M, process: &PythonProcess, scratch: &mut Scratch) -> bool {
         let object = self.object;
-        let mut callback = memory.word(object.wrapping_add(FUTURE_CALLBACK));
+        let mut callback = scratch.object.word(FUTURE_CALLBACK);
         if callback == 0 {
             return self.ends(chain_end::NOBODY);
         }
-        let more = memory.word(object.wrapping_add(FUTURE_MORE_CALLBACKS));
+        let more = scratch.object.word(FUTURE_MORE_CALLBACKS);
         if more != 0 {
             // `shield` has a callback on the future that it puts between, besides the waiter's; so has what waits for a pool.
             let own = is_of(memory, process, callback, process.tasks_globals)
                 || is_of(memory, process, callback, process.futures_globals);
-            if !own || is_task(memory, process, object) || memory.word(more.wrapping_add(LIST_LEN)) != 1 {
+            if !own || scratch.object.is_task(process) || memory.word(more.wrapping_add(LIST_LEN)) != 1 {
                 return self.ends(chain_end::SEVERAL);
             }
             let pair = memory.word(memory.word(more.wrapping_add(LIST_ITEMS)));
             callback = memory.word(pair.wrapping_add(TUPLE_ITEMS));
         }
-        let kind = memory.word(callback.wrapping_add(TYPE));
-        if kind == process.builtin_type {
+        scratch.other.read(memory, callback);
+        let found = scratch.other.kind();
+        if found == process.builtin_type {
             // A task's own: it wakes up when the object is done.
-            let waiter = memory.word(callback.wrapping_add(BUILTIN_SELF));
-            if !is_task(memory, process, waiter) || awaited_by(memory, process, waiter) != object {
+            let waiter = scratch.other.word(BUILTIN_SELF);
+            scratch.object.read(memory, waiter);
+            if !scratch.object.is_task(process) || scratch.object.word(process.layout.task_awaits) != object {
                 return self.ends(chain_end::UNCLEAR);
             }
-            return self.add(memory, process, waiter);
+            return self.add(memory, process, scratch);
         }
-        if kind == process.method_type {
+        if found == process.method_type {
             // A task group's: it belongs to the task that leaves it last.
-            let function = memory.word(callback.wrapping_add(METHOD_FUNCTION));
+            let (function, group) = (scratch.other.word(METHOD_FUNCTION), scratch.other.word(METHOD_SELF));
             if !is_of(memory, process, function, process.groups_globals) {
                 return self.ends(chain_end::FOREIGN);
             }
-            let group = memory.word(callback.wrapping_add(METHOD_SELF));
             let parent = attribute(memory, &process.layout, group, GROUP_PARENT_TASK);
-            if !is_task(memory, process, parent) {
+            scratch.object.read(memory, parent);
+            if !scratch.object.is_task(process) {
                 return self.ends(chain_end::UNCLEAR);
             }
             self.last_is_own();
-            return self.add(memory, process, parent);
+            return self.add(memory, process, scratch);
         }
         // `gather`, `wait`, `shield` and `wait_for` put a future between.
-        let next = if kind == process.function_type {
-            if memory.word(callback.wrapping_add(FUNCTION_GLOBALS)) != process.tasks_globals {
+        let next = if found == process.function_type {
+            if scratch.other.word(FUNCTION_GLOBALS) != process.tasks_globals {
                 return self.ends(chain_end::FOREIGN);
             }
             // Of a task that it made itself `gather` does not want to be told that it was destroyed.
             let layout = &process.layout;
-            let logs = memory.half(object.wrapping_add(u64::from(layout.task_logs))) & layout.task_logs_bit;
-            if logs == 0 && is_task(memory, process, object) {
+            let logs = scratch.object.half(layout.task_logs) & layout.task_logs_bit;
+            if logs == 0 && scratch.object.is_task(process) {
                 self.last_is_own();
             }
-            self.enclosed(memory, memory.word(callback.wrapping_add(FUNCTION_CLOSURE)))
-        } else if kind == process.partial_type && kind != 0 {
-            let function = memory.word(callback.wrapping_add(PARTIAL_FUNCTION));
+            self.enclosed(memory, scratch.other.word(FUNCTION_CLOSURE), &scratch.object)
+        } else if found == process.partial_type && found != 0 {
+            let (function, args) = (scratch.other.word(PARTIAL_FUNCTION), scratch.other.word(PARTIAL_ARGS));
             if !is_of(memory, process, function, process.tasks_globals) {
                 return self.ends(chain_end::FOREIGN);
             }
-            let args = memory.word(callback.wrapping_add(PARTIAL_ARGS));
             memory.word(args.wrapping_add(TUPLE_ITEMS))
         } else {
             return self.ends(chain_end::FOREIGN);
         };
-        if next == 0 || next == object || !self.is_future(memory, next) {
+        if next == 0 || next == object || !is_future(memory, &scratch.object, next) {
             return self.ends(chain_end::UNCLEAR);
         }
         self.object = next;
+        scratch.object.read(memory, next);
         true
     }
 
     /// The one future among a closure's variables.
     #[inline(always)]
-    fn enclosed<M: Memory>(&self, memory: &M, closure: u64) -> u64 {
+    fn enclosed<M: Memory>(&self, memory: &M, closure: u64, object: &Object) -> u64 {
         let cells = memory.word(closure.wrapping_add(TUPLE_LEN));
         let mut found = 0;
         for index in 0..MAX_CELLS {
@@ -488,7 +627,7 @@ impl Chain {
             }
             let cell = memory.word(closure.wrapping_add(TUPLE_ITEMS + 8 * index));
             let value = memory.word(cell.wrapping_add(CELL_CONTENTS));
-            if value != self.object && self.is_future(memory, value) {
+            if value != self.object && is_future(memory, object, value) {
                 if found != 0 && found != value {
                     return 0;
                 }
@@ -498,26 +637,15 @@ impl Chain {
         found
     }
 
-    /// Whether it is a future of the same loop, which somebody waits for.
     #[inline(always)]
-    fn is_future<M: Memory>(&self, memory: &M, object: u64) -> bool {
-        let own = memory.word(self.object.wrapping_add(FUTURE_LOOP));
-        object != 0
-            && object & 7 == 0
-            && own != 0
-            && memory.word(object.wrapping_add(FUTURE_LOOP)) == own
-            && memory.word(object.wrapping_add(FUTURE_CALLBACK)) != 0
-    }
-
-    #[inline(always)]
-    fn add<M: Memory>(&mut self, memory: &M, process: &PythonProcess, task: u64) -> bool {
+    fn add<M: Memory>(&mut self, memory: &M, process: &PythonProcess, scratch: &mut Scratch) -> bool {
         let len = self.len as usize;
         if len >= CHAIN_TASKS {
             return self.ends(chain_end::CUT);
         }
-        self.tasks[len & (CHAIN_TASKS - 1)] = told(memory, process, task);
+        self.tasks[len & (CHAIN_TASKS - 1)] = told(memory, process, scratch);
         self.len += 1;
-        self.object = task;
+        self.object = scratch.object.address;
         true
     }
 
@@ -534,6 +662,17 @@ impl Chain {
         self.end = u32::from(end);
         false
     }
+}
+
+/// Whether something is a future of the same loop as an object is of, which somebody waits for.
+#[inline(always)]
+fn is_future<M: Memory>(memory: &M, object: &Object, other: u64) -> bool {
+    let own = object.word(FUTURE_LOOP);
+    other != 0
+        && other & 7 == 0
+        && own != 0
+        && memory.word(other.wrapping_add(FUTURE_LOOP)) == own
+        && memory.word(other.wrapping_add(FUTURE_CALLBACK)) != 0
 }
 
 /// Whether an object is a function of the module with these globals.
@@ -557,13 +696,18 @@ pub struct Suspended {
 impl Suspended {
     /// Of a task as it was told. `None`: there is no such task any more, or it does not wait.
     #[inline(always)]
-    pub fn begin<M: Memory>(memory: &M, process: &PythonProcess, task: TaskId) -> Option<Self> {
-        let address = task.address;
-        if !is_task(memory, process, address) || told(memory, process, address).number != task.number & !OWN {
+    pub fn begin<M: Memory>(
+        memory: &M,
+        process: &PythonProcess,
+        task: TaskId,
+        scratch: &mut Scratch,
+    ) -> Option<Self> {
+        scratch.object.read(memory, task.address);
+        if !scratch.object.is_task(process) || told(memory, process, scratch).number != task.number & !OWN {
             return None;
         }
-        let awaits = awaited_by(memory, process, address);
-        let object = memory.word(address.wrapping_add(u64::from(process.layout.task_coroutine)));
+        let awaits = scratch.object.word(process.layout.task_awaits);
+        let object = scratch.object.word(process.layout.task_coroutine);
         if awaits == 0 { None } else { Some(Self { object, frame: 0, awaits }) }
     }
 

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | a turn of egress begins | the task that has written it, or runs, and the chain of its waiters |
 //! | one does, and none runs | the task that waits for what the thread does, and the chain of its waiters |
-//! | a turn of ingress begins | the task that began the last turn of egress here, if it waits for these very bytes; and |
-//! | | except of calls, how many tasks there have been |
+//! | a turn of ingress begins, but for answers to tasks | the task that began the last turn of egress here, if it waits for |
+//! | | these very bytes; and except of calls, how many tasks there have been |
 //!
 //! How the memory is walked is in [`tracer_abi::python`] and [`tracer_abi::python_thread`].
 
@@ -13,7 +13,8 @@ use tracer_abi::config::identity_slot;
 use tracer_abi::conn::{Direction, Role};
 use tracer_abi::event::{Runtime, Source};
 use tracer_abi::python::{
-    Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, Memory as _, PythonProcess, Suspended, TaskId,
+    Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, Memory as _, PythonProcess, Scratch, Suspended,
+    TaskId,
 };
 use tracer_abi::python_streams::Written;
 use tracer_abi::python_thread::{self, Item};
@@ -28,6 +29,7 @@ use crate::sock::{OpenSocket, Sock};
 /// Where the walks are. In the thread's state, for the reason that [`crate::maps::Operation`] is.
 #[repr(C)]
 pub(crate) struct Walk {
+    scratch: Scratch,
     frames: Frames,
     pub(super) chain: Chain,
     pub(super) written: Written,
@@ -79,6 +81,14 @@ fn ask(
         }
         return found;
     }
+    if writes_later(thread, process) {
+        // What was written before is sent.
+        let _ = TRACER_PYWROTE.remove(sock.0 as u64);
+    }
+    if state.role == Role::Client.code() && state.sender != TaskId::default() {
+        // An answer to a task's call. Who gets it says nothing of whose call it was.
+        return true;
+    }
     let awaits = received(thread, state, process, task);
     let youngest = if process.task_counter == 0 { 0 } else { OwnMemory.word(process.task_counter) };
     if awaits || youngest != 0 && state.role != Role::Client.code() {
@@ -88,10 +98,6 @@ fn ask(
             tasks[1].address = youngest;
             2
         });
-    }
-    if writes_later(thread, process) {
-        // What was written before is sent.
-        let _ = TRACER_PYWROTE.remove(sock.0 as u64);
     }
     // Threads beside a loop's may be those of a pool.
     awaits
@@ -160,17 +166,15 @@ pub(super) fn waiters(thread: &mut TaskState, process: &PythonProcess) {
 #[inline(always)]
 pub(super) fn runs(thread: &mut TaskState, process: &PythonProcess, thread_pointer: u64) -> TaskId {
     let walk = &mut thread.walk;
-    walk.frames = Frames::begin(&OwnMemory, process, thread_pointer);
+    walk.frames = Frames::begin(&OwnMemory, process, thread_pointer, &mut walk.scratch);
     let mut context = Context { walk, process };
     run(MAX_FRAMES, frame_step, &mut context);
     let walk = context.walk;
-    if walk.frames.is_at_end() {
-        walk.frames.among_current(&OwnMemory, process);
-    }
+    walk.frames.among_current(&OwnMemory, process, &mut walk.scratch);
     if walk.frames.task == 0 {
         return TaskId::default();
     }
-    walk.chain.begin(&OwnMemory, process, walk.frames.task);
+    walk.chain.begin(&OwnMemory, process, &mut walk.scratch);
     walk.chain.tasks[0]
 }
 
@@ -185,12 +189,15 @@ fn handed_over(thread: &mut TaskState, process: &PythonProcess, thread_pointer: 
     if future == 0 {
         return false;
     }
-    context.walk.chain.begin_at(future);
+    let walk = &mut *context.walk;
+    walk.chain.begin_at(&OwnMemory, future, &mut walk.scratch);
     run(MAX_CHAIN_STEPS, chain_step, &mut context);
     if context.walk.chain.len == 0 {
         return false;
     }
-    let Some(suspended) = Suspended::begin(&OwnMemory, process, context.walk.chain.tasks[0]) else {
+    let walk = &mut *context.walk;
+    let Some(suspended) = Suspended::begin(&OwnMemory, process, walk.chain.tasks[0], &mut walk.scratch)
+    else {
         return false;
     };
     context.walk.suspended = suspended;
@@ -206,10 +213,10 @@ fn received(thread: &mut TaskState, state: &mut SockState, process: &PythonProce
     if sender.address == 0 {
         return false;
     }
-    let Some(suspended) = Suspended::begin(&OwnMemory, process, sender) else {
+    let walk = &mut thread.walk;
+    let Some(suspended) = Suspended::begin(&OwnMemory, process, sender, &mut walk.scratch) else {
         return false;
     };
-    let walk = &mut thread.walk;
     walk.suspended = suspended;
     let mut context = Context { walk, process };
     run(MAX_AWAITS, await_step, &mut context);
@@ -230,7 +237,8 @@ fn reads(suspended: &Suspended, state: &SockState, process: &PythonProcess, task
 }
 
 extern "C" fn frame_step(_index: u64, context: &mut Context<'_>) -> i64 {
-    i64::from(!context.walk.frames.step(&OwnMemory, context.process))
+    let walk = &mut *context.walk;
+    i64::from(!walk.frames.step(&OwnMemory, context.process, &mut walk.scratch))
 }
 
 extern "C" fn item_step(_index: u64, context: &mut Context<'_>) -> i64 {
@@ -238,7 +246,8 @@ extern "C" fn item_step(_index: u64, context: &mut Context<'_>) -> i64 {
 }
 
 extern "C" fn chain_step(_index: u64, context: &mut Context<'_>) -> i64 {
-    i64::from(!context.walk.chain.step(&OwnMemory, context.process))
+    let walk = &mut *context.walk;
+    i64::from(!walk.chain.step(&OwnMemory, context.process, &mut walk.scratch))
 }
 
 extern "C" fn await_step(_index: u64, context: &mut Context<'_>) -> i64 {

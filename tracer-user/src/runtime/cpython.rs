@@ -11,7 +11,7 @@
 //! | its frames | a chain that ends, each with a code object or of C's |
 //! | `_asyncio.Task` | a type of this name |
 
-use tracer_abi::python::{MAX_FRAMES, PythonLayout, PythonProcess, values};
+use tracer_abi::python::{MAX_FRAMES, Object, PythonLayout, PythonProcess, values};
 use tracer_abi::python_frame::Frame;
 use tracer_abi::task::ProcessKey;
 
@@ -141,6 +141,7 @@ const _: () = {
     let mut version = 0;
     while version < VERSIONS.len() {
         assert!(Frame::fits(&VERSIONS[version].layout));
+        assert!(Object::fits(&VERSIONS[version].layout));
         version += 1;
     }
 };

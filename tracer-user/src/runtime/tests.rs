@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tracer_abi::python::{
     CHAIN_TASKS, Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, Memory, NUMBER_BITS, OWN,
-    PythonProcess, Suspended, TaskId, chain_end,
+    PythonProcess, Scratch, Suspended, TaskId, chain_end,
 };
 use tracer_abi::python_thread::{self, Item};
 use tracer_abi::task::{ProcessKey, Tgid};
@@ -246,15 +246,14 @@ impl Drop for Standing {
 
 /// What the kernel half does when a thread sends: the chain, and how it ends.
 fn sent(memory: &impl Memory, known: &PythonProcess, thread_pointer: u64) -> (Vec<TaskId>, u8) {
-    let mut frames = Frames::begin(memory, known, thread_pointer);
+    let mut scratch = Scratch::default();
+    let mut frames = Frames::begin(memory, known, thread_pointer, &mut scratch);
     for _ in 0..MAX_FRAMES {
-        if !frames.step(memory, known) {
+        if !frames.step(memory, known, &mut scratch) {
             break;
         }
     }
-    if frames.is_at_end() {
-        frames.among_current(memory, known);
-    }
+    frames.among_current(memory, known, &mut scratch);
     let mut chain = Chain::default();
     let mut future = 0;
     if frames.task == 0 {
@@ -265,21 +264,21 @@ fn sent(memory: &impl Memory, known: &PythonProcess, thread_pointer: u64) -> (Ve
             }
         }
         future = item.chained(memory, known);
-        chain.begin_at(future);
+        chain.begin_at(memory, future, &mut scratch);
     } else {
-        chain.begin(memory, known, frames.task);
+        chain.begin(memory, known, &mut scratch);
     }
     if frames.task == 0 && future == 0 {
         return (Vec::new(), chain_end::NOBODY);
     }
     for _ in 0..MAX_CHAIN_STEPS {
-        if !chain.step(memory, known) {
+        if !chain.step(memory, known, &mut scratch) {
             break;
         }
     }
     assert!(chain.len as usize <= CHAIN_TASKS);
     if future != 0 {
-        let Some(mut suspended) = Suspended::begin(memory, known, chain.tasks[0]) else {
+        let Some(mut suspended) = Suspended::begin(memory, known, chain.tasks[0], &mut scratch) else {
             return (Vec::new(), chain_end::NOBODY);
         };
         for _ in 0..MAX_AWAITS {
@@ -296,7 +295,8 @@ fn sent(memory: &impl Memory, known: &PythonProcess, thread_pointer: u64) -> (Ve
 
 /// What it does when one receives.
 fn waited(memory: &impl Memory, known: &PythonProcess, thread_pointer: u64, task: TaskId) -> bool {
-    let Some(mut suspended) = Suspended::begin(memory, known, task) else { return false };
+    let mut scratch = Scratch::default();
+    let Some(mut suspended) = Suspended::begin(memory, known, task, &mut scratch) else { return false };
     for _ in 0..MAX_AWAITS {
         if !suspended.step(memory, known) {
             break;

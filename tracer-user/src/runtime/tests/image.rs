@@ -179,6 +179,17 @@ impl Image {
         self.put(receiving + 72, transport);
     }
 
+    /// The dictionary of the tasks that run, with this one alone, behind one that has run.
+    fn current(&mut self, task: TaskId) -> u64 {
+        let (dict, keys) = (self.object(0x9c00), self.object(0));
+        self.put(dict + 16, 1);
+        self.put(dict + 32, keys);
+        self.put(keys + 8, 3 << 8);
+        self.put(keys + 24, 2);
+        self.put(keys + 40 + 24 + 16, task.address);
+        dict
+    }
+
     /// Another loop's thread, which is as good as the first one in everything.
     fn busy() -> (Self, Vec<TaskId>) {
         let mut image = Self::default();
@@ -190,12 +201,24 @@ impl Image {
         image.runs(a);
         (image, vec![a, b, c])
     }
+
+    /// The same, in whose process it is known which tasks run.
+    fn busy_and_known() -> (Self, Vec<TaskId>, PythonProcess) {
+        let (mut image, tasks) = Self::busy();
+        let current_tasks = image.current(tasks[0]);
+        (image, tasks, PythonProcess { current_tasks, ..known() })
+    }
 }
 
 #[test]
 fn the_image_is_one_of_a_loop() {
     let (image, tasks) = Image::busy();
     assert_eq!(sent(&image, &known(), THREAD).0, tasks);
+    let (mut image, tasks, process) = Image::busy_and_known();
+    assert_eq!(sent(&image, &process, THREAD).0, tasks);
+    // Whose turn is over runs no more, whatever its frames say.
+    image.put(process.current_tasks + 16, 0);
+    assert_eq!(sent(&image, &process, THREAD).0, []);
     let mut image = Image::default();
     let task = image.task(7);
     image.waits_for_bytes(task);
@@ -269,11 +292,12 @@ proptest! {
     /// Whatever the memory holds, every walk ends, within its bounds.
     #[test]
     fn walks_end(changes in prop::collection::vec(change(), 1..40), seed: u64) {
-        let (mut image, tasks) = Image::busy();
+        let (mut image, tasks, process) = Image::busy_and_known();
         image.waits_for_bytes(tasks[0]);
         for change in &changes {
             image.change(change, |_| true);
         }
+        let _ = sent(&image, &process, THREAD);
         let _ = sent(&image, &known(), THREAD);
         let _ = sent(&image, &known(), seed);
         for task in tasks {
@@ -285,8 +309,9 @@ proptest! {
     /// that wait, only what leads from a task, or a `gather`, to the `gather` that it is one of is taken at its word: nothing
     /// that is read leads back.
     #[test]
-    fn one_wrong_word_names_nobody_else(change in change()) {
-        let (mut image, tasks) = Image::busy();
+    fn one_wrong_word_names_nobody_else(change in change(), is_known: bool) {
+        let (mut image, tasks, process) = Image::busy_and_known();
+        let process = if is_known { process } else { known() };
         let clean = image.clone();
         // Which frame a thread is in is what it says, and which coroutine has called it; and a name is what the program gives.
         let state = clean.word(THREAD + 0x318);
@@ -305,7 +330,7 @@ proptest! {
             }
         }
         image.change(&change, |at| !said.contains(&at));
-        let (found, _) = sent(&image, &known(), THREAD);
+        let (found, _) = sent(&image, &process, THREAD);
         let found: Vec<u64> = found.iter().map(|task| task.address).collect();
         let wanted: Vec<u64> = tasks.iter().map(|task| task.address).collect();
         prop_assert!(wanted.starts_with(&found), "{found:x?} of {wanted:x?}");

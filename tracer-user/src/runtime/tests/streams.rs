@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use proptest::prelude::*;
-use tracer_abi::python::{Chain, MAX_AWAITS, Memory, PythonProcess, Suspended, TaskId};
+use tracer_abi::python::{Chain, MAX_AWAITS, Memory, PythonProcess, Scratch, Suspended, TaskId};
 use tracer_abi::python_streams::{Stream, Written};
 use tracer_abi::task::{ProcessKey, Tgid};
 
@@ -92,9 +92,11 @@ impl Waiting {
 
     fn reads(&self, known: &PythonProcess, task: TaskId) -> Option<u32> {
         // Its kind is told with its number.
+        let mut scratch = Scratch::default();
         let mut chain = Chain::default();
-        chain.begin(&self.memory, known, task.address);
-        let mut suspended = Suspended::begin(&self.memory, known, chain.tasks[0])?;
+        chain.begin_at(&self.memory, task.address, &mut scratch);
+        chain.begin(&self.memory, known, &mut scratch);
+        let mut suspended = Suspended::begin(&self.memory, known, chain.tasks[0], &mut scratch)?;
         for _ in 0..MAX_AWAITS {
             if !suspended.step(&self.memory, known) {
                 break;
