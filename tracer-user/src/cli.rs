@@ -173,7 +173,7 @@ pub(crate) struct CaptureArgs {
     pub(crate) handoff: HandOffs,
 
     /// Share of a process's CPU time that asking its runtime may take in the long run, in percent. A process that comes to
-    /// more is left alone now and then, and most of its calls have no parents meanwhile
+    /// more is left alone now and then, and most of its calls have no parents meanwhile. With 0 none is asked
     #[arg(long, value_name = "PERCENT", default_value_t = DEFAULT_BUDGET_PERCENT, value_parser = percent())]
     pub(crate) identity_budget: f64,
 

@@ -9,7 +9,7 @@ pub(crate) enum UnitError {
     Duration,
     #[error("expected a number of bytes, such as 4096, 64KiB, 100MB or 1GiB")]
     Size,
-    #[error("expected a share in percent, from 0.01 to 100")]
+    #[error("expected a share in percent, from 0.01 to 100, or 0")]
     Percent,
     #[error("expected 64 hexadecimal digits")]
     Seed,
@@ -85,7 +85,7 @@ fn split_number(text: &str) -> Option<(f64, &str)> {
 
 /// `3`, `0.5`: something must be left, and no more than all.
 pub(crate) fn percent(text: &str) -> Result<f64, UnitError> {
-    let share = text.parse::<f64>().ok().filter(|share| (0.01..=100.0).contains(share));
+    let share = text.parse::<f64>().ok().filter(|share| *share == 0.0 || (0.01..=100.0).contains(share));
     share.ok_or(UnitError::Percent)
 }
 
@@ -137,10 +137,10 @@ mod tests {
 
     #[test]
     fn percents() {
-        for (text, want) in [("3", Some(3.0)), ("0.01", Some(0.01)), ("100", Some(100.0))] {
+        for (text, want) in [("3", Some(3.0)), ("0", Some(0.0)), ("0.01", Some(0.01)), ("100", Some(100.0))] {
             assert_eq!(percent(text).ok(), want, "{text}");
         }
-        for text in ["", "0", "-1", "0.001", "100.1", "NaN", "inf", "3%", "3 "] {
+        for text in ["", "-1", "0.001", "100.1", "NaN", "inf", "3%", "3 "] {
             assert_eq!(percent(text), Err(UnitError::Percent), "{text}");
         }
     }

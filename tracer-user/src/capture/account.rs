@@ -55,6 +55,11 @@ impl Budget {
         Self { percent }
     }
 
+    /// Nothing at all.
+    pub(super) fn is_nothing(self) -> bool {
+        self.percent <= 0.0
+    }
+
     fn allows(self, running: Duration) -> Duration {
         running.mul_f64(self.percent / 100.0)
     }

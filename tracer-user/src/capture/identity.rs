@@ -144,7 +144,7 @@ enum State {
 impl Identities {
     /// `ask`: or leave all runtimes alone.
     pub(super) fn new(loaded: &mut Loaded, ask: bool, budget: Budget) -> anyhow::Result<Self> {
-        let tables = if ask && loaded.knows_identity() {
+        let tables = if ask && !budget.is_nothing() && loaded.knows_identity() {
             Some(Tables {
                 python: Asked::open(loaded, "TRACER_PYTHON")?,
                 golang: Asked::open(loaded, "TRACER_GO")?,

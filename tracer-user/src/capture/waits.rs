@@ -92,7 +92,8 @@ struct Followed {
 
 impl Waits {
     pub(super) fn new(loaded: &mut Loaded, budget: Budget) -> anyhow::Result<Self> {
-        let examiner = loaded.knows_waits().then(|| Examiner::start(runtime::examine_waits)).transpose()?;
+        let may_ask = loaded.knows_waits() && !budget.is_nothing();
+        let examiner = may_ask.then(|| Examiner::start(runtime::examine_waits)).transpose()?;
         Ok(Self {
             tables: Tables {
                 python: Asked::open(loaded, "TRACER_PYWAITS")?,

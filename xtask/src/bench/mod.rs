@@ -1,12 +1,14 @@
 //! `cargo xtask bench`: what tracing costs, as ratios of slices taken in turn. `cargo xtask bench engine`: what the
 //! engine alone costs. `cargo xtask bench h2`: what it costs one HTTP/2 connection with many streams. `cargo xtask bench
-//! rules`: what it costs to find parents inside of processes. `cargo xtask bench tls`: what it costs a server that speaks
+//! rules`: what it costs to find parents inside of processes. `cargo xtask bench identity`: what of that it costs to ask
+//! their runtimes. `cargo xtask bench tls`: what it costs a server that speaks
 //! TLS.
 
 mod beside;
 mod compare;
 mod engine;
 mod h2;
+mod identity;
 mod load;
 mod process;
 pub(crate) mod report;
@@ -52,6 +54,9 @@ pub(crate) struct Options {
 enum Part {
     Engine(engine::Options),
     H2(h2::Options),
+    /// Measure what it costs to ask runtimes whose work an operation is
+    #[command(after_help = "Example: cargo xtask bench identity --write")]
+    Identity(compare::Options),
     /// Measure what it costs to find parents inside of processes
     #[command(after_help = "Example: cargo xtask bench rules --write")]
     Rules(compare::Options),
@@ -62,6 +67,9 @@ pub(crate) fn run(repo: &Repo, options: &Options, interrupt: &Interrupt) -> anyh
     match &options.part {
         Some(Part::Engine(options)) => return engine::run(repo, options),
         Some(Part::H2(options)) => return h2::run(repo, options, interrupt),
+        Some(Part::Identity(options)) => {
+            return compare::run(&identity::IDENTITY, repo, options, interrupt);
+        }
         Some(Part::Rules(options)) => return compare::run(&rules::RULES, repo, options, interrupt),
         Some(Part::Tls(options)) => return tls::run(repo, options, interrupt),
         None => {}
