@@ -65,3 +65,13 @@ fn go(downstream: &str) -> anyhow::Result<Front> {
     command.args(["--downstream", downstream]);
     Ok(Front::Service(Service::from_command("relay", command)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_shows_the_numbers_of_the_file() {
+        IDENTITY.check();
+    }
+}
