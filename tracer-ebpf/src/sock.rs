@@ -219,7 +219,8 @@ pub(crate) struct UnixEnds {
 }
 
 impl Unix {
-    /// Reads both ends, and the bound name of the server's end into `path`.
+    /// Reads both ends, and the bound name of the server's end into `path`. This one's cookie must have been asked for: then
+    /// at least one of two ends that are read at the same time has the other one's.
     ///
     /// A listener's name is inherited by the sockets that it accepts, and a program seldom binds the end that
     /// connects: the end with a name is the server's.
@@ -229,7 +230,8 @@ impl Unix {
         // itself released, which an operation on it prevents.
         let (own, peer): (*const c_void, *const c_void) =
             unsafe { (field(self.0, offset!(unix_addr)), field(self.0, offset!(unix_peer))) };
-        let peer_cookie = if peer.is_null() { 0 } else { Sock(peer).cookie() };
+        // The kernel takes no socket from here that it would give a cookie to: the peer has one once it has been told of.
+        let peer_cookie: u64 = if peer.is_null() { 0 } else { probe(peer, offset!(sk_cookie)) };
         let peer_addr: u64 = if peer.is_null() { 0 } else { probe(peer, offset!(unix_addr)) };
         let (role, address) = if !own.is_null() {
             (if peer_addr == 0 { Role::Server } else { Role::Unknown }, own)

@@ -270,7 +270,7 @@ pub struct SessionSecuredRecord {
 pub struct ConnRecord {
     pub header: Header,
     pub cookie: SocketCookie,
-    /// Unix sockets: the other end. Else zero.
+    /// Unix sockets: the other end, if that has been told of before, or at the same time. Else zero.
     pub peer_cookie: SocketCookie,
     pub local: Endpoint,
     pub remote: Endpoint,

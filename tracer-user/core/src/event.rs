@@ -235,7 +235,7 @@ pub enum IoOutcome {
 pub struct ConnOpened {
     pub origin: Origin,
     pub cookie: SocketCookie,
-    /// Unix sockets: the other end, where known.
+    /// Unix sockets: the other end, if that was told of before, or at the same time.
     pub peer_cookie: Option<SocketCookie>,
     pub family: Family,
     pub role: Role,

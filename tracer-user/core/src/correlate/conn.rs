@@ -10,7 +10,7 @@ use tracer_abi::task::{ProcessKey, Tid};
 use tracer_abi::time::KernelInstant;
 
 use super::exchange::Key;
-use super::join::{OtherEnd, PeerTraced};
+use super::join::{self, OtherEnd, PeerTraced};
 use super::streams::Taken;
 use crate::attributes::Socket;
 use crate::event::{ConnOpened, DataMoved, IoOutcome, Made, TaskIdentified, Thread};
@@ -21,6 +21,7 @@ use crate::tls::TlsFacts;
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) opened: ConnOpened,
+    pub(super) at: join::Socket,
     pub(super) socket: Socket,
     pub(super) peer_traced: PeerTraced,
     pub(super) other_end: OtherEnd,
@@ -69,7 +70,7 @@ pub(super) struct Shown {
 }
 
 impl ConnFacts {
-    pub(super) fn opened(&mut self, opened: ConnOpened) {
+    pub(super) fn opened(&mut self, opened: ConnOpened, at: join::Socket) {
         self.calls = match opened.role {
             Role::Client => Some(true),
             Role::Server => Some(false),
@@ -78,6 +79,7 @@ impl ConnFacts {
         let socket = Socket::of(&opened);
         self.conn = Some(Arc::new(Conn {
             opened,
+            at,
             socket,
             peer_traced: PeerTraced::default(),
             other_end: OtherEnd::default(),

@@ -1,6 +1,6 @@
 //! Which exchanges on this host could be the two ends of the same bytes.
 //!
-//! Three tables. *Exact*: mirrored addresses (or Unix peer cookies) and the position of the request's first byte.
+//! Three tables. *Exact*: mirrored addresses (or a Unix connection's name) and the position of the request's first byte.
 //! *By sequence number only*: for ends that address translation keeps from mirroring each other. *Ends*: which
 //! connections are open on this host, to know whether a peer is traced at all. Nothing is decided here; see
 //! `rules::same_bytes`.
@@ -34,10 +34,11 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// One end of a connection, as an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Socket {
+pub(super) enum Socket {
     /// Local and remote address.
     Tcp(Endpoint, Endpoint),
-    Unix(SocketCookie),
+    /// The connection's name, and whether it is this end's cookie.
+    Unix(SocketCookie, bool),
 }
 
 /// Ports and addresses in few words; the derived hash writes them byte by byte.
@@ -50,23 +51,49 @@ impl Hash for Socket {
                     state.write_u128(end.address_bits());
                 }
             }
-            Self::Unix(cookie) => state.write_u64(cookie.0),
+            Self::Unix(name, is_own) => state.write_u64(name.0.rotate_left(u32::from(*is_own))),
         }
     }
 }
 
 impl Socket {
-    fn of(conn: &ConnOpened) -> Self {
-        match conn.family {
-            Family::Unix => Self::Unix(conn.cookie),
-            Family::Inet | Family::Inet6 => Self::Tcp(conn.local, conn.remote),
+    const fn peer(self) -> Self {
+        match self {
+            Self::Unix(name, is_own) => Self::Unix(name, !is_own),
+            Self::Tcp(local, remote) => Self::Tcp(remote, local),
         }
     }
+}
 
-    fn peer(conn: &ConnOpened) -> Option<Self> {
-        match conn.family {
-            Family::Unix => conn.peer_cookie.map(Self::Unix),
-            Family::Inet | Family::Inet6 => Some(Self::Tcp(conn.remote, conn.local)),
+/// What both ends of Unix connections call them: one end's cookie.
+///
+/// An end is told of with the other one's cookie only if that end was told of before, or at the same time. So the first of
+/// both to come gives the name, and the other one finds it.
+#[derive(Debug)]
+struct Names {
+    /// By the cookie of either end.
+    of: KeyedMap<SocketCookie, SocketCookie>,
+    /// The end that a connection does not have its name of, once it is known.
+    others: KeyedMap<SocketCookie, SocketCookie>,
+}
+
+impl Names {
+    fn of(&mut self, conn: &ConnOpened) -> SocketCookie {
+        let peers = || conn.peer_cookie.and_then(|peer| self.of.get(&peer));
+        let name = self.of.get(&conn.cookie).or_else(peers).copied().unwrap_or(conn.cookie);
+        for cookie in [Some(conn.cookie), conn.peer_cookie].into_iter().flatten() {
+            self.of.entry(cookie).or_insert(name);
+            if cookie != name {
+                self.others.insert(name, cookie);
+            }
+        }
+        name
+    }
+
+    fn forget(&mut self, name: SocketCookie) {
+        self.of.remove(&name);
+        if let Some(other) = self.others.remove(&name) {
+            self.of.remove(&other);
         }
     }
 }
@@ -82,8 +109,9 @@ enum Place {
         seq: u32,
     },
     Unix {
-        client: SocketCookie,
-        server: SocketCookie,
+        name: SocketCookie,
+        /// The name is the client's cookie.
+        is_clients: bool,
         offset: u64,
     },
 }
@@ -95,7 +123,7 @@ impl Hash for Place {
             Self::Tcp { client, server, netns: _, seq } => {
                 u64::from(*seq) << 32 | u64::from(client.port()) << 16 | u64::from(server.port())
             }
-            Self::Unix { client, server: _, offset } => offset.rotate_left(32) ^ client.0,
+            Self::Unix { name, is_clients: _, offset } => offset.rotate_left(32) ^ name.0,
         });
     }
 }
@@ -194,6 +222,7 @@ pub(super) struct JoinTable {
     quiet: bool,
     /// Sockets of traced processes: open, or closed not long ago.
     sockets: KeyedMap<Socket, u32>,
+    names: Names,
     /// How often a socket came or went: what was found stays true until then.
     changes: u64,
     closed: VecDeque<(KernelInstant, Socket)>,
@@ -232,21 +261,30 @@ impl JoinTable {
             last_call: KernelInstant::ZERO,
             quiet: true,
             sockets: KeyedMap::with_hasher(key),
+            names: Names { of: KeyedMap::with_hasher(key), others: KeyedMap::with_hasher(key) },
             changes: 0,
             closed: VecDeque::new(),
         }
     }
 
-    pub(super) fn conn_opened(&mut self, conn: &ConnOpened) {
-        *self.sockets.entry(Socket::of(conn)).or_default() += 1;
+    pub(super) fn conn_opened(&mut self, conn: &ConnOpened) -> Socket {
+        let socket = match conn.family {
+            Family::Unix => {
+                let name = self.names.of(conn);
+                Socket::Unix(name, name == conn.cookie)
+            }
+            Family::Inet | Family::Inet6 => Socket::Tcp(conn.local, conn.remote),
+        };
+        *self.sockets.entry(socket).or_default() += 1;
         self.changes += 1;
+        socket
     }
 
-    pub(super) fn conn_closed(&mut self, conn: &ConnOpened, at: KernelInstant) {
+    pub(super) fn conn_closed(&mut self, socket: Socket, at: KernelInstant) {
         if self.closed.len() >= MAX_CLOSED {
             self.forget_closed();
         }
-        self.closed.push_back((at, Socket::of(conn)));
+        self.closed.push_back((at, socket));
     }
 
     /// Forgets what closed long ago. Returns when the first of the others closed.
@@ -266,6 +304,11 @@ impl JoinTable {
         if left == Some(0) {
             self.sockets.remove(&socket);
             self.changes += 1;
+            if let Socket::Unix(name, _) = socket
+                && !self.sockets.contains_key(&socket.peer())
+            {
+                self.names.forget(name);
+            }
         }
     }
 
@@ -308,7 +351,7 @@ impl JoinTable {
                 Seat(ends.len() as u32 - 1)
             })
         };
-        let place = place(conn.map(|conn| &conn.opened), role == Role::Client, first);
+        let place = conn.and_then(|conn| place(conn, role == Role::Client, first));
         let seats = Seats {
             exact: place.map(|place| (place, *exact.entry(place).or_insert_with(&mut fresh))),
             by_seq: first.tcp_seq.map(|seq| (seq, *by_seq.entry(seq).or_insert_with(&mut fresh))),
@@ -371,7 +414,7 @@ impl JoinTable {
         if known >> 1 == self.changes {
             return known & 1 == 1;
         }
-        let traced = Socket::peer(&conn.opened).is_some_and(|peer| self.sockets.contains_key(&peer));
+        let traced = self.sockets.contains_key(&conn.at.peer());
         conn.peer_traced.0.store(self.changes << 1 | u64::from(traced), Ordering::Relaxed);
         traced
     }
@@ -410,20 +453,61 @@ impl JoinTable {
     }
 }
 
-/// `None` when the connection's ends are not known, or stream positions of the two ends do not count from the same
-/// byte.
-fn place(conn: Option<&ConnOpened>, client: bool, first: &Mark) -> Option<Place> {
-    let conn = conn?;
-    match conn.family {
-        Family::Unix => {
-            let peer = conn.peer_cookie.filter(|_| !conn.preexisting)?;
-            let (client, server) = if client { (conn.cookie, peer) } else { (peer, conn.cookie) };
-            Some(Place::Unix { client, server, offset: first.offset })
+/// `None` when stream positions of the two ends do not count from the same byte.
+fn place(conn: &Conn, is_client: bool, first: &Mark) -> Option<Place> {
+    match conn.at {
+        Socket::Unix(name, is_own) => {
+            let offset = first.offset;
+            (!conn.opened.preexisting).then_some(Place::Unix {
+                name,
+                is_clients: is_own == is_client,
+                offset,
+            })
         }
-        Family::Inet | Family::Inet6 => {
-            let (client, server) = if client { (conn.local, conn.remote) } else { (conn.remote, conn.local) };
+        Socket::Tcp(local, remote) => {
+            let (client, server) = if is_client { (local, remote) } else { (remote, local) };
             let loopback = client.is_loopback() || server.is_loopback();
-            Some(Place::Tcp { client, server, netns: loopback.then_some(conn.netns), seq: first.tcp_seq? })
+            let netns = loopback.then_some(conn.opened.netns);
+            Some(Place::Tcp { client, server, netns, seq: first.tcp_seq? })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::event::Origin;
+
+    #[test]
+    fn names_of_unix_connections_are_forgotten_with_both_ends() {
+        let mut table = JoinTable::new(HashKey::new([1; 32]));
+        let mut open = |cookie, peer: Option<u64>| {
+            table.conn_opened(&ConnOpened {
+                origin: Origin { time: KernelInstant::ZERO, thread: None, cpu: 0 },
+                cookie: SocketCookie(cookie),
+                peer_cookie: peer.map(SocketCookie),
+                family: Family::Unix,
+                role: Role::Unknown,
+                local: Endpoint::default(),
+                remote: Endpoint::default(),
+                netns: 1,
+                egress_seq: 0,
+                ingress_seq: 0,
+                preexisting: false,
+                over: false,
+                unix_path: Bytes::new(),
+            })
+        };
+        let ends = [open(1, None), open(2, Some(1)), open(4, Some(3)), open(3, None), open(5, Some(6))];
+        assert_eq!((ends[0].peer(), ends[2].peer()), (ends[1], ends[3]));
+        let late = KernelInstant::ZERO.plus(MEMORY).plus(MEMORY);
+        for (number, end) in ends.into_iter().enumerate() {
+            assert!(!table.names.of.is_empty(), "{number}");
+            table.conn_closed(end, KernelInstant::ZERO);
+            table.forget(late);
+        }
+        assert!(table.names.of.is_empty() && table.names.others.is_empty() && table.sockets.is_empty());
     }
 }

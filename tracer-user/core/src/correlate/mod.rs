@@ -156,20 +156,20 @@ impl Correlator {
     }
 
     pub(crate) fn conn_opened(&mut self, opened: ConnOpened, facts: &mut ConnFacts) {
-        self.tables.join.conn_opened(&opened);
+        let at = self.tables.join.conn_opened(&opened);
         if opened.preexisting
             && let Some(thread) = opened.origin.thread
             && let Some(process) = self.tables.processes.note(thread.process)
         {
             process.preexisting_since.get_or_insert(opened.origin.time);
         }
-        facts.opened(opened);
+        facts.opened(opened, at);
     }
 
     /// May be said more than once.
     pub(crate) fn conn_closed(&mut self, facts: &mut ConnFacts, at: KernelInstant) {
         if let Some(conn) = facts.conn.take() {
-            self.tables.join.conn_closed(&conn.opened, at);
+            self.tables.join.conn_closed(conn.at, at);
             self.wake = self.wake.min(at.plus(join::MEMORY));
         }
     }

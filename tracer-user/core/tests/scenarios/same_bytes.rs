@@ -123,6 +123,36 @@ fn unix_ends_are_joined_by_peer_and_offset() {
     );
 }
 
+/// The kernel says who is at the other end only when it has been told of that one.
+#[test]
+fn one_unix_end_that_knows_the_other_is_enough() {
+    let joined = |client_knows, server_knows, server_first| {
+        let mut host = Host::new();
+        let (curl, shop) = (host.process("curl"), host.process("shop"));
+        let wiring = Wiring { unix: true, ..Wiring::default() };
+        for _ in 0..2 {
+            let first = host.events.len();
+            let conn = host.connect_as(Some(curl), Some(shop), wiring);
+            for (event, knows) in host.events[first..].iter_mut().zip([client_knows, server_knows]) {
+                let Event::ConnOpened(opened) = event else { panic!("{event:?}") };
+                opened.peer_cookie = opened.peer_cookie.filter(|_| knows);
+            }
+            if server_first {
+                host.events.swap(first, first + 1);
+            }
+            host.asks(curl, conn, shop, "/a");
+            host.answers(curl, conn, shop);
+        }
+        host.lines().iter().filter(|line| line.ends_with("/a < curl client /a (unix-peer)")).count()
+    };
+    for server_first in [false, true] {
+        assert_eq!(joined(true, true, server_first), 2);
+        assert_eq!(joined(true, false, server_first), 2);
+        assert_eq!(joined(false, true, server_first), 2);
+        assert_eq!(joined(false, false, server_first), 0);
+    }
+}
+
 #[test]
 fn unix_offsets_of_older_sockets_do_not_compare() {
     let lines = joined_by(Wiring { unix: true, preexisting: true, ..Wiring::default() });
