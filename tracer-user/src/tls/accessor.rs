@@ -12,7 +12,7 @@ use super::elf::Function;
 use super::place;
 
 /// Instructions that are followed on all ways together: these functions have some tens.
-const MAX_STEPS: usize = 4096;
+const MAX_STEPS: usize = 1024;
 
 /// No field of a session lies further in: the largest one is that of a session with QUIC.
 const MAX_OFFSET: u64 = 1 << 16;
@@ -42,7 +42,7 @@ pub(super) struct Seen {
     pub(super) written: BTreeSet<(u32, u64)>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct State {
     registers: [Value; 16],
 }
@@ -72,7 +72,7 @@ pub(super) fn follow(function: &Function) -> Option<Seen> {
     let mut begin = State::default();
     begin.set(Register::RDI, Value::Inside(0));
     let mut ways = vec![(0, begin)];
-    // Where a way goes on that was gone before; loops copy bytes, and nothing that is looked for.
+    // Ways that were gone before, with the same in all registers: others may come to the same place with what is looked for.
     let mut taken = BTreeSet::new();
     let mut steps = 0;
     while let Some((mut at, mut state)) = ways.pop() {
@@ -93,13 +93,13 @@ pub(super) fn follow(function: &Function) -> Option<Seen> {
                 }
                 FlowControl::ConditionalBranch => {
                     if let Some(target) = target()
-                        && taken.insert((at, target))
+                        && taken.insert((at, target, state.clone()))
                     {
                         ways.push((target, state.clone()));
                     }
                 }
                 FlowControl::UnconditionalBranch => match target() {
-                    Some(target) if taken.insert((at, target)) => {
+                    Some(target) if taken.insert((at, target, state.clone())) => {
                         at = target;
                         continue;
                     }

@@ -237,6 +237,18 @@ fn what_a_function_looks_at_is_read_off_its_code() {
     // push %rbx; mov %rdi,%rbx; call; mov 8(%rbx),%rax; pop %rbx; ret: what a call keeps.
     let code = [0x53, 0x48, 0x89, 0xfb, 0xe8, 0, 1, 0, 0, 0x48, 0x8b, 0x43, 0x08, 0x5b, 0xc3];
     assert_eq!(seen(&code).returned, [Value::Field(8)].into());
+    // push %rbx; mov %rdi,%rbx; mov (%rdi),%eax; test %eax,%eax; je +8; call; mov %rax,%rbx; mov 0x60(%rbx),%rdi;
+    // test %rdi,%rdi; jne +6; mov 0x58(%rbx),%rax; pop %rbx; ret; pop %rbx; jmp: of what a call returned, or of the first
+    // argument.
+    let code = [
+        &[0x53, 0x48, 0x89, 0xfb, 0x8b, 0x07, 0x85, 0xc0, 0x74, 0x08, 0xe8, 0, 1, 0, 0, 0x48, 0x89, 0xc3][..],
+        &[0x48, 0x8b, 0x7b, 0x60, 0x48, 0x85, 0xff, 0x75, 0x06, 0x48, 0x8b, 0x43, 0x58, 0x5b, 0xc3],
+        &[0x5b, 0xe9, 0, 1, 0, 0],
+    ]
+    .concat();
+    let either = seen(&code);
+    assert_eq!(either.returned, [Value::Unknown, Value::Field(0x58)].into());
+    assert_eq!(either.passed, [Value::Unknown, Value::Inside(0), Value::Field(0x60)].into());
     // jmp to itself
     assert!(seen(&[0xeb, 0xfe]).returned.is_empty());
 }
