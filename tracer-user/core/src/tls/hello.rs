@@ -14,9 +14,11 @@ const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
-/// RFC 6066 section 3, RFC 8446 section 4.2.1.
+/// RFC 6066 section 3.
 const EXTENSION_SERVER_NAME: u16 = 0;
-const EXTENSION_SUPPORTED_VERSIONS: u16 = 43;
+const TLS_1_3: u16 = 0x0304;
+/// The first byte of each.
+const SUITES_OF_TLS_1_3: u16 = 0x13;
 const HOST_NAME: u8 = 0;
 /// RFC 1035 section 2.3.4.
 const MAX_NAME: usize = 255;
@@ -155,24 +157,14 @@ fn host_name(mut extension: Bytes<'_>) -> Option<SmolStr> {
     }
 }
 
-/// RFC 8446 section 4.1.3.
+/// RFC 8446 section 4.1.3. The suites of TLS 1.3 are its own (appendix B.4), and its extensions may be long: they hold keys.
 fn server(mut hello: Bytes<'_>) -> Option<Found> {
-    let mut version = hello.number(2)?;
+    let named = hello.number(2)? as u16;
     let random = hello.random()?;
     hello.prefixed(1)?;
-    let suite = hello.number(2)?;
-    hello.number(1)?;
-    // Before TLS 1.3 there may be none.
-    let mut left = hello.number(2).unwrap_or(0) as usize;
-    while left >= 4 {
-        let kind = hello.number(2)?;
-        let extension = hello.prefixed(2)?;
-        left = left.saturating_sub(4 + extension.len());
-        if kind == u32::from(EXTENSION_SUPPORTED_VERSIONS) {
-            version = Bytes(extension).number(2)?;
-        }
-    }
-    Some(Found::Server { random, version: version as u16, suite: suite as u16 })
+    let suite = hello.number(2)? as u16;
+    let version = if suite >> 8 == SUITES_OF_TLS_1_3 { TLS_1_3 } else { named };
+    Some(Found::Server { random, version, suite })
 }
 
 #[derive(Clone)]
