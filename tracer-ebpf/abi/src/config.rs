@@ -165,6 +165,8 @@ codes! {
         /// Hands out plaintext in memory of the library's own, of which the length alone is told:
         /// `gnutls_record_recv_packet(session, &packet) → moved`
         ReadAside = 6,
+        /// `SSL_write_ex2(ssl, buffer, size, flags, &moved) → done`
+        WriteEx2 = 7,
     }
 }
 

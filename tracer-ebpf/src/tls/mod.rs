@@ -90,6 +90,6 @@ impl Call {
 
     #[inline(always)]
     fn is_write(&self) -> bool {
-        self.kind == TlsCall::Write.code() || self.kind == TlsCall::WriteEx.code()
+        [TlsCall::Write, TlsCall::WriteEx, TlsCall::WriteEx2].into_iter().any(|call| self.kind == call.code())
     }
 }

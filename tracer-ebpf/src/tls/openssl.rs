@@ -55,13 +55,17 @@ fn begun(regs: &pt_regs, site: u64) {
     call.session = regs.rdi;
     call.buffer = regs.rsi;
     call.wanted = regs.rdx;
-    call.moved_at = regs.rcx;
     call.stack = regs.rsp;
     call.moved_time = 0;
     call.moved_to = 0;
     call.inner = 0;
     call.io_flags = u32::from(io_flags::BLOCKING_UNKNOWN);
     call.kind = (site & tls_site::MASK) as u32;
+    // Each is read by itself: of two addresses in the frame the verifier follows none that was chosen.
+    // SAFETY: fields of the frame.
+    let (fourth, fifth) =
+        unsafe { ((&raw const regs.rcx).read_volatile(), (&raw const regs.r8).read_volatile()) };
+    call.moved_at = if call.kind == TlsCall::WriteEx2.code() { fifth } else { fourth };
     call.calls_back = u16::from(site & tls_site::CALLS_BACK != 0);
     call.layout = (site >> tls_site::LAYOUT_SHIFT) as u16;
     call.is_exact = 0;

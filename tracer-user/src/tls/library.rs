@@ -15,7 +15,7 @@ use super::golang::Build;
 use super::grpc_go::GrpcGo;
 use super::openssl;
 use super::place::{self, Point};
-use super::{gnutls, golang};
+use super::{follow, gnutls, golang};
 
 /// Where libraries of the host are, in the order in which they are most likely there.
 const STANDARD: [&str; 9] = [
@@ -31,12 +31,18 @@ const STANDARD: [&str; 9] = [
 ];
 
 /// Plaintext goes through these. Those that are there are all probed, or none is.
-const MOVING: [(&str, TlsCall); 4] = [
+const MOVING: [(&str, TlsCall); 5] = [
     ("SSL_read", TlsCall::Read),
     ("SSL_read_ex", TlsCall::ReadEx),
     ("SSL_write", TlsCall::Write),
-    ("SSL_write_ex", TlsCall::WriteEx),
+    (WRITE_EX, TlsCall::WriteEx),
+    (WRITE_EX2, TlsCall::WriteEx2),
 ];
+
+const WRITE_EX: &str = "SSL_write_ex";
+
+/// Since 3.3.
+const WRITE_EX2: &str = "SSL_write_ex2";
 
 /// Sockets are read and written in these, too.
 const OTHERS: [&str; 3] = ["SSL_do_handshake", "SSL_peek", "SSL_peek_ex"];
@@ -173,6 +179,10 @@ impl Library {
         let mut points = Vec::new();
         for (name, call) in MOVING {
             let Some(function) = find(name) else { continue };
+            // All that it writes may go through the other one, in which it then ends.
+            if name == WRITE_EX && find(WRITE_EX2).is_some() && follow::only_goes_on(function) {
+                continue;
+            }
             points
                 .push(place::beginning(function, call).with_context(|| format!("{name} is not understood"))?);
             points.extend(

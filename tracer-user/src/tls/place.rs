@@ -87,14 +87,15 @@ struct Body<'f> {
     opaque: bool,
 }
 
-/// Registers of the first four integer arguments (System V ABI).
-const ARGUMENTS: [Register; 4] = [Register::RDI, Register::RSI, Register::RDX, Register::RCX];
+/// Registers of the first five integer arguments (System V ABI).
+const ARGUMENTS: [Register; 5] = [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8];
 
 /// Where a call begins.
 pub(super) fn beginning(function: &Function, call: TlsCall) -> Option<Point> {
     let arguments = match call {
         TlsCall::Read | TlsCall::Write => 3,
         TlsCall::ReadEx | TlsCall::WriteEx => 4,
+        TlsCall::WriteEx2 => 5,
         TlsCall::Other | TlsCall::ReadAside => 1,
     };
     Body::of(function)?.first_emulated(Site::Begins(call), &ARGUMENTS[..arguments])
