@@ -5,12 +5,13 @@
 //! user's cargo home.
 
 mod apt;
+mod fetch;
 mod needs;
 mod rust;
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use crate::backends::Backend;
 use crate::ebpf::Route;
@@ -62,8 +63,8 @@ pub(crate) fn prepare(repo: &Repo, groups: &[Group]) -> anyhow::Result<()> {
         Backend::ALL.into_iter().try_for_each(|backend| backend.build(repo))?;
     }
     if groups.contains(&Group::Test) {
-        fetch_go_modules(repo)?;
-        fetch_netty(repo)?;
+        fetch::go_modules(repo)?;
+        fetch::netty(repo)?;
     }
     mount_tracefs();
     println!("setup: {} ready", Group::names(groups));
@@ -115,26 +116,6 @@ impl Missing {
         rust::install(repo, &mut apt, &self.rust)?;
         apt.finish()
     }
-}
-
-/// What the tests' programs in Go are made of, so that tests need no network.
-fn fetch_go_modules(repo: &Repo) -> anyhow::Result<()> {
-    let mut go = std::process::Command::new("go");
-    exec::run(go.args(["mod", "download"]).current_dir(repo.root().join("tests/workloads/grpc")))
-}
-
-/// The same of those in Java that are made of more than one file.
-fn fetch_netty(repo: &Repo) -> anyhow::Result<()> {
-    let libraries = repo.target().join("workloads/netty");
-    if libraries.is_dir() {
-        return Ok(());
-    }
-    let aside = libraries.with_extension("aside");
-    let mut maven = std::process::Command::new("mvn");
-    maven.args(["--batch-mode", "--quiet", "dependency:copy-dependencies"]);
-    maven.arg(format!("-DoutputDirectory={}", aside.display()));
-    exec::run(maven.current_dir(repo.root().join("tests/workloads/netty")))?;
-    std::fs::rename(&aside, &libraries).context("keep what was fetched")
 }
 
 /// The kernel's tracing folder: tracepoints and fexit programs need its format files.
