@@ -197,13 +197,36 @@ pub fn go_program(source: &str, name: &str, version: &str, flags: &[&str]) -> an
 /// # Errors
 /// When that is not there.
 pub fn netty_server(certificate: &str, key: &str) -> anyhow::Result<Command> {
-    let libraries = build_folder().join("netty");
-    if !libraries.is_dir() {
-        bail!("{} is missing: cargo xtask setup test", libraries.display());
-    }
+    let libraries = fetched("netty")?;
     let mut command = Command::new("java");
     command.arg("-cp").arg(libraries.join("*")).arg(workload("netty/TlsNetty.java")).args([certificate, key]);
     Ok(command)
+}
+
+/// A newer Node.js than the system's, which has OpenSSL inside.
+///
+/// # Errors
+/// When it is not there.
+pub fn newest_node() -> anyhow::Result<Command> {
+    Ok(Command::new(fetched("node")?.join("bin/node")))
+}
+
+/// The system's Python on a newer OpenSSL than its own.
+///
+/// # Errors
+/// When that is not there.
+pub fn python_on_newest_openssl() -> anyhow::Result<Command> {
+    let mut command = Command::new("/usr/bin/python3");
+    command.env("LD_LIBRARY_PATH", fetched("openssl")?);
+    Ok(command)
+}
+
+fn fetched(name: &str) -> anyhow::Result<PathBuf> {
+    let folder = build_folder().join(name);
+    if !folder.is_dir() {
+        bail!("{} is missing: cargo xtask setup test", folder.display());
+    }
+    Ok(folder)
 }
 
 /// A service of tokio, built with this package's tests.

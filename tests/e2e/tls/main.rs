@@ -5,6 +5,7 @@
 
 mod boringssl;
 mod gnutls;
+mod newer;
 mod older;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,7 +88,10 @@ impl Identity {
 
     /// A server that says on which port it is.
     fn server(&self, runs: &str, name: &str) -> (Program, u16) {
-        let mut command = Command::new(runs);
+        self.server_of(Command::new(runs), name)
+    }
+
+    fn server_of(&self, mut command: Command, name: &str) -> (Program, u16) {
         command.arg(workload(name)).args([&self.certificate, &self.key]);
         let program = Program::spawn(name, command).expect("server");
         let port = program.wait_stdout("port ", PATIENCE).expect("port").parse().expect("port");
@@ -145,7 +149,10 @@ impl Asker {
     }
 
     fn running(runs: &str, name: &str, identity: &Identity) -> Self {
-        let mut command = Command::new(runs);
+        Self::running_on(Command::new(runs), name, identity)
+    }
+
+    fn running_on(mut command: Command, name: &str, identity: &Identity) -> Self {
         command.arg(workload(name)).arg(&identity.authority);
         Self::spawn(name, command)
     }

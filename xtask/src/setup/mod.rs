@@ -65,6 +65,8 @@ pub(crate) fn prepare(repo: &Repo, groups: &[Group]) -> anyhow::Result<()> {
     if groups.contains(&Group::Test) {
         fetch::go_modules(repo)?;
         fetch::netty(repo)?;
+        fetch::node(repo)?;
+        fetch::openssl(repo)?;
     }
     mount_tracefs();
     println!("setup: {} ready", Group::names(groups));

@@ -128,6 +128,8 @@ static NEEDS: &[Need] = &[
     need("go", "golang-go", &[Test, Jaeger], "traced by tests, builds Jaeger"),
     need("javac", "default-jdk-headless", &[Test], "traced by tests"),
     need("mvn", "maven", &[Test], "fetches netty"),
+    need("npm", "npm", &[Test], "fetches the newest Node.js"),
+    need("pip3", "python3-pip", &[Test], "fetches the newest OpenSSL"),
     need(
         "/usr/lib/jvm/*2[1-9]*/bin/java",
         "openjdk-21-jdk-headless",
