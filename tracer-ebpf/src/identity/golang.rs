@@ -55,9 +55,16 @@ fn ask(
     true
 }
 
-/// Of an operation of plaintext that was just reported: the goroutine is the one that runs, and `state` its session's.
+/// Of an operation of plaintext that was just reported: the goroutine is the one that runs, and `state` its session's, which
+/// may be known to be a server's.
 #[inline(always)]
-pub(crate) fn of_plaintext(actor: &Actor, thread: &mut TaskState, state: &mut SockState, stack_pointer: u64) {
+pub(crate) fn of_plaintext(
+    actor: &Actor,
+    thread: &mut TaskState,
+    state: &mut SockState,
+    stack_pointer: u64,
+    is_server: bool,
+) {
     let Some(process) = TRACER_GO.get_ptr_mut(actor.tgid) else {
         return;
     };
@@ -68,7 +75,11 @@ pub(crate) fn of_plaintext(actor: &Actor, thread: &mut TaskState, state: &mut So
     }
     let begin = now();
     if let Some(goroutine) = golang::running(&OwnMemory, process, thread.op.record.nvcsw, stack_pointer) {
-        found(thread, state, process, &goroutine, begin);
+        if is_server {
+            serves(thread, process, &goroutine, begin);
+        } else {
+            found(thread, state, process, &goroutine, begin);
+        }
     }
     // As of operations of sockets.
     process.spent_nanos += now() - begin;
@@ -81,12 +92,23 @@ struct Context<'w> {
     process: &'w GoProcess,
 }
 
+/// Tells who serves a session. Its stack may have been that of one that called, and hold what that left there.
+#[inline(never)]
+fn serves(thread: &TaskState, process: &GoProcess, goroutine: &TaskId, begin: u64) {
+    let goroutine = *goroutine;
+    let egress = thread.op.record.direction == Direction::Egress as u8;
+    tell(thread, Runtime::Go, begin, 0, |tasks| {
+        tasks[0] = goroutine;
+        if egress { 1 } else { unborn(tasks, process) }
+    });
+}
+
 /// Tells whose an operation was.
 #[inline(never)]
 fn found(thread: &TaskState, state: &mut SockState, process: &GoProcess, goroutine: &TaskId, begin: u64) {
     let goroutine = *goroutine;
     let egress = thread.op.record.direction == Direction::Egress as u8;
-    // A session has no role, and who sends on it may return behind who is answered.
+    // A session may have no role, and who sends on it may return behind who is answered.
     let of_session = thread.op.record.source != Source::Socket.code();
     let calls = of_session || state.role == Role::Client.code() || egress || state.sender.address != 0;
     let mut context = Context { connection: Connection::default(), process };

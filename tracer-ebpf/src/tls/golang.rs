@@ -23,6 +23,9 @@ use crate::regs::{Regs, read_user};
 use crate::tls::Call;
 use crate::tls::plaintext::{self, Moved};
 
+/// From a `tls.Conn`: `isClient`, behind the interface of the connection that it is on, in all versions.
+const IS_CLIENT: u64 = 16;
+
 /// `bytes.Buffer`: its slice's length, and how much of that was read already.
 const BUFFER_LEN: u64 = 8;
 const BUFFER_READ: u64 = 24;
@@ -256,7 +259,8 @@ fn returned(regs: &pt_regs, site: GoTlsSite, actor: &Actor, thread: &mut TaskSta
     };
     let moved = Moved { session, len: result as u32, source: Source::GoTls, seq_end, by: regs.r14 };
     if plaintext::report(thread, &mut go.call, state, actor, moved) {
-        identity::of_plaintext(actor, thread, state, regs.rsp);
+        let is_server = read_user::<u8>(session.wrapping_add(IS_CLIENT)) == Some(0);
+        identity::of_plaintext(actor, thread, state, regs.rsp, is_server);
     }
 }
 

@@ -304,6 +304,10 @@ impl Correlator {
                 // Made in time, and told too late: sessions of TLS wait for their sockets to be known, each for its own.
                 return;
             }
+            if requests.iter().any(|request| reader(request).is_some_and(|reader| reader.unborn.is_none())) {
+                // Who is younger is not known, and so not that anybody lives on.
+                return;
+            }
             if goroutines.readers.contains(&parent) && !requests.iter().any(born) {
                 // It lives on after the request in which it was started.
                 goroutines.close(started_at);

@@ -237,6 +237,24 @@ fn a_place_whose_goroutines_stay_is_not_believed() {
     shop.expect(&["/a1 - child-outlives", "/b1 - child-outlives", "/b2 - task-unrelated"]);
 }
 
+/// Where it is not known which goroutines are younger than a request, none is known to live on either.
+#[test]
+fn a_place_is_not_suspected_without_reason() {
+    let mut shop = Service::new();
+    let (one, two) = (shop.client(), shop.client());
+    shop.host.request(NOBODY, one.0, "/a");
+    shop.host.goes(vec![task(11)]);
+    shop.host.read(shop.main, one.1);
+    shop.calls("/a1", 101, 11);
+    shop.last = 101;
+    shop.arrives(two, "/b", 12);
+    shop.calls("/b1", 102, 12);
+    shop.answers(one);
+    shop.answers(two);
+    shop.host.sleep(Duration::from_millis(200));
+    shop.expect(&["/a1 - task-unrelated", "/b1 < shop server /b (runtime-task)"]);
+}
+
 /// The goroutine of a connection starts one for a request; the next request is read by the same.
 #[test]
 fn a_goroutine_of_the_request_before_is_not_the_next_ones() {
