@@ -11,18 +11,19 @@
 //! ```
 //!
 //! As in [`crate::golang`], whatever is read may be anything, and what is not confirmed is not known. Where fields are is the
-//! same in all versions of `net/http` from 1.22 to 1.26, and in those of `golang.org/x/net/http2` of their time.
+//! same in all versions of `net/http` from 1.22 to 1.26, and in those of `golang.org/x/net/http2` of their time; with 1.27,
+//! which has a package of its own for it, two fields of the server's have moved.
 
 use crate::python::{Memory, TaskId};
 
 /// Connections in each other, at most: TLS, limits of a listener, what was read ahead.
 pub const MAX_WRAPPED: u32 = 4;
 
-const SERVER_CONNECTION: u64 = 16;
+/// Where a `responseWriterState` names its `serverConn`, and that one its `net.Conn`: before 1.27, and since then.
+const SERVERS: [(u64, u64); 2] = [(16, 16), (184, 24)];
 const CLIENT_CONNECTION: u64 = 8;
 const WRITER_STATE: u64 = 0;
 const STATE_STREAM: u64 = 0;
-const STATE_SERVER: u64 = 16;
 const STREAM_SERVER: u64 = 0;
 const STREAM_ID: u64 = 8;
 const CALL_CLIENT: u64 = 0;
@@ -72,13 +73,19 @@ pub fn served<M: Memory>(memory: &M, server: u64, writer: u64) -> Option<Stream>
         return None;
     }
     let stream = memory.word(state.wrapping_add(STATE_STREAM));
-    if memory.word(state.wrapping_add(STATE_SERVER)) != server
-        || !is_address(stream)
-        || memory.word(stream.wrapping_add(STREAM_SERVER)) != server
-    {
+    if !is_address(stream) || memory.word(stream.wrapping_add(STREAM_SERVER)) != server {
         return None;
     }
-    known(memory.half(stream.wrapping_add(STREAM_ID)), server.wrapping_add(SERVER_CONNECTION))
+    let is = |place: u64| memory.word(state.wrapping_add(place)) == server;
+    let [(before, then), (since, now)] = SERVERS;
+    let connection = if is(before) {
+        then
+    } else if is(since) {
+        now
+    } else {
+        return None;
+    };
+    known(memory.half(stream.wrapping_add(STREAM_ID)), server.wrapping_add(connection))
 }
 
 /// Of a `clientStream`, which has its number.

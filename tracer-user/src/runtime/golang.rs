@@ -43,6 +43,7 @@ const VERSIONS: &[Version] = &[
     Version { minor: 24, max_threads: 7, raw_input: 688, layout: layout(152, 280, 64, (40, 8), 376) },
     Version { minor: 25, max_threads: 8, raw_input: 672, layout: layout(144, 272, 64, (40, 8), 376) },
     Version { minor: 26, max_threads: 10, raw_input: 672, layout: layout(144, 280, 64, (40, 8), 384) },
+    Version { minor: 27, max_threads: 10, raw_input: 696, layout: layout(144, 280, 64, (40, 8), 384) },
 ];
 
 /// What follows directly in all of them: a goroutine's number its state, where it was started the number of who did, the

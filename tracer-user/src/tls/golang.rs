@@ -29,10 +29,12 @@ const HANDSHAKES: [&str; 2] = ["crypto/tls.(*Conn).clientHandshake", "crypto/tls
 
 const CLOSE: &str = "crypto/tls.(*Conn).Close";
 
-/// Goroutines take up streams of HTTP/2 in these, which are part of `net/http`, and apart from it.
-const STREAMS: [(&str, Site); 4] = [
+/// Goroutines take up streams of HTTP/2 in these, which are part of `net/http`, before 1.27 and since, and apart from it.
+const STREAMS: [(&str, Site); 6] = [
     ("net/http.(*http2serverConn).runHandler", Site::ServesStream),
     ("net/http.(*http2clientStream).encodeAndWriteHeaders", Site::CallsStream),
+    ("net/http/internal/http2.(*serverConn).runHandler", Site::ServesStream),
+    ("net/http/internal/http2.(*clientStream).encodeAndWriteHeaders", Site::CallsStream),
     ("golang.org/x/net/http2.(*serverConn).runHandler", Site::ServesStream),
     ("golang.org/x/net/http2.(*clientStream).encodeAndWriteHeaders", Site::CallsStream),
 ];

