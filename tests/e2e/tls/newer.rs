@@ -25,7 +25,7 @@ fn joined(name: &str, row: &str, (server, port): (Program, u16), asker: Asker) {
 fn node_asks_node() {
     let identity = Identity::new();
     let server = identity.server_of(node(), "tls_server.js");
-    joined("node 24 → node 24", "jjn", server, Asker::running_on(node(), "tls_client.js", &identity));
+    joined("node 26 → node 26", "jjn", server, Asker::running_on(node(), "tls_client.js", &identity));
 }
 
 #[test]
@@ -42,5 +42,5 @@ fn asyncio_asks_node() {
     let identity = Identity::new();
     let server = identity.server_of(node(), "tls_server.js");
     let asker = Asker::running_on(python(), "tls_asyncio_client.py", &identity);
-    joined("asyncio, OpenSSL 3.6 → node 24", "ajn", server, asker);
+    joined("asyncio, OpenSSL 3.6 → node 26", "ajn", server, asker);
 }

