@@ -7,8 +7,11 @@
 //! | slept for | shows |
 //! |---|---|
 //! | one socket, which the thread used then | it serves one request at a time: [`PROOFS`] such requests prove the process |
+//! | the response of a call, in a read that waits | as much: sockets of loops do not wait |
 //! | one descriptor, but it used another socket then | nothing is said of this request |
 //! | any of several, before the last byte of its response | an event loop: for good, nothing is said of the process |
+//!
+//! Threads of Tomcat and Jetty, which are handed sockets that are ready, sleep for nothing else.
 //!
 //! A loop that never sleeps could run a call of its own between two steps of a request. So a call counts only when its
 //! thread has used no other socket from its first byte until its response began, and no other call was under way.
@@ -25,8 +28,8 @@ use crate::engine::{HandOffPolicy, Wish};
 use crate::event::{DataMoved, Waited};
 use crate::exchange::{Mark, Outcome};
 
-/// Requests whose threads waited for one socket alone, before a process is believed. A loop waits for several at its
-/// first request that takes time.
+/// Requests whose threads waited for one socket alone, or in a call, before a process is believed. A loop waits for several
+/// at its first request that takes time.
 const PROOFS: u32 = 8;
 
 /// Calls that stay undecided while a process is followed and proves nothing, before it is followed no more: a second's
@@ -153,9 +156,14 @@ impl Correlator {
         let Some(thread) = self.tables.threads.find_mut(event.thread) else { return };
         thread.waited = event.waited;
         let exchanges = &mut self.tables.exchanges;
+        let called = thread.calling.and_then(|call| exchanges.get(&call));
+        let of_call = called.is_some_and(|call| call.end.is_none() && call.cookie() == event.cookie);
+        // In a read that waits nothing else can have been done.
+        let in_read = of_call && event.direction == Direction::Ingress && event.blocking == Some(true);
+        let waited = Waited { alone: event.waited.alone || in_read, ..event.waited };
         for key in &thread.open {
             if let Some(served) = exchanges.get_mut(key).and_then(|exchange| exchange.served_mut()) {
-                served.waits.note(event.waited, event.time);
+                served.waits.note(waited, event.time);
             }
         }
         let Some(call) = thread.calling else { return };

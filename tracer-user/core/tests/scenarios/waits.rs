@@ -10,7 +10,7 @@ use crate::host::{ALONE, ASIDE, End, Host, SEVERAL, T, key, lines, path, run};
 
 const NOBODY: Option<T> = None;
 
-/// A service whose threads read without waiting.
+/// A service whose threads read without waiting, and call so.
 struct Shop {
     host: Host,
     main: T,
@@ -21,6 +21,15 @@ struct Shop {
 
 impl Shop {
     fn new() -> Self {
+        let mut shop = Self::waits_for_answers();
+        for end in [shop.back.0, shop.other.0] {
+            shop.host.nonblocking(end);
+        }
+        shop
+    }
+
+    /// One whose calls wait.
+    fn waits_for_answers() -> Self {
         let mut host = Host::new();
         let main = host.process("shop");
         let front = host.connect(None, Some(main));
@@ -82,6 +91,29 @@ fn threads_that_wait_for_one_socket_alone_own_their_requests() {
     shop.proves();
     assert_eq!(shop.verdict("/0.0"), "< shop server /0 (thread)");
     assert_eq!(shop.verdict("/7.0"), "< shop server /7 (thread)");
+}
+
+/// Servers of Java hand sockets that are ready to the threads of a pool, which call as if there were no others.
+#[test]
+fn threads_that_wait_in_a_call_own_their_requests() {
+    let mut shop = Shop::waits_for_answers();
+    for number in 0..7 {
+        shop.serves(&format!("/{number}"), Waited::default());
+    }
+    assert_eq!(shop.verdict("/6.0"), "- event-loop");
+    shop.serves("/7", Waited::default());
+    assert_eq!(shop.verdict("/0.0"), "< shop server /0 (thread)");
+    assert_eq!(shop.verdict("/7.0"), "< shop server /7 (thread)");
+}
+
+/// A loop may call like that, too.
+#[test]
+fn a_call_that_waits_excuses_no_loop() {
+    let mut shop = Shop::waits_for_answers();
+    for number in 0..9 {
+        shop.serves(&format!("/{number}"), if number == 8 { SEVERAL } else { Waited::default() });
+    }
+    assert_eq!(shop.verdict("/8.0"), "- event-loop");
 }
 
 #[test]
