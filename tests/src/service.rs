@@ -203,6 +203,20 @@ pub fn netty_server(certificate: &str, key: &str) -> anyhow::Result<Command> {
     Ok(command)
 }
 
+/// The service in Java on Jetty, whose threads read sockets that do not wait.
+///
+/// # Errors
+/// When that is not there.
+pub fn jetty_service() -> anyhow::Result<Command> {
+    let mut command = Command::new("java");
+    command.arg("-cp").arg(fetched("jetty")?.join("*"));
+    command.arg(
+        "-Dcom.sun.net.httpserver.HttpServerProvider=org.eclipse.jetty.http.spi.JettyHttpServerProvider",
+    );
+    command.arg(workload("Service.java"));
+    Ok(command)
+}
+
 /// A newer Node.js than the system's, which has OpenSSL inside.
 ///
 /// # Errors

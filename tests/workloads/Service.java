@@ -172,6 +172,8 @@ public class Service {
             exchange.sendResponseHeaders(200, chance() < 0.5 ? body.length : 0);
             exchange.getResponseBody().write(body);
         } catch (RuntimeException e) {
+            // Where Jetty serves, a client that went away.
+            if (e.getClass() == RuntimeException.class && e.getCause() instanceof IOException) return;
             e.printStackTrace();
             System.exit(1);
         }
@@ -456,7 +458,7 @@ public class Service {
             virtual ? virtualThreads()
                 : mode.equals("fork") ? new ForkJoinPool(16)
                 : Executors.newFixedThreadPool(64));
-        server.createContext("/work/", Service::serve);
+        server.createContext("/work", Service::serve);
         server.start();
         System.out.println("PORT " + server.getAddress().getPort());
         if (!OPTIONS.containsKey("downstream")) return;

@@ -29,6 +29,7 @@ class Downstream:
 
     def __init__(self, options):
         self.options = options
+        self.patience = 60
         self.idle = []
         # A forked process must not use its parent's connections.
         os.register_at_fork(after_in_child=self.idle.clear)
@@ -65,7 +66,7 @@ class Downstream:
         except IndexError:
             connection = None
         if connection is None:
-            connection = http.client.HTTPConnection(self.options.downstream, timeout=60)
+            connection = http.client.HTTPConnection(self.options.downstream, timeout=self.patience)
         path = f"/work/{name}?pooled={pooled}" + ("&fail=yes" if wanted != 200 else "")
         headers = {} if pooled else {"Connection": "close"}
         if random.random() < 0.25:

@@ -11,7 +11,7 @@ use super::servers::{Cgi, Grpc, Http2, cgi, go_http2, go_tls, grpc_go, gunicorn,
 use super::{family, read_ledger};
 use crate::program::Program;
 use crate::score::{Call, Naming};
-use crate::service::{Runtime, Service, newest_java_service, tokio_service, workload};
+use crate::service::{Runtime, Service, jetty_service, newest_java_service, tokio_service, workload};
 use crate::temp::TempDir;
 
 /// One kind of program at its work.
@@ -181,6 +181,7 @@ pub fn all() -> Vec<Workload> {
         nginx("proxy, limit_req", "limit_req zone=slow burst=2000;", true),
         python("thread", ThreadPerRequest),
         java("pool", ThreadPerRequest),
+        jetty("Jetty", ThreadPerRequest, "pool"),
         gunicorn("sync", "thread", ThreadPerRequest),
         ruby("WEBrick", &[], ThreadPerRequest),
         php_fpm(ThreadPerRequest),
@@ -310,6 +311,12 @@ pub fn all() -> Vec<Workload> {
         java("coalesce", Adversarial),
         java("latch", Adversarial),
         java("refresh", Adversarial),
+        waiting_loop("loop whose calls wait", "soon"),
+        waiting_loop("loop whose calls wait, slow", "slow"),
+        waiting_loop("loop whose calls wait, late", "late"),
+        jetty("Jetty, forget", Adversarial, "forget"),
+        jetty("Jetty, handed", Adversarial, "handed"),
+        jetty("Jetty, mixed", Adversarial, "mixed"),
     ]
 }
 
@@ -342,6 +349,24 @@ fn script(
 
 fn go(model: &'static str, option: &'static str) -> Workload {
     start_service("go", model, Class::Reported, move || with(Runtime::Go.command()?, &["--model", option]))
+}
+
+/// A loop that does what its library would not have it do.
+fn waiting_loop(model: &'static str, mode: &'static str) -> Workload {
+    start_service("python", model, Class::Adversarial, move || {
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg(workload("service_loop.py")).args(["--mode", mode]);
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        Ok(command)
+    })
+}
+
+fn jetty(model: &'static str, class: Class, mode: &'static str) -> Workload {
+    start_service("java", model, class, move || {
+        let mut command = jetty_service()?;
+        command.args(["--mode", mode]);
+        Ok(command)
+    })
 }
 
 fn newest_java(model: &'static str, class: Class, options: &'static [&'static str]) -> Workload {

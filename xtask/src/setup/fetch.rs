@@ -32,14 +32,17 @@ pub(super) fn go_versions() {
     }
 }
 
-/// What those in Java are made of that are made of more than one file.
-pub(super) fn netty(repo: &Repo) -> anyhow::Result<()> {
-    once(repo, "netty", |folder| {
-        let mut maven = Command::new("mvn");
-        maven.args(["--batch-mode", "--quiet", "dependency:copy-dependencies"]);
-        maven.arg(format!("-DoutputDirectory={}", folder.display()));
-        exec::run(maven.current_dir(repo.root().join("tests/workloads/netty")))
-    })
+/// The same of those in Java that are made of more than one file.
+pub(super) fn java(repo: &Repo) -> anyhow::Result<()> {
+    for name in ["jetty", "netty"] {
+        once(repo, name, |folder| {
+            let mut maven = Command::new("mvn");
+            maven.args(["--batch-mode", "--quiet", "dependency:copy-dependencies"]);
+            maven.arg(format!("-DoutputDirectory={}", folder.display()));
+            exec::run(maven.current_dir(repo.root().join("tests/workloads").join(name)))
+        })?;
+    }
+    Ok(())
 }
 
 /// `bin/node`.

@@ -65,7 +65,7 @@ pub(crate) fn prepare(repo: &Repo, groups: &[Group]) -> anyhow::Result<()> {
     if groups.contains(&Group::Test) {
         fetch::go_modules(repo)?;
         fetch::go_versions();
-        fetch::netty(repo)?;
+        fetch::java(repo)?;
         fetch::node(repo)?;
         fetch::openssl(repo)?;
     }

@@ -127,7 +127,7 @@ static NEEDS: &[Need] = &[
     need("fcgiwrap", "fcgiwrap", &[Test], "traced by the accuracy tests"),
     need("go", "golang-go", &[Test, Jaeger], "traced by tests, builds Jaeger"),
     need("javac", "default-jdk-headless", &[Test], "traced by tests"),
-    need("mvn", "maven", &[Test], "fetches netty"),
+    need("mvn", "maven", &[Test], "fetches netty and Jetty"),
     need("npm", "npm", &[Test], "fetches the newest Node.js"),
     need("pip3", "python3-pip", &[Test], "fetches the newest OpenSSL"),
     need(
