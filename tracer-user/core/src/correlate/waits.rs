@@ -7,17 +7,19 @@
 //! | slept for | shows |
 //! |---|---|
 //! | one socket, which the thread used then | it serves one request at a time: [`PROOFS`] such requests prove the process |
-//! | the response of a call, in a read that waits | as much: sockets of loops do not wait |
+//! | the response of a call, in a read that waits | as much, once two threads have shown it |
 //! | one descriptor, but it used another socket then | nothing is said of this request |
 //! | any of several, before the last byte of its response | an event loop: for good, nothing is said of the process |
 //!
-//! Threads of Tomcat and Jetty, which are handed sockets that are ready, sleep for nothing else.
+//! Threads of Tomcat and Jetty, which are handed sockets that are ready, sleep for nothing else in a call. One thread alone
+//! that does may be a loop whose calls wait, or a pool of one, which leave a request, work on something else, and come back.
+//! Where there are several, who comes back is another one, and shows it.
 //!
 //! A loop that never sleeps could run a call of its own between two steps of a request. So a call counts only when its
 //! thread has used no other socket from its first byte until its response began, and no other call was under way.
 
 use tracer_abi::conn::{Direction, Role};
-use tracer_abi::task::ProcessKey;
+use tracer_abi::task::{ProcessKey, Tid};
 use tracer_abi::time::KernelInstant;
 
 use super::Correlator;
@@ -40,6 +42,11 @@ const IN_VAIN: u32 = 256;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Waits {
     proofs: u32,
+    /// Those of threads that have slept for one socket; the others have waited in a call.
+    polls: u32,
+    /// The first of the others, and whether there is another.
+    in_call: Option<Tid>,
+    in_calls: bool,
     /// Nothing is to be expected: its threads wait for several, or have shown nothing for long.
     over: bool,
     /// Calls that would have needed to know, and were settled without.
@@ -63,9 +70,19 @@ pub(super) enum Standing {
 impl Waits {
     /// Events were lost that could have shown a loop.
     pub(super) const fn lose(&mut self) {
-        if self.proofs < PROOFS {
-            self.proofs = 0;
+        if !self.is_shown() {
+            (self.proofs, self.polls) = (0, 0);
         }
+    }
+
+    fn prove(&mut self, thread: Tid, polls: bool) {
+        self.proofs = self.proofs.saturating_add(1);
+        self.polls = self.polls.saturating_add(u32::from(polls));
+        self.in_calls |= !polls && *self.in_call.get_or_insert(thread) != thread;
+    }
+
+    const fn is_shown(self) -> bool {
+        self.polls >= PROOFS || self.proofs >= PROOFS && self.in_calls
     }
 
     pub(super) const fn is_proven(self) -> bool {
@@ -75,7 +92,7 @@ impl Waits {
     const fn standing(self) -> Standing {
         match self {
             Self { over: true, .. } => Standing::Over,
-            Self { proofs: PROOFS.., .. } => Standing::Proven,
+            _ if self.is_shown() => Standing::Proven,
             Self { asked: false, .. } => Standing::Over,
             Self { .. } => Standing::Open,
         }
@@ -88,6 +105,7 @@ pub(super) struct ServedWaits {
     /// Not all of it is known.
     unknown: bool,
     alone: bool,
+    in_call: bool,
     /// When it used a socket after it had waited for another descriptor, or for several.
     aside: Option<KernelInstant>,
     several: Option<KernelInstant>,
@@ -158,12 +176,11 @@ impl Correlator {
         let exchanges = &mut self.tables.exchanges;
         let called = thread.calling.and_then(|call| exchanges.get(&call));
         let of_call = called.is_some_and(|call| call.end.is_none() && call.cookie() == event.cookie);
-        // In a read that waits nothing else can have been done.
-        let in_read = of_call && event.direction == Direction::Ingress && event.blocking == Some(true);
-        let waited = Waited { alone: event.waited.alone || in_read, ..event.waited };
+        let in_call = of_call && event.direction == Direction::Ingress && event.blocking == Some(true);
         for key in &thread.open {
             if let Some(served) = exchanges.get_mut(key).and_then(|exchange| exchange.served_mut()) {
-                served.waits.note(waited, event.time);
+                served.waits.note(event.waited, event.time);
+                served.waits.in_call |= in_call;
             }
         }
         let Some(call) = thread.calling else { return };
@@ -232,14 +249,14 @@ impl Correlator {
         if !matter(&self.tables, request, served) {
             return;
         }
-        let (waits, sent) = (served.waits, served.last_sent);
+        let (waits, sent, thread) = (served.waits, served.last_sent, request.thread().tid);
         let before_sent = |at: KernelInstant| sent.is_some_and(|sent| at <= sent);
         let complete = matches!(end.outcome, Outcome::Complete | Outcome::Upgraded);
         let Some(known) = self.tables.processes.note(process) else { return };
         if waits.several.is_some_and(before_sent) {
             self.wait_no_more(key);
-        } else if waits.alone && !waits.unknown && complete && sent.is_some() {
-            known.waits.proofs = known.waits.proofs.saturating_add(1);
+        } else if (waits.alone || waits.in_call) && !waits.unknown && complete && sent.is_some() {
+            known.waits.prove(thread, waits.alone);
         }
     }
 
