@@ -6,11 +6,21 @@ use tracer_tests::service::{newest_node, python_on_newest_openssl};
 use super::*;
 
 fn python() -> Command {
-    python_on_newest_openssl().expect("OpenSSL")
+    let runs = || python_on_newest_openssl().expect("OpenSSL");
+    says(runs().args(["-c", "import ssl; print(ssl.OPENSSL_VERSION)"]), "OpenSSL 3.6");
+    runs()
 }
 
 fn node() -> Command {
-    newest_node().expect("Node.js")
+    let runs = || newest_node().expect("Node.js");
+    says(runs().args(["-p", "process.versions.openssl"]), "3.5");
+    runs()
+}
+
+/// An older one, in place of it, would be joined as well.
+fn says(command: &mut Command, version: &str) {
+    let output = command.output().expect("version");
+    assert!(output.stdout.starts_with(version.as_bytes()), "{output:?}");
 }
 
 fn a_few(cell: &Cell) -> usize {

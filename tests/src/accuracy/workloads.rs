@@ -172,6 +172,9 @@ pub fn all() -> Vec<Workload> {
     let python = |mode, class| service("python", Runtime::Python, mode, class);
     let java = |mode, class| service("java", Runtime::Java, mode, class);
     let loops = |model, file, options| script("python", model, "/usr/bin/python3", file, options);
+    // Loops that do what their library would not have them do.
+    let waiting =
+        |model, options| Workload { class: Adversarial, ..loops(model, "service_loop.py", options) };
     let node = |model, client| script("node", model, "node", "service.js", client);
     let ruby =
         |model, options, class| Workload { class, ..script("ruby", model, "ruby", "service.rb", options) };
@@ -311,9 +314,9 @@ pub fn all() -> Vec<Workload> {
         java("coalesce", Adversarial),
         java("latch", Adversarial),
         java("refresh", Adversarial),
-        waiting_loop("loop whose calls wait", "soon"),
-        waiting_loop("loop whose calls wait, slow", "slow"),
-        waiting_loop("loop whose calls wait, late", "late"),
+        waiting("loop whose calls wait", &["--mode", "soon"]),
+        waiting("loop whose calls wait, slow", &["--mode", "slow"]),
+        waiting("loop whose calls wait, late", &["--mode", "late"]),
         jetty("Jetty, forget", Adversarial, "forget"),
         jetty("Jetty, handed", Adversarial, "handed"),
         jetty("Jetty, mixed", Adversarial, "mixed"),
@@ -351,22 +354,8 @@ fn go(model: &'static str, option: &'static str) -> Workload {
     start_service("go", model, Class::Reported, move || with(Runtime::Go.command()?, &["--model", option]))
 }
 
-/// A loop that does what its library would not have it do.
-fn waiting_loop(model: &'static str, mode: &'static str) -> Workload {
-    start_service("python", model, Class::Adversarial, move || {
-        let mut command = Command::new("/usr/bin/python3");
-        command.arg(workload("service_loop.py")).args(["--mode", mode]);
-        command.env("PYTHONDONTWRITEBYTECODE", "1");
-        Ok(command)
-    })
-}
-
 fn jetty(model: &'static str, class: Class, mode: &'static str) -> Workload {
-    start_service("java", model, class, move || {
-        let mut command = jetty_service()?;
-        command.args(["--mode", mode]);
-        Ok(command)
-    })
+    start_service("java", model, class, move || with(jetty_service()?, &["--mode", mode]))
 }
 
 fn newest_java(model: &'static str, class: Class, options: &'static [&'static str]) -> Workload {

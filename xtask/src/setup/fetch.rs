@@ -32,7 +32,7 @@ pub(super) fn go_versions() {
     }
 }
 
-/// The same of those in Java that are made of more than one file.
+/// What those in Java are made of, as far as that is more than one file.
 pub(super) fn java(repo: &Repo) -> anyhow::Result<()> {
     for name in ["jetty", "netty"] {
         once(repo, name, |folder| {
