@@ -230,7 +230,7 @@ impl Unix {
         // itself released, which an operation on it prevents.
         let (own, peer): (*const c_void, *const c_void) =
             unsafe { (field(self.0, offset!(unix_addr)), field(self.0, offset!(unix_peer))) };
-        // The kernel takes no socket from here that it would give a cookie to: the peer has one once it has been told of.
+        // Some kernels give no cookie to a socket that a program was led to. Once the peer has been told of it has one.
         let peer_cookie: u64 = if peer.is_null() { 0 } else { probe(peer, offset!(sk_cookie)) };
         let peer_addr: u64 = if peer.is_null() { 0 } else { probe(peer, offset!(unix_addr)) };
         let (role, address) = if !own.is_null() {
