@@ -11,140 +11,20 @@
 //! | its frames | a chain that ends, each with a code object or of C's |
 //! | `_asyncio.Task` | a type of this name |
 
-use tracer_abi::python::{MAX_FRAMES, Object, PythonLayout, PythonProcess, values};
-use tracer_abi::python_frame::Frame;
+use tracer_abi::python::{MAX_FRAMES, PythonProcess};
 use tracer_abi::task::ProcessKey;
 
 use super::memory::Bytes;
 use super::module::{Modules, Symbols};
 use super::{Code, Finding, PythonLoop, Runtime, Waits};
 use crate::process::procfs::ProcDir;
+use versions::{VERSIONS, Version};
 
 mod counter;
 mod submits;
+mod versions;
 mod waits;
 mod writes;
-
-/// A version: where the kernel half and this module find what they read.
-struct Version {
-    minor: u8,
-    /// From `_PyRuntime`: the first interpreter.
-    interpreters: u64,
-    /// From an interpreter: its modules, its first thread.
-    modules: u64,
-    threads: u64,
-    /// From a thread state.
-    thread_next: u64,
-    thread_id: u64,
-    /// From what the tasks' library keeps of its own: the number of the youngest task. `None`: in a variable.
-    task_counter: Option<u64>,
-    /// The interpreter itself says where these and some others are (`_Py_DebugOffsets`), and must agree.
-    describes_itself: bool,
-    layout: PythonLayout,
-}
-
-/// Read off the headers of each version. Fields are the same in all releases of a minor version.
-const VERSIONS: &[Version] = &[
-    Version {
-        minor: 11,
-        interpreters: 40,
-        modules: 888,
-        threads: 16,
-        thread_next: 8,
-        thread_id: 152,
-        task_counter: None,
-        describes_itself: false,
-        layout: PythonLayout {
-            thread_slot: 0,
-            thread_frame: 56,
-            is_indirect: 1,
-            indirect_frame: 8,
-            frame_previous: 48,
-            frame_owner: 69,
-            frame_stack_top: 64,
-            frame_locals: 72,
-            frame_code: 32,
-            coroutine_frame: 80,
-            task_awaits: 128,
-            task_coroutine: 136,
-            task_name: 144,
-            task_logs: 164,
-            task_logs_bit: 1,
-            text: 48,
-            values: values::BEFORE,
-            reserved: 0,
-        },
-    },
-    Version {
-        minor: 12,
-        interpreters: 40,
-        modules: 944,
-        threads: 72,
-        thread_next: 8,
-        thread_id: 136,
-        task_counter: Some(168),
-        describes_itself: false,
-        layout: PythonLayout {
-            thread_slot: 0,
-            thread_frame: 56,
-            is_indirect: 1,
-            indirect_frame: 0,
-            frame_previous: 8,
-            frame_owner: 70,
-            frame_stack_top: 64,
-            frame_locals: 72,
-            frame_code: 0,
-            coroutine_frame: 72,
-            task_awaits: 128,
-            task_coroutine: 136,
-            task_name: 144,
-            task_logs: 164,
-            task_logs_bit: 1,
-            text: 40,
-            values: values::MARKED,
-            reserved: 0,
-        },
-    },
-    Version {
-        minor: 13,
-        interpreters: 632,
-        modules: 7656,
-        threads: 7344,
-        thread_next: 8,
-        thread_id: 152,
-        task_counter: Some(152),
-        describes_itself: true,
-        layout: PythonLayout {
-            thread_slot: 0,
-            thread_frame: 72,
-            is_indirect: 0,
-            indirect_frame: 0,
-            frame_previous: 8,
-            frame_owner: 70,
-            frame_stack_top: 64,
-            frame_locals: 72,
-            frame_code: 0,
-            coroutine_frame: 72,
-            task_awaits: 112,
-            task_coroutine: 120,
-            task_name: 128,
-            task_logs: 100,
-            task_logs_bit: 8,
-            text: 40,
-            values: values::INLINE,
-            reserved: 0,
-        },
-    },
-];
-
-const _: () = {
-    let mut version = 0;
-    while version < VERSIONS.len() {
-        assert!(Frame::fits(&VERSIONS[version].layout));
-        assert!(Object::fits(&VERSIONS[version].layout));
-        version += 1;
-    }
-};
 
 const TYPE: u64 = 8;
 const TYPE_NAME: u64 = 24;
