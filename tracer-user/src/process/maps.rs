@@ -16,8 +16,6 @@ pub(crate) struct Maps(String);
 /// A mapping of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping<'a> {
-    /// As the kernel writes it, which is the mapping's name in `map_files`.
-    text: &'a str,
     pub(crate) addresses: Range<u64>,
     pub(crate) executable: bool,
     /// Of the file, what is mapped at the first address.
@@ -50,7 +48,7 @@ impl<'a> Mapping<'a> {
         let number = |digits| u64::from_str_radix(digits, 16).ok();
         let (addresses, offset) = (number(start)?..number(end)?, number(offset)?);
         let executable = permissions.contains('x');
-        path.starts_with('/').then_some(Self { text, addresses, executable, offset, path })
+        path.starts_with('/').then_some(Self { addresses, executable, offset, path })
     }
 
     /// The file itself, whatever has become of its path.
@@ -58,7 +56,12 @@ impl<'a> Mapping<'a> {
     /// # Errors
     /// When the process has ended, or has the mapping no more.
     pub(crate) fn open(&self, dir: &ProcDir) -> io::Result<File> {
-        dir.file(&format!("map_files/{}", self.text))
+        dir.file(&self.link())
+    }
+
+    /// Unlike in `maps`, a low address has no zeros before it there.
+    fn link(&self) -> String {
+        format!("map_files/{:x}-{:x}", self.addresses.start, self.addresses.end)
     }
 
     /// The file's name without its folder.
@@ -111,6 +114,7 @@ rubbish
             (0x6000, true, "odd.so"),
         ];
         assert_eq!(files, expected);
+        assert_eq!(maps.files().next().unwrap().link(), "map_files/400000-420000");
         let places = |address| maps.files().filter_map(|file| file.place(address)).collect::<Vec<_>>();
         assert_eq!(places(0x40_0000), [0]);
         assert_eq!(places(0x42_0010), [0x2_0010]);
