@@ -225,6 +225,18 @@ pub fn newest_node() -> anyhow::Result<Command> {
     Ok(Command::new(fetched("node")?.join("bin/node")))
 }
 
+/// A newer Python than the system's, by its minor version.
+///
+/// # Errors
+/// When it is not there.
+pub fn newer_python(minor: u8) -> anyhow::Result<Command> {
+    let program = fetched("python")?.join(format!("usr/bin/python3.{minor}"));
+    if !program.exists() {
+        bail!("{} is missing: what it was fetched from had none", program.display());
+    }
+    Ok(Command::new(program))
+}
+
 /// The system's Python on a newer OpenSSL than its own.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use super::servers::{Cgi, Grpc, Http2, cgi, go_http2, go_tls, grpc_go, gunicorn,
 use super::{family, read_ledger};
 use crate::program::Program;
 use crate::score::{Call, Naming};
-use crate::service::{Runtime, Service, jetty_service, newest_java_service, tokio_service, workload};
+use crate::service::{self, Runtime, Service, jetty_service, newest_java_service, tokio_service, workload};
 use crate::temp::TempDir;
 
 /// One kind of program at its work.
@@ -225,6 +225,29 @@ pub fn all() -> Vec<Workload> {
         tasks("asyncio, batch", "batch", Adversarial),
         tasks("asyncio, mixed", "mixed", Adversarial),
         tasks("asyncio, hired", "hired", Adversarial),
+        newer_python("3.14, pool", 14, SubmitAndWait, "service.py", &["--mode", "pool"]),
+        newer_python("3.14, nested", 14, SubmitAndWait, "service.py", &["--mode", "nested"]),
+        newer_python("3.14, asyncio", 14, EventLoop, "service_asyncio.py", &[]),
+        newer_python("3.14, to_thread", 14, EventLoop, "service_asyncio.py", &["--model", "to_thread"]),
+        newer_python("3.14, tasks", 14, EventLoop, "service_tasks.py", &["--model", "waits"]),
+        newer_python("3.14, uvloop", 14, EventLoop, "service_asyncio.py", &["--loop", "uvloop"]),
+        newer_python("3.14, aiohttp", 14, EventLoop, "service_aiohttp.py", &[]),
+        newer_python("3.14, FastAPI", 14, EventLoop, "service_fastapi.py", &["--routes", "mixed"]),
+        newer_python(
+            "3.14, FastAPI, uvloop",
+            14,
+            EventLoop,
+            "service_fastapi.py",
+            &["--routes", "mixed", "--loop", "uvloop"],
+        ),
+        newer_python("3.14, handed", 14, Adversarial, "service_tasks.py", &["--model", "handed"]),
+        newer_python("3.14, batch", 14, Adversarial, "service_tasks.py", &["--model", "batch"]),
+        newer_python("3.14, mixed", 14, Adversarial, "service_tasks.py", &["--model", "mixed"]),
+        newer_python("3.15, pool", 15, SubmitAndWait, "service.py", &["--mode", "pool"]),
+        newer_python("3.15, asyncio", 15, EventLoop, "service_asyncio.py", &[]),
+        newer_python("3.15, to_thread", 15, EventLoop, "service_asyncio.py", &["--model", "to_thread"]),
+        newer_python("3.15, tasks", 15, EventLoop, "service_tasks.py", &["--model", "waits"]),
+        newer_python("3.15, batch", 15, Adversarial, "service_tasks.py", &["--model", "batch"]),
         later_tasks("uvloop, tasks", "waits", EventLoop),
         later_tasks("uvloop, after", "after", Adversarial),
         later_tasks("uvloop, batch", "batch", Adversarial),
@@ -392,6 +415,21 @@ fn through_tasks(model: &'static str, class: Class, options: [&'static str; 4]) 
         let mut command = Command::new("/usr/bin/python3");
         command.arg(workload("service_tasks.py")).env("PYTHONDONTWRITEBYTECODE", "1");
         with(command, &options)
+    })
+}
+
+/// A service in a newer Python than the system's.
+fn newer_python(
+    model: &'static str,
+    minor: u8,
+    class: Class,
+    file: &'static str,
+    options: &'static [&'static str],
+) -> Workload {
+    start_service("python", model, class, move || {
+        let mut command = service::newer_python(minor)?;
+        command.arg(workload(file)).env("PYTHONDONTWRITEBYTECODE", "1");
+        with(command, options)
     })
 }
 

@@ -78,7 +78,11 @@ pub(super) fn openssl(repo: &Repo) -> anyhow::Result<()> {
 }
 
 /// Fills a folder of what the tests run, unless it is there already.
-fn once(repo: &Repo, name: &str, fill: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(super) fn once(
+    repo: &Repo,
+    name: &str,
+    fill: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let folder = repo.target().join("workloads").join(name);
     if folder.is_dir() {
         return Ok(());

@@ -7,6 +7,7 @@
 mod apt;
 mod fetch;
 mod needs;
+mod pythons;
 mod rust;
 
 use std::path::Path;
@@ -68,6 +69,7 @@ pub(crate) fn prepare(repo: &Repo, groups: &[Group]) -> anyhow::Result<()> {
         fetch::java(repo)?;
         fetch::node(repo)?;
         fetch::openssl(repo)?;
+        pythons::fetch(repo);
     }
     mount_tracefs();
     println!("setup: {} ready", Group::names(groups));

@@ -60,6 +60,7 @@ static NEEDS: &[Need] = &[
     need("curl", "curl", &[Demo, Test], "traced by the demo and tests"),
     need("python3", "python3", &[Demo, Test], "traced by the demo and tests"),
     need("node", "nodejs", &[Demo, Test], "traced by the demo and tests"),
+    need("patchelf", "patchelf", &[Test], "tells newer versions of Python where their libraries are"),
     need("gunicorn", "gunicorn", &[Test], "traced by the accuracy tests"),
     need(
         "/usr/lib/python3/dist-packages/gevent/__init__.py",
