@@ -34,8 +34,8 @@ const _: () = {
     assert!(size_of::<TaskId>() == 16);
     assert!(size_of::<IdentityRecord>() == HEADER + 8 + CHAIN_TASKS * 16 + 4 + 4);
     assert!(size_of::<StreamRecord>() == size_of::<IdentityRecord>() + 2 * 4);
-    assert!(size_of::<PythonLayout>() == 18 * 4);
-    assert!(size_of::<PythonProcess>() == (16 + 4 + 2) * 8 + 18 * 4);
+    assert!(size_of::<PythonLayout>() == 24 * 4);
+    assert!(size_of::<PythonProcess>() == (16 + 6 + 2) * 8 + 24 * 4);
     assert!(size_of::<GoLayout>() == 10 * 4);
     assert!(size_of::<GoProcess>() == 5 * 8 + 10 * 4);
     assert!(size_of::<GreenletProcess>() == 5 * 8);
@@ -43,7 +43,7 @@ const _: () = {
     assert!(size_of::<JavaThreads>() == 8 + 4 * 4);
     assert!(size_of::<JavaProcess>() == 3 * 8 + size_of::<JavaThreads>() + 4 * 4);
     assert!(size_of::<JavaWaits>() == 11 * 8 + size_of::<JavaThreads>() + 20 * 4);
-    assert!(size_of::<PythonWaits>() == 11 * 8 + FUNCTIONS * 16 + 18 * 4);
+    assert!(size_of::<PythonWaits>() == 11 * 8 + FUNCTIONS * 16 + 24 * 4);
     assert!(size_of::<TokioProcess>() == (9 + 4 + 2 * 16 + 3) * 8);
     assert!(size_of::<WokenRecord>() == HEADER + 2 * 8 + 4 + 2 * 2);
     assert!(size_of::<WokenForRecord>() == size_of::<WokenRecord>() + (1 + MAX_FUTURES) * 8);

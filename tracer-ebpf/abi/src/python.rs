@@ -8,7 +8,7 @@
 //!
 //! What it does not do: it runs nothing in the program, stops nothing, and knows no version: layouts are values.
 
-use crate::python_frame::{Frame, OWNED_BY_C, OWNED_BY_GENERATOR, current_frame};
+use crate::python_frame::{Frame, OWNED_BY_GENERATOR, current_frame, local, thread_state, untagged};
 use crate::python_waits::Function;
 
 /// Reads memory of a program. What cannot be read is zero.
@@ -32,8 +32,12 @@ pub const MAX_FRAMES: u32 = 160;
 /// Objects between waiters: a task, and the future of a `gather` or `wait` between it and the next.
 pub const MAX_CHAIN_STEPS: u32 = 16;
 
-/// Coroutines that a suspended task awaits one through the other, as far as they are followed.
-pub const MAX_AWAITS: u32 = 16;
+/// Coroutines that a suspended task awaits one through the other, as far as they are followed: a framework's, with what it puts
+/// around each request, are some twenty.
+pub const MAX_AWAITS: u32 = 48;
+
+/// Values that a coroutine has on its stack, with its locals.
+const MAX_STACK: u64 = 1024;
 
 /// Variables in a closure of the event loop's own library.
 pub(crate) const MAX_CELLS: u64 = 8;
@@ -44,7 +48,6 @@ const MAX_LOOPS: u64 = 8;
 // Of every version that is known: an object's type, and the first words of common objects.
 pub(crate) const TYPE: u64 = 8;
 pub(crate) const TUPLE_LEN: u64 = 16;
-pub(crate) const TUPLE_ITEMS: u64 = 24;
 pub(crate) const LIST_LEN: u64 = 16;
 pub(crate) const LIST_ITEMS: u64 = 24;
 pub(crate) const CELL_CONTENTS: u64 = 16;
@@ -58,6 +61,7 @@ const PARTIAL_FUNCTION: u64 = 16;
 const PARTIAL_ARGS: u64 = 24;
 const INT_TAG: u64 = 16;
 const INT_DIGITS: u64 = 24;
+const INT_IS_SMALL: u64 = 4;
 const TYPE_BASIC_SIZE: u64 = 32;
 /// Behind which is a word, and the table of keys.
 const DICT_USED: u64 = 16;
@@ -71,17 +75,13 @@ const FUTURE_CALLBACK: u64 = 24;
 const FUTURE_MORE_CALLBACKS: u64 = 40;
 const HANDLE_CALLBACK: u64 = 24;
 const STEP_TASK: u64 = 16;
-/// Attributes in the order in which the constructors set them.
-const GROUP_PARENT_TASK: u64 = 4;
-const READER_WAITER: u64 = 4;
-const READER_TRANSPORT: u64 = 6;
 
 /// Where fields are that differ between versions, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct PythonLayout {
-    /// From the thread pointer: the thread-specific value that is the interpreter's thread state.
-    pub thread_slot: u32,
+    /// From the thread pointer: the thread-specific value, or variable, that is the interpreter's thread state.
+    pub thread_slot: i32,
     /// From the thread state: the current frame, or where `is_indirect` is 1 what has it.
     pub thread_frame: u32,
     pub is_indirect: u32,
@@ -106,7 +106,27 @@ pub struct PythonLayout {
     pub text: u32,
     /// [`values`]
     pub values: u32,
-    pub reserved: u32,
+    /// From the thread state: the task that runs on it; zero where a dictionary has those that run.
+    pub thread_task: u32,
+    /// Not zero: a frame has a pointer to the end of its stack, so many bytes behind what it awaits. Else it has how many
+    /// values are on it, with its locals, and awaits the last.
+    pub awaited_below: u32,
+    /// From a tuple: its items.
+    pub tuple_items: u32,
+    // Which of an instance's values are attributes: the task of a group, the future and the transport of a stream that is read,
+    // the callbacks of a pool's future.
+    pub group_parent: u32,
+    pub reader_waiter: u32,
+    pub reader_transport: u32,
+    pub future_callbacks: u32,
+}
+
+impl PythonLayout {
+    /// Where a tuple has an item.
+    #[inline(always)]
+    pub(crate) const fn item(&self, tuple: u64, index: u64) -> u64 {
+        tuple.wrapping_add(self.tuple_items as u64).wrapping_add(8 * index)
+    }
 }
 
 /// Where an instance keeps the values of its attributes.
@@ -144,6 +164,8 @@ pub struct PythonProcess {
     pub pool_future_type: u64,
     pub code_type: u64,
     pub to_thread: Function,
+    /// `Handle._run`, by which a loop runs a task's step; zeroes where it is not known.
+    pub handle_run: Function,
     /// The dictionary of the tasks that run, one per loop; or zero.
     pub current_tasks: u64,
     /// Where the number is kept that the youngest task was given; or zero.
@@ -272,7 +294,7 @@ fn kind<M: Memory>(memory: &M, process: &PythonProcess, task: &Object, other: &m
     let layout = &process.layout;
     other.read(memory, task.word(layout.task_coroutine));
     let kind = if other.kind() == process.coroutine_type {
-        other.word(layout.coroutine_frame.wrapping_add(layout.frame_code))
+        untagged(other.word(layout.coroutine_frame.wrapping_add(layout.frame_code)))
     } else {
         other.kind()
     };
@@ -294,9 +316,10 @@ fn number<M: Memory>(memory: &M, process: &PythonProcess, task: &Object, other: 
     }
     other.read(memory, name);
     if other.kind() == process.int_type {
-        // The sign is in the low bits, the number of digits of 30 bits above: one or two positive ones.
+        // The sign is in the low bits, and since 3.14 whether it is one of the smallest; above, the number of digits of 30 bits:
+        // one or two positive ones.
         let digits = other.word(INT_DIGITS);
-        return match other.word(INT_TAG) {
+        return match other.word(INT_TAG) & !INT_IS_SMALL {
             0x8 => digits & 0x3fff_ffff,
             0x10 => digits & 0x3fff_ffff | (digits >> 32 & 0x3fff_ffff) << 30,
             _ => 0,
@@ -323,7 +346,7 @@ fn number<M: Memory>(memory: &M, process: &PythonProcess, task: &Object, other: 
     value
 }
 
-/// The value of the attribute that an object's constructor set after `index` others; zero if it is kept elsewhere.
+/// The value of an attribute, which comes behind `index` others; zero if it is kept elsewhere.
 #[inline(always)]
 pub(crate) fn attribute<M: Memory>(memory: &M, layout: &PythonLayout, object: u64, index: u64) -> u64 {
     let values = match layout.values {
@@ -349,11 +372,15 @@ pub struct Frames {
     coroutine: u64,
     /// The last of all that were passed.
     outermost: u64,
-    /// The one of the only task that runs anywhere in the process, and the task; zeroes where there is no such task.
+    /// The one of the only task that runs anywhere in the process, or that runs on the thread where that is known, and the
+    /// task; zeroes where there is no such task.
     only: u64,
     only_task: u64,
     /// The task that runs, once found: the object that was read last.
     pub task: u64,
+    /// 1: it runs inside of a coroutine's step, not of the loop's.
+    pub is_within: u32,
+    reserved: u32,
 }
 
 /// Tasks that run, one per loop, as their dictionary has them.
@@ -401,26 +428,35 @@ impl Frames {
         scratch: &mut Scratch,
     ) -> Self {
         let mut frames = Self::default();
-        if let Some(running) = Running::of(memory, process) {
+        let layout = &process.layout;
+        let mut task = 0;
+        if layout.thread_task != 0 {
+            let thread = thread_state(memory, layout, thread_pointer);
+            task = memory.word(thread.wrapping_add(u64::from(layout.thread_task)));
+            if thread == 0 || task == 0 {
+                return frames;
+            }
+        } else if let Some(running) = Running::of(memory, process) {
             if running.used == 0 {
                 return frames;
             }
             if running.used == 1 {
-                let mut task = 0;
                 for index in 0..MAX_LOOPS {
                     if index >= running.entries || task != 0 {
                         break;
                     }
                     task = running.task(memory, index);
                 }
-                scratch.object.read(memory, task);
-                if scratch.object.is_task(process) {
-                    frames.only = scratch.object.word(process.layout.task_coroutine);
-                    frames.only_task = task;
-                }
             }
         }
-        frames.frame = current_frame(memory, &process.layout, thread_pointer);
+        if task != 0 {
+            scratch.object.read(memory, task);
+            if scratch.object.is_task(process) {
+                frames.only = scratch.object.word(layout.task_coroutine);
+                frames.only_task = task;
+            }
+        }
+        frames.frame = current_frame(memory, layout, thread_pointer);
         frames
     }
 
@@ -432,18 +468,18 @@ impl Frames {
         if frame == 0 {
             return false;
         }
-        let Frame { previous, owner, .. } = Frame::read(memory, layout, frame);
-        if owner == OWNED_BY_GENERATOR {
+        let known = Frame::read(memory, layout, frame);
+        if known.owner == OWNED_BY_GENERATOR {
             self.coroutine = frame.wrapping_sub(u64::from(layout.coroutine_frame));
             self.outermost = self.coroutine;
             if self.coroutine == self.only {
                 self.task = self.only_task;
                 return false;
             }
-        } else if owner != OWNED_BY_C && self.coroutine != 0 {
+        } else if !known.is_of_c() && self.coroutine != 0 {
             // A function runs a coroutine. `Handle._run(self)` does so for a task, through a callback of its handle.
             if self.only == 0 {
-                let handle = memory.word(frame.wrapping_add(u64::from(layout.frame_locals)));
+                let handle = local(memory, layout, frame, 0);
                 scratch.other.read(memory, memory.word(handle.wrapping_add(HANDLE_CALLBACK)));
                 let holder =
                     if scratch.other.kind() == process.builtin_type { BUILTIN_SELF } else { STEP_TASK };
@@ -454,8 +490,30 @@ impl Frames {
             }
             self.coroutine = 0;
         }
-        self.frame = previous;
+        self.frame = known.previous;
         true
+    }
+
+    /// Begins to look at what runs the task that was found; false: that is not known.
+    #[inline(always)]
+    pub fn begin_within<M: Memory>(&mut self, memory: &M, process: &PythonProcess) -> bool {
+        if self.frame == 0 || self.only == 0 || process.handle_run.code == 0 {
+            return false;
+        }
+        self.frame = Frame::read(memory, &process.layout, self.frame).previous;
+        true
+    }
+
+    /// Takes a step; true if another one is to be taken. To be called [`MAX_FRAMES`] times at most.
+    #[inline(always)]
+    pub fn step_within<M: Memory>(&mut self, memory: &M, process: &PythonProcess) -> bool {
+        if self.frame == 0 {
+            return false;
+        }
+        let known = Frame::read(memory, &process.layout, self.frame);
+        self.frame = known.previous;
+        self.is_within = u32::from(known.owner == OWNED_BY_GENERATOR);
+        self.is_within == 0 && (known.is_of_c() || known.code != process.handle_run.code)
     }
 
     /// Whether an object is a task whose coroutine is this one, which is what was looked for then.
@@ -543,6 +601,23 @@ impl Chain {
         self.end = u32::from(chain_end::CUT);
     }
 
+    /// Behind the task that it has so far comes another one, inside of whose step that one was made and runs.
+    #[inline(always)]
+    pub fn is_made_by<M: Memory>(
+        &mut self,
+        memory: &M,
+        process: &PythonProcess,
+        maker: u64,
+        scratch: &mut Scratch,
+    ) {
+        scratch.other.read(memory, maker);
+        if maker != self.object && scratch.other.is_task(process) {
+            scratch.object.read(memory, maker);
+            self.last_is_own();
+            self.add(memory, process, scratch);
+        }
+    }
+
     /// Takes a step; true if another one is to be taken. To be called [`MAX_CHAIN_STEPS`] times at most.
     #[inline(always)]
     pub fn step<M: Memory>(&mut self, memory: &M, process: &PythonProcess, scratch: &mut Scratch) -> bool {
@@ -556,11 +631,15 @@ impl Chain {
             // `shield` has a callback on the future that it puts between, besides the waiter's; so has what waits for a pool.
             let own = is_of(memory, process, callback, process.tasks_globals)
                 || is_of(memory, process, callback, process.futures_globals);
-            if !own || scratch.object.is_task(process) || memory.word(more.wrapping_add(LIST_LEN)) != 1 {
+            if !own || memory.word(more.wrapping_add(LIST_LEN)) != 1 {
                 return self.ends(chain_end::SEVERAL);
             }
             let pair = memory.word(memory.word(more.wrapping_add(LIST_ITEMS)));
-            callback = memory.word(pair.wrapping_add(TUPLE_ITEMS));
+            // Since 3.14 it has two on a task as well, of which the first one wakes nobody up.
+            if scratch.object.is_task(process) && !takes_note(memory, process, callback) {
+                return self.ends(chain_end::SEVERAL);
+            }
+            callback = memory.word(process.layout.item(pair, 0));
         }
         scratch.other.read(memory, callback);
         let found = scratch.other.kind();
@@ -579,7 +658,7 @@ impl Chain {
             if !is_of(memory, process, function, process.groups_globals) {
                 return self.ends(chain_end::FOREIGN);
             }
-            let parent = attribute(memory, &process.layout, group, GROUP_PARENT_TASK);
+            let parent = attribute(memory, &process.layout, group, u64::from(process.layout.group_parent));
             scratch.object.read(memory, parent);
             if !scratch.object.is_task(process) {
                 return self.ends(chain_end::UNCLEAR);
@@ -598,13 +677,13 @@ impl Chain {
             if logs == 0 && scratch.object.is_task(process) {
                 self.last_is_own();
             }
-            self.enclosed(memory, scratch.other.word(FUNCTION_CLOSURE), &scratch.object)
+            self.enclosed(memory, process, scratch.other.word(FUNCTION_CLOSURE), &scratch.object)
         } else if found == process.partial_type && found != 0 {
             let (function, args) = (scratch.other.word(PARTIAL_FUNCTION), scratch.other.word(PARTIAL_ARGS));
             if !is_of(memory, process, function, process.tasks_globals) {
                 return self.ends(chain_end::FOREIGN);
             }
-            memory.word(args.wrapping_add(TUPLE_ITEMS))
+            memory.word(process.layout.item(args, 0))
         } else {
             return self.ends(chain_end::FOREIGN);
         };
@@ -616,18 +695,21 @@ impl Chain {
         true
     }
 
-    /// The one future among a closure's variables.
+    /// The one future among a closure's variables, besides tasks: some have the one that waits.
     #[inline(always)]
-    fn enclosed<M: Memory>(&self, memory: &M, closure: u64, object: &Object) -> u64 {
+    fn enclosed<M: Memory>(&self, memory: &M, process: &PythonProcess, closure: u64, object: &Object) -> u64 {
         let cells = memory.word(closure.wrapping_add(TUPLE_LEN));
         let mut found = 0;
         for index in 0..MAX_CELLS {
             if index >= cells {
                 break;
             }
-            let cell = memory.word(closure.wrapping_add(TUPLE_ITEMS + 8 * index));
+            let cell = memory.word(process.layout.item(closure, index));
             let value = memory.word(cell.wrapping_add(CELL_CONTENTS));
-            if value != self.object && is_future(memory, object, value) {
+            if value != self.object
+                && is_future(memory, object, value)
+                && memory.word(value.wrapping_add(TYPE)) != process.task_type
+            {
                 if found != 0 && found != value {
                     return 0;
                 }
@@ -675,6 +757,19 @@ fn is_future<M: Memory>(memory: &M, object: &Object, other: u64) -> bool {
         && memory.word(other.wrapping_add(FUTURE_CALLBACK)) != 0
 }
 
+/// Whether a function of the tasks' library does no more when a task is done than to take note that somebody waits for it no
+/// longer: its closure has that task alone.
+#[inline(always)]
+fn takes_note<M: Memory>(memory: &M, process: &PythonProcess, function: u64) -> bool {
+    let closure = memory.word(function.wrapping_add(FUNCTION_CLOSURE));
+    let cell = memory.word(process.layout.item(closure, 0));
+    let value = memory.word(cell.wrapping_add(CELL_CONTENTS));
+    is_of(memory, process, function, process.tasks_globals)
+        && memory.word(closure.wrapping_add(TUPLE_LEN)) == 1
+        && value != 0
+        && memory.word(value.wrapping_add(TYPE)) == process.task_type
+}
+
 /// Whether an object is a function of the module with these globals.
 #[inline(always)]
 fn is_of<M: Memory>(memory: &M, process: &PythonProcess, function: u64, globals: u64) -> bool {
@@ -720,13 +815,17 @@ impl Suspended {
         }
         self.frame = self.object.wrapping_add(u64::from(layout.coroutine_frame));
         // What it awaits is the last value on its stack.
-        let top = memory.half(self.frame.wrapping_add(u64::from(layout.frame_stack_top)));
-        if top == 0 || top > 1024 {
+        let locals = self.frame.wrapping_add(u64::from(layout.frame_locals));
+        let top = self.frame.wrapping_add(u64::from(layout.frame_stack_top));
+        let awaited = match layout.awaited_below {
+            0 => (8 * u64::from(memory.half(top))).wrapping_sub(8),
+            below => memory.word(top).wrapping_sub(locals).wrapping_sub(u64::from(below)),
+        };
+        if awaited >= 8 * MAX_STACK || awaited & 7 != 0 {
             self.object = 0;
             return false;
         }
-        let locals = self.frame.wrapping_add(u64::from(layout.frame_locals));
-        self.object = memory.word(locals.wrapping_add(8 * (u64::from(top) - 1)));
+        self.object = untagged(memory.word(locals.wrapping_add(awaited)));
         true
     }
 
@@ -736,7 +835,7 @@ impl Suspended {
         if self.frame == 0 {
             0
         } else {
-            memory.word(self.frame.wrapping_add(u64::from(process.layout.frame_code)))
+            untagged(memory.word(self.frame.wrapping_add(u64::from(process.layout.frame_code))))
         }
     }
 
@@ -754,9 +853,8 @@ impl Suspended {
         process: &PythonProcess,
         thread_pointer: u64,
     ) -> bool {
-        let locals = u64::from(process.layout.frame_locals);
         let receiving = current_frame(memory, &process.layout, thread_pointer);
-        let transport = memory.word(receiving.wrapping_add(locals));
+        let transport = local(memory, &process.layout, receiving, 0);
         receiving != 0 && transport != 0 && self.reads_from(memory, process) == Some(transport)
     }
 
@@ -767,10 +865,10 @@ impl Suspended {
             return None;
         }
         let layout = &process.layout;
-        let reader = memory.word(self.frame.wrapping_add(u64::from(layout.frame_locals)));
-        if reader == 0 || attribute(memory, layout, reader, READER_WAITER) != self.awaits {
+        let reader = local(memory, layout, self.frame, 0);
+        if reader == 0 || attribute(memory, layout, reader, u64::from(layout.reader_waiter)) != self.awaits {
             return None;
         }
-        Some(attribute(memory, layout, reader, READER_TRANSPORT))
+        Some(attribute(memory, layout, reader, u64::from(layout.reader_transport)))
     }
 }

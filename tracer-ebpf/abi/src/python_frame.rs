@@ -3,14 +3,23 @@
 use crate::python::{Memory, PythonLayout};
 
 /// Words that a frame begins with, in which all is that is read of it but its locals.
-const WORDS: usize = OWNER + 1;
+const WORDS: usize = OWNER + 2;
 
-/// The one that has the owner, behind the others.
+/// One of this and the next has the owner, behind the others.
 const OWNER: usize = 8;
 
 // Who owns a frame.
 pub(crate) const OWNED_BY_GENERATOR: u8 = 1;
-pub(crate) const OWNED_BY_C: u8 = 3;
+/// From this on: none of a function's.
+pub const OWNED_BY_C: u8 = 3;
+/// The last that there is, since 3.14.
+pub const LAST_OWNER: u8 = 4;
+
+/// What a frame refers to: since 3.14 the lowest bits say how the reference is counted.
+#[inline(always)]
+pub const fn untagged(reference: u64) -> u64 {
+    reference & !7
+}
 
 /// What a frame has in all versions: read at once, as a walk takes most of its time in reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +47,18 @@ impl Frame {
             }
             found
         };
-        let owner = words[OWNER] >> (8 * (layout.frame_owner & 7));
-        Self { code: word(layout.frame_code), previous: word(layout.frame_previous), owner: owner as u8 }
+        let of_owner = if layout.frame_owner as usize / 8 == OWNER { words[OWNER] } else { words[OWNER + 1] };
+        Self {
+            code: untagged(word(layout.frame_code)),
+            previous: word(layout.frame_previous),
+            owner: (of_owner >> (8 * (layout.frame_owner & 7))) as u8,
+        }
+    }
+
+    /// Whether no function's code runs in it.
+    #[inline(always)]
+    pub(crate) const fn is_of_c(&self) -> bool {
+        self.owner >= OWNED_BY_C
     }
 
     /// Whether [`Self::read`] finds what this layout says.
@@ -50,14 +69,20 @@ impl Frame {
             && layout.frame_previous < end
             && layout.frame_previous.is_multiple_of(8)
             && layout.frame_owner >= end
-            && layout.frame_owner < end + 8
+            && layout.frame_owner < end + 16
     }
+}
+
+/// The interpreter's state of a thread. `thread_pointer` is its `fs` base.
+#[inline(always)]
+pub(crate) fn thread_state<M: Memory>(memory: &M, layout: &PythonLayout, thread_pointer: u64) -> u64 {
+    memory.word(thread_pointer.wrapping_add_signed(i64::from(layout.thread_slot)))
 }
 
 /// The frame that a thread runs. `thread_pointer` is its `fs` base.
 #[inline(always)]
 pub(crate) fn current_frame<M: Memory>(memory: &M, layout: &PythonLayout, thread_pointer: u64) -> u64 {
-    let thread = memory.word(thread_pointer.wrapping_add(u64::from(layout.thread_slot)));
+    let thread = thread_state(memory, layout, thread_pointer);
     if thread == 0 {
         return 0;
     }
@@ -66,4 +91,11 @@ pub(crate) fn current_frame<M: Memory>(memory: &M, layout: &PythonLayout, thread
         return frame;
     }
     memory.word(frame.wrapping_add(u64::from(layout.indirect_frame)))
+}
+
+/// A local variable of a frame's function.
+#[inline(always)]
+pub(crate) fn local<M: Memory>(memory: &M, layout: &PythonLayout, frame: u64, index: u64) -> u64 {
+    let locals = frame.wrapping_add(u64::from(layout.frame_locals));
+    untagged(memory.word(locals.wrapping_add(8 * index)))
 }

@@ -22,17 +22,16 @@
 
 use crate::python::{
     CELL_CONTENTS, Chain, FUNCTION_CLOSURE, FUNCTION_GLOBALS, LIST_ITEMS, LIST_LEN, MAX_CELLS, Memory,
-    PythonProcess, Suspended, TEXT_LEN, TUPLE_ITEMS, TUPLE_LEN, TYPE, attribute,
+    PythonProcess, Suspended, TEXT_LEN, TUPLE_LEN, TYPE, attribute,
 };
-use crate::python_frame::{Frame, OWNED_BY_C, OWNED_BY_GENERATOR, current_frame};
+use crate::python_frame::{Frame, OWNED_BY_GENERATOR, current_frame, local};
 use crate::python_waits::CODE_NAME;
 
 /// Frames that are passed on the way to an item: those of frameworks and clients are a few dozen.
 pub const MAX_FRAMES: u32 = 96;
 
-/// Attributes in the order in which the constructors set them.
+/// The first attribute of an item.
 const WORK_FUTURE: u64 = 0;
-const FUTURE_CALLBACKS: u64 = 5;
 
 /// `_WorkItem.run`, the first byte lowest; a zero ends it.
 const RUN: [u64; 2] = [u64::from_le_bytes(*b"_WorkIte"), u64::from_le_bytes(*b"m.run\0\0\0")];
@@ -84,15 +83,15 @@ impl Item {
         if frame == 0 {
             return false;
         }
-        let Frame { code, previous, owner } = Frame::read(memory, layout, frame);
-        let name = if owner == OWNED_BY_C || owner == OWNED_BY_GENERATOR {
+        let known = Frame::read(memory, layout, frame);
+        let Frame { code, previous, owner } = known;
+        let name = if known.is_of_c() || owner == OWNED_BY_GENERATOR {
             Named::Otherwise
         } else {
             Named::of(memory, process, code)
         };
         if matches!(name, Named::AnyIo) && is_of_anyio(memory, process, code) {
-            let locals = frame.wrapping_add(u64::from(layout.frame_locals));
-            let future = memory.word(locals.wrapping_add(8 * ANYIO_FUTURE));
+            let future = local(memory, layout, frame, ANYIO_FUTURE);
             if is_of_type(memory, future, process.loop_future_type) {
                 self.loop_future = future;
             }
@@ -100,7 +99,7 @@ impl Item {
         }
         if matches!(name, Named::WorkItem) {
             // What is not confirmed is not known: another one further out is not the one that runs here.
-            let work = memory.word(frame.wrapping_add(u64::from(layout.frame_locals)));
+            let work = local(memory, layout, frame, 0);
             let future = if work == 0 { 0 } else { attribute(memory, layout, work, WORK_FUTURE) };
             if is_of_type(memory, future, process.pool_future_type) {
                 self.future = future;
@@ -117,7 +116,8 @@ impl Item {
         if self.future == 0 || process.futures_globals == 0 {
             return self.loop_future;
         }
-        let callbacks = attribute(memory, &process.layout, self.future, FUTURE_CALLBACKS);
+        let callbacks =
+            attribute(memory, &process.layout, self.future, u64::from(process.layout.future_callbacks));
         if callbacks == 0 || memory.word(callbacks.wrapping_add(LIST_LEN)) != 1 {
             return 0;
         }
@@ -134,7 +134,7 @@ impl Item {
             if index >= cells {
                 break;
             }
-            let cell = memory.word(closure.wrapping_add(TUPLE_ITEMS + 8 * index));
+            let cell = memory.word(process.layout.item(closure, index));
             let value = memory.word(cell.wrapping_add(CELL_CONTENTS));
             if is_of_type(memory, value, process.loop_future_type) {
                 if found != 0 && found != value {

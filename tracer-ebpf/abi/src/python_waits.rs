@@ -18,7 +18,7 @@
 
 use crate::event::Awaited;
 use crate::python::{Memory, PythonLayout, TYPE};
-use crate::python_frame::{Frame, OWNED_BY_C, current_frame};
+use crate::python_frame::{Frame, current_frame, local, thread_state};
 
 /// Functions that are known: [`function`].
 pub const FUNCTIONS: usize = 10;
@@ -128,7 +128,7 @@ impl Waiting {
     /// `thread_pointer` is the waiting thread's `fs` base.
     #[inline(always)]
     pub fn begin<M: Memory>(memory: &M, process: &PythonWaits, thread_pointer: u64) -> Self {
-        let thread = memory.word(thread_pointer.wrapping_add(u64::from(process.layout.thread_slot)));
+        let thread = thread_state(memory, &process.layout, thread_pointer);
         if thread == 0 || memory.word(thread.wrapping_add(THREAD_INTERPRETER)) != process.interpreter {
             return Self::default();
         }
@@ -143,11 +143,12 @@ impl Waiting {
         if frame == 0 {
             return false;
         }
-        let Frame { code, previous, owner } = Frame::read(memory, layout, frame);
-        self.frame = previous;
-        if owner == OWNED_BY_C {
+        let known = Frame::read(memory, layout, frame);
+        self.frame = known.previous;
+        if known.is_of_c() {
             return true;
         }
+        let code = known.code;
         if code == 0 || memory.word(code.wrapping_add(TYPE)) != process.code_type {
             // No stack of the interpreter's.
             self.awaited = Awaited::Unknown as u32;
@@ -174,7 +175,7 @@ impl Waiting {
         };
         if result {
             self.awaited = Awaited::Result as u32;
-            self.object = memory.word(frame.wrapping_add(u64::from(layout.frame_locals)));
+            self.object = local(memory, layout, frame, 0);
         }
         false
     }

@@ -14,8 +14,8 @@
 //!
 //! Functions are known as in [`crate::python_waits`]; an item and a future must be of exactly the library's classes.
 
-use crate::python::{Memory, PythonLayout, TYPE, TaskId, attribute};
-use crate::python_frame::{Frame, OWNED_BY_C, current_frame};
+use crate::python::{Memory, TYPE, TaskId, attribute};
+use crate::python_frame::{Frame, current_frame, local, thread_state};
 use crate::python_waits::{PythonWaits, THREAD_INTERPRETER, Waiting, function};
 
 /// Futures that are told of one wait.
@@ -37,13 +37,8 @@ const SET_PLACE: u64 = 16;
 /// The attribute that an item's constructor sets first.
 const WORK_FUTURE: u64 = 0;
 
-/// The first of the two locals of `submit` that are the future and the work item.
+/// Locals of `submit`: the future, and behind it the work item, since 3.14 with what it is to do between them.
 const SUBMIT_FUTURE: u64 = 4;
-
-#[inline(always)]
-fn local(layout: &PythonLayout, frame: u64, index: u64) -> u64 {
-    frame.wrapping_add(u64::from(layout.frame_locals)).wrapping_add(8 * index)
-}
 
 #[inline(always)]
 fn is_future<M: Memory>(memory: &M, process: &PythonWaits, object: u64) -> bool {
@@ -91,7 +86,7 @@ impl Working {
         let Frame { code, previous, .. } = Frame::read(memory, &process.layout, frame);
         if process.is(memory, code, function::WORK_RUN) {
             // What is not confirmed is not known: another one further out is not the one that runs here.
-            let work = memory.word(local(&process.layout, frame, 0));
+            let work = local(memory, &process.layout, frame, 0);
             let future = future_of(memory, process, work);
             if future != 0 {
                 self.work = TaskId { address: work, number: future };
@@ -167,7 +162,7 @@ impl Futures {
         let mut frame = innermost(memory, process, thread_pointer);
         let mut known = Frame::read(memory, layout, frame);
         for _ in 0..MAX_INNER {
-            if frame == 0 || known.owner != OWNED_BY_C {
+            if frame == 0 || !known.is_of_c() {
                 break;
             }
             frame = known.previous;
@@ -176,10 +171,14 @@ impl Futures {
         if frame == 0 || !process.is(memory, known.code, function::SUBMIT) {
             return;
         }
-        let mut locals = [0; 2];
-        memory.words(local(layout, frame, SUBMIT_FUTURE), &mut locals);
-        let [future, work] = locals;
-        if future != 0 && future_of(memory, process, work) == future {
+        let future = local(memory, layout, frame, SUBMIT_FUTURE);
+        let mut work = local(memory, layout, frame, SUBMIT_FUTURE + 1);
+        let mut of_work = future_of(memory, process, work);
+        if of_work == 0 {
+            work = local(memory, layout, frame, SUBMIT_FUTURE + 2);
+            of_work = future_of(memory, process, work);
+        }
+        if future != 0 && of_work == future {
             self.futures[0] = future;
             self.submitted = work;
             self.len = 1;
@@ -208,7 +207,7 @@ impl Futures {
 /// The frame that a thread of the known interpreter is in; zero for other threads.
 #[inline(always)]
 fn innermost<M: Memory>(memory: &M, process: &PythonWaits, thread_pointer: u64) -> u64 {
-    let thread = memory.word(thread_pointer.wrapping_add(u64::from(process.layout.thread_slot)));
+    let thread = thread_state(memory, &process.layout, thread_pointer);
     if thread == 0 || memory.word(thread.wrapping_add(THREAD_INTERPRETER)) != process.interpreter {
         return 0;
     }

@@ -31,6 +31,9 @@ use crate::sock::{OpenSocket, Sock};
 pub(crate) struct Walk {
     scratch: Scratch,
     frames: Frames,
+    /// The task that was made last on this thread, and the one that has made it; zeroes: none has.
+    pub(super) made: u64,
+    pub(super) maker: u64,
     pub(super) chain: Chain,
     pub(super) written: Written,
     suspended: Suspended,
@@ -159,7 +162,24 @@ fn sent(thread: &mut TaskState, state: &mut SockState, process: &PythonProcess, 
 #[inline(always)]
 pub(super) fn waiters(thread: &mut TaskState, process: &PythonProcess) {
     let mut context = Context { walk: &mut thread.walk, process };
+    // Since 3.12 a task may take its first step while it is being made: who makes it waits for that.
+    if context.walk.maker != 0 && context.walk.made == context.walk.chain.tasks[0].address {
+        within_maker(&mut context);
+    }
     run(MAX_CHAIN_STEPS, chain_step, &mut context);
+}
+
+/// Whether the chain's task runs inside of its maker's step: then it goes on with that one.
+#[inline(always)]
+fn within_maker(context: &mut Context<'_>) {
+    if !context.walk.frames.begin_within(&OwnMemory, context.process) {
+        return;
+    }
+    run(MAX_FRAMES, within_step, context);
+    let walk = &mut *context.walk;
+    if walk.frames.is_within == 1 {
+        walk.chain.is_made_by(&OwnMemory, context.process, walk.maker, &mut walk.scratch);
+    }
 }
 
 /// The task that runs on the thread, with which the chain begins; zeroes if none does.
@@ -239,6 +259,10 @@ fn reads(suspended: &Suspended, state: &SockState, process: &PythonProcess, task
 extern "C" fn frame_step(_index: u64, context: &mut Context<'_>) -> i64 {
     let walk = &mut *context.walk;
     i64::from(!walk.frames.step(&OwnMemory, context.process, &mut walk.scratch))
+}
+
+extern "C" fn within_step(_index: u64, context: &mut Context<'_>) -> i64 {
+    i64::from(!context.walk.frames.step_within(&OwnMemory, context.process))
 }
 
 extern "C" fn item_step(_index: u64, context: &mut Context<'_>) -> i64 {

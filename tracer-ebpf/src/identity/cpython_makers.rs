@@ -42,6 +42,7 @@ fn tracer_py_make(ctx: ProbeContext) -> u32 {
     };
     // SAFETY: a probe's context is the register frame; the new object is the first argument.
     let made = TaskId { address: unsafe { (*ctx.regs).rdi }, number };
+    (thread.walk.made, thread.walk.maker) = (made.address, maker.address);
     let header = emit::header::<IdentityRecord>(EventKind::TaskIdentified, Some(&actor));
     let nothing = (header, SocketCookie::default(), Direction::Egress as u8);
     write(nothing, Runtime::PythonMaker, begin, 0, |tasks| {

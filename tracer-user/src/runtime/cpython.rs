@@ -11,38 +11,35 @@
 //! | its frames | a chain that ends, each with a code object or of C's |
 //! | `_asyncio.Task` | a type of this name |
 
-use tracer_abi::python::{MAX_FRAMES, PythonProcess};
+use tracer_abi::python::{PythonLayout, PythonProcess};
 use tracer_abi::task::ProcessKey;
 
 use super::memory::Bytes;
 use super::module::{Modules, Symbols};
 use super::{Code, Finding, PythonLoop, Runtime, Waits};
 use crate::process::procfs::ProcDir;
-use versions::{VERSIONS, Version};
+use versions::{Description, VERSIONS, Version};
 
 mod counter;
+mod slot;
 mod submits;
 mod versions;
 mod waits;
 mod writes;
+
+/// What `_Py_DebugOffsets` begins with, and where it says that the interpreter is built without its lock.
+const COOKIE: u64 = u64::from_le_bytes(*b"xdebugpy");
+const WITHOUT_LOCK: u64 = 16;
 
 const TYPE: u64 = 8;
 const TYPE_NAME: u64 = 24;
 /// The function that sets up a new object, `tp_init`.
 const TYPE_INIT: u64 = 296;
 const MODULE_DICT: u64 = 16;
+const DICT_KEYS: u64 = 32;
+/// The kind of keys that classes have for their instances.
+const IN_CLASSES: u8 = 2;
 const TEXT_LEN: u64 = 16;
-
-/// Thread-specific values of glibc's first block, behind the thread pointer: a number and the value each.
-const SPECIFIC_VALUES: u64 = 0x310;
-const SPECIFIC_VALUE_BYTES: u64 = 16;
-const SPECIFIC_VALUE_COUNT: u64 = 32;
-
-/// Threads that are looked at to find out how the interpreter knows its threads.
-const MAX_THREADS: usize = 64;
-
-/// A thread runs on while its frames are read.
-const ATTEMPTS: usize = 5;
 
 /// Entries of a dictionary that are looked through: programs import some thousands of modules at most.
 const MAX_ENTRIES: usize = 1 << 16;
@@ -162,10 +159,12 @@ impl<M: Bytes> Python<'_, M> {
         }
         let mut layout = version.layout;
         layout.thread_slot = self.thread_slot(interpreter)?;
+        self.attributes(modules, &mut layout);
         let symbol =
             |name| self.symbols.find(name).ok_or(Failure::Unfit("it exports fewer types than others"));
         let code_type = symbol("PyCode_Type")?;
         let to_thread = self.function(modules, code_type, "asyncio.threads", None, "to_thread");
+        let handle_run = self.function(modules, code_type, "asyncio.events", Some("Handle"), "_run");
         let partial = self.module(modules, "_functools").and_then(|globals| self.get(globals, "partial"));
         Ok(PythonProcess {
             start_boottime: process.start_boottime,
@@ -186,6 +185,7 @@ impl<M: Bytes> Python<'_, M> {
             pool_future_type: self.class(modules, "concurrent.futures._base", "Future").unwrap_or(0),
             code_type,
             to_thread: to_thread.unwrap_or_default(),
+            handle_run: handle_run.unwrap_or_default(),
             current_tasks: self
                 .get(asyncio, "_current_tasks")
                 .filter(|dict| self.is_dict(*dict))
@@ -220,7 +220,8 @@ impl<M: Bytes> Python<'_, M> {
     /// The first interpreter, and its table of modules.
     fn interpreter(&self, runtime: u64) -> Result<(u64, u64), Failure> {
         let version = self.version;
-        if version.describes_itself && !self.describes_itself_so(runtime) {
+        if version.describes_itself.as_ref().is_some_and(|places| !self.describes_itself_so(runtime, places))
+        {
             return Err(Failure::Unfit("it describes itself in another way than its version does"));
         }
         let interpreter = self.memory.word(runtime + version.interpreters);
@@ -234,74 +235,23 @@ impl<M: Bytes> Python<'_, M> {
         Ok((interpreter, modules))
     }
 
-    /// `_Py_DebugOffsets` of 3.13: a cookie, the version, whether it is built without the lock, then the offsets.
-    fn describes_itself_so(&self, runtime: u64) -> bool {
+    fn describes_itself_so(&self, runtime: u64, places: &Description) -> bool {
         let word = |offset| self.memory.word(runtime + offset);
         let (version, layout) = (self.version, &self.version.layout);
         let said = [
-            (16, 0),
-            (40, version.interpreters),
-            (72, version.threads),
-            (88, version.modules),
-            (168, version.thread_next),
-            (184, layout.thread_frame.into()),
-            (192, version.thread_id),
-            (232, layout.frame_previous.into()),
-            (240, layout.frame_code.into()),
-            (256, layout.frame_locals.into()),
-            (264, layout.frame_owner.into()),
+            (WITHOUT_LOCK, 0),
+            (places.interpreters, version.interpreters),
+            (places.threads, version.threads),
+            (places.modules, version.modules),
+            (places.thread_next, version.thread_next),
+            (places.thread_frame, layout.thread_frame.into()),
+            (places.thread_id, version.thread_id),
+            (places.frame_previous, layout.frame_previous.into()),
+            (places.frame_code, layout.frame_code.into()),
+            (places.frame_locals, layout.frame_locals.into()),
+            (places.frame_owner, layout.frame_owner.into()),
         ];
-        word(0) == u64::from_le_bytes(*b"xdebugpy") && said.iter().all(|(at, want)| word(*at) == *want)
-    }
-
-    /// Where, from a thread's pointer, its state is: as one thread of the interpreter shows whose frames make sense.
-    fn thread_slot(&self, interpreter: u64) -> Result<u32, Failure> {
-        let mut failure = Failure::Unfit("its threads are not where they should be");
-        let mut thread = self.memory.word(interpreter.wrapping_add(self.version.threads));
-        for _ in 0..MAX_THREADS {
-            if thread == 0 {
-                break;
-            }
-            let pointer = self.memory.word(thread.wrapping_add(self.version.thread_id));
-            let slot = (0..SPECIFIC_VALUE_COUNT)
-                .map(|index| SPECIFIC_VALUES + SPECIFIC_VALUE_BYTES * index + 8)
-                .find(|slot| pointer != 0 && self.memory.word(pointer.wrapping_add(*slot)) == thread);
-            match slot {
-                Some(slot) if (0..ATTEMPTS).any(|_| self.frames_make_sense(thread)) => return Ok(slot as u32),
-                Some(_) => failure = Failure::Unfit("its frames make no sense"),
-                None => {}
-            }
-            thread = self.memory.word(thread.wrapping_add(self.version.thread_next));
-        }
-        Err(failure)
-    }
-
-    fn frames_make_sense(&self, thread: u64) -> bool {
-        let layout = &self.version.layout;
-        let Some(code_type) = self.symbols.find("PyCode_Type") else { return false };
-        let mut frame = self.memory.word(thread.wrapping_add(layout.thread_frame.into()));
-        if layout.is_indirect == 1 {
-            frame = self.memory.word(frame.wrapping_add(layout.indirect_frame.into()));
-        }
-        let mut functions = 0;
-        for _ in 0..MAX_FRAMES * 4 {
-            if frame == 0 {
-                return functions > 0;
-            }
-            match self.memory.byte(frame.wrapping_add(layout.frame_owner.into())) {
-                0..=2 => {
-                    let code = self.memory.word(frame.wrapping_add(layout.frame_code.into()));
-                    if self.memory.word(code.wrapping_add(TYPE)) != code_type {
-                        return false;
-                    }
-                    functions += 1;
-                }
-                3 => {}
-                _ => return false,
-            }
-            frame = self.memory.word(frame.wrapping_add(layout.frame_previous.into()));
-        }
-        false
+        word(0) == COOKIE && said.iter().all(|(at, want)| word(*at) == *want)
     }
 
     /// The globals of a module that is loaded.
@@ -327,16 +277,46 @@ impl<M: Bytes> Python<'_, M> {
         self.memory.fill(text, &mut found) && found == name
     }
 
+    /// Which of their values are attributes of what this version keeps in an order of its own.
+    fn attributes(&self, modules: u64, layout: &mut PythonLayout) {
+        const KNOWN: [(&str, &str, &str); 4] = [
+            ("asyncio.taskgroups", "TaskGroup", "_parent_task"),
+            ("asyncio.streams", "StreamReader", "_waiter"),
+            ("asyncio.streams", "StreamReader", "_transport"),
+            ("concurrent.futures._base", "Future", "_done_callbacks"),
+        ];
+        let Some(class_keys) = self.version.class_keys else { return };
+        let places = [
+            &mut layout.group_parent,
+            &mut layout.reader_waiter,
+            &mut layout.reader_transport,
+            &mut layout.future_callbacks,
+        ];
+        for (place, (module, class, name)) in places.into_iter().zip(KNOWN) {
+            let class = self.class(modules, module, class);
+            let keys = class.map(|class| self.memory.word(class.wrapping_add(class_keys)));
+            if let Some((index, _)) = keys.and_then(|keys| self.entry(keys, name, IN_CLASSES)) {
+                *place = index as u32;
+            }
+        }
+    }
+
     /// What a dictionary has under a name.
     fn get(&self, dict: u64, name: &str) -> Option<u64> {
-        // `ma_keys`; in those `dk_log2_index_bytes`, `dk_kind`, `dk_nentries`, and the entries behind the indices.
-        let keys = self.memory.word(dict.wrapping_add(32));
+        // Instances share keys and are not looked into.
+        self.entry(self.memory.word(dict.wrapping_add(DICT_KEYS)), name, 0).map(|(_, value)| value)
+    }
+
+    /// Which entry of keys, of this kind if it is not zero, has a name, and the value beside that.
+    fn entry(&self, keys: u64, name: &str, of_kind: u8) -> Option<(usize, u64)> {
+        // `dk_log2_index_bytes`, `dk_kind`, `dk_nentries`, and the entries behind the indices.
         let [_, index_bytes, kind] = self.memory.bytes(keys.wrapping_add(8))?;
         let entries = usize::try_from(self.memory.word(keys.wrapping_add(24))).ok()?.min(MAX_ENTRIES);
-        // General entries have a hash before the key. Instances share keys and are not looked into.
-        let (size, key_at) = match kind {
-            0 => (24, 8),
-            1 => (16, 0),
+        // General entries have a hash before the key.
+        let (size, key_at) = match (kind, of_kind) {
+            (0, 0) => (24, 8),
+            (1, 0) => (16, 0),
+            (IN_CLASSES, IN_CLASSES) => (16, 0),
             _ => return None,
         };
         let first = keys.wrapping_add(32).wrapping_add(1_u64.checked_shl(index_bytes.into())?);
@@ -344,10 +324,11 @@ impl<M: Bytes> Python<'_, M> {
         if !self.memory.fill(first, &mut table) {
             return None;
         }
-        table.chunks_exact(size).find_map(|entry| {
+        table.chunks_exact(size).enumerate().find_map(|(index, entry)| {
             let word = |at: usize| entry.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
             let (key, value) = (word(key_at)?, word(key_at + 8)?);
-            (value != 0 && self.is_text(key, name)).then_some(value)
+            // Where something was taken out, nothing is beside the name.
+            ((value != 0 || of_kind == IN_CLASSES) && self.is_text(key, name)).then_some((index, value))
         })
     }
 

@@ -8,7 +8,7 @@ mod waits;
 mod work;
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -46,6 +46,11 @@ async def deeper():
     async with asyncio.Lock():
         stand_still()
         time.sleep(1000)
+
+async def at_once():
+    entered()
+    list(map(lambda _: stand_still(), [0]))
+    time.sleep(1000)
 
 async def leaf():
     entered()
@@ -155,6 +160,15 @@ async def main(way):
         await asyncio.shield(asyncio.create_task(leaf()))
     elif way == "group":
         await group()
+    elif way == "at_once":
+        if sys.version_info < (3, 12):
+            await at_once()
+        await asyncio.Task(at_once(), loop=loop, eager_start=True)
+    elif way == "nested_loop":
+        # As if a loop ran inside of a task of another's: what it runs is not that task's.
+        asyncio.tasks._leave_task(loop, asyncio.current_task())
+        asyncio._set_running_loop(None)
+        asyncio.new_event_loop().run_until_complete(leaf())
     elif way == "several":
         task = asyncio.create_task(leaf())
         async def waits():
@@ -246,6 +260,16 @@ impl Drop for Standing {
 
 /// What the kernel half does when a thread sends: the chain, and how it ends.
 fn sent(memory: &impl Memory, known: &PythonProcess, thread_pointer: u64) -> (Vec<TaskId>, u8) {
+    sent_by(memory, known, thread_pointer, 0)
+}
+
+/// The same, where the task that runs is the one that was made last, by this one.
+fn sent_by(
+    memory: &impl Memory,
+    known: &PythonProcess,
+    thread_pointer: u64,
+    maker: u64,
+) -> (Vec<TaskId>, u8) {
     let mut scratch = Scratch::default();
     let mut frames = Frames::begin(memory, known, thread_pointer, &mut scratch);
     for _ in 0..MAX_FRAMES {
@@ -267,6 +291,13 @@ fn sent(memory: &impl Memory, known: &PythonProcess, thread_pointer: u64) -> (Ve
         chain.begin_at(memory, future, &mut scratch);
     } else {
         chain.begin(memory, known, &mut scratch);
+        let mut more = maker != 0 && frames.begin_within(memory, known);
+        for _ in 0..MAX_FRAMES {
+            more = more && frames.step_within(memory, known);
+        }
+        if frames.is_within == 1 {
+            chain.is_made_by(memory, known, maker, &mut scratch);
+        }
     }
     if frames.task == 0 && future == 0 {
         return (Vec::new(), chain_end::NOBODY);
@@ -305,7 +336,7 @@ fn waited(memory: &impl Memory, known: &PythonProcess, thread_pointer: u64, task
     suspended.waits_for_bytes(memory, known, thread_pointer)
 }
 
-/// Interpreters of every version that this machine has: the system's own, and those of pyenv.
+/// Interpreters of every version that this machine has: the system's own, those of pyenv, and those that set-up has fetched.
 fn interpreters() -> Vec<PathBuf> {
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let root = std::env::var_os("PYENV_ROOT").map_or_else(|| home.join(".pyenv"), PathBuf::from);
@@ -320,6 +351,15 @@ fn interpreters() -> Vec<PathBuf> {
             .filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("3.{minor}.")))
             .map(|entry| entry.path().join("bin/python3"));
         found.extend(of_minor.filter(|path| path.exists()).max());
+    }
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/workloads/python/usr/bin");
+    for name in ["python3.14", "python3.15"] {
+        let path = fetched.join(name);
+        if path.exists() {
+            found.push(path);
+        } else {
+            eprintln!("skipped: {name} has not been fetched");
+        }
     }
     if found.is_empty() {
         eprintln!("skipped: no CPython 3.11, 3.12 or 3.13 here");
@@ -339,6 +379,7 @@ fn real_interpreters_say_who_runs_and_who_waits() {
         ("wait_for", chain_end::FOREIGN, 0b0),
         ("shield", chain_end::FOREIGN, 0b0),
         ("group", chain_end::FOREIGN, 0b1),
+        ("at_once", chain_end::FOREIGN, 0b1),
         ("several", chain_end::SEVERAL, 0b0),
         ("callback", chain_end::FOREIGN, 0b0),
         ("forgotten", chain_end::NOBODY, 0b0),
@@ -359,6 +400,10 @@ fn real_interpreters_say_who_runs_and_who_waits() {
         }
         for (way, end, own) in WAYS.iter().filter(|(way, ..)| with_anyio || !way.starts_with("anyio")) {
             let standing = Standing::start(&python, way);
+            // Nobody waits for the last one; before 3.12 no task begins at once.
+            let own = own & ((1 << (standing.tasks.len().max(1) - 1)) - 1);
+            // That the one that waits has made the other last is not enough to be the one inside of which that runs.
+            let maker = standing.tasks.get(1).map_or(0, |task| task.address);
             // What started the loop waits with a callback of its own.
             let told = |(place, task): (usize, &TaskId)| TaskId {
                 number: if own >> place & 1 == 0 { task.number } else { task.number | OWN },
@@ -367,11 +412,25 @@ fn real_interpreters_say_who_runs_and_who_waits() {
             let wanted = (standing.tasks.iter().enumerate().map(told).collect(), *end);
             let mut found = None;
             let right = standing.becomes(|known| {
-                *found.insert(sent(&standing.memory, known, standing.thread_pointer)) == wanted
+                *found.insert(sent_by(&standing.memory, known, standing.thread_pointer, maker)) == wanted
                     && [0, standing.memory.word(known.task_counter)].contains(&standing.youngest)
             });
             assert!(right, "{python:?} {way}: {found:?}, not {wanted:?}");
         }
+    }
+}
+
+#[test]
+fn what_a_loop_inside_of_a_task_runs_is_not_that_tasks() {
+    for python in interpreters() {
+        let standing = Standing::start(&python, "nested_loop");
+        let &[inner, outer] = standing.tasks.as_slice() else { panic!("{:?}", standing.tasks) };
+        let mut found = None;
+        let right = standing.becomes(|known| {
+            *found.insert(sent_by(&standing.memory, known, standing.thread_pointer, outer.address))
+                == (vec![inner], chain_end::FOREIGN)
+        });
+        assert!(right, "{python:?}: {found:?}");
     }
 }
 

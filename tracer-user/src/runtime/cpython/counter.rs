@@ -16,9 +16,6 @@ const NAME_FORMAT: &[u8] = b"Task-%lu\0";
 /// Instructions before and behind the one that hands that on, among which the number is made.
 const NEAR: usize = 6;
 
-/// From a module: what it keeps of its own (`md_state`).
-const MODULE_STATE: u64 = 32;
-
 /// Code and constants of the library: some 40 KiB.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -31,7 +28,7 @@ impl<M: Bytes> Python<'_, M> {
         let found = if let Some(at) = self.version.task_counter {
             let module = self.module_object(modules, "_asyncio")?;
             self.memory
-                .word(module.wrapping_add(MODULE_STATE))
+                .word(module.wrapping_add(self.version.module_state))
                 .checked_add(at)
                 .filter(|found| *found != at)?
         } else {

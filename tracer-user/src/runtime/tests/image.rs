@@ -75,7 +75,13 @@ fn known() -> PythonProcess {
             task_logs_bit: 1,
             text: 40,
             values: values::MARKED,
-            reserved: 0,
+            thread_task: 0,
+            awaited_below: 0,
+            tuple_items: 24,
+            group_parent: 4,
+            reader_waiter: 4,
+            reader_transport: 6,
+            future_callbacks: 5,
         },
         ..PythonProcess::default()
     }

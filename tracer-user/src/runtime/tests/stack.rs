@@ -35,6 +35,7 @@ pub(super) fn known() -> PythonWaits {
             frame_owner: 70,
             frame_locals: 72,
             values: values::MARKED,
+            tuple_items: 24,
             ..PythonLayout::default()
         },
         ..PythonWaits::default()

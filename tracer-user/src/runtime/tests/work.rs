@@ -58,18 +58,24 @@ class Task:
 
 class WorkItem(_WorkItem): pass
 
+# Since 3.14 an item runs in a context of its thread's.
+since_14 = sys.version_info >= (3, 14)
+context = [futures.thread.WorkerContext(None, ())] if since_14 else []
+
+def runs(kind, what):
+    task = [(what, (), {})] if since_14 else [what, (), {}]
+    kind(futures.Future(), *task).run(*context)
+
 def runs_another():
     # The innermost that runs is that of nobody's class.
-    another = WorkItem(futures.Future(), idle, (), {})
-    another.run()
+    runs(WorkItem, idle)
 
 def idle():
     says("works")
     time.sleep(1000)
 
 def inline():
-    another = _WorkItem(futures.Future(), works, (), {})
-    another.run()
+    runs(_WorkItem, works)
 
 def waits(future, *within):
     says("waits", *(within or [None]), future)
@@ -104,7 +110,8 @@ taken.acquire()
 def submits():
     own = ThreadPoolExecutor(1)
     # The queue's `put` is a function of C's; this one calls what is submitted, which does not return.
-    own._work_queue = types.SimpleNamespace(put=operator.methodcaller("fn"))
+    own._work_queue = types.SimpleNamespace(put=operator.methodcaller("task" if since_14 else "fn"))
+    if since_14: own._resolve_work_item_task = lambda what, args, kwargs: what
     own.submit(taken.acquire)
 
 for way in (works, deep, inline, runs_another, outer, several_within): pool.submit(way)
