@@ -29,16 +29,6 @@ pub const CHAIN_TASKS: usize = 8;
 /// Frames that a walk passes at most: a task's own, its loop's and what started the loop are a few dozen.
 pub const MAX_FRAMES: u32 = 160;
 
-/// Objects between waiters: a task, and the future of a `gather` or `wait` between it and the next.
-pub const MAX_CHAIN_STEPS: u32 = 16;
-
-/// Coroutines that a suspended task awaits one through the other, as far as they are followed: a framework's, with what it puts
-/// around each request, are some twenty.
-pub const MAX_AWAITS: u32 = 48;
-
-/// Values that a coroutine has on its stack, with its locals.
-const MAX_STACK: u64 = 1024;
-
 /// Variables in a closure of the event loop's own library.
 pub(crate) const MAX_CELLS: u64 = 8;
 
@@ -54,11 +44,7 @@ pub(crate) const CELL_CONTENTS: u64 = 16;
 pub(crate) const FUNCTION_GLOBALS: u64 = 16;
 pub(crate) const FUNCTION_CLOSURE: u64 = 72;
 pub(crate) const TEXT_LEN: u64 = 16;
-const BUILTIN_SELF: u64 = 24;
-const METHOD_FUNCTION: u64 = 16;
-const METHOD_SELF: u64 = 24;
-const PARTIAL_FUNCTION: u64 = 16;
-const PARTIAL_ARGS: u64 = 24;
+pub(crate) const BUILTIN_SELF: u64 = 24;
 const INT_TAG: u64 = 16;
 const INT_DIGITS: u64 = 24;
 const INT_IS_SMALL: u64 = 4;
@@ -69,10 +55,7 @@ const KEYS_LOG2_INDEX_BYTES: u64 = 9;
 const KEYS_KIND: u64 = 10;
 const KEYS_INDICES: u64 = 32;
 
-// Of asyncio's objects: `Future` and what `Task` shares with it, `Handle`, the callback of a task's first step.
-const FUTURE_LOOP: u64 = 16;
-const FUTURE_CALLBACK: u64 = 24;
-const FUTURE_MORE_CALLBACKS: u64 = 40;
+// Of asyncio's objects: `Handle`, and the callback of a task's first step.
 const HANDLE_CALLBACK: u64 = 24;
 const STEP_TASK: u64 = 16;
 
@@ -198,14 +181,14 @@ const SMALL_WORDS: usize = 6;
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Object {
-    address: u64,
+    pub(crate) address: u64,
     /// Of these [`OBJECT_WORDS`] are read. As many as make any index one of them.
     words: [u64; 32],
 }
 
 impl Object {
     #[inline(always)]
-    fn read<M: Memory>(&mut self, memory: &M, address: u64) {
+    pub(crate) fn read<M: Memory>(&mut self, memory: &M, address: u64) {
         self.address = address;
         let [read @ .., _, _, _, _, _, _, _, _, _, _, _] = &mut self.words;
         let read: &mut [u64; OBJECT_WORDS] = read;
@@ -221,12 +204,12 @@ impl Object {
     }
 
     #[inline(always)]
-    fn word(&self, offset: impl Into<u64>) -> u64 {
+    pub(crate) fn word(&self, offset: impl Into<u64>) -> u64 {
         self.words[offset.into() as usize / 8 % 32]
     }
 
     #[inline(always)]
-    fn half(&self, offset: u32) -> u32 {
+    pub(crate) fn half(&self, offset: u32) -> u32 {
         (self.word(offset) >> (8 * (offset & 4))) as u32
     }
 
@@ -244,12 +227,12 @@ impl Object {
 
     /// What it is.
     #[inline(always)]
-    fn kind(&self) -> u64 {
+    pub(crate) fn kind(&self) -> u64 {
         self.words[TYPE as usize / 8]
     }
 
     #[inline(always)]
-    fn is_task(&self, process: &PythonProcess) -> bool {
+    pub(crate) fn is_task(&self, process: &PythonProcess) -> bool {
         self.address != 0 && self.kind() == process.task_type
     }
 }
@@ -264,9 +247,9 @@ const fn is_below(offset: u32, end: u32) -> bool {
 #[repr(C)]
 pub struct Scratch {
     /// The object that the walk is at.
-    object: Object,
+    pub(crate) object: Object,
     /// What it refers to.
-    other: Object,
+    pub(crate) other: Object,
 }
 
 /// What a number takes of its word as it is told. Above it is of which kind the task is, zero where the number is.
@@ -278,7 +261,7 @@ pub const OWN: u64 = 1 << (NUMBER_BITS + KIND_BITS);
 
 /// A task that was read, as it is told.
 #[inline(always)]
-fn told<M: Memory>(memory: &M, process: &PythonProcess, scratch: &mut Scratch) -> TaskId {
+pub(crate) fn told<M: Memory>(memory: &M, process: &PythonProcess, scratch: &mut Scratch) -> TaskId {
     let Scratch { object: task, other } = scratch;
     let number = number(memory, process, task, other);
     if number == 0 || number >> NUMBER_BITS != 0 {
@@ -553,322 +536,5 @@ impl Frames {
                 break;
             }
         }
-    }
-}
-
-/// Why a chain of waiters ends.
-pub mod chain_end {
-    /// Nobody waits for its last task, or nobody that is known.
-    pub const NOBODY: u8 = 0;
-    /// Several do.
-    pub const SEVERAL: u8 = 1;
-    /// Something of the program's own does.
-    pub const FOREIGN: u8 = 2;
-    /// Objects do not confirm each other.
-    pub const UNCLEAR: u8 = 3;
-    /// There are more than are looked at.
-    pub const CUT: u8 = 4;
-}
-
-/// A task, those that wait for it, and so on.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct Chain {
-    /// The task or future whose waiter is looked for.
-    object: u64,
-    pub tasks: [TaskId; CHAIN_TASKS],
-    pub len: u32,
-    /// [`chain_end`]
-    pub end: u32,
-}
-
-impl Chain {
-    /// With the task that was read last.
-    #[inline(always)]
-    pub fn begin<M: Memory>(&mut self, memory: &M, process: &PythonProcess, scratch: &mut Scratch) {
-        self.object = scratch.object.address;
-        self.len = 1;
-        self.end = u32::from(chain_end::CUT);
-        self.tasks[0] = told(memory, process, scratch);
-    }
-
-    /// Without a task of its own: those that wait for a future of the loop's.
-    #[inline(always)]
-    pub fn begin_at<M: Memory>(&mut self, memory: &M, future: u64, scratch: &mut Scratch) {
-        scratch.object.read(memory, future);
-        self.object = future;
-        self.len = 0;
-        self.end = u32::from(chain_end::CUT);
-    }
-
-    /// Behind the task that it has so far comes another one, inside of whose step that one was made and runs.
-    #[inline(always)]
-    pub fn is_made_by<M: Memory>(
-        &mut self,
-        memory: &M,
-        process: &PythonProcess,
-        maker: u64,
-        scratch: &mut Scratch,
-    ) {
-        scratch.other.read(memory, maker);
-        if maker != self.object && scratch.other.is_task(process) {
-            scratch.object.read(memory, maker);
-            self.last_is_own();
-            self.add(memory, process, scratch);
-        }
-    }
-
-    /// Takes a step; true if another one is to be taken. To be called [`MAX_CHAIN_STEPS`] times at most.
-    #[inline(always)]
-    pub fn step<M: Memory>(&mut self, memory: &M, process: &PythonProcess, scratch: &mut Scratch) -> bool {
-        let object = self.object;
-        let mut callback = scratch.object.word(FUTURE_CALLBACK);
-        if callback == 0 {
-            return self.ends(chain_end::NOBODY);
-        }
-        let more = scratch.object.word(FUTURE_MORE_CALLBACKS);
-        if more != 0 {
-            // `shield` has a callback on the future that it puts between, besides the waiter's; so has what waits for a pool.
-            let own = is_of(memory, process, callback, process.tasks_globals)
-                || is_of(memory, process, callback, process.futures_globals);
-            if !own || memory.word(more.wrapping_add(LIST_LEN)) != 1 {
-                return self.ends(chain_end::SEVERAL);
-            }
-            let pair = memory.word(memory.word(more.wrapping_add(LIST_ITEMS)));
-            // Since 3.14 it has two on a task as well, of which the first one wakes nobody up.
-            if scratch.object.is_task(process) && !takes_note(memory, process, callback) {
-                return self.ends(chain_end::SEVERAL);
-            }
-            callback = memory.word(process.layout.item(pair, 0));
-        }
-        scratch.other.read(memory, callback);
-        let found = scratch.other.kind();
-        if found == process.builtin_type {
-            // A task's own: it wakes up when the object is done.
-            let waiter = scratch.other.word(BUILTIN_SELF);
-            scratch.object.read(memory, waiter);
-            if !scratch.object.is_task(process) || scratch.object.word(process.layout.task_awaits) != object {
-                return self.ends(chain_end::UNCLEAR);
-            }
-            return self.add(memory, process, scratch);
-        }
-        if found == process.method_type {
-            // A task group's: it belongs to the task that leaves it last.
-            let (function, group) = (scratch.other.word(METHOD_FUNCTION), scratch.other.word(METHOD_SELF));
-            if !is_of(memory, process, function, process.groups_globals) {
-                return self.ends(chain_end::FOREIGN);
-            }
-            let parent = attribute(memory, &process.layout, group, u64::from(process.layout.group_parent));
-            scratch.object.read(memory, parent);
-            if !scratch.object.is_task(process) {
-                return self.ends(chain_end::UNCLEAR);
-            }
-            self.last_is_own();
-            return self.add(memory, process, scratch);
-        }
-        // `gather`, `wait`, `shield` and `wait_for` put a future between.
-        let next = if found == process.function_type {
-            if scratch.other.word(FUNCTION_GLOBALS) != process.tasks_globals {
-                return self.ends(chain_end::FOREIGN);
-            }
-            // Of a task that it made itself `gather` does not want to be told that it was destroyed.
-            let layout = &process.layout;
-            let logs = scratch.object.half(layout.task_logs) & layout.task_logs_bit;
-            if logs == 0 && scratch.object.is_task(process) {
-                self.last_is_own();
-            }
-            self.enclosed(memory, process, scratch.other.word(FUNCTION_CLOSURE), &scratch.object)
-        } else if found == process.partial_type && found != 0 {
-            let (function, args) = (scratch.other.word(PARTIAL_FUNCTION), scratch.other.word(PARTIAL_ARGS));
-            if !is_of(memory, process, function, process.tasks_globals) {
-                return self.ends(chain_end::FOREIGN);
-            }
-            memory.word(process.layout.item(args, 0))
-        } else {
-            return self.ends(chain_end::FOREIGN);
-        };
-        if next == 0 || next == object || !is_future(memory, &scratch.object, next) {
-            return self.ends(chain_end::UNCLEAR);
-        }
-        self.object = next;
-        scratch.object.read(memory, next);
-        true
-    }
-
-    /// The one future among a closure's variables, besides tasks: some have the one that waits.
-    #[inline(always)]
-    fn enclosed<M: Memory>(&self, memory: &M, process: &PythonProcess, closure: u64, object: &Object) -> u64 {
-        let cells = memory.word(closure.wrapping_add(TUPLE_LEN));
-        let mut found = 0;
-        for index in 0..MAX_CELLS {
-            if index >= cells {
-                break;
-            }
-            let cell = memory.word(process.layout.item(closure, index));
-            let value = memory.word(cell.wrapping_add(CELL_CONTENTS));
-            if value != self.object
-                && is_future(memory, object, value)
-                && memory.word(value.wrapping_add(TYPE)) != process.task_type
-            {
-                if found != 0 && found != value {
-                    return 0;
-                }
-                found = value;
-            }
-        }
-        found
-    }
-
-    #[inline(always)]
-    fn add<M: Memory>(&mut self, memory: &M, process: &PythonProcess, scratch: &mut Scratch) -> bool {
-        let len = self.len as usize;
-        if len >= CHAIN_TASKS {
-            return self.ends(chain_end::CUT);
-        }
-        self.tasks[len & (CHAIN_TASKS - 1)] = told(memory, process, scratch);
-        self.len += 1;
-        self.object = scratch.object.address;
-        true
-    }
-
-    #[inline(always)]
-    fn last_is_own(&mut self) {
-        let task = &mut self.tasks[(self.len as usize).wrapping_sub(1) & (CHAIN_TASKS - 1)];
-        if task.number != 0 {
-            task.number |= OWN;
-        }
-    }
-
-    #[inline(always)]
-    fn ends(&mut self, end: u8) -> bool {
-        self.end = u32::from(end);
-        false
-    }
-}
-
-/// Whether something is a future of the same loop as an object is of, which somebody waits for.
-#[inline(always)]
-fn is_future<M: Memory>(memory: &M, object: &Object, other: u64) -> bool {
-    let own = object.word(FUTURE_LOOP);
-    other != 0
-        && other & 7 == 0
-        && own != 0
-        && memory.word(other.wrapping_add(FUTURE_LOOP)) == own
-        && memory.word(other.wrapping_add(FUTURE_CALLBACK)) != 0
-}
-
-/// Whether a function of the tasks' library does no more when a task is done than to take note that somebody waits for it no
-/// longer: its closure has that task alone.
-#[inline(always)]
-fn takes_note<M: Memory>(memory: &M, process: &PythonProcess, function: u64) -> bool {
-    let closure = memory.word(function.wrapping_add(FUNCTION_CLOSURE));
-    let cell = memory.word(process.layout.item(closure, 0));
-    let value = memory.word(cell.wrapping_add(CELL_CONTENTS));
-    is_of(memory, process, function, process.tasks_globals)
-        && memory.word(closure.wrapping_add(TUPLE_LEN)) == 1
-        && value != 0
-        && memory.word(value.wrapping_add(TYPE)) == process.task_type
-}
-
-/// Whether an object is a function of the module with these globals.
-#[inline(always)]
-fn is_of<M: Memory>(memory: &M, process: &PythonProcess, function: u64, globals: u64) -> bool {
-    globals != 0
-        && memory.word(function.wrapping_add(TYPE)) == process.function_type
-        && memory.word(function.wrapping_add(FUNCTION_GLOBALS)) == globals
-}
-
-/// The way from a suspended task to the coroutine in which it waits.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct Suspended {
-    object: u64,
-    /// Frame of the coroutine that was passed last.
-    frame: u64,
-    awaits: u64,
-}
-
-impl Suspended {
-    /// Of a task as it was told. `None`: there is no such task any more, or it does not wait.
-    #[inline(always)]
-    pub fn begin<M: Memory>(
-        memory: &M,
-        process: &PythonProcess,
-        task: TaskId,
-        scratch: &mut Scratch,
-    ) -> Option<Self> {
-        scratch.object.read(memory, task.address);
-        if !scratch.object.is_task(process) || told(memory, process, scratch).number != task.number & !OWN {
-            return None;
-        }
-        let awaits = scratch.object.word(process.layout.task_awaits);
-        let object = scratch.object.word(process.layout.task_coroutine);
-        if awaits == 0 { None } else { Some(Self { object, frame: 0, awaits }) }
-    }
-
-    /// Takes a step; true if another one is to be taken. To be called [`MAX_AWAITS`] times at most.
-    #[inline(always)]
-    pub fn step<M: Memory>(&mut self, memory: &M, process: &PythonProcess) -> bool {
-        let layout = &process.layout;
-        if self.object == 0 || memory.word(self.object.wrapping_add(TYPE)) != process.coroutine_type {
-            return false;
-        }
-        self.frame = self.object.wrapping_add(u64::from(layout.coroutine_frame));
-        // What it awaits is the last value on its stack.
-        let locals = self.frame.wrapping_add(u64::from(layout.frame_locals));
-        let top = self.frame.wrapping_add(u64::from(layout.frame_stack_top));
-        let awaited = match layout.awaited_below {
-            0 => (8 * u64::from(memory.half(top))).wrapping_sub(8),
-            below => memory.word(top).wrapping_sub(locals).wrapping_sub(u64::from(below)),
-        };
-        if awaited >= 8 * MAX_STACK || awaited & 7 != 0 {
-            self.object = 0;
-            return false;
-        }
-        self.object = untagged(memory.word(locals.wrapping_add(awaited)));
-        true
-    }
-
-    /// The code of the innermost coroutine; zero if there is none.
-    #[inline(always)]
-    pub(crate) fn code<M: Memory>(&self, memory: &M, process: &PythonProcess) -> u64 {
-        if self.frame == 0 {
-            0
-        } else {
-            untagged(memory.word(self.frame.wrapping_add(u64::from(process.layout.frame_code))))
-        }
-    }
-
-    /// The future that it waits for.
-    pub(crate) const fn awaits(&self) -> u64 {
-        self.awaits
-    }
-
-    /// Whether it waits in the read of a stream whose bytes the current thread has just received: the function that
-    /// received them works on the very transport that the stream reads from.
-    #[inline(always)]
-    pub fn waits_for_bytes<M: Memory>(
-        &self,
-        memory: &M,
-        process: &PythonProcess,
-        thread_pointer: u64,
-    ) -> bool {
-        let receiving = current_frame(memory, &process.layout, thread_pointer);
-        let transport = local(memory, &process.layout, receiving, 0);
-        receiving != 0 && transport != 0 && self.reads_from(memory, process) == Some(transport)
-    }
-
-    /// The transport of the stream in whose read it waits.
-    #[inline(always)]
-    pub(crate) fn reads_from<M: Memory>(&self, memory: &M, process: &PythonProcess) -> Option<u64> {
-        if self.frame == 0 {
-            return None;
-        }
-        let layout = &process.layout;
-        let reader = local(memory, layout, self.frame, 0);
-        if reader == 0 || attribute(memory, layout, reader, u64::from(layout.reader_waiter)) != self.awaits {
-            return None;
-        }
-        Some(attribute(memory, layout, reader, u64::from(layout.reader_transport)))
     }
 }

@@ -3,7 +3,9 @@
 //! By then no task runs. So who writes is noted where it writes, with the socket and its place in that, and the note is
 //! good for what begins to be sent at this very place.
 
-use crate::python::{Chain, Memory, PythonProcess, Suspended, TYPE, TaskId, chain_end};
+use crate::python::{Memory, PythonProcess, TYPE, TaskId};
+use crate::python_chain::{Chain, chain_end};
+use crate::python_suspended::Suspended;
 
 /// From a connection: libuv's handle of it.
 const HANDLE: u64 = 24;

@@ -21,10 +21,12 @@
 //! are there with the loop, and known as in [`crate::python_waits`].
 
 use crate::python::{
-    CELL_CONTENTS, Chain, FUNCTION_CLOSURE, FUNCTION_GLOBALS, LIST_ITEMS, LIST_LEN, MAX_CELLS, Memory,
-    PythonProcess, Suspended, TEXT_LEN, TUPLE_LEN, TYPE, attribute,
+    CELL_CONTENTS, FUNCTION_CLOSURE, FUNCTION_GLOBALS, LIST_ITEMS, LIST_LEN, MAX_CELLS, Memory,
+    PythonProcess, TEXT_LEN, TUPLE_LEN, TYPE, attribute,
 };
+use crate::python_chain::Chain;
 use crate::python_frame::{Frame, OWNED_BY_GENERATOR, current_frame, local};
+use crate::python_suspended::Suspended;
 use crate::python_waits::CODE_NAME;
 
 /// Frames that are passed on the way to an item: those of frameworks and clients are a few dozen.

@@ -12,11 +12,10 @@
 use tracer_abi::config::identity_slot;
 use tracer_abi::conn::{Direction, Role};
 use tracer_abi::event::{Runtime, Source};
-use tracer_abi::python::{
-    Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, Memory as _, PythonProcess, Scratch, Suspended,
-    TaskId,
-};
+use tracer_abi::python::{Frames, MAX_FRAMES, Memory as _, PythonProcess, Scratch, TaskId};
+use tracer_abi::python_chain::{Chain, MAX_CHAIN_STEPS};
 use tracer_abi::python_streams::Written;
+use tracer_abi::python_suspended::{MAX_AWAITS, Suspended};
 use tracer_abi::python_thread::{self, Item};
 use tracer_abi::python_work::Working;
 

@@ -13,9 +13,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tracer_abi::python::{
-    CHAIN_TASKS, Chain, Frames, MAX_AWAITS, MAX_CHAIN_STEPS, MAX_FRAMES, Memory, NUMBER_BITS, OWN,
-    PythonProcess, Scratch, Suspended, TaskId, chain_end,
+    CHAIN_TASKS, Frames, MAX_FRAMES, Memory, NUMBER_BITS, OWN, PythonProcess, Scratch, TaskId,
 };
+use tracer_abi::python_chain::{Chain, MAX_CHAIN_STEPS, chain_end};
+use tracer_abi::python_suspended::{MAX_AWAITS, Suspended};
 use tracer_abi::python_thread::{self, Item};
 use tracer_abi::task::{ProcessKey, Tgid};
 

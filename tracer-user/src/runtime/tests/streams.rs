@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use proptest::prelude::*;
-use tracer_abi::python::{Chain, MAX_AWAITS, Memory, PythonProcess, Scratch, Suspended, TaskId};
+use tracer_abi::python::{Memory, PythonProcess, Scratch, TaskId};
+use tracer_abi::python_chain::Chain;
 use tracer_abi::python_streams::{Stream, Written};
+use tracer_abi::python_suspended::{MAX_AWAITS, Suspended};
 use tracer_abi::task::{ProcessKey, Tgid};
 
 use super::image::{Change, Image, change};
