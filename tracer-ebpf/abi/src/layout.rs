@@ -35,7 +35,7 @@ const _: () = {
     assert!(size_of::<IdentityRecord>() == HEADER + 8 + CHAIN_TASKS * 16 + 4 + 4);
     assert!(size_of::<StreamRecord>() == size_of::<IdentityRecord>() + 2 * 4);
     assert!(size_of::<PythonLayout>() == 24 * 4);
-    assert!(size_of::<PythonProcess>() == (16 + 6 + 2) * 8 + 24 * 4);
+    assert!(size_of::<PythonProcess>() == (16 + 8 + 2) * 8 + 24 * 4);
     assert!(size_of::<GoLayout>() == 10 * 4);
     assert!(size_of::<GoProcess>() == 5 * 8 + 10 * 4);
     assert!(size_of::<GreenletProcess>() == 5 * 8);

@@ -147,6 +147,8 @@ pub struct PythonProcess {
     pub pool_future_type: u64,
     pub code_type: u64,
     pub to_thread: Function,
+    /// `ThreadPoolExecutor.submit`, which `run_in_executor` calls; zeroes where no pool was loaded.
+    pub submit: Function,
     /// `Handle._run`, by which a loop runs a task's step; zeroes where it is not known.
     pub handle_run: Function,
     /// The dictionary of the tasks that run, one per loop; or zero.

@@ -63,6 +63,20 @@ impl Chain {
         self.end = u32::from(chain_end::CUT);
     }
 
+    /// Puts another one before all of them, the last of whom has no room any more if there are too many.
+    #[inline(always)]
+    pub fn begins_with(&mut self, task: TaskId) {
+        for place in (1..CHAIN_TASKS).rev() {
+            self.tasks[place] = self.tasks[place - 1];
+        }
+        self.tasks[0] = task;
+        if self.len as usize >= CHAIN_TASKS {
+            self.end = u32::from(chain_end::CUT);
+        } else {
+            self.len += 1;
+        }
+    }
+
     /// Behind the task that it has so far comes another one, inside of whose step that one was made and runs.
     #[inline(always)]
     pub fn is_made_by<M: Memory>(

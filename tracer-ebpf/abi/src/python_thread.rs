@@ -15,7 +15,8 @@
 //!
 //! That a task waits for an item does not say that it is its own: futures can be handed on. What `to_thread` waits for
 //! it has submitted itself, in the same coroutine, and nobody else can be handed that. So the task's innermost coroutine
-//! must be that function's, or AnyIO's. A task that awaits what `run_in_executor` returns is not known.
+//! must be that function's, or AnyIO's. Of what `run_in_executor` returns a probe in the pool's queue has to tell which task
+//! it was that submitted it ([`submitted`]), and when: the item is told as if it were a task that this one has made.
 //!
 //! The pool's library may come to be loaded at any time, so its function is known by its qualified name alone; the others
 //! are there with the loop, and known as in [`crate::python_waits`].
@@ -34,6 +35,12 @@ pub const MAX_FRAMES: u32 = 96;
 
 /// The first attribute of an item.
 const WORK_FUTURE: u64 = 0;
+
+/// The local of `submit` that is the item's future.
+const SUBMIT_FUTURE: u64 = 4;
+
+/// Frames of C's between `submit` and the queue.
+const MAX_INNER: u32 = 2;
 
 /// `_WorkItem.run`, the first byte lowest; a zero ends it.
 const RUN: [u64; 2] = [u64::from_le_bytes(*b"_WorkIte"), u64::from_le_bytes(*b"m.run\0\0\0")];
@@ -112,6 +119,11 @@ impl Item {
         true
     }
 
+    /// The item's future; zero where it is of AnyIO's, or of no pool.
+    pub const fn future(&self) -> u64 {
+        self.future
+    }
+
     /// The loop's future that is set when the item's is, and nothing else is done then; zero if it is not known.
     #[inline(always)]
     pub fn chained<M: Memory>(&self, memory: &M, process: &PythonProcess) -> u64 {
@@ -147,6 +159,31 @@ impl Item {
         }
         found
     }
+}
+
+/// The future of the item that a thread is putting into a pool's queue; zero if it does anything else. `thread_pointer` is its
+/// `fs` base.
+#[inline(always)]
+pub fn submitted<M: Memory>(memory: &M, process: &PythonProcess, thread_pointer: u64) -> u64 {
+    let layout = &process.layout;
+    let mut frame = current_frame(memory, layout, thread_pointer);
+    let mut known = Frame::read(memory, layout, frame);
+    for _ in 0..MAX_INNER {
+        if frame == 0 || !known.is_of_c() {
+            break;
+        }
+        frame = known.previous;
+        known = Frame::read(memory, layout, frame);
+    }
+    let is_submit = frame != 0
+        && known.code != 0
+        && known.code == process.submit.code
+        && memory.word(known.code.wrapping_add(CODE_NAME)) == process.submit.name;
+    if !is_submit {
+        return 0;
+    }
+    let future = local(memory, layout, frame, SUBMIT_FUTURE);
+    if is_of_type(memory, future, process.pool_future_type) { future } else { 0 }
 }
 
 /// Whether the first task of a chain from a loop's future waits for that in `to_thread`, or in what AnyIO has in its place:

@@ -69,7 +69,9 @@ fn ask(
         let found = match written(thread, state, sock, process) {
             Some(found) => found,
             None => {
-                sent(thread, state, process, thread_pointer) || handed_over(thread, process, thread_pointer)
+                let answers = state.role == Role::Server.code();
+                sent(thread, state, process, thread_pointer)
+                    || handed_over(thread, process, thread_pointer, answers)
             }
         };
         if found {
@@ -199,7 +201,7 @@ pub(super) fn runs(thread: &mut TaskState, process: &PythonProcess, thread_point
 
 /// Which task waits for what the thread does, and who for that one.
 #[inline(never)]
-fn handed_over(thread: &mut TaskState, process: &PythonProcess, thread_pointer: u64) -> bool {
+fn handed_over(thread: &mut TaskState, process: &PythonProcess, thread_pointer: u64, answers: bool) -> bool {
     let walk = &mut thread.walk;
     walk.item = Item::begin(&OwnMemory, process, thread_pointer);
     let mut context = Context { walk, process };
@@ -222,7 +224,16 @@ fn handed_over(thread: &mut TaskState, process: &PythonProcess, thread_pointer: 
     context.walk.suspended = suspended;
     run(MAX_AWAITS, await_step, &mut context);
     let walk = context.walk;
-    python_thread::is_own(&OwnMemory, process, &walk.chain, future, &walk.suspended)
+    if python_thread::is_own(&OwnMemory, process, &walk.chain, future, &walk.suspended) {
+        return true;
+    }
+    // Who has had the pool do it was told where it did, as if the item were a task of its own.
+    let item = walk.item.future();
+    if item == 0 || answers {
+        return false;
+    }
+    walk.chain.begins_with(TaskId { address: item, number: 0 });
+    true
 }
 
 /// Whether the task that sent here last waits for what was received.

@@ -13,7 +13,7 @@ use tracer_abi::python::{Memory as _, TaskId};
 use super::cpython::runs;
 use super::{OwnMemory, is_process, now, write};
 use crate::emit;
-use crate::filter;
+use crate::filter::{self, Actor};
 use crate::maps::{TRACER_PYTHON, count, task_state};
 
 #[uprobe]
@@ -43,14 +43,20 @@ fn tracer_py_make(ctx: ProbeContext) -> u32 {
     // SAFETY: a probe's context is the register frame; the new object is the first argument.
     let made = TaskId { address: unsafe { (*ctx.regs).rdi }, number };
     (thread.walk.made, thread.walk.maker) = (made.address, maker.address);
-    let header = emit::header::<IdentityRecord>(EventKind::TaskIdentified, Some(&actor));
+    tell_made(&actor, made, maker, begin);
+    // Another thread may add at the same time: what is lost then is one look.
+    process.spent_nanos += now() - begin;
+    process.looks += 1;
+    0
+}
+
+/// A task, or what a pool is to do for one, and who has made it.
+#[inline(always)]
+pub(super) fn tell_made(actor: &Actor, made: TaskId, maker: TaskId, begin: u64) {
+    let header = emit::header::<IdentityRecord>(EventKind::TaskIdentified, Some(actor));
     let nothing = (header, SocketCookie::default(), Direction::Egress as u8);
     write(nothing, Runtime::PythonMaker, begin, 0, |tasks| {
         (tasks[0], tasks[1]) = (made, maker);
         2
     });
-    // Another thread may add at the same time: what is lost then is one look.
-    process.spent_nanos += now() - begin;
-    process.looks += 1;
-    0
 }

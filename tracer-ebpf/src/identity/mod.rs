@@ -76,6 +76,7 @@ macro_rules! programs {
 }
 
 mod cpython;
+mod cpython_hands;
 mod cpython_makers;
 mod cpython_submits;
 mod cpython_waits;

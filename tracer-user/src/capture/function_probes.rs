@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | [`FunctionProbe::Submits`] | `_queue.SimpleQueue.put` | who submits work items to pools | that is seen only where it wakes a thread of the pool |
 //! | [`FunctionProbe::Makes`] | `_asyncio.Task.__init__` | which task makes which | it is not known |
+//! | [`FunctionProbe::Hands`] | `_queue.SimpleQueue.put` | which task of a loop submits which work item | it is not known |
 //! | [`FunctionProbe::Writes`] | `write` and `writelines` of `uvloop.loop.UVStream` | which task writes what its loop sends later | it is not known |
 
 use std::collections::HashMap;
@@ -24,16 +25,18 @@ use crate::runtime::Code;
 pub(crate) enum FunctionProbe {
     Submits,
     Makes,
+    Hands,
     Writes,
 }
 
 impl FunctionProbe {
-    pub(super) const ALL: [Self; 3] = [Self::Submits, Self::Makes, Self::Writes];
+    pub(super) const ALL: [Self; 4] = [Self::Submits, Self::Makes, Self::Hands, Self::Writes];
 
     pub(super) const fn program(self) -> &'static str {
         match self {
             Self::Submits => "tracer_py_submit",
             Self::Makes => "tracer_py_make",
+            Self::Hands => "tracer_py_hand",
             Self::Writes => "tracer_py_write",
         }
     }

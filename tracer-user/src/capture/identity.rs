@@ -90,9 +90,12 @@ pub(super) struct Identities {
     /// Loops of Python's that were looked at again, and when: what they are made of may have been loaded meanwhile.
     looked_at_again: HashSet<(u32, Occasion)>,
     makers: FunctionProbes,
+    handers: FunctionProbes,
     writers: FunctionProbes,
     /// Where a probe is to be.
     unprobed: Vec<(Tgid, FunctionProbe, Code)>,
+    /// Loops of Python's in whose processes no pool was loaded: when they are looked at again, and how long after the last time.
+    poolless: HashMap<u32, (Instant, Duration)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -174,6 +177,8 @@ impl Identities {
             pythons: Vec::new(),
             looked_at_again: HashSet::new(),
             makers: FunctionProbes::new(FunctionProbe::Makes),
+            handers: FunctionProbes::new(FunctionProbe::Hands),
+            poolless: HashMap::new(),
             writers: FunctionProbes::new(FunctionProbe::Writes),
             unprobed: Vec::new(),
         })
@@ -238,6 +243,7 @@ impl Identities {
         for (pid, probe, code) in std::mem::take(&mut self.unprobed) {
             let probes = match probe {
                 FunctionProbe::Writes => &mut self.writers,
+                FunctionProbe::Hands => &mut self.handers,
                 FunctionProbe::Makes | FunctionProbe::Submits => &mut self.makers,
             };
             if let Err(error) = probes.attach(loaded, pid, &code) {
@@ -346,6 +352,23 @@ impl Identities {
         if self.next_account <= now {
             self.next_account = now + account::INTERVAL;
             self.account();
+            self.look_for_pools(now);
+        }
+    }
+
+    /// A pool is loaded when it is used first, long after the loop.
+    fn look_for_pools(&mut self, now: Instant) {
+        let mut due = Vec::new();
+        for (tgid, (at, pause)) in &mut self.poolless {
+            let watched = self.watched.get(tgid);
+            if let Some(Watched { process, state: State::Asked(_) }) = watched.filter(|_| *at <= now) {
+                *pause = LAST_RETRY.min(*pause * 2);
+                *at = now + *pause;
+                due.push(*process);
+            }
+        }
+        for process in due {
+            self.order(process, FIRST_RETRY, true);
         }
     }
 
@@ -462,8 +485,18 @@ impl Identities {
                 tracing::warn!("process {pid}: {runtime}: calls of its event loop have no parents: {needed}");
                 State::Off
             }
-            Finding::Python(runtime, entry, PythonLoop { makes, writes }) => {
-                let probes = [(FunctionProbe::Makes, Some(makes)), (FunctionProbe::Writes, writes)];
+            Finding::Python(runtime, entry, PythonLoop { makes, writes, hands }) => {
+                if hands.is_some() {
+                    self.poolless.remove(&pid.0);
+                } else {
+                    let first = (Instant::now() + FIRST_RETRY, FIRST_RETRY);
+                    self.poolless.entry(pid.0).or_insert(first);
+                }
+                let probes = [
+                    (FunctionProbe::Makes, Some(makes)),
+                    (FunctionProbe::Writes, writes),
+                    (FunctionProbe::Hands, hands),
+                ];
                 for (probe, code) in probes {
                     match code {
                         Some(Ok(code)) => self.unprobed.push((pid, probe, code)),
@@ -582,7 +615,9 @@ impl Identities {
         }
         self.learning.remove(&tgid);
         self.makers.forget(tgid);
+        self.handers.forget(tgid);
         self.writers.forget(tgid);
+        self.poolless.remove(&tgid);
         self.unprobed.retain(|(pid, ..)| pid.0 != tgid);
         for occasion in [Occasion::Listens, Occasion::MovesData] {
             self.looked_at_again.remove(&(tgid, occasion));
@@ -612,6 +647,9 @@ fn unseen(pid: Tgid, probe: FunctionProbe, reason: &str) {
         }
         FunctionProbe::Makes | FunctionProbe::Submits => {
             tracing::debug!("process {pid}: which task makes which is not seen: {reason}");
+        }
+        FunctionProbe::Hands => {
+            tracing::debug!("process {pid}: which task submits what to a pool is not seen: {reason}");
         }
     }
 }

@@ -138,7 +138,10 @@ fn examine(pids: &[u32], verbose: bool) -> Report {
         ],
         usable: rungs.iter().find(|report| report.works).map(|report| report.rung),
         rungs,
-        processes: pids.iter().flat_map(|&pid| look_at(pid, verbose)).collect(),
+        processes: {
+            let mut probing = Probing::default();
+            pids.iter().flat_map(|&pid| look_at(pid, verbose, &mut probing)).collect()
+        },
     }
 }
 
@@ -159,7 +162,7 @@ fn try_rung(rung: Rung) -> RungReport {
 }
 
 /// Whose work its calls are, what its threads wait for, and which TLS is read.
-fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
+fn look_at(pid: u32, verbose: bool, probing: &mut Probing) -> Vec<ProcessReport> {
     let tgid = Tgid(pid);
     let report =
         |identity, found: String, needed| ProcessReport { pid, identity, found, needed, tls: Vec::new() };
@@ -179,7 +182,7 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
             Some(report(Identity::Unknown, found, Some(needed)))
         }
         Waits::Python(runtime, known, put) => {
-            submits = known.knows_futures().then(|| submits_of(&runtime, tgid, put));
+            submits = known.knows_futures().then(|| submits_of(probing, &runtime, tgid, put));
             Some(report(Identity::Known, format!("{runtime}: what its threads wait for is known"), None))
         }
         Waits::Java(runtime, known) => {
@@ -189,7 +192,7 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
         }
     };
     let submits = submits.map(|(identity, found, needed)| report(identity, found, needed));
-    let (mut makers, mut writers) = (None, None);
+    let (mut makers, mut writers, mut handers) = (None, None, None);
     let tasks = match runtime::examine(process) {
         Finding::Nothing => {
             report(Identity::None, "no runtime that knows whose work a call is".to_owned(), None)
@@ -198,9 +201,10 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
         Finding::Unknown(runtime, needed) => {
             report(Identity::Unknown, format!("{runtime}: its tasks are not known"), Some(needed))
         }
-        Finding::Python(runtime, _, PythonLoop { makes, writes }) => {
-            makers = Some(makers_of(&runtime, tgid, makes));
-            writers = writes.map(|writes| writers_of(&runtime, tgid, writes));
+        Finding::Python(runtime, _, PythonLoop { makes, writes, hands }) => {
+            makers = Some(makers_of(probing, &runtime, tgid, makes));
+            writers = writes.map(|writes| writers_of(probing, &runtime, tgid, writes));
+            handers = hands.map(|hands| handers_of(probing, &runtime, tgid, hands));
             report(Identity::Known, format!("{runtime}: the tasks of its event loop are known"), None)
         }
         Finding::Greenlet(runtime, _) => {
@@ -223,7 +227,7 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
             report(Identity::Known, format!("{runtime}: its goroutines are known{partly}"), None)
         }
     };
-    let probed = [writers, makers].into_iter().flatten();
+    let probed = [writers, makers, handers].into_iter().flatten();
     let probed: Vec<_> = probed.map(|(identity, found, needed)| report(identity, found, needed)).collect();
     let mapped = tls::look(process, &mut tls::Known::new());
     let grpc = mapped.iter().flat_map(|mapped| &mapped.libraries).find_map(|library| library.grpc.as_ref());
@@ -236,42 +240,68 @@ fn look_at(pid: u32, verbose: bool) -> Vec<ProcessReport> {
     std::iter::once(first).chain(waits).chain(submits).chain(probed).chain(streams).collect()
 }
 
-/// Whether what a probe is to see is known: it is attached as it would be.
-fn seen_by(
-    probe: FunctionProbe,
-    function: Result<Code, &'static str>,
-    tgid: Tgid,
-    (known, unknown): (String, String),
-) -> (Identity, String, Option<String>) {
-    let attached = function
-        .map_err(anyhow::Error::msg)
-        .and_then(|code| Capture::start(&CaptureConfig::default())?.test_function_probe(probe, tgid, &code));
-    match attached {
-        Ok(()) => (Identity::Known, known, None),
-        Err(error) => (Identity::Unknown, unknown, Some(format!("{error:#}"))),
+/// Attaches probes as they would be: a capture of its own, which takes some seconds to start.
+#[derive(Default)]
+struct Probing(Option<Capture>);
+
+impl Probing {
+    fn attach(&mut self, probe: FunctionProbe, tgid: Tgid, code: &Code) -> anyhow::Result<()> {
+        let capture = match &mut self.0 {
+            Some(capture) => capture,
+            none => none.insert(Capture::start(&CaptureConfig::default())?),
+        };
+        capture.test_function_probe(probe, tgid, code)
+    }
+
+    /// Whether what a probe is to see is known.
+    fn seen_by(
+        &mut self,
+        probe: FunctionProbe,
+        function: Result<Code, &'static str>,
+        tgid: Tgid,
+        (known, unknown): (String, String),
+    ) -> (Identity, String, Option<String>) {
+        let attached = function.map_err(anyhow::Error::msg).and_then(|code| self.attach(probe, tgid, &code));
+        match attached {
+            Ok(()) => (Identity::Known, known, None),
+            Err(error) => (Identity::Unknown, unknown, Some(format!("{error:#}"))),
+        }
     }
 }
 
 fn submits_of(
+    probing: &mut Probing,
     runtime: &Runtime,
     tgid: Tgid,
     put: Result<Code, &'static str>,
 ) -> (Identity, String, Option<String>) {
     let who = format!("{runtime}: who submits to its pools is known");
     let unknown = format!("{who} only where that wakes a thread");
-    seen_by(FunctionProbe::Submits, put, tgid, (who, unknown))
+    probing.seen_by(FunctionProbe::Submits, put, tgid, (who, unknown))
 }
 
 fn makers_of(
+    probing: &mut Probing,
     runtime: &Runtime,
     tgid: Tgid,
     makes: Result<Code, &'static str>,
 ) -> (Identity, String, Option<String>) {
     let which = |known| format!("{runtime}: which of its tasks makes which is {known}");
-    seen_by(FunctionProbe::Makes, makes, tgid, (which("known"), which("not known")))
+    probing.seen_by(FunctionProbe::Makes, makes, tgid, (which("known"), which("not known")))
+}
+
+fn handers_of(
+    probing: &mut Probing,
+    runtime: &Runtime,
+    tgid: Tgid,
+    hands: Result<Code, &'static str>,
+) -> (Identity, String, Option<String>) {
+    let which = |known| format!("{runtime}: which of its tasks has a pool's thread do what is {known}");
+    probing.seen_by(FunctionProbe::Hands, hands, tgid, (which("known"), which("not known")))
 }
 
 fn writers_of(
+    probing: &mut Probing,
     runtime: &Runtime,
     tgid: Tgid,
     writes: Result<Code, &'static str>,
@@ -279,7 +309,7 @@ fn writers_of(
     let which = |known| format!("{runtime}: which of its tasks writes what uvloop sends is {known}");
     let instead = |needed| format!("{needed}; {}", PythonLoop::INSTEAD_OF_UVLOOP);
     let (identity, found, needed) =
-        seen_by(FunctionProbe::Writes, writes, tgid, (which("known"), which("mostly not known")));
+        probing.seen_by(FunctionProbe::Writes, writes, tgid, (which("known"), which("mostly not known")));
     (identity, found, needed.map(instead))
 }
 

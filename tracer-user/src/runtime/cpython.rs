@@ -12,6 +12,7 @@
 //! | `_asyncio.Task` | a type of this name |
 
 use tracer_abi::python::{PythonLayout, PythonProcess};
+use tracer_abi::python_waits::Function;
 use tracer_abi::task::ProcessKey;
 
 use super::memory::Bytes;
@@ -19,6 +20,7 @@ use super::module::{Modules, Symbols};
 use super::{Code, Finding, PythonLoop, Runtime, Waits};
 use crate::process::procfs::ProcDir;
 use versions::{Description, VERSIONS, Version};
+use waits::POOLS;
 
 mod counter;
 mod slot;
@@ -26,6 +28,8 @@ mod submits;
 mod versions;
 mod waits;
 mod writes;
+
+const OTHER_QUEUES: &str = "its pools' queues are not of the library's kind";
 
 /// What `_Py_DebugOffsets` begins with, and where it says that the interpreter is built without its lock.
 const COOKIE: u64 = u64::from_le_bytes(*b"xdebugpy");
@@ -80,7 +84,7 @@ pub(super) fn examine_waits<M: Bytes>(
     match python.waits(process, found.runtime, found.runtime_len) {
         Ok(waits) => {
             let put = if waits.knows_futures() {
-                let put = python.put(found.runtime).ok_or("its pools' queues are not of the library's kind");
+                let put = python.put(found.runtime).ok_or(OTHER_QUEUES);
                 put.and_then(|put| Code::functions(dir, &[put]))
             } else {
                 Err("no pool is loaded")
@@ -164,6 +168,7 @@ impl<M: Bytes> Python<'_, M> {
             |name| self.symbols.find(name).ok_or(Failure::Unfit("it exports fewer types than others"));
         let code_type = symbol("PyCode_Type")?;
         let to_thread = self.function(modules, code_type, "asyncio.threads", None, "to_thread");
+        let submit = self.function(modules, code_type, POOLS, Some("ThreadPoolExecutor"), "submit");
         let handle_run = self.function(modules, code_type, "asyncio.events", Some("Handle"), "_run");
         let partial = self.module(modules, "_functools").and_then(|globals| self.get(globals, "partial"));
         Ok(PythonProcess {
@@ -185,6 +190,7 @@ impl<M: Bytes> Python<'_, M> {
             pool_future_type: self.class(modules, "concurrent.futures._base", "Future").unwrap_or(0),
             code_type,
             to_thread: to_thread.unwrap_or_default(),
+            submit: submit.unwrap_or_default(),
             handle_run: handle_run.unwrap_or_default(),
             current_tasks: self
                 .get(asyncio, "_current_tasks")
@@ -214,7 +220,11 @@ impl<M: Bytes> Python<'_, M> {
             let (_, modules) = self.interpreter(runtime).map_err(|_| "the interpreter is starting")?;
             self.writers(modules, dir?)
         });
-        PythonLoop { makes, writes }
+        let hands = (found.submit != Function::default()).then(|| {
+            let put = self.put(runtime).ok_or(OTHER_QUEUES)?;
+            Code::functions(dir?, &[put])
+        });
+        PythonLoop { makes, writes, hands }
     }
 
     /// The first interpreter, and its table of modules.

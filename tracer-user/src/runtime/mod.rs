@@ -59,6 +59,8 @@ pub(crate) struct PythonLoop {
     /// Where uvloop is loaded, which sends when its tasks have had their turn: where a probe sees which of them writes, or why
     /// there is no such place.
     pub(crate) writes: Option<Result<Code, &'static str>>,
+    /// Where pools are loaded: where a probe sees which task submits what to them, or why there is no such place.
+    pub(crate) hands: Option<Result<Code, &'static str>>,
 }
 
 impl PythonLoop {

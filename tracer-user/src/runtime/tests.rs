@@ -26,7 +26,7 @@ use crate::process::procfs::ProcDir;
 
 /// Stands still inside the innermost of tasks that wait for each other, and says which they are.
 const SCRIPT: &str = r#"
-import asyncio, concurrent.futures, gc, sys, threading, time, types
+import asyncio, concurrent.futures, gc, operator, sys, threading, time, types
 
 chain = []
 
@@ -105,13 +105,30 @@ class WorkerThread:
     def begin(self, future): threading.Thread(target=self.run, args=(0, 0, 0, 0, future), daemon=True).start()
     def run(self, item, context, func, args, future): in_thread()
 
+def submits():
+    """For ever in the queue's `put`, which is a function of C's: it calls what is submitted. Another thread says with which future."""
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    since_14 = sys.version_info >= (3, 14)
+    pool._work_queue = types.SimpleNamespace(put=operator.methodcaller("task" if since_14 else "fn"))
+    if since_14: pool._resolve_work_item_task = lambda what, args, kwargs: what
+    taken, own = threading.Lock(), threading.get_ident()
+    taken.acquire()
+    def says():
+        while True:
+            frame = sys._current_frames()[own]
+            if frame.f_code is type(pool).submit.__code__ and "w" in frame.f_locals: break
+            time.sleep(0.01)
+        print(own, 0, f"{id(frame.f_locals['f'])}:0:0", flush=True)
+    threading.Thread(target=says, daemon=True).start()
+    pool.submit(taken.acquire)
+
 async def threads():
     entered()
     await asyncio.to_thread(lambda: list(map(lambda _: in_thread(), [0])))
 
 async def main(way):
     loop = asyncio.get_running_loop()
-    if way not in ("reads", "reads_after", "several", "submitted", "held", "shared", "anyio_held"):
+    if way not in ("reads", "reads_after", "several", "submits", "submitted", "held", "shared", "anyio_held"):
         entered()
     if way == "thread":
         await threads()
@@ -123,6 +140,8 @@ async def main(way):
         await asyncio.wait_for(asyncio.shield(task), 1000)
     elif way == "submitted":
         await loop.run_in_executor(None, in_thread)
+    elif way == "submits":
+        submits()
     elif way == "held":
         # Beside the item, on a thread of the program's own.
         task = asyncio.create_task(asyncio.to_thread(time.sleep, 1000))
@@ -432,6 +451,37 @@ fn what_a_loop_inside_of_a_task_runs_is_not_that_tasks() {
                 == (vec![inner], chain_end::FOREIGN)
         });
         assert!(right, "{python:?}: {found:?}");
+    }
+}
+
+#[test]
+fn another_task_before_all_has_room_or_the_chain_is_cut() {
+    let id = |address| TaskId { address, number: 0 };
+    let mut chain = Chain::default();
+    for len in 1..=CHAIN_TASKS as u64 + 2 {
+        chain.begins_with(id(len));
+        let kept = len.min(CHAIN_TASKS as u64);
+        assert_eq!(u64::from(chain.len), kept);
+        assert!(chain.tasks[..kept as usize].iter().copied().eq((0..kept).map(|n| id(len - n))));
+        assert_eq!(chain.end == u32::from(chain_end::CUT), len > CHAIN_TASKS as u64);
+    }
+}
+
+#[test]
+fn real_interpreters_say_what_they_submit() {
+    for python in interpreters() {
+        let standing = Standing::start(&python, "submits");
+        let &[TaskId { address: future, .. }] = standing.tasks.as_slice() else { panic!("{python:?}") };
+        let submitted = |known: &PythonProcess| {
+            python_thread::submitted(&standing.memory, known, standing.thread_pointer)
+        };
+        assert!(standing.becomes(|known| submitted(known) == future), "{python:?}");
+        let elsewhere = PythonProcess { submit: Default::default(), ..standing.known() };
+        assert_eq!(submitted(&elsewhere), 0, "{python:?}: no pool is known");
+        // A thread that is elsewhere submits nothing.
+        let other = Standing::start(&python, "alone");
+        let found = python_thread::submitted(&other.memory, &other.known(), other.thread_pointer);
+        assert_eq!(found, 0, "{python:?}");
     }
 }
 

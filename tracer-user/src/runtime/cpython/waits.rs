@@ -19,7 +19,7 @@ const MAX_TEXT: u64 = 4096;
 
 const THREADING: &str = "threading";
 const FUTURES: &str = "concurrent.futures._base";
-const POOLS: &str = "concurrent.futures.thread";
+pub(super) const POOLS: &str = "concurrent.futures.thread";
 
 /// Of a place in `PythonWaits::functions`: the module, the class or none, the function.
 const KNOWN: [(usize, &str, Option<&str>, &str); FUNCTIONS] = [
