@@ -17,7 +17,7 @@ use tracer_abi::task::{ProcessKey, Tid};
 use tracer_abi::time::KernelInstant;
 
 pub use self::http2::http2;
-pub use self::tls::tls;
+pub use self::tls::{hello, tls};
 use crate::connection::{Connection, ConnectionLimits};
 use crate::context::{Fields, Format, Propagators, RemoteContext, RequestContext, RequestIdKey};
 use crate::decode;
@@ -457,5 +457,6 @@ mod tests {
         replay("http2", http2);
         replay("connection", connection);
         replay("tls", tls);
+        replay("hello", hello);
     }
 }

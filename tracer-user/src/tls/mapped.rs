@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use tracer_abi::task::ProcessKey;
 
-use super::library::{Inode, Library, inode};
 use crate::process::maps::{Mapping, Maps};
 use crate::process::procfs::ProcDir;
+use tracer_elf::{Inode, Library, inode};
 
 /// Files that were looked at, whatever came of it.
 pub(crate) type Known = BTreeMap<Inode, Result<Option<Arc<Library>>, String>>;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::event::RecordStart;
+use tracer_abi::limits::HELLO_BYTES;
 use tracer_abi::time::KernelInstant;
 
 use super::{PROCESS, Script};
@@ -55,6 +56,35 @@ pub fn tls(data: &[u8]) {
         }
         assert!(tls.held() <= 2 * MAX, "what is kept is bounded");
     }
+}
+
+/// One direction's beginning. The first byte chooses which, the second how it is cut: what hellos say does not depend on that.
+pub fn hello(data: &[u8]) {
+    let [side, cut, bytes @ ..] = data else { return };
+    // What the kernel half copies of it.
+    let bytes = &bytes[..bytes.len().min(HELLO_BYTES as usize)];
+    let direction = if side & 1 == 0 { Direction::Ingress } else { Direction::Egress };
+    let facts = |piece: usize| {
+        let (mut tls, mut seq) = (Tls::new(MAX), 1000_u32);
+        for (time, piece) in bytes.chunks(piece).enumerate() {
+            seq = seq.wrapping_add(piece.len() as u32);
+            tls.ciphertext(&CiphertextMoved {
+                time: KernelInstant::from_nanos(time as u64),
+                process: PROCESS,
+                cookie: SocketCookie(1),
+                session: None,
+                direction,
+                tcp_seq_end: seq,
+                op_len: piece.len() as u32,
+                starts: Vec::new(),
+                more: false,
+                lost: false,
+                hello: Bytes::copy_from_slice(piece),
+            });
+        }
+        tls.facts(SocketCookie(1)).cloned()
+    };
+    assert_eq!(facts(bytes.len().max(1)), facts(usize::from(*cut).max(1)));
 }
 
 /// All of it comes out, in order, and its bytes are what they were.

@@ -21,7 +21,7 @@ const MAX_ENTRY: usize = 64;
 
 /// What a probe tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Site {
+pub enum Site {
     Begins(TlsCall),
     /// The branch there is not taken.
     Ends(Gate),
@@ -39,14 +39,14 @@ pub(crate) enum Site {
 
 impl Site {
     /// It is no place of TLS.
-    pub(crate) const fn is_of_streams(self) -> bool {
+    pub const fn is_of_streams(self) -> bool {
         matches!(self, Self::ServesStream | Self::CallsStream | Self::ServesGrpc(_) | Self::CallsGrpc(_))
     }
 }
 
 /// When passing a probe's place is the end of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gate {
+pub enum Gate {
     Always,
     IfZero,
     IfNotZero,
@@ -54,18 +54,18 @@ pub(crate) enum Gate {
 
 /// A place for a probe.
 #[derive(Clone, Debug)]
-pub(crate) struct Point {
-    pub(crate) function: &'static str,
-    pub(crate) site: Site,
+pub struct Point {
+    pub function: &'static str,
+    pub site: Site,
     /// In the file.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// From the function's beginning, or from that of another one's in which it goes on.
-    pub(crate) inside: u64,
-    pub(crate) instruction: String,
+    pub inside: u64,
+    pub instruction: String,
     /// The kernel emulates it.
-    pub(crate) emulated: bool,
+    pub emulated: bool,
     /// Words of eight bytes by which the stack has grown since the function began, where that matters.
-    pub(crate) depth: u8,
+    pub depth: u8,
 }
 
 impl fmt::Display for Point {
@@ -91,7 +91,7 @@ struct Body<'f> {
 const ARGUMENTS: [Register; 5] = [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8];
 
 /// Where a call begins.
-pub(super) fn beginning(function: &Function, call: TlsCall) -> Option<Point> {
+pub(crate) fn beginning(function: &Function, call: TlsCall) -> Option<Point> {
     let arguments = match call {
         TlsCall::Read | TlsCall::Write => 3,
         TlsCall::ReadEx | TlsCall::WriteEx => 4,
@@ -102,12 +102,12 @@ pub(super) fn beginning(function: &Function, call: TlsCall) -> Option<Point> {
 }
 
 /// Where the session that is its only argument is freed.
-pub(super) fn freeing(function: &Function) -> Option<Point> {
+pub(crate) fn freeing(function: &Function) -> Option<Point> {
     Body::of(function)?.first_emulated(Site::Frees, &ARGUMENTS[..1])
 }
 
 /// Where a call ends: all of its ends, or none, where it may end elsewhere. `seldom`: a part of it that lies elsewhere.
-pub(super) fn ends(function: &Function, seldom: Option<&Function>) -> Option<Vec<Point>> {
+pub(crate) fn ends(function: &Function, seldom: Option<&Function>) -> Option<Vec<Point>> {
     let body = Body::of(function)?;
     if body.opaque || !body.outside.iter().all(|at| seldom.is_some_and(|seldom| seldom.has(*at))) {
         return None;
@@ -127,13 +127,13 @@ pub(super) fn ends(function: &Function, seldom: Option<&Function>) -> Option<Vec
 }
 
 /// For a function whose ends are not known.
-pub(super) fn caught(function: &Function) -> Option<Point> {
+pub(crate) fn caught(function: &Function) -> Option<Point> {
     let body = Body::of(function)?;
     Some(body.point(0, Site::Returns))
 }
 
 /// The function's instructions, in order. Nothing: it is not code.
-pub(super) fn decode(function: &Function) -> Option<Vec<Instruction>> {
+pub(crate) fn decode(function: &Function) -> Option<Vec<Instruction>> {
     Body::of(function).map(|body| body.instructions)
 }
 
@@ -149,18 +149,18 @@ const STACK_CHECKS: [[u8; 4]; 2] = [[0x49, 0x3b, 0x66, 0x10], [0x4d, 0x3b, 0x66,
 
 /// Where a call of Go's begins for good, with the stack as its caller has left it: who finds no room on the stack comes to
 /// the function's beginning a second time.
-pub(super) fn behind_stack_check(function: &Function, call: TlsCall) -> Option<Point> {
+pub(crate) fn behind_stack_check(function: &Function, call: TlsCall) -> Option<Point> {
     let arguments = if call == TlsCall::Other { 1 } else { GO_ARGUMENTS.len() };
     Body::of(function)?.behind_stack_check(Site::Begins(call), &GO_ARGUMENTS[..arguments])
 }
 
 /// The same of the function that ends a session.
-pub(super) fn closing(function: &Function) -> Option<Point> {
+pub(crate) fn closing(function: &Function) -> Option<Point> {
     Body::of(function)?.behind_stack_check(Site::Frees, &GO_ARGUMENTS[..1])
 }
 
 /// The same of a function that takes up a stream: where it begins for good, with its first arguments.
-pub(super) fn of_stream(function: &Function, site: Site) -> Option<Point> {
+pub(crate) fn of_stream(function: &Function, site: Site) -> Option<Point> {
     let arguments = if let Site::ServesGrpc(_) = site {
         &GRPC_SERVED[..]
     } else {
@@ -170,19 +170,19 @@ pub(super) fn of_stream(function: &Function, site: Site) -> Option<Point> {
 }
 
 /// All returns of a function, where the stack is as at its beginning; or none, where it may be left elsewhere.
-pub(super) fn returns(function: &Function) -> Option<Vec<Point>> {
+pub(crate) fn returns(function: &Function) -> Option<Vec<Point>> {
     let body = Body::of(function)?;
     let points = body.returns(Site::Ends(Gate::Always));
     (!body.opaque && body.outside.is_empty() && !points.is_empty()).then_some(points)
 }
 
 /// The same of a function that hands out a stream; it may be left elsewhere, too.
-pub(super) fn hand_out(function: &Function, site: Site) -> Vec<Point> {
+pub(crate) fn hand_out(function: &Function, site: Site) -> Vec<Point> {
     Body::of(function).map(|body| body.returns(site)).unwrap_or_default()
 }
 
 /// Whether code is that of a function of Go's that needs room on the stack.
-pub(super) fn begins_as_go_does(code: &[u8]) -> bool {
+pub(crate) fn begins_as_go_does(code: &[u8]) -> bool {
     let lea = match code {
         // lea -N(%rsp),%r12, of a byte and of four.
         [0x4c, 0x8d, 0x64, 0x24, ..] => 5,
@@ -309,7 +309,7 @@ impl<'f> Body<'f> {
 }
 
 /// A place for a probe of a function, this far into the file and into it.
-pub(super) fn point(
+pub(crate) fn point(
     function: &'static str,
     instruction: &Instruction,
     site: Site,
@@ -344,7 +344,7 @@ fn is_emulated(instruction: &Instruction) -> bool {
     }
 }
 
-pub(super) fn writes(
+pub(crate) fn writes(
     info: &mut InstructionInfoFactory,
     instruction: &Instruction,
     register: Register,

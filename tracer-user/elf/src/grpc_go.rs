@@ -23,7 +23,7 @@ const SERVES: &str = "google.golang.org/grpc.(*Server).handleStream";
 const CALLS: &str = "google.golang.org/grpc/internal/transport.(*http2Client).NewStream";
 
 /// All that is looked for.
-pub(super) const FUNCTIONS: [&str; 2] = [SERVES, CALLS];
+pub(crate) const FUNCTIONS: [&str; 2] = [SERVES, CALLS];
 
 /// Versions that have their fields at the same places.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ const fn fields(is_apart: bool, number: u16, transport: u16) -> GrpcFields {
 
 /// That of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GrpcGo {
+pub struct GrpcGo {
     /// As the program says it: `v1.64.1`.
     version: String,
     known: Option<&'static Version>,
@@ -69,13 +69,13 @@ impl GrpcGo {
     }
 
     /// What it would take, if the version is not known.
-    pub(crate) fn needed(&self) -> Option<String> {
+    pub fn needed(&self) -> Option<String> {
         let (first, last) = (VERSIONS.first()?.minors.start(), VERSIONS.last()?.minors.end());
         let needed = || format!("it needs a row in the table of versions, which has 1.{first} to 1.{last}");
         self.known.is_none().then(needed)
     }
 
-    pub(super) fn points<'f>(&self, find: impl Fn(&str) -> Option<&'f Function>) -> Vec<Point> {
+    pub(crate) fn points<'f>(&self, find: impl Fn(&str) -> Option<&'f Function>) -> Vec<Point> {
         let Some(version) = self.known else { return Vec::new() };
         let serves = find(SERVES).and_then(|at| place::of_stream(at, Site::ServesGrpc(version.serves)));
         let calls = find(CALLS).map(|at| place::hand_out(at, Site::CallsGrpc(version.calls)));
@@ -85,7 +85,7 @@ impl GrpcGo {
 
 /// Among the modules of a program, a line each: `dep`, its path, its version and its sum, with tabulators between. What it
 /// is replaced by is in the line behind, in the same way.
-pub(super) fn among(modules: &str) -> Option<GrpcGo> {
+pub(crate) fn among(modules: &str) -> Option<GrpcGo> {
     let mut lines = modules.lines();
     let of_module = |line: &str, sort: &str| {
         let mut words = line.split('\t');

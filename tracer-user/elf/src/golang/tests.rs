@@ -181,6 +181,28 @@ fn functions_are_where_the_table_says() {
     assert!(pclntab::functions(&file_of(&bytes), &segments, &NAMES).is_err());
 }
 
+/// A table in which a name is as often as there is room for it takes no longer to look through.
+#[test]
+fn a_name_that_is_there_again_and_again_counts_once() {
+    const NAMED: usize = 200_000;
+    const FUNCTIONS: usize = 1 << 20;
+    let names = format!("{}\0", NAMES[0]).repeat(NAMED);
+    let (names_end, list_len) = (72 + names.len() as u64, 8 * FUNCTIONS + 4);
+    let mut bytes = vec![0xf1, 0xff, 0xff, 0xff, 0, 0, 1, 8];
+    for word in [FUNCTIONS as u64, 1, 0, 72, names_end, names_end, names_end, names_end] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend(names.as_bytes());
+    // All have the one description, which names the last of them.
+    bytes.extend([0, list_len as u32].map(u32::to_le_bytes).as_flattened().repeat(FUNCTIONS));
+    bytes.extend([0; 8]);
+    bytes.extend(((NAMED - 1) as u32 * (NAMES[0].len() as u32 + 1)).to_le_bytes());
+    let segment = Segment { address: 0, offset: 0, len: bytes.len() as u64, code: false, writable: false };
+    let begun = std::time::Instant::now();
+    assert!(pclntab::functions(&file_of(&bytes), &[segment], &NAMES).unwrap().is_empty());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
 proptest! {
     /// A table may be damaged anywhere, and say anything.
     #[test]

@@ -60,16 +60,19 @@ const SELDOM: [(&str, &str); 4] = [
     ("SSL_peek", "SSL_peek.cold"),
 ];
 
+/// Places of one file, each of which costs the kernel: those of real ones have a hundred at most.
+const MAX_POINTS: usize = 1024;
+
 /// A file of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Inode {
+pub struct Inode {
     device: u64,
     number: u64,
 }
 
 /// Whose TLS a file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stack {
+pub enum Stack {
     /// Its version, as the library says it itself.
     OpenSsl(Option<String>),
     /// It has no versions.
@@ -99,18 +102,18 @@ fn go_name(version: &str) -> String {
 }
 
 #[derive(Debug)]
-pub(crate) struct Library {
-    pub(crate) stack: Stack,
+pub struct Library {
+    pub stack: Stack,
     /// As a process names it.
-    pub(crate) path: PathBuf,
-    pub(crate) inode: Inode,
-    pub(crate) points: Vec<Point>,
+    pub path: PathBuf,
+    pub inode: Inode,
+    pub points: Vec<Point>,
     /// Where OpenSSL keeps what ties a session to its socket.
-    pub(crate) layout: Option<OpenSslLayout>,
+    pub layout: Option<OpenSslLayout>,
     /// What the program that it is part of has of grpc-go.
-    pub(crate) grpc: Option<GrpcGo>,
+    pub grpc: Option<GrpcGo>,
     /// It is part of the program, which it may call back.
-    pub(crate) is_program: bool,
+    pub is_program: bool,
     file: File,
 }
 
@@ -119,7 +122,7 @@ impl Library {
     ///
     /// # Errors
     /// When it is not a library whose plaintext can be seen.
-    pub(crate) fn open(file: File, crypto: Option<&File>, path: &Path) -> anyhow::Result<Self> {
+    pub fn open(file: File, crypto: Option<&File>, path: &Path) -> anyhow::Result<Self> {
         let mut functions = elf::functions(&file, &names())?;
         if let Some(crypto) = crypto {
             functions.extend(elf::functions(crypto, &openssl::OF_CRYPTO)?);
@@ -131,7 +134,7 @@ impl Library {
     ///
     /// # Errors
     /// When it does not name the functions.
-    pub(crate) fn boringssl(file: File, path: &Path) -> anyhow::Result<Self> {
+    pub fn boringssl(file: File, path: &Path) -> anyhow::Result<Self> {
         let functions = elf::functions(&file, &names())?;
         ensure!(!functions.is_empty(), "BoringSSL without symbols");
         Ok(Self { is_program: true, ..Self::of(file, &functions, path)? })
@@ -139,9 +142,10 @@ impl Library {
 
     /// # Errors
     /// When it is not a GnuTLS whose plaintext can be seen.
-    pub(crate) fn gnutls(file: File, path: &Path) -> anyhow::Result<Self> {
+    pub fn gnutls(file: File, path: &Path) -> anyhow::Result<Self> {
         let inode = inode(&file)?;
         let (version, fields, points) = gnutls::examine(&file)?;
+        bounded(&points)?;
         let stack = Stack::GnuTls(version, fields);
         let path = path.to_owned();
         Ok(Self { stack, path, inode, points, layout: None, grpc: None, is_program: false, file })
@@ -151,7 +155,7 @@ impl Library {
     ///
     /// # Errors
     /// When it has one whose plaintext cannot be seen.
-    pub(crate) fn inside(file: File, path: &Path) -> anyhow::Result<Option<Self>> {
+    pub fn inside(file: File, path: &Path) -> anyhow::Result<Option<Self>> {
         if let Some(build) = golang::build(&file) {
             let name = go_name(&build.version);
             return Self::of_go(file, path, build).context(name).map(Some);
@@ -168,6 +172,7 @@ impl Library {
     fn of_go(file: File, path: &Path, build: Build) -> anyhow::Result<Self> {
         let inode = inode(&file)?;
         let (fields, points) = golang::points(&file, &build)?;
+        bounded(&points)?;
         let Build { version, grpc } = build;
         let (stack, path) = (Stack::Go(version, fields), path.to_owned());
         Ok(Self { stack, path, inode, points, layout: None, grpc, is_program: true, file })
@@ -207,6 +212,7 @@ impl Library {
             bail!("it exports no function that frees a session");
         };
         points.push(free);
+        bounded(&points)?;
         let (stack, layout) = if find(BORINGSSL).is_some() {
             (Stack::BoringSsl, None)
         } else {
@@ -217,19 +223,19 @@ impl Library {
     }
 
     /// Not so of a program of Go in which goroutines take up streams in clear only.
-    pub(crate) fn has_tls(&self) -> bool {
+    pub fn has_tls(&self) -> bool {
         self.points.iter().any(|point| !point.site.is_of_streams())
     }
 
     /// The functions that are probed, each once.
-    pub(crate) fn functions(&self) -> Vec<&'static str> {
+    pub fn functions(&self) -> Vec<&'static str> {
         let mut names: Vec<&'static str> = self.points.iter().map(|point| point.function).collect();
         names.dedup();
         names
     }
 
     /// A path to exactly this file, for as long as this is there.
-    pub(crate) fn handle(&self) -> PathBuf {
+    pub fn handle(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 }
@@ -253,15 +259,22 @@ fn all_ends(function: &Function, seldom: Option<&Function>) -> Option<Vec<Point>
 }
 
 /// # Errors
+/// When it has more places than any real file.
+fn bounded(points: &[Point]) -> anyhow::Result<()> {
+    ensure!(points.len() <= MAX_POINTS, "it has more places than are probed");
+    Ok(())
+}
+
+/// # Errors
 /// When the file cannot be asked.
-pub(super) fn inode(file: &File) -> anyhow::Result<Inode> {
+pub fn inode(file: &File) -> anyhow::Result<Inode> {
     let metadata = file.metadata().context("ask for the file's number")?;
     ensure!(metadata.is_file(), "not a file");
     Ok(Inode { device: metadata.dev(), number: metadata.ino() })
 }
 
 /// The libraries that programs of this host use, each once.
-pub(crate) fn standard() -> Vec<Library> {
+pub fn standard() -> Vec<Library> {
     let mut found: Vec<Library> = Vec::new();
     for path in STANDARD {
         let Ok(file) = File::open(path) else { continue };

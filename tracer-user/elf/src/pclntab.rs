@@ -31,6 +31,8 @@ const SECTIONS: [&str; 2] = [".gopclntab", ".data.rel.ro.gopclntab"];
 /// Where there is no section of that name, as far as a program's constants are looked through.
 const MAX_SCANNED: u64 = 256 << 20;
 const PIECE: usize = 1 << 20;
+/// What begins as a table does is looked at so often: a program has one.
+const MAX_BEGINNINGS: usize = 64;
 
 /// Tables of large programs have 200,000 functions, and 10 MiB of names.
 const MAX_FUNCTIONS: u64 = 1 << 20;
@@ -71,7 +73,7 @@ struct Found {
 ///
 /// # Errors
 /// When there is no such table, or it is damaged.
-pub(super) fn functions(
+pub(crate) fn functions(
     file: &File,
     segments: &[Segment],
     names: &[&'static str],
@@ -99,6 +101,7 @@ impl<'f> Table<'f> {
             return Some(table);
         }
         let mut left = MAX_SCANNED;
+        let mut beginnings = 0;
         segments.iter().filter(|segment| !segment.code).find_map(|segment| {
             let len = segment.len.min(left);
             left -= len;
@@ -109,7 +112,9 @@ impl<'f> Table<'f> {
                 let mut places = piece.chunks(ALIGN as usize).zip(0_u64..);
                 let found = places.find_map(|(bytes, n)| {
                     let offset = segment.offset.checked_add(at)?.checked_add(n * ALIGN)?;
-                    bytes.starts_with(&HEADER).then(|| Self::at(file, offset)).flatten()
+                    let begins = bytes.starts_with(&HEADER) && beginnings < MAX_BEGINNINGS;
+                    beginnings += usize::from(begins);
+                    begins.then(|| Self::at(file, offset)).flatten()
                 });
                 if found.is_some() {
                     return found;
@@ -143,7 +148,10 @@ impl<'f> Table<'f> {
         let mut wanted: Vec<(u32, &'static str)> = Vec::new();
         let mut place = 0_usize;
         for name in all.split(|byte| *byte == 0) {
-            if let Some(known) = names.iter().find(|known| known.as_bytes() == name) {
+            // The linker has each once.
+            if let Some(known) = names.iter().find(|known| known.as_bytes() == name)
+                && !wanted.iter().any(|(_, other)| other == known)
+            {
                 wanted.push((u32::try_from(place)?, known));
             }
             place += name.len() + 1;

@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context as _, ensure};
 use object::read::ReadCache;
-use object::read::elf::{ElfFile64, ProgramHeader as _, SectionHeader as _};
-use object::{LittleEndian, Object as _, ObjectSection as _, elf};
+use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, SectionTable};
+use object::{LittleEndian, elf};
 
 /// Symbols that are looked at: `node` has 70,000.
 const MAX_SYMBOLS: u64 = 1 << 20;
@@ -26,38 +26,38 @@ const SYMBOL_BYTES: usize = 24;
 
 /// A function as the file holds it.
 #[derive(Debug)]
-pub(super) struct Function {
-    pub(super) name: &'static str,
+pub(crate) struct Function {
+    pub(crate) name: &'static str,
     /// Where it begins in the file, which is how the kernel names a probe's place.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
     /// Where it begins in memory, but for where the file is loaded.
-    pub(super) address: u64,
-    pub(super) code: Vec<u8>,
+    pub(crate) address: u64,
+    pub(crate) code: Vec<u8>,
 }
 
 impl Function {
     /// Whether a place in memory is inside of it.
-    pub(super) fn has(&self, address: u64) -> bool {
+    pub(crate) fn has(&self, address: u64) -> bool {
         address.checked_sub(self.address).is_some_and(|inside| inside < self.code.len() as u64)
     }
 }
 
 /// A part of the file that is loaded.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Segment {
-    pub(super) address: u64,
-    pub(super) offset: u64,
+pub(crate) struct Segment {
+    pub(crate) address: u64,
+    pub(crate) offset: u64,
     /// How much of it the file has.
-    pub(super) len: u64,
-    pub(super) code: bool,
-    pub(super) writable: bool,
+    pub(crate) len: u64,
+    pub(crate) code: bool,
+    pub(crate) writable: bool,
 }
 
 /// Of a section: where it is in memory and in the file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Section {
-    pub(super) address: u64,
-    pub(super) offset: u64,
+pub(crate) struct Section {
+    pub(crate) address: u64,
+    pub(crate) offset: u64,
 }
 
 /// A symbol that has one of the wanted names.
@@ -71,13 +71,11 @@ struct Found {
 ///
 /// # Errors
 /// When it is not an ELF file for this machine, or damaged.
-pub(super) fn functions(file: &File, names: &[&'static str]) -> anyhow::Result<Vec<Function>> {
+pub(crate) fn functions(file: &File, names: &[&'static str]) -> anyhow::Result<Vec<Function>> {
     let cache = ReadCache::new(file);
-    let elf = open(&cache)?;
-    let segments = segments_of(&elf);
+    let Headers { segments, sections } = open(&cache)?;
     let mut found: Vec<Function> = Vec::new();
     for kind in [elf::SHT_DYNSYM, elf::SHT_SYMTAB] {
-        let sections = elf.elf_section_table();
         let Some(table) = sections.iter().find(|section| section.sh_type(LittleEndian) == kind) else {
             continue;
         };
@@ -105,7 +103,7 @@ pub(super) fn functions(file: &File, names: &[&'static str]) -> anyhow::Result<V
 ///
 /// # Errors
 /// When the file cannot be read.
-pub(super) fn function(
+pub(crate) fn function(
     file: &File,
     segments: &[Segment],
     name: &'static str,
@@ -122,7 +120,7 @@ pub(super) fn function(
 }
 
 /// Where in the file is what is loaded at a place in memory.
-pub(super) fn offset(segments: &[Segment], address: u64, size: u64) -> Option<u64> {
+pub(crate) fn offset(segments: &[Segment], address: u64, size: u64) -> Option<u64> {
     segments.iter().find_map(|segment| {
         let inside = address.checked_sub(segment.address)?;
         let fits = inside.checked_add(size)? <= segment.len;
@@ -134,58 +132,69 @@ pub(super) fn offset(segments: &[Segment], address: u64, size: u64) -> Option<u6
 ///
 /// # Errors
 /// When it is not in the file.
-pub(super) fn at(file: &File, segments: &[Segment], address: u64, size: u64) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn at(file: &File, segments: &[Segment], address: u64, size: u64) -> anyhow::Result<Vec<u8>> {
     let offset = offset(segments, address, size).context("nothing is loaded there")?;
     read(file, offset, size)
 }
 
 /// # Errors
 /// As [`functions`].
-pub(super) fn segments(file: &File) -> anyhow::Result<Vec<Segment>> {
+pub(crate) fn segments(file: &File) -> anyhow::Result<Vec<Segment>> {
     let cache = ReadCache::new(file);
-    Ok(segments_of(&open(&cache)?))
+    Ok(open(&cache)?.segments)
 }
 
 /// The first section with one of these names.
-pub(super) fn section(file: &File, names: &[&str]) -> Option<Section> {
+pub(crate) fn section(file: &File, names: &[&str]) -> Option<Section> {
     let cache = ReadCache::new(file);
-    let elf = open(&cache).ok()?;
-    let mut sections = elf.sections().take(MAX_SECTIONS);
-    let section = sections.find(|section| section.name().is_ok_and(|name| names.contains(&name)))?;
-    let (offset, _) = section.file_range()?;
-    Some(Section { address: section.address(), offset })
+    let Headers { sections, .. } = open(&cache).ok()?;
+    let is_named = |section: &&elf::SectionHeader64<LittleEndian>| {
+        let name = sections.section_name(LittleEndian, section);
+        name.is_ok_and(|own| names.iter().any(|name| name.as_bytes() == own))
+    };
+    let section = sections.iter().take(MAX_SECTIONS).find(is_named)?;
+    let (offset, _) = section.file_range(LittleEndian)?;
+    Some(Section { address: section.sh_addr(LittleEndian), offset })
 }
 
 type Cache<'f> = ReadCache<&'f File>;
 
-fn open<'c, 'f>(cache: &'c Cache<'f>) -> anyhow::Result<ElfFile64<'c, LittleEndian, &'c Cache<'f>>> {
-    let elf = ElfFile64::<LittleEndian, _>::parse(cache).context("read the ELF headers")?;
-    ensure!(elf.elf_header().e_machine.get(LittleEndian) == elf::EM_X86_64, "not for this machine");
-    Ok(elf)
+/// How a file is loaded, and the table of its sections.
+struct Headers<'c, 'f> {
+    segments: Vec<Segment>,
+    sections: SectionTable<'c, elf::FileHeader64<LittleEndian>, &'c Cache<'f>>,
 }
 
-fn segments_of<'c>(elf: &ElfFile64<'c, LittleEndian, &'c Cache<'_>>) -> Vec<Segment> {
-    let loaded = elf.elf_program_headers().iter().take(MAX_SEGMENTS);
+fn open<'c, 'f>(cache: &'c Cache<'f>) -> anyhow::Result<Headers<'c, 'f>> {
+    let header = elf::FileHeader64::<LittleEndian>::parse(cache).context("read the ELF header")?;
+    let is_of_this_machine = header.endian().is_ok() && header.e_machine(LittleEndian) == elf::EM_X86_64;
+    ensure!(is_of_this_machine, "not for this machine");
+    // More are counted elsewhere, by a number that may be any. Without a section there is no such number.
+    let has_more = header.e_phnum(LittleEndian) == elf::PN_XNUM
+        || header.e_shnum(LittleEndian) == 0 && header.e_shoff(LittleEndian) != 0;
+    ensure!(!has_more, "it has more parts than are looked at");
+    let loaded = header.program_headers(LittleEndian, cache).context("read how it is loaded")?;
+    let loaded = loaded.iter().take(MAX_SEGMENTS);
     let loaded = loaded.filter(|segment| segment.p_type(LittleEndian) == elf::PT_LOAD);
-    loaded
-        .map(|segment| {
-            let flags = segment.p_flags(LittleEndian);
-            Segment {
-                address: segment.p_vaddr(LittleEndian),
-                offset: segment.p_offset(LittleEndian),
-                len: segment.p_filesz(LittleEndian),
-                code: flags & elf::PF_X != 0,
-                writable: flags & elf::PF_W != 0,
-            }
-        })
-        .collect()
+    let segments = loaded.map(|segment| {
+        let flags = segment.p_flags(LittleEndian);
+        Segment {
+            address: segment.p_vaddr(LittleEndian),
+            offset: segment.p_offset(LittleEndian),
+            len: segment.p_filesz(LittleEndian),
+            code: flags & elf::PF_X != 0,
+            writable: flags & elf::PF_W != 0,
+        }
+    });
+    let sections = header.sections(LittleEndian, cache).context("read its sections")?;
+    Ok(Headers { segments: segments.collect(), sections })
 }
 
 /// A part of the file, in one go. It may claim to be longer than the file: nothing is allocated for that.
 ///
 /// # Errors
 /// When it is not there.
-pub(super) fn read(file: &File, offset: u64, size: u64) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn read(file: &File, offset: u64, size: u64) -> anyhow::Result<Vec<u8>> {
     let there = file.metadata().context("ask for the file's size")?.len();
     let fits = offset.checked_add(size).is_some_and(|end| end <= there);
     ensure!(fits, "it says that it holds more than it does");

@@ -18,7 +18,7 @@ const MAX_STEPS: usize = 1024;
 const MAX_OFFSET: u64 = 1 << 16;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Value {
+pub(crate) enum Value {
     #[default]
     Unknown,
     /// The function's first argument, and so many bytes more.
@@ -30,16 +30,16 @@ pub(super) enum Value {
 
 /// What was met on all ways through a function.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
-    pub(super) returned: BTreeSet<Value>,
+pub(crate) struct Seen {
+    pub(crate) returned: BTreeSet<Value>,
     /// First arguments of functions that it calls, or goes on with.
-    pub(super) passed: BTreeSet<Value>,
+    pub(crate) passed: BTreeSet<Value>,
     /// Places of the object that were read, or whose address was taken.
-    pub(super) touched: BTreeSet<u32>,
+    pub(crate) touched: BTreeSet<u32>,
     /// Places of it that were compared with a number, and the number.
-    pub(super) compared: BTreeSet<(u32, u64)>,
+    pub(crate) compared: BTreeSet<(u32, u64)>,
     /// The same, that a number was written to.
-    pub(super) written: BTreeSet<(u32, u64)>,
+    pub(crate) written: BTreeSet<(u32, u64)>,
 }
 
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +65,7 @@ fn slot(register: Register) -> Option<usize> {
 }
 
 /// Follows the function. Nothing: it is none, or goes on for too long.
-pub(super) fn follow(function: &Function) -> Option<Seen> {
+pub(crate) fn follow(function: &Function) -> Option<Seen> {
     let instructions = place::decode(function)?;
     let mut seen = Seen::default();
     let mut info = InstructionInfoFactory::new();

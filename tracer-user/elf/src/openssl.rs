@@ -6,7 +6,7 @@ use super::accessor::{Seen, Value, follow};
 use super::elf::Function;
 
 /// In `libssl`.
-pub(super) const OF_SESSIONS: [&str; 6] = [
+pub(crate) const OF_SESSIONS: [&str; 6] = [
     "SSL_get_client_random",
     "SSL_get_server_random",
     "SSL_is_server",
@@ -16,13 +16,13 @@ pub(super) const OF_SESSIONS: [&str; 6] = [
 ];
 
 /// In `libcrypto`.
-pub(super) const OF_CRYPTO: [&str; 3] = ["BIO_number_read", "BIO_number_written", "OpenSSL_version_num"];
+pub(crate) const OF_CRYPTO: [&str; 3] = ["BIO_number_read", "BIO_number_written", "OpenSSL_version_num"];
 
 /// The random values of a session's hellos lie side by side in it.
 const APART: u32 = 32;
 
 /// Nothing, where one of the functions is missing, or not understood.
-pub(super) fn layout(functions: &[Function]) -> Option<OpenSslLayout> {
+pub(crate) fn layout(functions: &[Function]) -> Option<OpenSslLayout> {
     let seen = |name: &str| follow(functions.iter().find(|function| function.name == name)?);
     let (client_random, server_random) =
         randoms(&seen("SSL_get_client_random")?, &seen("SSL_get_server_random")?)?;
@@ -41,7 +41,7 @@ pub(super) fn layout(functions: &[Function]) -> Option<OpenSslLayout> {
 }
 
 /// As its own number says (`OPENSSL_VERSION_NUMBER`): `3.0.19`, `1.1.1w`.
-pub(super) fn version(functions: &[Function]) -> Option<String> {
+pub(crate) fn version(functions: &[Function]) -> Option<String> {
     let function = functions.iter().find(|function| function.name == "OpenSSL_version_num")?;
     let number = only(follow(function)?.returned.iter().filter_map(|value| match value {
         Value::Number(number) => Some(*number),

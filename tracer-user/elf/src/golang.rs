@@ -15,10 +15,10 @@ use anyhow::{Context as _, ensure};
 use tracer_abi::config::TlsCall;
 
 use super::elf::{self, Function, Segment};
+use super::go_version;
 use super::grpc_go::{self, GrpcGo};
 use super::pclntab;
 use super::place::{self, Point, Site};
-use crate::runtime::golang;
 
 /// Plaintext goes through these, both of which there must be.
 const MOVING: [(&str, TlsCall); 2] =
@@ -54,32 +54,32 @@ const MAX_VARIABLES: u64 = 8 << 20;
 
 /// Where the kernel half finds what it reads in a process, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fields {
+pub struct Fields {
     /// From a goroutine: its number.
-    pub(crate) number: u16,
+    pub number: u16,
     /// From a `tls.Conn`: what it has read and not looked at.
-    pub(crate) unread: u16,
+    pub unread: u16,
 }
 
 /// What a program of Go says of itself.
-pub(super) struct Build {
+pub(crate) struct Build {
     /// The version of Go that it was built with.
-    pub(super) version: String,
-    pub(super) grpc: Option<GrpcGo>,
+    pub(crate) version: String,
+    pub(crate) grpc: Option<GrpcGo>,
 }
 
 /// `None`: it is none of Go's.
-pub(super) fn build(file: &File) -> Option<Build> {
+pub(crate) fn build(file: &File) -> Option<Build> {
     let segments = elf::segments(file).ok()?;
     let variables = segments.iter().rev().find(|segment| segment.writable)?;
     let bytes = elf::read(file, variables.offset, variables.len.min(MAX_VARIABLES)).ok()?;
-    let (version, modules) = golang::build_info(&bytes)?;
+    let (version, modules) = go_version::build_info(&bytes)?;
     Some(Build { version, grpc: grpc_go::among(modules) })
 }
 
 /// # Errors
 /// When the version is not known, or its functions are not found or not understood.
-pub(super) fn points(file: &File, build: &Build) -> anyhow::Result<(Fields, Vec<Point>)> {
+pub(crate) fn points(file: &File, build: &Build) -> anyhow::Result<(Fields, Vec<Point>)> {
     let segments = elf::segments(file)?;
     let functions = functions(file, &segments, build.grpc.is_some())?;
     let find = |name: &str| functions.iter().find(|function| function.name == name);
@@ -89,7 +89,7 @@ pub(super) fn points(file: &File, build: &Build) -> anyhow::Result<(Fields, Vec<
     streams.extend(build.grpc.iter().flat_map(|grpc| grpc.points(find)));
     let has_tls = find(MOVING[0].0).is_some();
     ensure!(has_tls || !streams.is_empty(), "it has no {}: no crypto/tls, or under other names", MOVING[0].0);
-    let fields = fields(&build.version).with_context(golang::unknown_version)?;
+    let fields = fields(&build.version).with_context(go_version::unknown_version)?;
     if !has_tls {
         return Ok((fields, streams));
     }
@@ -121,7 +121,7 @@ pub(super) fn points(file: &File, build: &Build) -> anyhow::Result<(Fields, Vec<
 }
 
 fn fields(version: &str) -> Option<Fields> {
-    let (number, unread) = golang::tls_fields(version)?;
+    let (number, unread) = go_version::tls_fields(version)?;
     Some(Fields { number: number.try_into().ok()?, unread })
 }
 

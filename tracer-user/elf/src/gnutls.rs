@@ -43,19 +43,19 @@ const MAX_VERSION_BYTES: u64 = 16;
 
 /// Where in a session the kernel half finds what it reads there, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fields {
+pub struct Fields {
     /// The random values of both hellos, the client's first.
-    pub(crate) hellos: u16,
-    pub(crate) role: u16,
+    pub hellos: u16,
+    pub role: u16,
     /// Whether what is to be sent is gathered.
-    pub(crate) corked: u16,
+    pub corked: u16,
 }
 
 /// Its version, as it says itself; where a session has what; and the places for probes.
 ///
 /// # Errors
 /// When a function is missing, or not understood.
-pub(super) fn examine(file: &File) -> anyhow::Result<(Option<String>, Fields, Vec<Point>)> {
+pub(crate) fn examine(file: &File) -> anyhow::Result<(Option<String>, Fields, Vec<Point>)> {
     let mut names: Vec<&'static str> = MOVING.iter().map(|(name, _)| *name).collect();
     names.extend([FREE, RANDOMS, CORK, VERSION]);
     names.extend(OF_ROLE);
@@ -92,7 +92,7 @@ fn find<'f>(functions: &'f [Function], name: &str) -> Option<&'f Function> {
     functions.iter().find(|function| function.name == name)
 }
 
-pub(super) fn fields(functions: &[Function]) -> Option<Fields> {
+pub(crate) fn fields(functions: &[Function]) -> Option<Fields> {
     let seen = |name: &str| accessor::follow(find(functions, name)?);
     let mut randoms = seen(RANDOMS)?.touched.into_iter();
     let (client, server) = (randoms.next()?, randoms.next()?);

@@ -28,7 +28,7 @@ const BRANCHES: [FlowControl; 2] = [FlowControl::ConditionalBranch, FlowControl:
 const END: Site = Site::Ends(Gate::Always);
 
 /// It moves nothing itself: it jumps elsewhere, and neither returns nor calls.
-pub(super) fn only_goes_on(function: &Function) -> bool {
+pub(crate) fn only_goes_on(function: &Function) -> bool {
     let Some(instructions) = place::decode(function) else { return false };
     let jumps = |is: &Instruction| is.flow_control() == FlowControl::UnconditionalBranch;
     let leaves = |is: &Instruction| {
@@ -38,7 +38,7 @@ pub(super) fn only_goes_on(function: &Function) -> bool {
 }
 
 /// By how many words the stack has grown at a place to which the function comes straight.
-pub(super) fn depth(function: &Function, point: &Point) -> Option<u8> {
+pub(crate) fn depth(function: &Function, point: &Point) -> Option<u8> {
     let mut bytes: i32 = 0;
     for instruction in place::decode(function)? {
         if instruction.ip() - function.address >= point.inside {
@@ -53,7 +53,7 @@ pub(super) fn depth(function: &Function, point: &Point) -> Option<u8> {
 ///
 /// # Errors
 /// When it may end elsewhere.
-pub(super) fn returns(file: &File, segments: &[Segment], function: &Function) -> anyhow::Result<Vec<Point>> {
+pub(crate) fn returns(file: &File, segments: &[Segment], function: &Function) -> anyhow::Result<Vec<Point>> {
     let instructions = place::decode(function).context("it is not code")?;
     let computed = |is: &&Instruction| is.flow_control() == FlowControl::IndirectBranch;
     let depths =
