@@ -1,8 +1,10 @@
 //! Starts the workload services of `tests/workloads`, each an ordinary program of its language.
 
+use std::error::Error;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -225,16 +227,30 @@ pub fn newest_node() -> anyhow::Result<Command> {
     Ok(Command::new(fetched("node")?.join("bin/node")))
 }
 
-/// A newer Python than the system's, by its minor version.
+/// What set-up could not fetch: what is built on it is left out.
+#[derive(Debug)]
+pub struct NotFetched(String);
+
+impl fmt::Display for NotFetched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} could not be fetched", self.0)
+    }
+}
+
+impl Error for NotFetched {}
+
+/// A newer Python than the system's, by its minor version, in which these modules can be used.
 ///
 /// # Errors
-/// When it is not there.
-pub fn newer_python(minor: u8) -> anyhow::Result<Command> {
-    let program = fetched("python")?.join(format!("usr/bin/python3.{minor}"));
-    if !program.exists() {
-        bail!("{} is missing: what it was fetched from had none", program.display());
+/// [`NotFetched`] where set-up found none, or not these modules for it.
+pub fn newer_python(minor: u8, modules: &[&str]) -> anyhow::Result<Command> {
+    let program = build_folder().join(format!("python/usr/bin/python3.{minor}"));
+    let mut imports = Command::new(&program);
+    imports.arg("-c").arg(format!("import {}", [&["sys"], modules].concat().join(", ")));
+    if imports.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        return Ok(Command::new(program));
     }
-    Ok(Command::new(program))
+    bail!(NotFetched(format!("CPython 3.{minor} with {}", [&["its library"], modules].concat().join(", "))))
 }
 
 /// The system's Python on a newer OpenSSL than its own.

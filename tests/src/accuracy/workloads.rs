@@ -435,7 +435,13 @@ fn newer_python(
     options: &'static [&'static str],
 ) -> Workload {
     start_service("python", model, class, move || {
-        let mut command = service::newer_python(minor)?;
+        let mut modules = match file {
+            "service_aiohttp.py" => vec!["aiohttp"],
+            "service_fastapi.py" => vec!["fastapi", "httpx", "uvicorn"],
+            _ => Vec::new(),
+        };
+        modules.extend(options.contains(&"uvloop").then_some("uvloop"));
+        let mut command = service::newer_python(minor, &modules)?;
         command.arg(workload(file)).env("PYTHONDONTWRITEBYTECODE", "1");
         with(command, options)
     })
