@@ -125,11 +125,35 @@ fn go_on(
     Ok(())
 }
 
-/// By how many bytes the stack has grown before each instruction that is come to without a computed jump. `None`: it is
-/// not known.
+/// By how many bytes the stack has grown before each instruction. `None`: it is not known.
+///
+/// What is come to by computed jumps only is a case of their tables, or where an unwinding goes on: the stack is as at those,
+/// if it is the same at all of them.
 fn depths(instructions: &[Instruction]) -> BTreeMap<u64, Option<i32>> {
     let mut depths: BTreeMap<u64, Option<i32>> = BTreeMap::new();
-    let mut ahead = vec![(0, Some(0))];
+    follow_depths(instructions, 0, Some(0), &mut depths);
+    let computed = instructions.iter().filter(|is| is.flow_control() == FlowControl::IndirectBranch);
+    let mut known = computed.filter_map(|jump| depths.get(&jump.ip()).copied().flatten());
+    if let Some(depth) = known.next()
+        && known.all(|other| other == depth)
+    {
+        for (at, instruction) in instructions.iter().enumerate() {
+            if !depths.contains_key(&instruction.ip()) {
+                follow_depths(instructions, at, Some(depth), &mut depths);
+            }
+        }
+    }
+    depths
+}
+
+/// Goes all ways from an instruction.
+fn follow_depths(
+    instructions: &[Instruction],
+    begins: usize,
+    depth: Option<i32>,
+    depths: &mut BTreeMap<u64, Option<i32>>,
+) {
+    let mut ahead = vec![(begins, depth)];
     while let Some((mut at, mut depth)) = ahead.pop() {
         while let Some(instruction) = instructions.get(at) {
             match depths.get(&instruction.ip()) {
@@ -159,7 +183,6 @@ fn depths(instructions: &[Instruction]) -> BTreeMap<u64, Option<i32>> {
             }
         }
     }
-    depths
 }
 
 /// By how many bytes an instruction makes the stack grow. Nothing: it is not known.

@@ -320,6 +320,10 @@ fn a_function_that_goes_on_elsewhere_ends_there() {
     assert_eq!(ends(&[&[0xeb, 0x00, 0xff, 0xe0][..], &nops].concat(), 2), None);
     // push %rbx; jmp *%rax; pop %rbx; ret: a table of cases.
     assert_eq!(ends(&[&[0x53, 0xff, 0xe0, 0x5b, 0xc3][..], &nops].concat(), 5), Some(vec![4]));
+    // push %rbx; jmp *%rax; jmp *%rcx; pop %rbx; ret: a table of which a case has another one.
+    assert_eq!(ends(&[&[0x53, 0xff, 0xe0, 0xff, 0xe1, 0x5b, 0xc3][..], &nops].concat(), 7), Some(vec![6]));
+    // push %rbx; jmp *%rax; pop %rbx; jmp *%rcx; ret: a case that goes on elsewhere.
+    assert_eq!(ends(&[&[0x53, 0xff, 0xe0, 0x5b, 0xff, 0xe1, 0xc3][..], &nops].concat(), 7), None);
     // push %rbx; pop %rbx; jmp *%rax; ret
     assert_eq!(ends(&[&[0x53, 0x5b, 0xff, 0xe0, 0xc3][..], &nops].concat(), 5), None);
     // mov %rsi,%rsp; jmp *%rax; ret
