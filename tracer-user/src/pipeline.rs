@@ -213,6 +213,7 @@ impl Spans {
             | Event::CiphertextMoved(_)
             | Event::SessionEnded(_)
             | Event::SessionSecured(_)
+            | Event::RecordSealed(_)
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)
             | Event::ProcessForked(_)

@@ -65,6 +65,7 @@ pub(crate) fn read(recording: &Path) -> Recorded {
             | Event::CiphertextMoved(_)
             | Event::SessionEnded(_)
             | Event::SessionSecured(_)
+            | Event::RecordSealed(_)
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)
             | Event::ProcessForked(_)
@@ -90,6 +91,7 @@ pub(crate) fn process_of(event: &Event) -> Option<Tgid> {
         Event::PlaintextMoved(moved) => return Some(moved.data.thread.process.tgid),
         Event::CiphertextMoved(moved) => return Some(moved.process.tgid),
         Event::SessionSecured(secured) => return Some(secured.process.tgid),
+        Event::RecordSealed(sealed) => return Some(sealed.process.tgid),
         Event::AskingInterrupted { .. } | Event::LossCounted { .. } => return None,
         Event::SessionEnded(event) => &event.origin,
         Event::ConnOpened(event) => &event.origin,

@@ -292,12 +292,37 @@ impl GnuTlsSite {
     }
 }
 
+/// A place in rustls, as the cookie of its probe has it: what passing it means, which is a [`TlsCall`] or one of
+/// [`tls_site`], and how far the stack has grown there since the function began.
+///
+/// The functions encrypt or decrypt one record of TLS, for whichever cipher:
+/// `MessageEncrypter::encrypt(&mut self, OutboundPlainMessage, sequence) → Result<OutboundOpaqueMessage, Error>` and
+/// `MessageDecrypter::decrypt(&mut self, InboundOpaqueMessage, sequence) → Result<InboundPlainMessage, Error>`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RustlsSite {
+    pub site: u8,
+    /// In words of eight bytes.
+    pub depth: u8,
+}
+
+impl RustlsSite {
+    pub const fn to_cookie(self) -> u64 {
+        self.site as u64 | (self.depth as u64) << 8
+    }
+
+    pub const fn of_cookie(cookie: u64) -> Self {
+        Self { site: cookie as u8, depth: (cookie >> 8) as u8 }
+    }
+}
+
 /// Bits of what the kernel half's table has of a process whose TLS is watched.
 pub mod tls_stacks {
     /// A library whose calls are of threads.
     pub const OF_THREADS: u8 = 1;
     /// Go's, whose calls are of goroutines.
     pub const OF_GOROUTINES: u8 = 1 << 1;
+    /// rustls, whose records are told apart by their bytes.
+    pub const OF_RECORDS: u8 = 1 << 2;
 }
 
 /// Nanoseconds in the tick (`USER_HZ` = 100) in which `/proc/PID/stat` gives a start time.

@@ -42,6 +42,8 @@ codes! {
         StreamTaken = 14,
         /// [`SubmittedRecord`]
         WorkSubmitted = 15,
+        /// [`SealedRecord`]: a record of TLS, by its own bytes.
+        RecordSealed = 16,
     }
 }
 
@@ -119,6 +121,11 @@ codes! {
         GoTls = 3,
         /// GnuTLS's own calls: plaintext as of [`Source::OpenSsl`], with the address of the `gnutls_session_t`.
         GnuTls = 4,
+        /// rustls: the plaintext of one TLS record, as of [`Source::OpenSsl`], with the address of what encrypts or decrypts
+        /// one direction of a connection. In place of the sequence number: the low half of [`SealedRecord::seal`] of its
+        /// record, which was told of directly before. A task may move it on any thread, and the socket later: it has no
+        /// number among the operations of its thread.
+        Rustls = 5,
     }
 }
 
@@ -240,6 +247,32 @@ pub mod ciphertext_flags {
     pub const MORE: u8 = 1;
     /// Where TLS records begin is not known from here on, until a header is found again.
     pub const LOST: u8 = 1 << 1;
+}
+
+/// Where in what is behind a record's header its seal is. Before it may be a nonce that only counts (RFC 5288 section 3),
+/// which records of all connections share.
+pub const SEAL_AT: u64 = 8;
+
+/// A record of TLS that carries data: one that moved on a socket, or one that a library has encrypted or decrypted. They are
+/// the same where their seals are: eight bytes of ciphertext, which nobody but its keys' owners can make, and which no two
+/// records share by chance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SealedRecord {
+    pub header: Header,
+    /// The socket's cookie, or as that of plaintext of [`Source::Rustls`].
+    pub owner: u64,
+    /// Eight bytes from [`SEAL_AT`] on, the first one lowest.
+    pub seal: u64,
+    /// On a socket: sequence number of its header's first byte. In a library: another number for whatever else is at the
+    /// session's address later.
+    pub seq: u32,
+    /// Bytes behind the header.
+    pub len: u16,
+    /// [`crate::conn::Direction`]
+    pub direction: u8,
+    /// Not zero: the library's.
+    pub in_library: u8,
 }
 
 /// A session of a TLS library was freed: its address may be another session's from now on.

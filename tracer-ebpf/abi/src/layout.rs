@@ -5,8 +5,8 @@ use core::mem::{align_of, size_of};
 use crate::conn::Endpoint;
 use crate::event::{
     CiphertextRecord, ConnClosedRecord, ConnRecord, DataRecord, ExecRecord, ExitRecord, ForkRecord, Header,
-    IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, SessionEndedRecord, SessionSecuredRecord,
-    StreamRecord, SubmittedRecord, WokenForRecord, WokenRecord,
+    IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, SealedRecord, SessionEndedRecord,
+    SessionSecuredRecord, StreamRecord, SubmittedRecord, WokenForRecord, WokenRecord,
 };
 use crate::golang::{GoLayout, GoProcess};
 use crate::greenlet::GreenletProcess;
@@ -50,6 +50,7 @@ const _: () = {
     assert!(size_of::<SubmittedRecord>() == HEADER + 16 + 8);
     assert!(size_of::<RecordStart>() == 8);
     assert!(size_of::<CiphertextRecord>() == HEADER + 2 * 8 + 2 * 4 + RECORD_STARTS * 8 + 8);
+    assert!(size_of::<SealedRecord>() == HEADER + 2 * 8 + 4 + 2 + 2);
     assert!(size_of::<SessionEndedRecord>() == HEADER + 8);
     assert!(size_of::<SessionSecuredRecord>() == HEADER + 8 + 2 * RANDOM_BYTES + 2 * 4);
     assert!(size_of::<OpenSslLayout>() == 9 * 4);

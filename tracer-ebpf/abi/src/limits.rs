@@ -76,11 +76,11 @@ pub const MAX_CHUNK_STEPS: u32 = 96;
 pub const HELLO_BYTES: u32 = 1024;
 
 /// Headers of TLS records looked for in one operation: as many as short records of 512 bytes in a read of 16 KiB, twice
-/// over. Beyond them it is not known where records begin.
-pub const MAX_RECORD_STEPS: u32 = 128;
+/// over, and as many seals and pieces of its buffer. Beyond them it is not known where records begin.
+pub const MAX_RECORD_STEPS: u32 = 256;
 
 /// What the kernel half keeps of a TLS session. User space only removes it.
-pub const SESSION_BYTES: usize = 248;
+pub const SESSION_BYTES: usize = 264;
 
 /// What the kernel half keeps of a goroutine's call of `crypto/tls`. User space only removes it.
 pub const GO_CALL_BYTES: usize = 104;

@@ -3,8 +3,9 @@
 //! | file | hook | told |
 //! |---|---|---|
 //! | [`openssl`], [`gnutls`], [`golang`] | calls of the library, in the program | plaintext, as operations of a session |
+//! | [`rustls`] | where that encrypts and decrypts | plaintext, and which record it is |
 //! | [`hellos`] | those of OpenSSL and GnuTLS | what ties a session to the socket that carries it |
-//! | [`records`] | socket operations: the core's programs go on with these | headers of TLS records, and in whose call |
+//! | [`records`] | socket operations: the core's programs go on with these | headers of TLS records, in whose call, and which records |
 //!
 //! Which session is on which socket is not decided here. Every program may be refused alone. Those of the records are
 //! attached to nothing, and cost nothing where there is no TLS.
@@ -18,6 +19,7 @@ mod hellos;
 mod openssl;
 mod plaintext;
 mod records;
+mod rustls;
 
 use tracer_abi::config::TlsCall;
 use tracer_abi::event::io_flags;
@@ -25,6 +27,7 @@ use tracer_abi::sniff::Class;
 
 pub(crate) use self::golang::GoCall;
 pub(crate) use self::records::{Place, Report};
+pub(crate) use self::rustls::Sealing;
 use crate::maps::SockState;
 
 /// The call of a TLS library that a thread is in.

@@ -1,4 +1,5 @@
-//! Where TLS records begin on a socket, and in which session's call the thread is.
+//! Where TLS records begin on a socket, in which session's call the thread is, and where that is asked for, which records they
+//! are.
 //!
 //! A record's header says how long it is, so only headers are read: five bytes each, wherever they fall. The place in the
 //! stream is known by TCP's sequence numbers alone. Where it is lost, an operation that begins with what can be a header
@@ -6,6 +7,7 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
@@ -13,7 +15,8 @@ use tracer_abi::config::tls_stacks;
 use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{
-    CiphertextRecord, EventKind, RECORD_STARTS, RecordStart, ciphertext_flags, io_flags,
+    CiphertextRecord, EventKind, Header, RECORD_STARTS, RecordStart, SEAL_AT, SealedRecord, ciphertext_flags,
+    io_flags,
 };
 use tracer_abi::limits::{HELLO_BYTES, MAX_RECORD_STEPS};
 
@@ -21,14 +24,18 @@ use crate::emit::{self, at_most};
 use crate::filter;
 use crate::identity::reported;
 use crate::kernel::{Task, field};
-use crate::maps::{Operation, SockState, TRACER_DATA, TRACER_TLS, TaskState, count, offset};
-use crate::regs::{Regs, place};
+use crate::maps::{SockState, TRACER_DATA, TRACER_TLS, TaskState, count, offset};
+use crate::regs::{IOVEC_BYTES, Regs, place, read_user};
 use crate::sock::{Sock, nonblocking};
 use crate::tls::golang;
 
 /// `ContentType` of RFC 8446 section 5.1: change_cipher_spec to application_data, and heartbeat (RFC 6520).
 const FIRST_KIND: u64 = 20;
 const LAST_KIND: u64 = 24;
+const APPLICATION_DATA: u64 = 23;
+/// As of [`SealedRecord`].
+const SEAL_BYTES: u32 = 8;
+const SEAL_END: u32 = SEAL_AT as u32 + SEAL_BYTES;
 /// A header: type, version, length.
 const HEADER_BYTES: u32 = 5;
 /// 2^14 bytes of plaintext, and what protection adds (RFC 5246 section 6.2.3, the larger one).
@@ -40,16 +47,20 @@ const MAX_RECORD_BYTES: u32 = (1 << 14) + 2048;
 pub(crate) struct Place {
     /// Sequence number of the next byte.
     next_seq: u32,
-    /// Bytes until the next header.
+    /// Bytes until the next header, or seal.
     left: u32,
-    /// Bytes of that header that were there already, and the bytes, the first one lowest.
+    /// Bytes of that that were there already, and the bytes, the first one lowest.
     have: u32,
     /// Not zero: `left` and `have` are known.
     known: u32,
     word: u64,
     /// Bytes of the stream that are to be copied yet; one more than that, so that zero is the beginning.
     hello: u32,
-    reserved: u32,
+    /// A seal comes next, and so many bytes of its record behind it; one more than that, so that zero is none.
+    behind_seal: u32,
+    /// Of its record: sequence number of the header's first byte, and bytes behind the header.
+    seal_seq: u32,
+    seal_len: u32,
 }
 
 impl Place {
@@ -71,6 +82,16 @@ pub(crate) struct Report {
     /// 6.1 took the branch on its result for one that is never taken, and removed it; that of 6.12 does not.
     found: u32,
     place: Place,
+    /// The piece of the buffer that is looked at: its place in the operation, and in the program's memory.
+    start: u32,
+    end: u32,
+    address: u64,
+    /// Next element of the scatter-gather array.
+    element: u64,
+    elements_left: u64,
+    /// Not zero: it is told which records there are, by their seals.
+    seals: u32,
+    reserved: u32,
     /// What a session's entry begins as.
     pub(super) no_streams: SockState,
 }
@@ -162,6 +183,7 @@ unsafe fn moved(sk: *const c_void, ret: i32, direction: Direction, message_flags
     record.flags = 0;
     let time = record.header.time.as_nanos();
     thread.ciphertext.found = 0;
+    thread.ciphertext.seals = u32::from(stacks & tls_stacks::OF_RECORDS != 0);
     walk(if egress { &mut state.records[1] } else { &mut state.records[0] }, thread);
     if thread.ciphertext.found != 0 && session != 0 {
         let message_flags = message_flags | thread.op.buffer.flags;
@@ -190,12 +212,19 @@ fn walk(known: &mut Place, thread: &mut TaskState) {
         report.place.left = 0;
         report.place.have = 0;
         report.place.word = 0;
+        report.place.behind_seal = 0;
         report.place.known = 1;
     }
     if report.place.hello == 0 {
         report.place.hello = 1 + HELLO_BYTES;
     }
     report.at = report.place.left;
+    let buffer = &thread.op.buffer;
+    report.start = 0;
+    report.end = if buffer.place == place::BUFFER { total } else { 0 };
+    report.address = buffer.address;
+    report.element = buffer.address;
+    report.elements_left = if buffer.place == place::VECTOR { buffer.count } else { 0 };
     if report.at < total {
         let callback: extern "C" fn(u64, &mut &mut TaskState) -> i64 = step;
         // What the callback gets must be a pointer to the stack.
@@ -225,21 +254,43 @@ fn walk(known: &mut Place, thread: &mut TaskState) {
     output(thread, hello);
 }
 
-/// Reads on to the end of the next header, or as far as a piece of the buffer goes.
+/// Reads on to the end of the next header, or as far as a piece of the buffer goes; or goes on to the next piece.
 extern "C" fn step(_index: u64, context: &mut &mut TaskState) -> i64 {
     const CONTINUE: i64 = 0;
     const STOP: i64 = 1;
     let thread = &mut **context;
-    let at = thread.ciphertext.at;
-    if at >= thread.op.total {
+    let total = thread.op.total;
+    let report = &mut thread.ciphertext;
+    let at = report.at;
+    if at >= total {
         return STOP;
     }
-    let have = thread.ciphertext.place.have & 7;
-    let mut wanted = HEADER_BYTES.wrapping_sub(have) & 7;
-    if wanted > thread.op.total - at {
-        wanted = thread.op.total - at;
+    if at >= report.end {
+        return if next_piece(report, total) { CONTINUE } else { STOP };
     }
-    let (piece, got) = read(&thread.op, at, wanted);
+    let have = report.place.have & 7;
+    if report.place.behind_seal != 0 {
+        let (piece, got) = read(report, at, SEAL_BYTES.wrapping_sub(have));
+        if got == 0 {
+            return STOP;
+        }
+        report.place.word |= piece << (8 * have);
+        report.place.have = have + got;
+        report.at = at + got;
+        if have + got >= SEAL_BYTES {
+            tell(report);
+            report.at += report.place.behind_seal - 1;
+            report.place.behind_seal = 0;
+            report.place.have = 0;
+            report.place.word = 0;
+        }
+        return CONTINUE;
+    }
+    let mut wanted = HEADER_BYTES.wrapping_sub(have) & 7;
+    if wanted > total - at {
+        wanted = total - at;
+    }
+    let (piece, got) = read(report, at, wanted);
     if got == 0 {
         return STOP;
     }
@@ -275,37 +326,46 @@ extern "C" fn step(_index: u64, context: &mut &mut TaskState) -> i64 {
     };
     report.record.count += 1;
     report.at = behind + len;
+    if report.seals != 0 && kind == APPLICATION_DATA && len >= SEAL_END {
+        let start = report.record.tcp_seq_end.wrapping_sub(report.record.op_len);
+        report.place.seal_seq = start.wrapping_add(behind).wrapping_sub(HEADER_BYTES);
+        report.place.seal_len = len;
+        report.place.behind_seal = 1 + len - SEAL_END;
+        report.at = behind + SEAL_AT as u32;
+    }
     CONTINUE
 }
 
-/// Up to `wanted` (at most eight) bytes of the operation from `at`, the first one lowest, and how many.
+/// Goes on to the next element of the array. False: there is none that can be read.
 #[inline(always)]
-fn read(op: &Operation, at: u32, wanted: u32) -> (u64, u32) {
-    let (mut address, mut wanted) = (op.buffer.address + u64::from(at), u64::from(wanted));
-    match op.buffer.place {
-        place::BUFFER => {}
-        place::VECTOR => {
-            let (mut skip, mut found) = (u64::from(at), false);
-            for [base, len] in op.elements {
-                if found {
-                    continue;
-                }
-                if skip < len {
-                    found = true;
-                    address = base + skip;
-                    wanted = if wanted < len - skip { wanted } else { len - skip };
-                } else {
-                    skip -= len;
-                }
-            }
-            if !found {
-                return (0, 0);
-            }
-        }
-        _ => return (0, 0),
+fn next_piece(report: &mut Report, total: u32) -> bool {
+    if report.elements_left == 0 {
+        return false;
     }
+    let Some([base, len]) = read_user::<[u64; 2]>(report.element) else {
+        return false;
+    };
+    report.element += IOVEC_BYTES;
+    report.elements_left -= 1;
+    report.start = report.end;
+    report.address = base;
+    let left = total.wrapping_sub(report.start);
+    report.end = report.start + if len < u64::from(left) { len as u32 } else { left };
+    true
+}
+
+/// Up to `wanted` (at most eight) bytes of the operation from `at`, as far as they are in the piece that is looked at, the
+/// first one lowest, and how many.
+#[inline(always)]
+fn read(report: &Report, at: u32, wanted: u32) -> (u64, u32) {
+    if at < report.start || at >= report.end {
+        return (0, 0);
+    }
+    let left = report.end - at;
+    let wanted = if wanted < left { wanted } else { left };
+    let address = report.address.wrapping_add(u64::from(at - report.start));
     let mut piece = 0_u64;
-    let len = at_most::<8>(wanted);
+    let len = at_most::<8>(u64::from(wanted));
     // SAFETY: no more than the variable's size is written.
     let failed = unsafe {
         helpers::bpf_probe_read_user((&raw mut piece).cast(), len as u32, address as *const c_void)
@@ -313,22 +373,59 @@ fn read(op: &Operation, at: u32, wanted: u32) -> (u64, u32) {
     if failed == 0 { (piece, len as u32) } else { (0, 0) }
 }
 
+/// Tells which record has the seal that was read.
+#[inline(always)]
+fn tell(report: &Report) {
+    let Some(mut entry) = TRACER_DATA.reserve::<SealedRecord>(0) else {
+        count(KernelLoss::DataRingFull);
+        return;
+    };
+    let (of, place) = (&report.record, &report.place);
+    // SAFETY: memory of this size and alignment, all of which is written.
+    unsafe {
+        entry.as_mut_ptr().write(SealedRecord {
+            header: Header {
+                kind: EventKind::RecordSealed.code(),
+                len_bytes: size_of::<SealedRecord>() as u32,
+                ..of.header
+            },
+            owner: of.cookie.0,
+            seal: place.word,
+            seq: place.seal_seq,
+            len: place.seal_len as u16,
+            direction: of.direction,
+            in_library: 0,
+        });
+    }
+    // What is told of the operation wakes who reads.
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
 /// Copies the operation's first bytes, as far as they are among the stream's first. Returns how many.
 #[inline(always)]
 fn hello_bytes(thread: &mut TaskState) -> u32 {
     let left = thread.ciphertext.place.hello - 1;
     let total = thread.op.total;
-    let wanted = if total < left { total } else { left };
-    if wanted == 0 || thread.op.buffer.place != place::BUFFER {
+    let mut wanted = u64::from(if total < left { total } else { left });
+    let mut address = thread.op.buffer.address;
+    if thread.op.buffer.place == place::VECTOR {
+        // A hello is in one piece, which is the first of them.
+        let [base, len] = thread.op.elements[0];
+        address = base;
+        wanted = if len < wanted { len } else { wanted };
+    } else if thread.op.buffer.place != place::BUFFER {
         return 0;
     }
-    let len = at_most::<{ HELLO_BYTES as u64 }>(u64::from(wanted));
+    if wanted == 0 {
+        return 0;
+    }
+    let len = at_most::<{ HELLO_BYTES as u64 }>(wanted);
     // SAFETY: the destination has room for `HELLO_BYTES`, as the verifier proves once more.
     let failed = unsafe {
         helpers::bpf_probe_read_user(
             (&raw mut thread.ciphertext.hello).cast(),
             len as u32,
-            thread.op.buffer.address as *const c_void,
+            address as *const c_void,
         )
     };
     if failed == 0 { len as u32 } else { 0 }

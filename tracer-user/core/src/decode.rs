@@ -12,7 +12,7 @@ use tracer_abi::conn::{Direction, Endpoint, Family, Role, SocketCookie};
 use tracer_abi::error::PayloadState;
 use tracer_abi::event::{
     Awaited, CiphertextRecord, ConnClosedRecord, ConnRecord, DataRecord, EventKind, ExecRecord, ExitRecord,
-    ForkRecord, Header, IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, Runtime,
+    ForkRecord, Header, IdentityRecord, ListenRecord, RECORD_STARTS, RecordStart, Runtime, SealedRecord,
     SessionEndedRecord, SessionSecuredRecord, Source, StreamRecord, SubmittedRecord, WakeCause,
     WokenForRecord, WokenRecord, ciphertext_flags, flags, io_flags,
 };
@@ -25,8 +25,8 @@ use tracer_abi::time::KernelInstant;
 
 use crate::event::{
     Cause, CiphertextMoved, ConnClosed, ConnOpened, DataMoved, Event, IoOutcome, ListenStarted, Made, Origin,
-    PlaintextMoved, ProcessExeced, ProcessForked, Results, SessionEnded, SessionSecured, TaskExited,
-    TaskIdentified, Thread, ThreadWoken, Waited, WorkSubmitted,
+    PlaintextMoved, ProcessExeced, ProcessForked, RecordSealed, Results, SealedPlace, SessionEnded,
+    SessionSecured, TaskExited, TaskIdentified, Thread, ThreadWoken, Waited, WorkSubmitted,
 };
 
 #[cfg(target_endian = "big")]
@@ -96,6 +96,7 @@ fn decode_with(record: &[u8], keep: impl FnOnce(&[u8]) -> Bytes) -> Result<Event
         EventKind::CiphertextMoved => {
             ciphertext_moved(fields, keep).map(Box::new).map(Event::CiphertextMoved)
         }
+        EventKind::RecordSealed => record_sealed(fields).map(Event::RecordSealed),
         EventKind::SessionEnded => session_ended(fields).map(Event::SessionEnded),
         EventKind::SessionSecured => session_secured(fields).map(Box::new).map(Event::SessionSecured),
         EventKind::ConnOpened => conn_opened(fields, flags).map(Event::ConnOpened),
@@ -180,14 +181,16 @@ fn data_moved(
     };
     Ok(match source {
         Source::Socket => Event::DataMoved(data),
-        Source::OpenSsl | Source::OpenSslPlaced | Source::GoTls | Source::GnuTls => {
+        Source::OpenSsl | Source::OpenSslPlaced | Source::GoTls | Source::GnuTls | Source::Rustls => {
             let filled = io & io_flags::FILLED != 0;
             let reached = (source == Source::OpenSslPlaced).then_some(data.tcp_seq_end);
             let of_goroutine = source == Source::GoTls;
             let record_end = of_goroutine.then_some(data.tcp_seq_end);
             let in_call = matches!(source, Source::OpenSsl | Source::GnuTls);
             let moved_to = Some(data.tcp_seq_end).filter(|seq| in_call && *seq != 0);
-            let thread = if of_goroutine { data.thread.nobodys() } else { data.thread };
+            let seal = (source == Source::Rustls).then_some(data.tcp_seq_end);
+            let of_thread = !of_goroutine && seal.is_none();
+            let thread = if of_thread { data.thread } else { data.thread.nobodys() };
             let (at, total) = match (data.user_r14 as u32, (data.user_r14 >> 32) as u32) {
                 (_, 0) => (0, moved),
                 part => part,
@@ -206,6 +209,7 @@ fn data_moved(
                 reached,
                 record_end,
                 moved_to,
+                seal,
                 data,
             }))
         }
@@ -250,6 +254,25 @@ fn ciphertext_moved(
         more: flags & ciphertext_flags::MORE != 0,
         lost: flags & ciphertext_flags::LOST != 0,
         hello: keep(hello),
+    })
+}
+
+fn record_sealed(fields: Fields<'_>) -> Result<RecordSealed, DecodeError> {
+    fields.require(size_of::<SealedRecord>())?;
+    let owner = fields.u64(offset_of!(SealedRecord, owner));
+    let seq = fields.u32(offset_of!(SealedRecord, seq));
+    let place = if fields.u8(offset_of!(SealedRecord, in_library)) != 0 {
+        SealedPlace::Library { session: owner, birth: seq }
+    } else {
+        SealedPlace::Socket { cookie: SocketCookie(owner), seq }
+    };
+    Ok(RecordSealed {
+        time: fields.time(),
+        process: fields.thread().process,
+        place,
+        direction: Direction::try_from(fields.u8(offset_of!(SealedRecord, direction)))?,
+        seal: fields.u64(offset_of!(SealedRecord, seal)),
+        len: fields.u16(offset_of!(SealedRecord, len)),
     })
 }
 

@@ -23,6 +23,8 @@ pub enum Event {
     PlaintextMoved(Box<PlaintextMoved>),
     /// A socket operation of a TLS connection, without its bytes.
     CiphertextMoved(Box<CiphertextMoved>),
+    /// A record of TLS moved on a socket, or a library has encrypted or decrypted one.
+    RecordSealed(RecordSealed),
     SessionEnded(SessionEnded),
     SessionSecured(Box<SessionSecured>),
     ConnOpened(ConnOpened),
@@ -58,6 +60,7 @@ impl Event {
             Self::DataMoved(event) => event.time,
             Self::PlaintextMoved(event) => event.data.time,
             Self::CiphertextMoved(event) => event.time,
+            Self::RecordSealed(event) => event.time,
             Self::SessionEnded(event) => event.origin.time,
             Self::SessionSecured(event) => event.time,
             Self::ConnOpened(event) => event.origin.time,
@@ -176,6 +179,9 @@ pub struct PlaintextMoved {
     /// The sequence number behind the last byte that the call itself moved on a socket, in its own direction: what it sent
     /// ends there, what it received is before it. `None`: it came to no socket.
     pub moved_to: Option<u32>,
+    /// Of a library that is asked for single records: it is that of the record which was told of last with the session, whose
+    /// seal this is the low half of.
+    pub seal: Option<u32>,
     /// Its cookie and its sequence number mean nothing.
     pub data: DataMoved,
 }
@@ -199,6 +205,27 @@ pub struct CiphertextMoved {
     pub lost: bool,
     /// The operation's first bytes, where they may be of a hello.
     pub hello: Bytes,
+}
+
+/// A record of TLS that carries data, by its own bytes. See `tracer_abi::event::SealedRecord`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordSealed {
+    pub time: KernelInstant,
+    pub process: ProcessKey,
+    pub place: SealedPlace,
+    pub direction: Direction,
+    pub seal: u64,
+    /// Bytes behind its header.
+    pub len: u16,
+}
+
+/// Where a record of TLS was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealedPlace {
+    /// On a socket; `seq` is the sequence number of its header's first byte.
+    Socket { cookie: SocketCookie, seq: u32 },
+    /// In a library, with the session whose plaintext it holds; `birth` is another one for what is at the address later.
+    Library { session: u64, birth: u32 },
 }
 
 /// The hellos of a TLS session, before its first plaintext. See `tracer_abi::event::SessionSecuredRecord`.

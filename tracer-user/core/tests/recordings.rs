@@ -217,7 +217,7 @@ fn lane(event: &Event) -> Option<Lane> {
         Event::DataMoved(event) => (DATA, Some(event.thread)),
         Event::PlaintextMoved(event) => (DATA, Some(event.data.thread)),
         Event::TaskIdentified(event) => (DATA, Some(event.thread)),
-        Event::CiphertextMoved(_) | Event::SessionSecured(_) => (DATA, None),
+        Event::CiphertextMoved(_) | Event::RecordSealed(_) | Event::SessionSecured(_) => (DATA, None),
         Event::SessionEnded(event) => (CONTROL, event.origin.thread),
         Event::ConnOpened(event) => (CONTROL, event.origin.thread),
         Event::ConnClosed(event) => (CONTROL, event.origin.thread),

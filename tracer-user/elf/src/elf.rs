@@ -15,6 +15,9 @@ const MAX_SYMBOLS: u64 = 1 << 20;
 /// Their names: those of `node` take 4 MB.
 const MAX_NAME_BYTES: u64 = 64 << 20;
 
+/// A name that is looked for is shorter by far; those of large generic functions take some thousands.
+const MAX_NAME: usize = 1024;
+
 /// No function that is looked for is longer by far.
 const MAX_FUNCTION_BYTES: u64 = 16 << 10;
 
@@ -60,21 +63,65 @@ pub(crate) struct Section {
     pub(crate) offset: u64,
 }
 
-/// A symbol that has one of the wanted names.
-struct Found {
-    name: &'static str,
-    address: u64,
-    size: u64,
-}
-
 /// The functions of these names; what the file exports counts before what it only names.
 ///
 /// # Errors
 /// When it is not an ELF file for this machine, or damaged.
 pub(crate) fn functions(file: &File, names: &[&'static str]) -> anyhow::Result<Vec<Function>> {
-    let cache = ReadCache::new(file);
-    let Headers { segments, sections } = open(&cache)?;
     let mut found: Vec<Function> = Vec::new();
+    let segments = segments(file)?;
+    each_symbol(file, |own, address, size| {
+        if let Some(name) = names.iter().find(|name| name.as_bytes() == own)
+            && !found.iter().any(|known| known.name == *name)
+        {
+            found.extend(function(file, &segments, name, address, size)?);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// The functions, each once, that `wanted` has a name for by their own; as many as that at most.
+///
+/// # Errors
+/// As [`functions`], and when there are more.
+pub(crate) fn functions_by(
+    file: &File,
+    wanted: impl Fn(&[u8]) -> Option<&'static str>,
+    most: usize,
+) -> anyhow::Result<Vec<Function>> {
+    let mut found: Vec<Function> = Vec::new();
+    let segments = segments(file)?;
+    each_symbol(file, |own, address, size| {
+        if let Some(name) = wanted(own)
+            && !found.iter().any(|known| known.address == address)
+        {
+            ensure!(found.len() < most, "more functions have such names than are looked at");
+            found.extend(function(file, &segments, name, address, size)?);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Whether it names functions that it does not export.
+pub(crate) fn has_symbols(file: &File) -> bool {
+    let cache = ReadCache::new(file);
+    let is_table =
+        |section: &elf::SectionHeader64<LittleEndian>| section.sh_type(LittleEndian) == elf::SHT_SYMTAB;
+    open(&cache).is_ok_and(|headers| headers.sections.iter().any(is_table))
+}
+
+/// Name, address and size of each function that is in the file, those that it exports first.
+///
+/// # Errors
+/// When it is not an ELF file for this machine, or `each` fails.
+fn each_symbol(
+    file: &File,
+    mut each: impl FnMut(&[u8], u64, u64) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let cache = ReadCache::new(file);
+    let Headers { sections, .. } = open(&cache)?;
     for kind in [elf::SHT_DYNSYM, elf::SHT_SYMTAB] {
         let Some(table) = sections.iter().find(|section| section.sh_type(LittleEndian) == kind) else {
             continue;
@@ -88,15 +135,13 @@ pub(crate) fn functions(file: &File, names: &[&'static str]) -> anyhow::Result<V
         };
         let symbols = bytes(table, MAX_SYMBOLS * SYMBOL_BYTES as u64);
         let (Ok(symbols), Ok(strings)) = (symbols, bytes(strings, MAX_NAME_BYTES)) else { continue };
-        for Found { name, address, size } in
-            symbols.as_chunks::<SYMBOL_BYTES>().0.iter().filter_map(|symbol| defined(symbol, &strings, names))
-        {
-            if !found.iter().any(|known| known.name == name) {
-                found.extend(function(file, &segments, name, address, size)?);
+        for symbol in symbols.as_chunks::<SYMBOL_BYTES>().0 {
+            if let Some((name, address, size)) = defined(symbol, &strings) {
+                each(name, address, size)?;
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// What the file has at a place in memory. `None`: no function can be there.
@@ -203,17 +248,17 @@ pub(crate) fn read(file: &File, offset: u64, size: u64) -> anyhow::Result<Vec<u8
     Ok(bytes)
 }
 
-/// A symbol that is one of the wanted functions, and in the file.
-fn defined(symbol: &[u8; SYMBOL_BYTES], strings: &[u8], names: &[&'static str]) -> Option<Found> {
+/// A symbol that is a function, and in the file: its name, where it is, and its size.
+fn defined<'s>(symbol: &[u8; SYMBOL_BYTES], strings: &'s [u8]) -> Option<(&'s [u8], u64, u64)> {
     const SECTION_NONE: u16 = 0;
     let [n0, n1, n2, n3, info, _other, s0, s1, rest @ ..] = symbol;
     if info & 0xf != elf::STT_FUNC || u16::from_le_bytes([*s0, *s1]) == SECTION_NONE {
         return None;
     }
     let own = strings.get(u32::from_le_bytes([*n0, *n1, *n2, *n3]) as usize..)?;
-    let is = |name: &&&str| own.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0));
-    let name = names.iter().find(is)?;
+    let own = own.get(..MAX_NAME).unwrap_or(own);
+    let name = own.get(..memchr::memchr(0, own)?)?;
     let (address, size) = rest.split_at_checked(8)?;
     let word = |bytes: &[u8]| Some(u64::from_le_bytes(*bytes.first_chunk()?));
-    Some(Found { name, address: word(address)?, size: word(size)? })
+    Some((name, word(address)?, word(size)?))
 }

@@ -17,6 +17,7 @@ mod library;
 mod openssl;
 mod pclntab;
 mod place;
+mod rustls;
 
 pub use self::library::{Inode, Library, Stack, inode, standard};
 pub use self::place::{Gate, Point, Site};

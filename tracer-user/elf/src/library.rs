@@ -15,7 +15,7 @@ use super::golang::Build;
 use super::grpc_go::GrpcGo;
 use super::openssl;
 use super::place::{self, Point};
-use super::{follow, gnutls, golang};
+use super::{follow, gnutls, golang, rustls};
 
 /// Where libraries of the host are, in the order in which they are most likely there.
 const STANDARD: [&str; 9] = [
@@ -81,6 +81,8 @@ pub enum Stack {
     GnuTls(Option<String>, gnutls::Fields),
     /// `crypto/tls`, of a version as the program says it: `go1.26.1`.
     Go(String, golang::Fields),
+    /// Its version, as the program's sources are named.
+    Rustls(String),
 }
 
 impl fmt::Display for Stack {
@@ -91,6 +93,7 @@ impl fmt::Display for Stack {
             Self::BoringSsl => f.write_str("BoringSSL"),
             Self::GnuTls(None, _) => f.write_str("GnuTLS"),
             Self::GnuTls(Some(version), _) => write!(f, "GnuTLS {version}"),
+            Self::Rustls(version) => write!(f, "rustls {version}"),
             Self::Go(version, _) => write!(f, "crypto/tls of {}", go_name(version)),
         }
     }
@@ -164,7 +167,12 @@ impl Library {
         let Ok(functions) = elf::functions(&file, &names()) else { return Ok(None) };
         let has = |wanted: &str| functions.iter().any(|function| function.name == wanted);
         if !has("SSL_read") || !has("SSL_write") {
-            return Ok(None);
+            return match rustls::version(&file) {
+                Some(version) => Self::of_rustls(file, path, version.clone())
+                    .with_context(|| format!("rustls {version}"))
+                    .map(Some),
+                None => Ok(None),
+            };
         }
         Ok(Some(Self { is_program: true, ..Self::of(file, &functions, path)? }))
     }
@@ -176,6 +184,13 @@ impl Library {
         let Build { version, grpc } = build;
         let (stack, path) = (Stack::Go(version, fields), path.to_owned());
         Ok(Self { stack, path, inode, points, layout: None, grpc, is_program: true, file })
+    }
+
+    fn of_rustls(file: File, path: &Path, version: String) -> anyhow::Result<Self> {
+        let inode = inode(&file)?;
+        let points = rustls::points(&file, &version)?;
+        let (stack, path) = (Stack::Rustls(version), path.to_owned());
+        Ok(Self { stack, path, inode, points, layout: None, grpc: None, is_program: true, file })
     }
 
     fn of(file: File, functions: &[Function], path: &Path) -> anyhow::Result<Self> {

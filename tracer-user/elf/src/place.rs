@@ -101,6 +101,11 @@ pub(crate) fn beginning(function: &Function, call: TlsCall) -> Option<Point> {
     Body::of(function)?.first_emulated(Site::Begins(call), &ARGUMENTS[..arguments])
 }
 
+/// Where rustls begins to encrypt or decrypt a record: its arguments, behind the place of the result, are the first four.
+pub(super) fn sealing(function: &Function, call: TlsCall) -> Option<Point> {
+    Body::of(function)?.first_emulated(Site::Begins(call), &ARGUMENTS[..4])
+}
+
 /// Where the session that is its only argument is freed.
 pub(crate) fn freeing(function: &Function) -> Option<Point> {
     Body::of(function)?.first_emulated(Site::Frees, &ARGUMENTS[..1])

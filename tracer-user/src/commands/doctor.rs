@@ -331,6 +331,7 @@ fn tls_of(mapped: Mapped, verbose: bool) -> Vec<TlsReport> {
                         "sessions are known by their hellos",
                     (Stack::BoringSsl, _) => "sessions are not tied to sockets",
                     (Stack::OpenSsl(_), None) => "sessions are known only where their calls move the records",
+                    (Stack::Rustls(_), _) => "sessions are known by their records",
                     (Stack::Go(..), _) => "sessions are known by the calls that move their records",
                 }
             ),

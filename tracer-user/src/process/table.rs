@@ -149,6 +149,7 @@ impl Processes {
             Event::CiphertextMoved(_)
             | Event::SessionEnded(_)
             | Event::SessionSecured(_)
+            | Event::RecordSealed(_)
             | Event::ConnOpened(_)
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)
@@ -183,6 +184,7 @@ impl Processes {
             Event::CiphertextMoved(moved) => Some(moved.process),
             Event::SessionEnded(ended) => ended.origin.thread.map(|thread| thread.process),
             Event::SessionSecured(secured) => Some(secured.process),
+            Event::RecordSealed(sealed) => Some(sealed.process),
             Event::ConnOpened(opened) => opened.origin.thread.map(|thread| thread.process),
             Event::ConnClosed(closed) => closed.origin.thread.map(|thread| thread.process),
             Event::ListenStarted(listen) => listen.origin.thread.map(|thread| thread.process),
@@ -237,6 +239,7 @@ impl Processes {
             Event::CiphertextMoved(_)
             | Event::SessionEnded(_)
             | Event::SessionSecured(_)
+            | Event::RecordSealed(_)
             | Event::TaskExited(_)
             | Event::TaskIdentified(_)
             | Event::ThreadWoken(_)
@@ -274,6 +277,7 @@ impl Processes {
             | Event::CiphertextMoved(_)
             | Event::SessionEnded(_)
             | Event::SessionSecured(_)
+            | Event::RecordSealed(_)
             | Event::ConnOpened(_)
             | Event::ConnClosed(_)
             | Event::ProcessForked(_)

@@ -16,7 +16,9 @@ use self::connections::Connections;
 use crate::connection::ConnectionLimits;
 use crate::context::Propagators;
 use crate::correlate::{Accuracy, Bounds, Correlator, is_of_wakes};
-use crate::event::{ConnClosed, Event, HostFacts, Origin, PlaintextMoved, ProcessDescribed, Thread};
+use crate::event::{
+    ConnClosed, DataMoved, Event, HostFacts, Origin, PlaintextMoved, ProcessDescribed, TaskIdentified, Thread,
+};
 use crate::reorder::{Reorder, Slot};
 use crate::span::{Confidence, Span};
 use crate::stats::Stats;
@@ -166,6 +168,7 @@ impl Place {
             | Event::CiphertextMoved(_)
             | Event::SessionEnded(_)
             | Event::SessionSecured(_)
+            | Event::RecordSealed(_)
             | Event::ProcessDescribed(_)
             | Event::AskingInterrupted { .. }
             | Event::LossCounted { .. } => Self::Anywhere,
@@ -262,7 +265,8 @@ impl Engine {
         let window = self.reorder.window();
         let deadline = self.correlator.next_deadline().map(|at| at.plus(window));
         let quiet = self.connections.next_timeout().map(|at| at.plus(window));
-        [self.reorder.next_release(), deadline, quiet].into_iter().flatten().min()
+        let waiting = self.tls.next_timeout().map(|at| at.plus(window));
+        [self.reorder.next_release(), deadline, quiet, waiting].into_iter().flatten().min()
     }
 
     /// The next span that leaves.
@@ -281,6 +285,7 @@ impl Engine {
         while let Some(slot) = self.reorder.pop_any() {
             self.dispatch(slot);
         }
+        self.give_up_waiting(KernelInstant::from_nanos(u64::MAX));
         self.connections.finish(now, &mut self.correlator);
         self.correlator.finish(now);
     }
@@ -322,7 +327,16 @@ impl Engine {
         while let Some(slot) = self.reorder.pop() {
             self.dispatch(slot);
         }
-        self.advance(self.reorder.horizon());
+        let horizon = self.reorder.horizon();
+        self.give_up_waiting(horizon);
+        self.advance(horizon);
+    }
+
+    /// Plaintext whose record was not sent, as far as it is seen.
+    fn give_up_waiting(&mut self, now: KernelInstant) {
+        let mut moved = Vec::new();
+        self.tls.advance(now, |data| moved.push(data));
+        self.hand_on(moved, None);
     }
 
     fn advance(&mut self, now: KernelInstant) {
@@ -347,8 +361,12 @@ impl Engine {
 
     fn plaintext_moved(&mut self, event: PlaintextMoved) {
         let mut moved = Vec::new();
-        let mut identified = self.tls.take_identified(&event);
+        let identified = self.tls.take_identified(&event);
         self.tls.plaintext(event, |data| moved.push(data));
+        self.hand_on(moved, identified);
+    }
+
+    fn hand_on(&mut self, moved: Vec<DataMoved>, mut identified: Option<TaskIdentified>) {
         for mut data in moved {
             let facts = self.tls.facts(data.cookie);
             self.connections.plaintext_moved(&mut data, identified.take(), facts, &mut self.correlator);
@@ -372,6 +390,11 @@ impl Engine {
             Event::CiphertextMoved(event) => {
                 self.tls.ciphertext(&event);
                 self.connections.ciphertext_moved(&event, &mut self.correlator);
+            }
+            Event::RecordSealed(event) => {
+                let mut moved = Vec::new();
+                self.tls.record_sealed(&event, |data| moved.push(data));
+                self.hand_on(moved, None);
             }
             Event::SessionEnded(event) => {
                 if let Some(thread) = event.origin.thread {

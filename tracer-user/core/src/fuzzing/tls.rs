@@ -7,7 +7,9 @@ use tracer_abi::limits::HELLO_BYTES;
 use tracer_abi::time::KernelInstant;
 
 use super::{PROCESS, Script};
-use crate::event::{CiphertextMoved, DataMoved, IoOutcome, PlaintextMoved, SessionSecured};
+use crate::event::{
+    CiphertextMoved, DataMoved, IoOutcome, PlaintextMoved, RecordSealed, SealedPlace, SessionSecured,
+};
 use crate::tls::Tls;
 
 /// Connections and sessions at a time.
@@ -40,7 +42,12 @@ pub fn tls(data: &[u8]) {
                 let offset = &mut plain[number][side];
                 let event = script.plaintext(direction, session, *offset, seqs[number][side]);
                 *offset += u64::from(event.total);
-                placed(&mut tls, event);
+                if event.seal.is_some() {
+                    // It may wait, or be nobody's.
+                    tls.plaintext(event, |data| assert!(moved(data.outcome) > 0));
+                } else {
+                    placed(&mut tls, event);
+                }
             }
             4 => tls.session_secured(&SessionSecured {
                 time: KernelInstant::from_nanos(script.clock),
@@ -50,6 +57,11 @@ pub fn tls(data: &[u8]) {
                 server_random: [script.byte().unwrap_or(0); 32],
                 is_server: command & 8 != 0,
             }),
+            5 if command & 8 != 0 => {
+                let event = script.sealed(cookie, session);
+                tls.record_sealed(&event, |data| assert!(moved(data.outcome) > 0));
+                tls.advance(event.time, |data| assert!(moved(data.outcome) > 0));
+            }
             5 => drop(tls.session_ended(PROCESS, session)),
             6 => tls.conn_closed(cookie),
             _ => drop(tls.process_ended(PROCESS)),
@@ -144,6 +156,23 @@ impl Script<'_> {
         }
     }
 
+    /// One byte of flags, the seal's only byte, and its length.
+    fn sealed(&mut self, cookie: SocketCookie, session: u64) -> RecordSealed {
+        self.clock += 1;
+        let flags = self.byte().unwrap_or(0);
+        let seal = u64::from(self.byte().unwrap_or(0));
+        let seq = u32::from(self.word());
+        let socket = SealedPlace::Socket { cookie, seq };
+        RecordSealed {
+            time: KernelInstant::from_nanos(self.clock),
+            process: PROCESS,
+            place: if flags & 1 != 0 { SealedPlace::Library { session, birth: seq } } else { socket },
+            direction: if flags & 2 != 0 { Direction::Egress } else { Direction::Ingress },
+            seal,
+            len: u16::from(flags >> 4),
+        }
+    }
+
     /// One byte of flags, its length, and how much of that is captured.
     fn plaintext(&mut self, direction: Direction, session: u64, offset: u64, seq: u32) -> PlaintextMoved {
         let flags = self.byte().unwrap_or(0);
@@ -162,6 +191,7 @@ impl Script<'_> {
             reached: (flags & 2 != 0).then(|| u32::from(self.word())),
             record_end: (flags & 4 != 0).then_some(seq),
             moved_to: (flags & 8 != 0).then_some(seq),
+            seal: (flags & 16 != 0).then(|| u32::from(self.byte().unwrap_or(0))),
             data,
         }
     }

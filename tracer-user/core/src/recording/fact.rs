@@ -41,6 +41,7 @@ impl Fact {
             | Event::CiphertextMoved(_)
             | Event::SessionEnded(_)
             | Event::SessionSecured(_)
+            | Event::RecordSealed(_)
             | Event::ConnOpened(_)
             | Event::ConnClosed(_)
             | Event::ListenStarted(_)

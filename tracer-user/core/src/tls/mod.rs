@@ -8,6 +8,8 @@
 //! record that carries it: the record's first byte, and how far into its plaintext, which both ends of a connection compute
 //! alike.
 //!
+//! A third one is a record's own bytes, of libraries that are seen to encrypt and decrypt them one by one (see [`sealed`]).
+//!
 //! | a session is | its plaintext goes to | when |
 //! |---|---|---|
 //! | on a socket | | a TLS socket moved bytes inside of its call |
@@ -15,12 +17,13 @@
 //! | known | that socket's connection | one socket of its process, and no other, carried its hellos |
 //! | apart | a connection of its own, without addresses, until it is freed | none of these, or they contradict each other |
 //!
-//! It decides nothing about exchanges, and it holds no plaintext.
+//! It decides nothing about exchanges, and it holds no plaintext, but what waits to be sent.
 
 mod carriers;
 mod cipher;
 mod hello;
 mod records;
+mod sealed;
 
 use std::collections::BTreeMap;
 
@@ -28,12 +31,17 @@ use smol_str::SmolStr;
 use tracer_abi::conn::{Direction, SocketCookie};
 use tracer_abi::sniff::Class;
 use tracer_abi::task::ProcessKey;
+use tracer_abi::time::KernelInstant;
 
 use self::carriers::{Carrier, Carriers};
 use self::cipher::Protection;
 use self::hello::{Found, Hello, Random};
 use self::records::{Part, Piece, Place, Records};
-use crate::event::{CiphertextMoved, DataMoved, IoOutcome, PlaintextMoved, SessionSecured, TaskIdentified};
+use self::sealed::{Placed, Positions, Sealed};
+use crate::event::{
+    CiphertextMoved, DataMoved, IoOutcome, PlaintextMoved, RecordSealed, SealedPlace, SessionSecured,
+    TaskIdentified,
+};
 
 /// Connections of unknown sockets have numbers that the kernel does not come to.
 const FIRST_APART: u64 = 1 << 63;
@@ -65,6 +73,7 @@ pub(crate) struct Tls {
     sessions: BTreeMap<SessionKey, Session>,
     sockets: BTreeMap<SocketCookie, Socket>,
     carriers: Carriers,
+    sealed: Sealed,
     /// Whose work the plaintext is that comes next.
     identified: BTreeMap<SessionKey, TaskIdentified>,
     next_apart: u64,
@@ -105,6 +114,8 @@ struct Socket {
     records: [Records; 2],
     /// A session that was on it is not known to be any more: what it moves is told of elsewhere.
     strayed: bool,
+    /// Where plaintext has come to, by direction, of sessions that are known by their records.
+    plain: [u64; 2],
 }
 
 impl Tls {
@@ -116,6 +127,7 @@ impl Tls {
             sessions: BTreeMap::new(),
             sockets: BTreeMap::new(),
             carriers: Carriers::default(),
+            sealed: Sealed::default(),
             identified: BTreeMap::new(),
             next_apart: FIRST_APART,
             stats: TlsStats::default(),
@@ -155,6 +167,50 @@ impl Tls {
                 let end = known.end;
                 *known = Session { base: end, end, ..Session::new(Seat::On(event.cookie)) };
             }
+        }
+    }
+
+    /// A record of TLS was met, on a socket or in a library. Hands out the plaintext that waited for that.
+    pub(crate) fn record_sealed(&mut self, event: &RecordSealed, mut each: impl FnMut(DataMoved)) {
+        match event.place {
+            SealedPlace::Library { session, birth } => {
+                let Self { sealed, sockets, stats, max, .. } = self;
+                let placed = sealed.in_library((session, birth), event, *max, sockets, stats);
+                self.hand_out(placed, &mut each);
+            }
+            SealedPlace::Socket { cookie, seq } => {
+                let Self { sealed, sockets, stats, .. } = self;
+                let placed = sealed.on_socket((cookie, seq), event, sockets, stats);
+                self.hand_out(placed, &mut each);
+            }
+        }
+    }
+
+    /// Time has passed. Hands out what has waited for its record for too long.
+    pub(crate) fn advance(&mut self, now: KernelInstant, mut each: impl FnMut(DataMoved)) {
+        let Self { sealed, sockets, stats, .. } = self;
+        let placed = sealed.overdue(now, sockets, stats);
+        self.hand_out(placed, &mut each);
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<KernelInstant> {
+        self.sealed.next_timeout()
+    }
+
+    fn hand_out(&mut self, placed: Vec<Placed>, each: &mut impl FnMut(DataMoved)) {
+        for Placed { cookie, base, piece, record_end, sent_at, plaintext } in placed {
+            let PlaintextMoved { at, total, data, .. } = plaintext;
+            let IoOutcome::Moved(len) = data.outcome else { continue };
+            let offset = data.offset.wrapping_sub(base);
+            if let Some(socket) = self.sockets.get_mut(&cookie) {
+                let direction = usize::from(data.direction.code());
+                let end = offset.saturating_sub(at.into()).saturating_add(total.into());
+                socket.plain[direction] = socket.plain[direction].max(end);
+                socket.records[direction].told_of(record_end);
+            }
+            let time = sent_at.unwrap_or(data.time).max(data.time);
+            let here: Vec<Piece> = piece.inside(at, len).into_iter().collect();
+            cut(DataMoved { cookie, offset, time, ..data }, &here, each);
         }
     }
 
@@ -199,7 +255,13 @@ impl Tls {
 
     /// Plaintext: hands out the operations that it is on its connection.
     pub(crate) fn plaintext(&mut self, event: PlaintextMoved, mut each: impl FnMut(DataMoved)) {
-        let PlaintextMoved { session, filled, at, total, reached, record_end, moved_to, data } = event;
+        if event.seal.is_some() {
+            let Self { sealed, sockets, stats, .. } = self;
+            let placed = sealed.plaintext(event, sockets, stats);
+            return self.hand_out(placed, &mut each);
+        }
+        let PlaintextMoved { session, filled, at, total, reached, record_end, moved_to, seal: _, data } =
+            event;
         let IoOutcome::Moved(len) = data.outcome else { return };
         // Of the call, of which this may be a part.
         let first = data.offset.saturating_sub(at.into());
@@ -299,6 +361,7 @@ impl Tls {
 
     /// All of its sessions are freed.
     pub(crate) fn process_ended(&mut self, process: ProcessKey) -> Vec<SocketCookie> {
+        self.sealed.process_ended(process, &mut self.stats);
         let of_process: Vec<SessionKey> =
             self.sessions.range((process, 0)..=(process, u64::MAX)).map(|(key, _)| *key).collect();
         of_process.into_iter().filter_map(|(process, session)| self.session_ended(process, session)).collect()
@@ -314,7 +377,7 @@ impl Tls {
     /// Sessions and sockets that are followed.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn held(&self) -> usize {
-        self.sessions.len() + self.sockets.len()
+        self.sessions.len().max(self.sealed.held()) + self.sockets.len()
     }
 
     pub(crate) const fn stats(&self) -> TlsStats {
@@ -326,6 +389,12 @@ impl Tls {
         self.next_apart += 1;
         self.stats.unbound += 1;
         Seat::Apart(cookie)
+    }
+}
+
+impl Positions for BTreeMap<SocketCookie, Socket> {
+    fn position(&self, cookie: SocketCookie, direction: Direction) -> u64 {
+        self.get(&cookie).map_or(0, |socket| socket.plain[usize::from(direction.code())])
     }
 }
 

@@ -29,7 +29,7 @@ use crate::event::CiphertextMoved;
 /// `ContentType` of RFC 8446 section 5.1.
 const APPLICATION_DATA: u8 = 23;
 
-const HEADER_BYTES: u32 = 5;
+pub(super) const HEADER_BYTES: u32 = 5;
 
 /// Plaintext of a record at most (RFC 8446 section 5.1).
 const MAX_PLAIN: u32 = 1 << 14;
@@ -112,7 +112,12 @@ pub(super) enum Place {
 
 impl Piece {
     pub(super) const fn unplaced(len: u32) -> Self {
-        Self { at: 0, len, seq: None }
+        Self::of(len, None)
+    }
+
+    /// All of a record.
+    pub(super) const fn of(len: u32, seq: Option<u32>) -> Self {
+        Self { at: 0, len, seq }
     }
 
     /// What of it is among these bytes, counted from the first of them.
@@ -197,6 +202,13 @@ impl Records {
     /// Bytes of plaintext, about, that moved behind the last of which was told.
     pub(super) fn unheard(&self) -> u64 {
         self.unheard.iter().map(|record| u64::from(record.len - CONTROL_BYTES)).sum()
+    }
+
+    /// Which record was told of is said elsewhere: it ends there, or somewhere before what has moved.
+    pub(super) fn told_of(&mut self, end: Option<u32>) {
+        let Some(end) = end.or(self.seen) else { return };
+        while self.waiting.pop_front_if(|record| record.ends_by(end)).is_some() {}
+        self.heard_to(end);
     }
 
     fn heard_to(&mut self, end: u32) {

@@ -10,6 +10,7 @@ use super::*;
 use crate::event::{Thread, Waited};
 
 mod carried;
+mod sealed;
 
 const PROCESS: ProcessKey = ProcessKey { tgid: Tgid(7), start_boottime: 1 };
 const SOCKET: SocketCookie = SocketCookie(3);
@@ -126,6 +127,7 @@ impl Wire {
             reached: None,
             record_end,
             moved_to,
+            seal: None,
             data,
         };
         self.tls.plaintext(event, |piece| {
@@ -240,6 +242,7 @@ fn a_call_that_comes_in_parts_is_placed_as_one() {
             reached: None,
             record_end: None,
             moved_to: Some(wire.seq[1]),
+            seal: None,
             data,
         };
         wire.tls.plaintext(event, |piece| {
@@ -350,6 +353,7 @@ fn a_session_that_the_kernel_half_has_forgotten_goes_on_in_its_records() {
             reached: None,
             record_end: Some(wire.seq[1].wrapping_add(u32::from(!is_where_it_says))),
             moved_to: None,
+            seal: None,
             data: DataMoved { class, ..data(Direction::Egress, offset, len.into()) },
         };
         let mut found = None;

@@ -9,7 +9,9 @@ use tracer_abi::python::TaskId;
 use tracer_abi::sniff::Class;
 use tracer_abi::task::{ProcessKey, Tid};
 use tracer_core::EngineConfig;
-use tracer_core::event::{CiphertextMoved, DataMoved, Event, IoOutcome, PlaintextMoved, Thread};
+use tracer_core::event::{
+    CiphertextMoved, DataMoved, Event, IoOutcome, PlaintextMoved, RecordSealed, SealedPlace, Thread,
+};
 use tracer_core::span::{Span, SpanKind, Value};
 
 use crate::host::{End, Host, T, lines, run, task};
@@ -94,6 +96,7 @@ fn record(data: &DataMoved, len: u32, number: u32, seq: &mut u32) -> [Event; 2] 
         reached: None,
         record_end: None,
         moved_to: Some(*seq),
+        seal: None,
         data: DataMoved {
             cookie: SocketCookie(0),
             tcp_seq_end: 0,
@@ -317,6 +320,65 @@ fn goroutines_are_those_of_the_same_in_clear() {
     let found = lines(&run(&events, EngineConfig::default(), host.clock));
     let calls: Vec<&str> = found.iter().filter_map(|line| line.strip_prefix("shop client ")).collect();
     assert_eq!(calls, ["/b < shop server /a (runtime-task)", "/bg - task-unrelated"]);
+}
+
+/// The same host, whose programs encrypt and decrypt with a library that is asked for single records: what it sends it has
+/// encrypted before, what it decrypts it has received before.
+fn by_records(events: &[Event], len_of: impl Fn(u32) -> u32) -> Vec<Event> {
+    let mut out = Vec::new();
+    let mut seal = 0;
+    for event in encrypted(events, false) {
+        let Event::PlaintextMoved(mut plaintext) = event else {
+            out.push(event);
+            continue;
+        };
+        let Some(Event::CiphertextMoved(mut ciphertext)) = out.pop() else { panic!("no record before it") };
+        ciphertext.session = None;
+        seal += 0x1_0001;
+        let DataMoved { time, direction, thread, .. } = plaintext.data;
+        let session = 2 * plaintext.session + u64::from(direction.code());
+        let sealed = |place, len| {
+            let process = thread.process;
+            Event::RecordSealed(RecordSealed { time, process, place, direction, seal, len })
+        };
+        let (cookie, seq) = (ciphertext.cookie, ciphertext.tcp_seq_end.wrapping_sub(ciphertext.op_len));
+        let len = ciphertext.starts[0].len;
+        let on_socket = [
+            sealed(SealedPlace::Socket { cookie, seq }, len_of(u32::from(len)) as u16),
+            Event::CiphertextMoved(ciphertext),
+        ];
+        plaintext.session = session;
+        plaintext.seal = Some(seal as u32);
+        plaintext.moved_to = None;
+        plaintext.data.thread = nobodys(thread);
+        let in_library =
+            [sealed(SealedPlace::Library { session, birth: 1 }, len), Event::PlaintextMoved(plaintext)];
+        match direction {
+            Direction::Ingress => out.extend(on_socket.into_iter().chain(in_library)),
+            Direction::Egress => out.extend(in_library.into_iter().chain(on_socket)),
+        }
+    }
+    out
+}
+
+#[test]
+fn what_is_known_by_its_records_is_joined_as_in_clear() {
+    let host = chain();
+    let spans = run(&by_records(&host.events, |len| len), EngineConfig::default(), host.clock);
+    let joined = |lines: &[String]| lines.iter().filter(|line| line.contains("(tcp")).count();
+    let (clear, found) = (host.lines(), lines(&spans));
+    assert_eq!(found.len(), 12, "{found:#?}");
+    assert_eq!(joined(&found), joined(&clear), "{found:#?}");
+    assert_eq!(spans.iter().map(scheme).collect::<Vec<_>>(), vec![Some("https".to_owned()); 12]);
+    assert!(spans.iter().all(|span| text(span, "tracer.incomplete").is_none()), "{spans:#?}");
+}
+
+/// Lengths that do not agree: nothing is said of which connection it is.
+#[test]
+fn what_is_known_by_no_record_has_no_span() {
+    let host = chain();
+    let spans = run(&by_records(&host.events, |len| len + 1), EngineConfig::default(), host.clock);
+    assert_eq!(lines(&spans), [""; 0]);
 }
 
 fn nobodys(thread: Thread) -> Thread {

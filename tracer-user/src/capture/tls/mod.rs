@@ -410,6 +410,7 @@ impl Watch {
                     | match library.stack {
                         Stack::OpenSsl(_) | Stack::BoringSsl | Stack::GnuTls(..) => tls_stacks::OF_THREADS,
                         Stack::Go(..) => tls_stacks::OF_GOROUTINES,
+                        Stack::Rustls(_) => tls_stacks::OF_RECORDS,
                     }
             });
             if stacks != 0

@@ -11,7 +11,7 @@ use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 use rustix::io::Errno;
 use tokio::sync::Notify;
-use tracer_abi::config::{GnuTlsSite, GoTlsSite, GrpcSite, tls_site};
+use tracer_abi::config::{GnuTlsSite, GoTlsSite, GrpcSite, RustlsSite, tls_site};
 use tracer_abi::task::ProcessKey;
 use tracer_abi::time::KernelInstant;
 
@@ -27,13 +27,14 @@ const PLACES: &str = "tracer_tls";
 const RETURNS: &str = "tracer_tls_ret";
 const GO_PLACES: &str = "tracer_tls_go";
 const GNU_PLACES: &str = "tracer_tls_gnu";
+const RUST_PLACES: &str = "tracer_tls_rust";
 const GO_STREAMS: &str = "tracer_go_stream";
 
 /// Programs at user probes.
 pub(in crate::capture) const PROGRAMS: [&str; 2] = [PLACES, RETURNS];
 
-/// The same, whose absence costs Go's TLS only, or GnuTLS, or parents of Go's HTTP/2.
-pub(in crate::capture) const OPTIONAL: [&str; 3] = [GO_PLACES, GNU_PLACES, GO_STREAMS];
+/// The same, whose absence costs Go's TLS only, or GnuTLS, or rustls, or parents of Go's HTTP/2.
+pub(in crate::capture) const OPTIONAL: [&str; 4] = [GO_PLACES, GNU_PLACES, RUST_PLACES, GO_STREAMS];
 
 /// A process that executes a program, or begins, may be said to be none for a moment.
 const TRIES: usize = 5;
@@ -245,6 +246,7 @@ const fn moving(library: &Library) -> &'static str {
         Stack::OpenSsl(_) | Stack::BoringSsl => PLACES,
         Stack::GnuTls(..) => GNU_PLACES,
         Stack::Go(..) => GO_PLACES,
+        Stack::Rustls(_) => RUST_PLACES,
     }
 }
 
@@ -271,6 +273,7 @@ fn cookie(job: &Job, point: &Point) -> u64 {
             GnuTlsSite { site, depth, hellos: gnutls.hellos, role: gnutls.role, corked: gnutls.corked }
                 .to_cookie()
         }
+        Stack::Rustls(_) => RustlsSite { site: site as u8, depth: point.depth }.to_cookie(),
         Stack::Go(_, fields) => {
             GoTlsSite { site: site as u32, number: fields.number, unread: fields.unread }.to_cookie()
         }

@@ -155,6 +155,7 @@ impl Program {
                 reached,
                 record_end: None,
                 moved_to: None,
+                seal: None,
                 data,
             },
             |piece| {
