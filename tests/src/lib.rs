@@ -17,6 +17,7 @@ pub mod namespace;
 pub mod nginx;
 pub mod program;
 pub mod raw;
+pub mod rust;
 pub mod scale;
 pub mod score;
 pub mod service;

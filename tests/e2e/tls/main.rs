@@ -7,6 +7,7 @@ mod boringssl;
 mod gnutls;
 mod newer;
 mod older;
+mod rustls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
