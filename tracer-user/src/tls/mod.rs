@@ -7,3 +7,6 @@ mod mapped;
 pub(crate) use tracer_elf::{Gate, Library, Point, Site, Stack, standard};
 
 pub(crate) use self::mapped::{Known, Mapped, look};
+
+#[cfg(test)]
+mod tests;
