@@ -436,7 +436,7 @@ pub struct IdentityRecord {
     /// [`crate::conn::Direction`]
     pub direction: u8,
     pub len: u8,
-    /// [`crate::python::chain_end`], [`crate::tokio::walk_end`]
+    /// [`crate::python_chain::chain_end`], [`crate::tokio::walk_end`]
     pub end: u8,
 }
 
