@@ -364,8 +364,7 @@ pub struct Frames {
     /// The task that runs, once found: the object that was read last.
     pub task: u64,
     /// 1: it runs inside of a coroutine's step, not of the loop's.
-    pub is_within: u32,
-    reserved: u32,
+    pub is_within: u64,
 }
 
 /// Tasks that run, one per loop, as their dictionary has them.
@@ -497,7 +496,7 @@ impl Frames {
         }
         let known = Frame::read(memory, &process.layout, self.frame);
         self.frame = known.previous;
-        self.is_within = u32::from(known.owner == OWNED_BY_GENERATOR);
+        self.is_within = u64::from(known.owner == OWNED_BY_GENERATOR);
         self.is_within == 0 && (known.is_of_c() || known.code != process.handle_run.code)
     }
 

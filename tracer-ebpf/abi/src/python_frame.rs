@@ -93,6 +93,24 @@ pub(crate) fn current_frame<M: Memory>(memory: &M, layout: &PythonLayout, thread
     memory.word(frame.wrapping_add(u64::from(layout.indirect_frame)))
 }
 
+/// Frames of C's between a function and what it calls of C's.
+const MAX_INNER: u32 = 2;
+
+/// The function of Python's that has called the function of C's that a thread is in: its frame, and what that has. `frame` is
+/// the thread's innermost one; zero: there is none near.
+#[inline(always)]
+pub(crate) fn calling<M: Memory>(memory: &M, layout: &PythonLayout, mut frame: u64) -> (u64, Frame) {
+    let mut known = Frame::read(memory, layout, frame);
+    for _ in 0..MAX_INNER {
+        if frame == 0 || !known.is_of_c() {
+            break;
+        }
+        frame = known.previous;
+        known = Frame::read(memory, layout, frame);
+    }
+    (frame, known)
+}
+
 /// A local variable of a frame's function.
 #[inline(always)]
 pub(crate) fn local<M: Memory>(memory: &M, layout: &PythonLayout, frame: u64, index: u64) -> u64 {

@@ -26,21 +26,16 @@ use crate::python::{
     PythonProcess, TEXT_LEN, TUPLE_LEN, TYPE, attribute,
 };
 use crate::python_chain::Chain;
-use crate::python_frame::{Frame, OWNED_BY_GENERATOR, current_frame, local};
+use crate::python_frame::{Frame, OWNED_BY_GENERATOR, calling, current_frame, local};
 use crate::python_suspended::Suspended;
 use crate::python_waits::CODE_NAME;
+use crate::python_work::SUBMIT_FUTURE;
 
 /// Frames that are passed on the way to an item: those of frameworks and clients are a few dozen.
 pub const MAX_FRAMES: u32 = 96;
 
 /// The first attribute of an item.
 const WORK_FUTURE: u64 = 0;
-
-/// The local of `submit` that is the item's future.
-const SUBMIT_FUTURE: u64 = 4;
-
-/// Frames of C's between `submit` and the queue.
-const MAX_INNER: u32 = 2;
 
 /// `_WorkItem.run`, the first byte lowest; a zero ends it.
 const RUN: [u64; 2] = [u64::from_le_bytes(*b"_WorkIte"), u64::from_le_bytes(*b"m.run\0\0\0")];
@@ -166,15 +161,7 @@ impl Item {
 #[inline(always)]
 pub fn submitted<M: Memory>(memory: &M, process: &PythonProcess, thread_pointer: u64) -> u64 {
     let layout = &process.layout;
-    let mut frame = current_frame(memory, layout, thread_pointer);
-    let mut known = Frame::read(memory, layout, frame);
-    for _ in 0..MAX_INNER {
-        if frame == 0 || !known.is_of_c() {
-            break;
-        }
-        frame = known.previous;
-        known = Frame::read(memory, layout, frame);
-    }
+    let (frame, known) = calling(memory, layout, current_frame(memory, layout, thread_pointer));
     let is_submit = frame != 0
         && known.code != 0
         && known.code == process.submit.code

@@ -15,7 +15,7 @@
 //! Functions are known as in [`crate::python_waits`]; an item and a future must be of exactly the library's classes.
 
 use crate::python::{Memory, TYPE, TaskId, attribute};
-use crate::python_frame::{Frame, current_frame, local, thread_state};
+use crate::python_frame::{Frame, calling, current_frame, local, thread_state};
 use crate::python_waits::{PythonWaits, THREAD_INTERPRETER, Waiting, function};
 
 /// Futures that are told of one wait.
@@ -27,9 +27,6 @@ pub const MAX_FRAMES: u32 = 96;
 /// Places of a set that are looked at: room for eighteen futures.
 pub const MAX_PLACES: u32 = 32;
 
-/// Frames of C's between `submit` and the queue.
-pub const MAX_INNER: u32 = 2;
-
 const SET_MASK: u64 = 32;
 const SET_TABLE: u64 = 40;
 const SET_PLACE: u64 = 16;
@@ -38,7 +35,7 @@ const SET_PLACE: u64 = 16;
 const WORK_FUTURE: u64 = 0;
 
 /// Locals of `submit`: the future, and behind it the work item, since 3.14 with what it is to do between them.
-const SUBMIT_FUTURE: u64 = 4;
+pub(crate) const SUBMIT_FUTURE: u64 = 4;
 
 #[inline(always)]
 fn is_future<M: Memory>(memory: &M, process: &PythonWaits, object: u64) -> bool {
@@ -159,15 +156,7 @@ impl Futures {
     pub fn submit<M: Memory>(&mut self, memory: &M, process: &PythonWaits, thread_pointer: u64) {
         *self = Self::default();
         let layout = &process.layout;
-        let mut frame = innermost(memory, process, thread_pointer);
-        let mut known = Frame::read(memory, layout, frame);
-        for _ in 0..MAX_INNER {
-            if frame == 0 || !known.is_of_c() {
-                break;
-            }
-            frame = known.previous;
-            known = Frame::read(memory, layout, frame);
-        }
+        let (frame, known) = calling(memory, layout, innermost(memory, process, thread_pointer));
         if frame == 0 || !process.is(memory, known.code, function::SUBMIT) {
             return;
         }

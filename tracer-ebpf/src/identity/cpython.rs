@@ -11,6 +11,7 @@
 
 use tracer_abi::config::identity_slot;
 use tracer_abi::conn::{Direction, Role};
+use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{Runtime, Source};
 use tracer_abi::python::{Frames, MAX_FRAMES, Memory as _, PythonProcess, Scratch, TaskId};
 use tracer_abi::python_chain::{Chain, MAX_CHAIN_STEPS};
@@ -19,9 +20,10 @@ use tracer_abi::python_suspended::{MAX_AWAITS, Suspended};
 use tracer_abi::python_thread::{self, Item};
 use tracer_abi::python_work::Working;
 
-use super::{OwnMemory, run, tell};
+use super::{OwnMemory, is_process, now, run, tell};
+use crate::filter::{self, Actor};
 use crate::kernel::Task;
-use crate::maps::{SockState, TRACER_PYWROTE, TaskState};
+use crate::maps::{SockState, TRACER_PYTHON, TRACER_PYWROTE, TaskState, count, task_state};
 use crate::probes::{fexit, sock_length};
 use crate::sock::{OpenSocket, Sock};
 
@@ -140,6 +142,32 @@ fn written(
     let _ = TRACER_PYWROTE.remove(key);
     state.sender = thread.walk.chain.tasks[0];
     Some(thread.walk.chain.len != 0)
+}
+
+/// What probes in functions of a loop's process do, with the thread's state, what is known of the process, and the time.
+#[inline(always)]
+pub(super) fn passed(act: impl FnOnce(&Actor, &mut TaskState, &PythonProcess, u64)) -> u32 {
+    let Some(actor) = filter::current() else {
+        return 0;
+    };
+    let Some(process) = TRACER_PYTHON.get_ptr_mut(actor.tgid) else {
+        return 0;
+    };
+    // SAFETY: a live entry of the table, and entries are plain integers.
+    let process = unsafe { &mut *process };
+    if !is_process(actor.task, process.start_boottime) {
+        return 0;
+    }
+    let Some(thread) = task_state(actor.task) else {
+        count(KernelLoss::TaskStorageFull);
+        return 0;
+    };
+    let begin = now();
+    act(&actor, thread, process, begin);
+    // Another thread may add at the same time: what is lost then is one look.
+    process.spent_nanos += now() - begin;
+    process.looks += 1;
+    0
 }
 
 /// What the loops of the kernel's hand on.

@@ -6,48 +6,28 @@
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
 use tracer_abi::conn::{Direction, SocketCookie};
-use tracer_abi::error::KernelLoss;
 use tracer_abi::event::{EventKind, IdentityRecord, Runtime};
 use tracer_abi::python::{Memory as _, TaskId};
 
-use super::cpython::runs;
-use super::{OwnMemory, is_process, now, write};
+use super::cpython::{passed, runs};
+use super::{OwnMemory, write};
 use crate::emit;
-use crate::filter::{self, Actor};
-use crate::maps::{TRACER_PYTHON, count, task_state};
+use crate::filter::Actor;
 
 #[uprobe]
 fn tracer_py_make(ctx: ProbeContext) -> u32 {
-    let Some(actor) = filter::current() else {
-        return 0;
-    };
-    let Some(process) = TRACER_PYTHON.get_ptr_mut(actor.tgid) else {
-        return 0;
-    };
-    // SAFETY: a live entry of the table, and entries are plain integers.
-    let process = unsafe { &mut *process };
-    if !is_process(actor.task, process.start_boottime) {
-        return 0;
-    }
-    let Some(thread) = task_state(actor.task) else {
-        count(KernelLoss::TaskStorageFull);
-        return 0;
-    };
-    let begin = now();
-    let maker = runs(thread, process, actor.task.thread_pointer());
-    // It gets the next one, unless it is given a name.
-    let number = match process.task_counter {
-        0 => 0,
-        counter => OwnMemory.word(counter).wrapping_add(1),
-    };
     // SAFETY: a probe's context is the register frame; the new object is the first argument.
-    let made = TaskId { address: unsafe { (*ctx.regs).rdi }, number };
-    (thread.walk.made, thread.walk.maker) = (made.address, maker.address);
-    tell_made(&actor, made, maker, begin);
-    // Another thread may add at the same time: what is lost then is one look.
-    process.spent_nanos += now() - begin;
-    process.looks += 1;
-    0
+    let address = unsafe { (*ctx.regs).rdi };
+    passed(|actor, thread, process, begin| {
+        let maker = runs(thread, process, actor.task.thread_pointer());
+        // It gets the next one, unless it is given a name.
+        let number = match process.task_counter {
+            0 => 0,
+            counter => OwnMemory.word(counter).wrapping_add(1),
+        };
+        (thread.walk.made, thread.walk.maker) = (address, maker.address);
+        tell_made(actor, TaskId { address, number }, maker, begin);
+    })
 }
 
 /// A task, or what a pool is to do for one, and who has made it.

@@ -5,40 +5,20 @@
 
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
-use tracer_abi::error::KernelLoss;
 use tracer_abi::python::{PythonProcess, TaskId};
 use tracer_abi::python_streams::Stream;
 
-use super::cpython::{runs, waiters};
-use super::{OwnMemory, is_process, now};
-use crate::filter::{self, Actor};
-use crate::maps::{TRACER_PYTHON, TRACER_PYWROTE, TaskState, count, task_state};
+use super::OwnMemory;
+use super::cpython::{passed, runs, waiters};
+use crate::filter::Actor;
+use crate::maps::{TRACER_PYWROTE, TaskState};
 use crate::sock::OpenSocket;
 
 #[uprobe]
 fn tracer_py_write(ctx: ProbeContext) -> u32 {
-    let Some(actor) = filter::current() else {
-        return 0;
-    };
-    let Some(process) = TRACER_PYTHON.get_ptr_mut(actor.tgid) else {
-        return 0;
-    };
-    // SAFETY: a live entry of the table, and entries are plain integers.
-    let process = unsafe { &mut *process };
-    if !is_process(actor.task, process.start_boottime) {
-        return 0;
-    }
-    let Some(thread) = task_state(actor.task) else {
-        count(KernelLoss::TaskStorageFull);
-        return 0;
-    };
-    let begin = now();
     // SAFETY: a probe's context is the register frame; the connection is the first argument.
-    note(thread, &actor, process, unsafe { (*ctx.regs).rdi });
-    // Another thread may add at the same time: what is lost then is one look.
-    process.spent_nanos += now() - begin;
-    process.looks += 1;
-    0
+    let connection = unsafe { (*ctx.regs).rdi };
+    passed(|actor, thread, process, _| note(thread, actor, process, connection))
 }
 
 #[inline(never)]
