@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::sync::Once;
 
-use tracer_tests::accuracy::workloads::{Class, all};
-use tracer_tests::accuracy::{Cell, Effort, measure, measure_with};
+use tracer_tests::accuracy::workloads::{Class, Workload, all};
+use tracer_tests::accuracy::{Cell, Effort, measure_with};
 use tracer_tests::service::NotFetched;
 use tracer_tests::{scale, tracer};
 
@@ -29,7 +29,9 @@ fn programs(runtime: &str, deceivers: bool) {
             continue;
         }
         let mut notes = Vec::new();
-        let cell = measure(&binary, &workload, LOAD, effort, false, |note| notes.push(note.to_owned()));
+        let note = |note: &str| notes.push(note.to_owned());
+        let cell =
+            measure_with(&binary, &NO_RESTS, &workload, LOAD, effort, false, note).map(|(cell, _)| cell);
         let cell = match cell {
             Err(error) if error.downcast_ref::<NotFetched>().is_some() => {
                 let _ = writeln!(std::io::stderr(), "skipped: {}: {error:#}", workload.name());
@@ -41,16 +43,42 @@ fn programs(runtime: &str, deceivers: bool) {
         if cell.wrong() > 0 {
             failures.push(format!("wrong: {cell}\n{}", notes.join("\n")));
         }
-        if rests_on_nothing_else(workload.class) && 2 * cell.in_process.recall_percent() < cell.goal {
-            failures.push(format!("less than half of the goal: {cell}"));
+        let floor = floor(&workload, &cell);
+        if cell.in_process.recall_percent() < floor {
+            failures.push(format!("less than {floor} %: {cell}"));
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Whether parents are found in programs of this class whatever else the machine does.
-fn rests_on_nothing_else(class: Class) -> bool {
-    matches!(class, Class::ThreadPerRequest | Class::ProcessPerRequest | Class::Proxy | Class::SubmitAndWait)
+/// So that nothing keeps a runtime from being asked but that it cannot be.
+const NO_RESTS: [&str; 2] = ["--identity-budget", "100"];
+
+/// Loops that reach no goal, of which one way to find parents alone finds a half of them or all: tasks that begin while they
+/// are made, long chains of coroutines, threads of pools.
+const IN_NO_CLASS: [&str; 9] = [
+    "aiohttp",
+    "FastAPI, def",
+    "FastAPI, mixed",
+    "executor, tasks",
+    "uvloop, executor",
+    "3.14, aiohttp",
+    "3.14, FastAPI",
+    "3.14, FastAPI, uvloop",
+    "3.14, executor",
+];
+
+/// How many parents in a hundred are found whatever else the machine does.
+fn floor(workload: &Workload, cell: &Cell) -> usize {
+    match workload.class {
+        Class::ThreadPerRequest | Class::ProcessPerRequest | Class::Proxy | Class::SubmitAndWait => {
+            cell.goal.div_ceil(2)
+        }
+        Class::EventLoop if workload.runtime == "python" => 75,
+        Class::Reported if IN_NO_CLASS.contains(&workload.model) => 75,
+        Class::EventLoop | Class::Reported => 0,
+        Class::ServerWithPools | Class::FanOut | Class::Adversarial => 0,
+    }
 }
 
 /// Prints to standard error itself, which the test harness does not hold back: the table is of interest when all is

@@ -269,6 +269,11 @@ pub fn all() -> Vec<Workload> {
         threads("to_thread, handed", "handed", "to_thread", Adversarial),
         threads("to_thread, mixed", "mixed", "to_thread", Adversarial),
         threads("executor, tasks", "waits", "executor", Reported),
+        start_service("python", "uvloop, executor", Reported, || {
+            let mut command = Command::new("/usr/bin/python3");
+            command.arg(workload("service_tasks.py")).env("PYTHONDONTWRITEBYTECODE", "1");
+            with(command, &["--model", "waits", "--through", "executor", "--loop", "uvloop"])
+        }),
         threads("executor, forget", "forget", "executor", Adversarial),
         threads("executor, coalesce", "coalesce", "executor", Adversarial),
         threads("executor, handed", "handed", "executor", Adversarial),
